@@ -1,0 +1,63 @@
+# Everything starts here: `make run`, `make test`. Needs Python 3.11 or newer and, for the first call, a package index.
+PYTHON ?= python3
+VENV := .venv
+# A file of exact versions, e.g. CONSTRAINTS=constraints.txt; empty takes the newest that pyproject.toml allows.
+CONSTRAINTS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Test processes. Each imports torch (about 1 GB of memory) and uses one thread.
+WORKERS ?= 2
+# Per cent of our lines that the quick tests must run.
+COVERAGE ?= 90
+# More arguments for `make run` and for pytest, e.g. make run ARGS="loss=stic" or make test PYTEST="-k views".
+ARGS ?=
+PYTEST ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run quick lint format test test-full docs clean clean-all
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## make .venv with everything in it (once; again only when pyproject.toml changes)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, and $(PYTHON) is `$(PYTHON) --version 2>&1`. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) -e '.[dev]'
+	@touch $@
+
+run: $(STAMP)  ## align the built-in model with itself: pairs, training, before/after table, report
+	$(BIN)/python run.py method=seva aug.noise_steps=500 $(ARGS)
+
+quick: $(STAMP)  ## the same, small: about a minute
+	$(BIN)/python run.py experiment=quick $(ARGS)
+
+lint: $(STAMP)  ## formatting, linting, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint  ## lint and all quick tests, with coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile \
+	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST)
+
+test-full: lint  ## all tests, the slow ones too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST)
+
+docs: $(STAMP)  ## write the parts of docs/ that are made from the code
+	$(BIN)/python -m parallax.settings.document
+
+clean:  ## remove caches of tools (not the environment, not the runs)
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage .coverage.* htmlcov build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-all: clean  ## remove the environment too
+	rm -rf $(VENV)
