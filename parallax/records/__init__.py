@@ -1,0 +1,25 @@
+"""What everything else talks about: samples, candidates, pairs, and how they are named and kept on disk."""
+
+from parallax.records.candidate import Candidate, Decoding, GenerationSpec, ViewSpec
+from parallax.records.fingerprint import bytes_digest, file_digest, fingerprint
+from parallax.records.pair import Dropped, PreferencePair, Response
+from parallax.records.sample import BadImage, ImageRef, Sample, Turn
+from parallax.records.seeds import seed_for
+
+__all__ = [
+    "BadImage",
+    "Candidate",
+    "Decoding",
+    "Dropped",
+    "GenerationSpec",
+    "ImageRef",
+    "PreferencePair",
+    "Response",
+    "Sample",
+    "Turn",
+    "ViewSpec",
+    "bytes_digest",
+    "file_digest",
+    "fingerprint",
+    "seed_for",
+]

@@ -1,0 +1,92 @@
+"""Files and folders that are whole or absent.
+
+Everything is written under a temporary name in the same folder, flushed to disk, and renamed. A reader never sees half
+a file, and a writer that dies leaves only a name starting with `.tmp-`, which all our readers ignore.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".tmp-"  # how the names of unfinished files and folders start
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path to write to; on a clean exit it becomes `path`, on an error it is removed."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_name(target)
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Give a temporary folder to fill; on a clean exit it becomes `path`.
+
+    If another process finished the same folder first, theirs is kept and ours is removed: folders written this way are
+    named after their content, so both hold the same.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_name(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for written in [*temporary.rglob("*"), temporary]:
+            _flush(written)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        _flush(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+    """Write bytes; the file is whole or absent (or as it was)."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def atomic_write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text; the file is whole or absent (or as it was)."""
+    atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_json(path: Path | str, value: Any) -> None:
+    """Write plain data as readable JSON with sorted keys and a final newline."""
+    atomic_write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def is_temporary(path: Path) -> bool:
+    """True for the unfinished leftovers of a writer."""
+    return path.name.startswith(TEMPORARY)
+
+
+def _temporary_name(target: Path) -> Path:
+    return target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+
+
+def _flush(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,31 @@
+"""Fingerprints: short, stable names for content. The same plain data gives the same name on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+LENGTH = 32  # hex digits kept of a SHA-256: 128 bits, no collisions to fear
+
+
+def canonical_json(value: Any) -> str:
+    """Plain data as JSON with sorted keys and no spaces. Raises TypeError for anything that is not plain data."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def fingerprint(value: Any) -> str:
+    """The content address of plain data (dicts, lists, strings, numbers, booleans, None)."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:LENGTH]
+
+
+def bytes_digest(data: bytes) -> str:
+    """Full hex SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path | str) -> str:
+    """Full hex SHA-256 of a file's bytes, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,140 @@
+"""Images in files: opened inside one root folder only, upright, in RGB, or refused with the reason.
+
+How each kind becomes RGB: EXIF rotation is applied; transparency (RGBA, LA, palette or RGB with a transparent colour) is
+laid on white, as viewers show it; 16-bit greyscale keeps its upper eight bits' worth of range (divided by 257, not clipped);
+CMYK is converted; of an animation or a multi-page file the first frame counts.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from parallax.records.fingerprint import file_digest
+from parallax.records.sample import BadImage
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # never EPS and its like, which run programs
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+MAX_PIXELS = 150_000_000  # larger images are refused before they are decoded
+
+
+@dataclass(frozen=True, slots=True)
+class FileImage:
+    """An image file inside `root`. `path` is relative to it, or absolute and below it.
+
+    Nothing is opened until `load` or `digest`; both raise `BadImage` for a path that leaves the root (`..`, an absolute path
+    elsewhere, a symbolic link out), a missing, empty, corrupt or truncated file, or more than `max_pixels` pixels.
+    """
+
+    root: str
+    path: str
+    max_pixels: int = MAX_PIXELS
+
+    def load(self) -> Image.Image:
+        file = self.locate()
+        with open(file, "rb") as stream:
+            return upright_rgb(stream, self.path, self.max_pixels)
+
+    def digest(self) -> str:
+        file = self.locate()
+        status = os.stat(file)
+        return _digest(str(file), status.st_mtime_ns, status.st_size)
+
+    def describe(self) -> str:
+        return self.path
+
+    def locate(self) -> Path:
+        """The file on disk, checked to lie inside the root and to hold something."""
+        if "://" in self.path:
+            raise BadImage(
+                f"image {self.path!r} is an address, not a file; download it and give its path below the root"
+            )
+        if "\x00" in self.path or not self.path.strip():
+            raise BadImage(f"image path {self.path!r} is no file name; give a path below the image root {self.root}")
+        root = _real_root(self.root)
+        try:
+            real = Path(root, self.path).resolve()
+        except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+            raise BadImage(f"image {self.path!r} cannot be looked up ({error})") from error
+        if not real.is_relative_to(root):
+            raise BadImage(f"image {self.path!r} leaves the image root {self.root}; only files inside it are opened")
+        try:
+            if not real.is_file():
+                raise BadImage(f"image {self.path!r} is missing below {self.root}")
+            if real.stat().st_size == 0:
+                raise BadImage(f"image {self.path!r} is an empty file (0 bytes)")
+        except OSError as error:
+            raise BadImage(f"image {self.path!r} cannot be looked up ({error})") from error
+        return real
+
+
+def upright_rgb(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image to upright RGB. Raises `BadImage`; `name` is only for its message."""
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(stream, formats=FORMATS) as opened:
+                if (pixels := opened.width * opened.height) > max_pixels:
+                    raise BadImage(
+                        f"image {name!r} has {opened.width} x {opened.height} = {pixels:,} pixels, more than {max_pixels:,}"
+                    )
+                opened.seek(0)
+                opened.load()
+                return _to_rgb(ImageOps.exif_transpose(opened))
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"image {name!r} is too large to open safely ({error})") from error
+    except BadImage:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BadImage(
+            f"image {name!r} is corrupt or of an unknown format; {', '.join(FORMATS)} can be read"
+        ) from error
+    except Exception as error:  # decoders raise whatever they like on damaged data
+        raise BadImage(f"image {name!r} is corrupt or cut off ({type(error).__name__}: {error})") from error
+
+
+def _to_rgb(image: Any) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    converted = image.convert("RGB")
+    plain = Image.new("RGB", converted.size)  # a fresh image: no metadata, no lazy file behind it
+    plain.paste(converted)
+    return plain
+
+
+def _eight_bits(image: Any) -> Image.Image:
+    """Greyscale of more than eight bits or of floats to `L`. 65535 and 1.0 become 255; larger ranges are scaled by their top."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.float64)
+    top = 1.0 if image.mode == "F" else 65535.0
+    finite = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0)
+    top = max(top, float(finite.max(initial=0.0)))
+    return Image.fromarray(np.clip(finite * (255.0 / top), 0, 255).round().astype(np.uint8), "L")
+
+
+@lru_cache(maxsize=64)
+def _real_root(root: str) -> Path:
+    return Path(root).resolve()
+
+
+@lru_cache(maxsize=1_000_000)
+def _digest(file: str, modified_ns: int, size: int) -> str:
+    """Digest of a file as it is at this time and size: a changed file is read again."""
+    return file_digest(file)

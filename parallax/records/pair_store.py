@@ -1,0 +1,186 @@
+"""Pair sets on disk: the pairs, what was dropped and why, and what made them.
+
+    <folder>/pairs.parquet     one row per pair, images by reference; `datasets` and pandas read it
+    <folder>/dropped.parquet   one row per sample that gave no pair: sample, source, reason, detail
+    <folder>/manifest.json     who made it from what, with counts
+
+The folder is written whole or not at all. The same pairs and manifest give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parallax.records.atomic import atomic_folder, atomic_write_json
+from parallax.records.fingerprint import file_digest
+from parallax.records.pair import Dropped, PreferencePair, Response
+from parallax.records.sample import ImageRef
+
+FORMAT = 1  # of the files below; raised when their columns change
+ResolveImage = Callable[[str, str], ImageRef]  # (sample id, image name as `describe()` gave it) -> image
+
+
+class PairSet:
+    """One folder with a set of preference pairs.
+
+    Args:
+        folder: the set's own folder, usually `<cache>/pairs/<key>`.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def complete(self) -> bool:
+        """True once the set has been written."""
+        return (self.folder / "manifest.json").is_file()
+
+    def write(
+        self,
+        pairs: Sequence[PreferencePair],
+        dropped: Sequence[Dropped] = (),
+        manifest: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write the set and return its manifest. A complete set of the same folder is left as it is.
+
+        `manifest` is plain data; `format`, `pairs`, `dropped`, `sources` and the digest of pairs.parquet are added.
+        """
+        import pyarrow
+        from pyarrow import parquet
+
+        if self.complete:
+            return self.manifest()
+        with atomic_folder(self.folder) as folder:
+            rows = [_row(pair) for pair in pairs]
+            parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_pair_schema()), folder / "pairs.parquet")
+            gone = [
+                {"sample_id": d.sample_id, "source": d.source, "reason": d.reason, "detail": d.detail} for d in dropped
+            ]
+            parquet.write_table(pyarrow.Table.from_pylist(gone, schema=_dropped_schema()), folder / "dropped.parquet")
+            full = {
+                **(manifest or {}),
+                "format": FORMAT,
+                "pairs": len(pairs),
+                "dropped": dict(sorted(Counter(d.reason for d in dropped).items())),
+                "sources": dict(sorted(Counter(pair.source for pair in pairs).items())),
+                "pairs_sha256": file_digest(folder / "pairs.parquet"),
+            }
+            atomic_write_json(folder / "manifest.json", full)
+        return self.manifest()
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest. Raises FileNotFoundError when the set is not complete."""
+        if not self.complete:
+            raise FileNotFoundError(f"{self.folder} holds no complete pair set: it has no manifest.json")
+        content: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        if content.get("format") != FORMAT:
+            raise ValueError(
+                f"{self.folder} is a pair set of format {content.get('format')}; this program reads format {FORMAT}; "
+                "build it again"
+            )
+        return content
+
+    def load(self, resolve_image: ResolveImage) -> list[PreferencePair]:
+        """The pairs, their images found by `resolve_image`. Raises ValueError when an image is not the one that was used."""
+        return list(self._pairs(resolve_image))
+
+    def dropped(self) -> list[Dropped]:
+        """Samples that gave no pair, in the order they were met."""
+        from pyarrow import parquet
+
+        self.manifest()
+        return [Dropped(**row) for row in parquet.read_table(self.folder / "dropped.parquet").to_pylist()]
+
+    def _pairs(self, resolve_image: ResolveImage) -> Iterable[PreferencePair]:
+        from pyarrow import parquet
+
+        self.manifest()
+        for batch in parquet.ParquetFile(self.folder / "pairs.parquet").iter_batches(batch_size=4096):
+            for row in batch.to_pylist():
+                yield pair_of_row(row, resolve_image(row["sample_id"], row["image"]))
+
+
+def pair_of_row(row: Mapping[str, Any], image: ImageRef) -> PreferencePair:
+    """One row of pairs.parquet as a pair. Raises ValueError when `image` is not the image the pair was built on."""
+    if (digest := image.digest()) != row["image_digest"]:
+        raise ValueError(
+            f"image {row['image']!r} of sample {row['sample_id']!r} has changed since the pair was built (it was "
+            f"{row['image_digest'][:12]}, it is {digest[:12]}); build the pairs again or put the old image back"
+        )
+    chosen = Response(
+        row["chosen"], _ids(row["chosen_token_ids"]), json.loads(row["chosen_provenance"]), row["chosen_score"]
+    )
+    columns = ("rejected", "rejected_token_ids", "rejected_provenance", "rejected_scores")
+    rejected = tuple(
+        Response(text, _ids(ids), json.loads(provenance), score)
+        for text, ids, provenance, score in zip(*(row[name] for name in columns), strict=True)
+    )
+    return PreferencePair(
+        sample_id=row["sample_id"], source=row["source"], image=image, prompt=row["prompt"], chosen=chosen,
+        rejected=rejected, kind=row["kind"], meta=json.loads(row["meta"]),
+    )  # fmt: skip
+
+
+def _ids(ids: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if ids is None else tuple(ids)
+
+
+def _plain(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), sort_keys=True)
+
+
+def _row(pair: PreferencePair) -> dict[str, Any]:
+    return {
+        "pair_id": pair.id,
+        "sample_id": pair.sample_id,
+        "source": pair.source,
+        "kind": pair.kind,
+        "image": pair.image.describe(),
+        "image_digest": pair.image.digest(),
+        "prompt": pair.prompt,
+        "chosen": pair.chosen.text,
+        "rejected": [r.text for r in pair.rejected],
+        "chosen_score": pair.chosen.score,
+        "rejected_scores": [r.score for r in pair.rejected],
+        "chosen_token_ids": pair.chosen.token_ids,
+        "rejected_token_ids": [r.token_ids for r in pair.rejected],
+        "chosen_provenance": _plain(pair.chosen.provenance),
+        "rejected_provenance": [_plain(r.provenance) for r in pair.rejected],
+        "meta": _plain(pair.meta),
+    }
+
+
+def _pair_schema() -> Any:
+    import pyarrow as pa
+
+    text, ids = pa.string(), pa.list_(pa.int32())
+    return pa.schema(
+        [
+            ("pair_id", text),  # content address: image, prompt, responses
+            ("sample_id", text),
+            ("source", text),
+            ("kind", text),
+            ("image", text),  # path inside the image root, or the name of a drawn scene
+            ("image_digest", text),  # SHA-256 of the image file or of the recipe
+            ("prompt", text),  # without the image placeholder
+            ("chosen", text),
+            ("rejected", pa.list_(text)),  # K answers
+            ("chosen_score", pa.float64()),
+            ("rejected_scores", pa.list_(pa.float64())),
+            ("chosen_token_ids", ids),  # as generated, end token included; null for answers that came as text
+            ("rejected_token_ids", pa.list_(ids)),
+            ("chosen_provenance", text),  # JSON: candidate key, view, decoding, policy …
+            ("rejected_provenance", pa.list_(text)),
+            ("meta", text),  # JSON
+        ]
+    )
+
+
+def _dropped_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.string()) for name in ("sample_id", "source", "reason", "detail")])

@@ -1,0 +1,77 @@
+"""Samples: an image with its questions, what is known about it, and where it came from.
+
+An image is never held in memory by a sample. It is an `ImageRef`: something that can name its content and load it
+when it is needed, so that a million samples cost a few hundred megabytes and a worker process can carry one cheaply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@runtime_checkable
+class ImageRef(Protocol):
+    """A handle to one image. Implementations are small, picklable and hashable by value."""
+
+    def load(self) -> Image.Image:
+        """Decode the image to upright RGB. Raises `BadImage` with a reason when it cannot."""
+        ...
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the image's content (file bytes, or the recipe that draws it). Cheap to call twice."""
+        ...
+
+    def describe(self) -> str:
+        """A short human name for logs: a path relative to the image root, or `shapes:train:12`."""
+        ...
+
+
+class BadImage(Exception):
+    """An image that cannot be used. The message is one sentence: which image, what is wrong, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question about the image and, where the data has one, its ground-truth answer."""
+
+    question: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, its turns and its annotations.
+
+    `id` is stable over runs and unique within `source`: seeds, caches and pairs hang on it, never on the order.
+    """
+
+    id: str
+    source: str
+    image: ImageRef
+    turns: tuple[Turn, ...]
+    kind: str = ""  # what sort of question this is ("describe", "colour", …); metrics are reported per kind
+    objects: tuple[str, ...] | None = (
+        None  # every object truly in the image, singular, lower case; None = not annotated
+    )
+    attributes: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # anything else the source knows (scene recipe, caption id)
+
+    def __post_init__(self) -> None:
+        if not self.turns:
+            raise ValueError(f"sample {self.id!r} of {self.source!r} has no turn; give it at least one question")
+
+    @property
+    def question(self) -> str:
+        """The first turn's question: what preference data is built on."""
+        return self.turns[0].question
+
+    @property
+    def answer(self) -> str | None:
+        """The first turn's ground-truth answer, if the data has one."""
+        return self.turns[0].answer
