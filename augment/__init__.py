@@ -1,0 +1,40 @@
+"""Views: an image is spoiled in a seeded, recorded way before the model sees it. torch and torchvision only."""
+
+from augment.auto import AutoAugment, RandAugment
+from augment.colour import (
+    Autocontrast,
+    ColorJitter,
+    Equalize,
+    GaussianBlur,
+    Grayscale,
+    Invert,
+    Posterize,
+    Sharpness,
+    Solarize,
+    SticJitter,
+)
+from augment.combine import Chain, Mixture, Several, SticCorruption
+from augment.contrastive import Byol, MocoSeva, MocoV2, SimClr
+from augment.diffusion import Diffusion
+from augment.geometric import (
+    Affine,
+    CenterCrop,
+    Pad,
+    Perspective,
+    RandomCrop,
+    RandomFlip,
+    RandomResizedCrop,
+    Rotation,
+)
+from augment.identity import Identity
+from augment.low_resolution import LowResolution
+from augment.registry import spec_of, view_from_spec, view_names
+from augment.view import View, build, generator_for
+
+__all__ = [
+    "Affine", "AutoAugment", "Autocontrast", "Byol", "CenterCrop", "Chain", "ColorJitter", "Diffusion", "Equalize",
+    "GaussianBlur", "Grayscale", "Identity", "Invert", "LowResolution", "Mixture", "MocoSeva", "MocoV2", "Pad",
+    "Perspective", "Posterize", "RandAugment", "RandomCrop", "RandomFlip", "RandomResizedCrop", "Rotation", "Several",
+    "Sharpness", "SimClr", "Solarize", "SticCorruption", "SticJitter", "View", "build", "generator_for", "spec_of",
+    "view_from_spec", "view_names",
+]  # fmt: skip

@@ -1,0 +1,168 @@
+"""Views made of views: one drawn by weight (`mixture`), one per negative (`several`), one after another (`chain`).
+
+`draw` makes all choices and returns what is left: a plain view, or a chain of plain views, which is what gets recorded
+with a candidate. A mixture that is used without being drawn makes its choice from the generator's seed alone, so that
+`on_image` and `on_tensor` choose the same view.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from augment.arguments import number
+from augment.chance import uniform
+from augment.view import ActsOn, View, build, generator_for
+
+Description = View | str | Mapping[str, Any]
+
+
+def _members(name: str, views: Sequence[Description]) -> tuple[View, ...]:
+    if isinstance(views, (str, Mapping)) or len(views) == 0:
+        raise ValueError(f"{name}: views={views!r} holds no view; give a list of names or of {{name: …, arguments}}")
+    return tuple(build(view) for view in views)
+
+
+@dataclass(frozen=True)
+class Mixture(View):
+    """One of its views, drawn with probability proportional to its weight."""
+
+    name: ClassVar[str] = "mixture"
+    acts_on: ClassVar[ActsOn] = "both"
+    views: Sequence[Description] = ("random_flip", "diffusion")  # names, or {name: …, arguments}
+    weights: Sequence[float] | None = None  # one per view, 0 or more, not all 0; None = equal
+
+    def __post_init__(self) -> None:
+        members = _members(self.name, self.views)
+        object.__setattr__(self, "views", members)
+        if self.weights is None:
+            object.__setattr__(self, "weights", (1.0,) * len(members))
+            return
+        if isinstance(self.weights, str) or len(self.weights) != len(members):
+            raise ValueError(
+                f"{self.name}: weights={self.weights!r} do not fit {len(members)} views; give one for each"
+            )
+        weights = tuple(number(self.name, "weights", weight, 0, 1e9) for weight in self.weights)
+        if math.fsum(weights) == 0:
+            raise ValueError(f"{self.name}: weights={list(weights)} are all 0; give at least one view a weight above 0")
+        object.__setattr__(self, "weights", weights)
+
+    @property
+    def is_random(self) -> bool:
+        likely = self._likely
+        return len(likely) > 1 or likely[0].is_random
+
+    @property
+    def _likely(self) -> list[View]:
+        assert self.weights is not None
+        return [build(view) for view, weight in zip(self.views, self.weights, strict=True) if weight > 0]
+
+    def draw(self, generator: torch.Generator, index: int) -> View:
+        assert self.weights is not None
+        mark = uniform(generator, 0.0, math.fsum(self.weights))
+        last = len(self.views) - 1
+        for position, weight in enumerate(self.weights):
+            if mark < weight:
+                last = position
+                break
+            mark -= weight
+        chosen = build(self.views[last]) if self.weights[last] > 0 else self._likely[-1]
+        return chosen.draw(generator, index)
+
+    def _chosen(self, generator: torch.Generator) -> View:
+        return self.draw(generator_for(generator.initial_seed()), 0)
+
+    def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
+        return self._chosen(generator).on_image(image, generator)
+
+    def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        return self._chosen(generator).on_tensor(pixels, generator)
+
+
+@dataclass(frozen=True)
+class SticCorruption(Mixture):
+    """STIC's spoiled image: low resolution or colour jitter, one as likely as the other."""
+
+    name: ClassVar[str] = "stic_corruption"
+    views: Sequence[Description] = ("low_resolution", "stic_jitter")
+
+
+@dataclass(frozen=True)
+class Several(View):
+    """A list of views, one for each negative: the k-th rejected answer comes from the k-th view.
+
+    With more negatives than views the list starts again; the same view with another seed is another image.
+    """
+
+    name: ClassVar[str] = "several"
+    acts_on: ClassVar[ActsOn] = "both"
+    views: Sequence[Description] = (  # names, or {name: …, arguments}
+        {"name": "diffusion", "noise_steps": 500},
+        {"name": "diffusion", "noise_steps": 800},
+        {"name": "moco_seva"},
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", _members(self.name, self.views))
+
+    @property
+    def is_random(self) -> bool:
+        return any(build(view).is_random for view in self.views)
+
+    def draw(self, generator: torch.Generator, index: int) -> View:
+        return build(self.views[index % len(self.views)]).draw(generator, index)
+
+    def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
+        raise ValueError(f"{self.name} holds one view per negative; draw(generator, index) gives the view to use")
+
+    def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        raise ValueError(f"{self.name} holds one view per negative; draw(generator, index) gives the view to use")
+
+
+@dataclass(frozen=True)
+class Chain(View):
+    """Its views one after another. Those on the tensor come last, since the tensor is made from the image."""
+
+    name: ClassVar[str] = "chain"
+    acts_on: ClassVar[ActsOn] = "both"
+    views: Sequence[Description] = ("random_flip", "diffusion")  # names, or {name: …, arguments}
+
+    def __post_init__(self) -> None:
+        members = _members(self.name, self.views)
+        object.__setattr__(self, "views", members)
+        kinds = [view.acts_on for view in members]
+        if any(first == "tensor" and second == "image" for first, second in pairwise(kinds)):
+            names = ", ".join(view.name for view in members)
+            raise ValueError(
+                f"{self.name}: in views=[{names}] a view of the image follows one of the tensor; put those of the tensor "
+                "(diffusion) last"
+            )
+
+    @property
+    def is_random(self) -> bool:
+        return any(view.is_random for view in self.parts)
+
+    @property
+    def parts(self) -> tuple[View, ...]:
+        """Its views, in the order they are applied."""
+        return tuple(build(view) for view in self.views)
+
+    def draw(self, generator: torch.Generator, index: int) -> View:
+        return Chain(tuple(view.draw(generator, index) for view in self.parts))
+
+    def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
+        for view in self.parts:
+            image = view.on_image(image, generator)
+        return image
+
+    def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        for view in self.parts:
+            pixels = view.on_tensor(pixels, generator)
+        return pixels

@@ -1,0 +1,95 @@
+"""The crops-and-colours recipes of contrastive learning: MoCo, BYOL, SimCLR.
+
+Four of one kind: a random resized crop, a flip, colour jitter, grey, blur; they differ in strengths and probabilities.
+`moco_seva`, `byol` and `simclr` are as in SeVa's code, where jitter and blur are always done; `moco_v2` is the recipe of
+MoCo v2 itself (arXiv 2003.04297), where jitter has probability 0.8 and blur 0.5. The originals of BYOL and SimCLR also
+differ from SeVa's variants (stronger jitter, blur by kernel size, solarize in BYOL's second view).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as tv
+
+from augment.arguments import interval, number, whole
+from augment.chance import happens
+from augment.colour import gaussian_blur, jitter
+from augment.geometric import LARGEST_SIDE, crop_box
+from augment.view import View
+
+RATIO = (3 / 4, 4 / 3)  # width / height of the crop before resizing
+
+
+@dataclass(frozen=True)
+class _Contrastive(View):
+    size: int = 224  # pixels per side of the result, 1 to 4096
+    scale: tuple[float, float] = (0.2, 1.0)  # share of the area that the crop keeps, each above 0 and at most 1
+    flip_p: float = 0.5  # probability of mirroring, 0 to 1
+    brightness: float = 0.4  # factor from [max(0, 1 - x), 1 + x], 0 to 10
+    contrast: float = 0.4  # likewise
+    saturation: float = 0.4  # likewise
+    hue: float = 0.1  # turn of the colour circle from [-x, x], 0 to 0.5
+    jitter_p: float = 1.0  # probability of the colour jitter, 0 to 1
+    grayscale_p: float = 0.2  # probability of grey, 0 to 1
+    blur_radius: tuple[float, float] = (0.1, 2.0)  # standard deviation in pixels, 0 to 100
+    blur_p: float = 1.0  # probability of the blur, 0 to 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", whole(self.name, "size", self.size, 1, LARGEST_SIDE))
+        object.__setattr__(self, "scale", interval(self.name, "scale", self.scale, 1e-4, 1))
+        for argument in ("flip_p", "jitter_p", "grayscale_p", "blur_p"):
+            object.__setattr__(self, argument, number(self.name, argument, getattr(self, argument), 0, 1))
+        for argument in ("brightness", "contrast", "saturation"):
+            object.__setattr__(self, argument, number(self.name, argument, getattr(self, argument), 0, 10))
+        object.__setattr__(self, "hue", number(self.name, "hue", self.hue, 0, 0.5))
+        object.__setattr__(self, "blur_radius", interval(self.name, "blur_radius", self.blur_radius, 0, 100))
+
+    def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
+        top, left, height, width = crop_box(*image.size, self.scale, RATIO, generator)
+        image = tv.resized_crop(image, top, left, height, width, [self.size, self.size])
+        if happens(generator, self.flip_p):
+            image = tv.horizontal_flip(image)
+        if happens(generator, self.jitter_p):
+            image = jitter(image, generator, self.brightness, self.contrast, self.saturation, self.hue)
+        if happens(generator, self.grayscale_p):
+            image = tv.rgb_to_grayscale(image, num_output_channels=3)
+        if happens(generator, self.blur_p):
+            image = gaussian_blur(image, generator, self.blur_radius)
+        return image
+
+
+@dataclass(frozen=True)
+class MocoSeva(_Contrastive):
+    """MoCo's augmentation as SeVa runs it: jitter and blur always."""
+
+    name: ClassVar[str] = "moco_seva"
+
+
+@dataclass(frozen=True)
+class MocoV2(_Contrastive):
+    """MoCo v2's own: jitter in 80 % and blur in 50 % of the images."""
+
+    name: ClassVar[str] = "moco_v2"
+    jitter_p: float = 0.8
+    blur_p: float = 0.5
+
+
+@dataclass(frozen=True)
+class Byol(_Contrastive):
+    """SeVa's variant of BYOL's: smaller crops."""
+
+    name: ClassVar[str] = "byol"
+    scale: tuple[float, float] = (0.08, 1.0)
+
+
+@dataclass(frozen=True)
+class SimClr(_Contrastive):
+    """SeVa's variant of SimCLR's: more hue, no blur."""
+
+    name: ClassVar[str] = "simclr"
+    hue: float = 0.4
+    blur_p: float = 0.0

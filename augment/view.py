@@ -1,0 +1,99 @@
+"""What a view is: a small, frozen description of how an image is spoiled, applied with a generator of its own.
+
+A view holds no state and draws every random number from the generator it is given, never from the global ones. So one
+(view, seed) is one spoiled image, whatever was computed before, in whichever process.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+ActsOn = Literal["image", "tensor", "both"]
+
+
+def generator_for(seed: int) -> torch.Generator:
+    """A fresh CPU generator, so that the noise is the same whatever device the model is on."""
+    return torch.Generator(device="cpu").manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class View(ABC):
+    """Base of all views. A subclass is a frozen dataclass whose fields are plain data and which has a `name`.
+
+    `acts_on` says which of the two methods does something: `on_image` gets the upright RGB image before the processor,
+    `on_tensor` the normalised and padded pixels after it.
+    """
+
+    name: ClassVar[str]  # how configs and records call it; the same as conf/aug/<name>.yaml
+    acts_on: ClassVar[ActsOn] = "image"
+    registered: ClassVar[dict[str, type[View]]] = {}  # every view by its name
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        name = cls.__dict__.get("name")
+        if name is None:
+            return
+        taken = View.registered.get(name)
+        if taken is not None and taken.__qualname__ != cls.__qualname__:
+            raise TypeError(f"the view name {name!r} of {cls.__name__} is taken by {taken.__name__}; choose another")
+        View.registered[name] = cls
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the seed matters. Views without chance are always recorded with seed 0."""
+        return True
+
+    def params(self) -> dict[str, Any]:
+        """All constructor arguments as plain data (numbers, strings, lists, dicts)."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
+        """The spoiled RGB image; its size may differ. The given image is not changed."""
+        return image
+
+    def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """The spoiled pixels. Shape: (3, H, W) -> (3, H, W), float32, normalised as the model wants them."""
+        return pixels
+
+    def draw(self, generator: torch.Generator, index: int) -> View:
+        """The view without choices left, for the `index`-th (0-based) rejected answer. A plain view is its own draw."""
+        return self
+
+
+def build(description: View | str | Mapping[str, Any]) -> View:
+    """A view from plain data: a name, or a mapping with `name` and the view's own arguments.
+
+    Raises ValueError in one sentence for an unknown name, unknown arguments or arguments out of range.
+    """
+    if isinstance(description, View):
+        return description
+    if isinstance(description, str):
+        description = {"name": description}
+    name = description.get("name") if isinstance(description, Mapping) else None
+    if not name:
+        raise ValueError(f"a view is given by its name or as {{name: …, arguments}}, got {description!r}")
+    arguments = {key: value for key, value in description.items() if key != "name"}
+    cls = View.registered.get(name)
+    if cls is None:
+        raise ValueError(f"there is no view {name!r}; the views are {', '.join(sorted(View.registered))}")
+    known = [field.name for field in fields(cls)]
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        allowed = ", ".join(known) or "none"
+        raise ValueError(f"the view {cls.name!r} has no argument {', '.join(unknown)}; its arguments are: {allowed}")
+    return cls(**arguments)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, View):
+        return {"name": value.name, **value.params()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
