@@ -1,0 +1,1 @@
+"""The policy: loading any vision-language model, LoRA on its language side, generating and scoring."""

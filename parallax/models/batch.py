@@ -1,0 +1,137 @@
+"""Batches as the policy and the training loop see them. Tensors and names only; prompts and responses stay apart.
+
+Keeping prompts and responses apart leaves open how they are laid out for the model: one sequence per response, or one
+sequence per image with a shared prompt. The layout is chosen by the scorer, and every layout gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `change` to every tensor inside lists, tuples, dicts and dataclasses; everything else is kept."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map_tensors(item, change) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _map_tensors(getattr(value, f.name), change) for f in fields(value) if f.init})
+    return value
+
+
+class _Movable:
+    """`.to(device)` and `.pin_memory()` for dataclasses of tensors; both return a new object."""
+
+    def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
+        result: T = _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return result
+
+    def pin_memory(self: T) -> T:
+        result: T = _map_tensors(self, lambda tensor: tensor.pin_memory())
+        return result
+
+
+@dataclass
+class EncodedPrompt(_Movable):
+    """One image with one prompt, ready for the model. P counts the expanded image tokens too.
+
+    `vision` is what the image processor gave for this image (`pixel_values` with whatever leading dimension its family
+    uses, `image_sizes`, `image_grid_thw`, …); `token_inputs` are further inputs with one value per token, such as
+    `mm_token_type_ids`; a response token gets 0 there.
+    """
+
+    input_ids: Tensor  # (P,) int64
+    vision: dict[str, Tensor]
+    token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (P,)
+
+
+@dataclass
+class EncodedDialogue(_Movable):
+    """A whole dialogue about one image. `labels_mask` is True on the tokens to learn: assistant turns and their end tokens."""
+
+    input_ids: Tensor  # (S,) int64
+    labels_mask: Tensor  # (S,) bool
+    vision: dict[str, Tensor]
+    token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (S,)
+
+
+@dataclass
+class ScoringBatch(_Movable):
+    """B prompts, each with its own 1 + K responses (chosen first). All padding is on the right."""
+
+    prompt_ids: Tensor  # (B, P) int64
+    prompt_lengths: Tensor  # (B,) int64
+    response_ids: Tensor  # (B, 1 + K, R) int64
+    response_lengths: Tensor  # (B, 1 + K) int64, end token included
+    vision: list[dict[str, Tensor]]  # B entries: the image of each prompt
+    token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (B, P)
+    response_mask: Tensor | None = None  # (B, 1 + K, R) bool: response tokens that count; None = all
+
+    def __post_init__(self) -> None:
+        batch, responses, _ = self.response_ids.shape
+        if self.prompt_ids.shape[0] != batch or len(self.vision) != batch:
+            raise ValueError(
+                f"a scoring batch needs as many prompts as images and response groups, got {self.prompt_ids.shape[0]} "
+                f"prompts, {len(self.vision)} images and {batch} response groups"
+            )
+        if self.response_lengths.shape != (batch, responses) or self.prompt_lengths.shape != (batch,):
+            raise ValueError("prompt_lengths must be (B,) and response_lengths (B, 1 + K) of the same batch")
+
+    def __len__(self) -> int:
+        return int(self.response_ids.shape[0])
+
+    @property
+    def responses_per_prompt(self) -> int:
+        """1 + K."""
+        return int(self.response_ids.shape[1])
+
+    def counted(self) -> Tensor:
+        """Which response tokens are scored. Shape: (B, 1 + K, R) bool."""
+        positions = torch.arange(self.response_ids.shape[2], device=self.response_ids.device)
+        inside = positions < self.response_lengths[..., None]
+        return inside if self.response_mask is None else inside & self.response_mask
+
+
+@dataclass
+class PairBatch(_Movable):
+    """A micro-batch of preference pairs. `reference_log_probs` is None when the reference is scored live."""
+
+    scoring: ScoringBatch
+    reference_log_probs: Tensor | None  # (B, 1 + K) float32
+    pair_ids: list[str]
+    lengths: Tensor  # (B, 1 + K) int64: scored tokens of each response
+    weight: float = 1.0  # 0.0: computed only to keep processes in step, its loss and metrics do not count
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+
+@dataclass
+class StepBatch(_Movable):
+    """All that one optimiser step uses on this process. `pairs_in_step` counts pairs over all processes."""
+
+    micro_batches: list[PairBatch]
+    pairs_in_step: int
+
+    def __len__(self) -> int:
+        """Pairs of this process that count."""
+        return sum(len(batch) for batch in self.micro_batches if batch.weight > 0)
+
+
+@dataclass
+class ResponseLogProbs:
+    """Log-probabilities of given responses in float32 (float64 for a float64 model), chosen first."""
+
+    total: Tensor  # (B, 1 + K): summed over the counted tokens
+    counts: Tensor  # (B, 1 + K) int64: how many tokens were counted
+    per_token: Tensor  # (B, 1 + K, R): 0 where not counted

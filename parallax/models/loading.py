@@ -1,0 +1,251 @@
+"""A policy from a configuration: weights, processor, precision, attention, LoRA.
+
+Any model that transformers' `AutoModelForImageTextToText` loads from safetensors and that has a chat template will do. No
+code from a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from parallax.models.adapter import is_adapter, load_adapter
+from parallax.models.backbone import base_model, decoder_name, text_config
+from parallax.models.encoder import Encoder
+from parallax.models.layout import Layout
+from parallax.models.lora import add_lora
+from parallax.models.policy import Policy
+from parallax.models.separate_layout import separate_sequences
+from parallax.models.shared_layout import can_share, shared_prefix
+from parallax.models.weights_digest import files_digest
+
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PROJECTORS = (
+    "multi_modal_projector",
+    "mm_projector",
+    "connector",
+    "aligner",
+    "merger",
+    "embed_vision",
+    "modality_projection",
+)
+
+
+def load_policy(
+    model: Mapping[str, Any],
+    lora: Mapping[str, Any] | None,
+    *,
+    device: str = "cpu",
+    adapter: Path | str | None = None,
+    seed: int = 0,
+    digest_memory: Path | None = None,
+) -> Policy:
+    """Load the policy that the `model` and `lora` groups describe.
+
+    Arguments:
+        model: keys of the `model` group; `path` is a local folder or a Hugging Face name.
+        lora: keys of the `lora` group; None or `enabled: false` trains the language model in full.
+        adapter: start from this PEFT adapter (its own rank and targets count, not those of `lora`), or, for full
+            fine-tuning, from this folder of whole weights.
+        seed: decides the initial LoRA weights.
+        digest_memory: file that remembers digests of weight files.
+
+    Raises ValueError or FileNotFoundError, in sentences, for what cannot be loaded.
+    """
+    full = lora is None or not lora.get("enabled", True)
+    adapter = Path(adapter) if adapter is not None else None
+    path = str(model["path"])
+    if adapter is not None and not adapter.is_dir():
+        raise FileNotFoundError(f"there is no adapter folder {adapter}; check the path, or start without an adapter")
+    if adapter is not None and full and is_adapter(adapter):
+        raise ValueError(
+            f"{adapter} holds a LoRA adapter and lora=none was asked for; enable LoRA or merge the adapter first"
+        )
+    weights_path = str(adapter) if adapter is not None and not is_adapter(adapter) else path
+    dtype = precision_for(str(model.get("dtype") or "auto"), device)
+    network = _load_network(weights_path, model, dtype)
+    processor = _load_processor(path, model, network)
+    encoder = Encoder(
+        processor,
+        end_token_ids=end_tokens(network, processor.tokenizer),
+        max_context=int(
+            model.get("context") or getattr(text_config(network), "max_position_embeddings", None) or 2**31
+        ),
+        image_pad=bool(model.get("image_pad")),
+    )
+    files = weight_files(weights_path)
+    digest = files_digest(files, digest_memory) if files else None
+    projector = projector_names(network) if model.get("train_projector") else []
+    network.requires_grad_(False)
+    fresh = False
+    if full:
+        train_language_model(network, projector)
+    elif adapter is not None and is_adapter(adapter):
+        network = load_adapter(network, adapter, autocast=_float32_adapter(lora))
+    else:
+        assert lora is not None
+        network = add_lora(network, dict(lora), seed=seed, projector=projector, autocast=_float32_adapter(lora))
+        fresh = True
+    network.to(device)
+    network.eval()
+    return Policy(
+        network,
+        encoder,
+        name=str(model.get("name") or Path(path).name),
+        path=path,
+        base_digest=digest,
+        adapter_is_fresh=fresh,
+        layout=layout_for(str(model.get("layout") or "separate"), network),
+    )
+
+
+def precision_for(name: str, device: str) -> torch.dtype:
+    """`auto` is float32 on a CPU; on a GPU bfloat16 where it is native, else float16."""
+    if name == "auto":
+        if not device.startswith("cuda"):
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if name not in PRECISIONS:
+        raise ValueError(f"model.dtype={name} is not known; use auto or one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
+def layout_for(name: str, network: nn.Module) -> Layout:
+    """How responses are laid out for scoring: `separate`, `shared`, or `auto` (shared where the family allows it)."""
+    if name not in ("auto", "separate", "shared"):
+        raise ValueError(f"model.layout={name} is not known; use auto, separate or shared")
+    possible = can_share(base_model(network))
+    if name == "shared" and not possible:
+        raise ValueError(
+            f"{type(base_model(network)).__name__} cannot share a prompt between responses (it needs plain causal attention "
+            "and model.attention=sdpa or eager); use model.layout=separate"
+        )
+    return shared_prefix if possible and name != "separate" else separate_sequences
+
+
+def end_tokens(network: Any, tokenizer: Any) -> tuple[int, ...]:
+    """All tokens that end an answer: the generation config's and the tokenizer's EOS, without repeats."""
+    configured = getattr(network.generation_config, "eos_token_id", None)
+    if configured is None:
+        configured = getattr(text_config(network), "eos_token_id", None)
+    listed = configured if isinstance(configured, (list, tuple)) else [configured]
+    return tuple(dict.fromkeys(int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None))
+
+
+def weight_files(path: str) -> list[Path]:
+    """The safetensors files of a local folder or of a checkpoint in Hugging Face's own cache."""
+    folder = Path(path)
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        config = try_to_load_from_cache(path, "config.json")
+        if not isinstance(config, str):
+            return []
+        folder = Path(config).parent
+    return sorted(folder.glob("model*.safetensors"))
+
+
+def projector_names(network: nn.Module) -> list[str]:
+    """Full names of the modules between vision tower and language model."""
+    return [name for name, _ in network.named_modules() if name.rsplit(".", 1)[-1] in PROJECTORS]
+
+
+def train_language_model(network: Any, projector: list[str]) -> None:
+    """Full fine-tuning: decoder (embeddings included) and output head learn, vision tower and projector stay frozen."""
+    network.get_submodule(decoder_name(network)).requires_grad_(True)
+    network.get_input_embeddings().requires_grad_(True)
+    network.get_output_embeddings().requires_grad_(True)
+    for name in projector:
+        network.get_submodule(name).requires_grad_(True)
+
+
+def _float32_adapter(lora: Mapping[str, Any] | None) -> bool:
+    """Adapter weights in float32 above a half-precision base, so that small learning rates are not rounded away."""
+    return (lora or {}).get("adapter_dtype", "float32") == "float32"
+
+
+def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    quantization = model.get("quantization")
+    if quantization not in (None, "none"):
+        raise ValueError(f"model.quantization={quantization} is not supported; use model.quantization=none")
+    attention = model.get("attention") or "auto"
+    return _explained(
+        path,
+        AutoModelForImageTextToText,
+        dtype=dtype,
+        attn_implementation="sdpa" if attention == "auto" else attention,
+        revision=model.get("revision") or "main",
+        use_safetensors=True,
+    )
+
+
+def _load_processor(path: str, model: Mapping[str, Any], network: Any) -> Any:
+    from transformers import AutoProcessor
+
+    processor = _explained(path, AutoProcessor, revision=model.get("revision") or "main")
+    vision = getattr(network.config, "vision_config", None)
+    for name, value in (
+        ("patch_size", getattr(vision, "patch_size", None)),
+        ("vision_feature_select_strategy", getattr(network.config, "vision_feature_select_strategy", None)),
+    ):
+        if hasattr(processor, name) and getattr(processor, name) is None:  # checkpoints older than these settings
+            setattr(processor, name, value)
+    limit_pixels(processor, network, model.get("min_pixels"), model.get("max_pixels"))
+    return processor
+
+
+def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixels: int | None) -> None:
+    """Set how many pixels an image may have after resizing. Qwen-VL: directly; LLaVA-NeXT: by dropping larger tilings."""
+    if min_pixels is None and max_pixels is None:
+        return
+    image_processor = processor.image_processor
+    if hasattr(image_processor, "merge_size"):
+        size = dict(image_processor.size)
+        low = int(min_pixels if min_pixels is not None else size["shortest_edge"])
+        high = int(max_pixels if max_pixels is not None else size["longest_edge"])
+        if low > high:
+            raise ValueError(f"model.min_pixels={low} is above model.max_pixels={high}; swap them or leave one out")
+        image_processor.size = {"shortest_edge": low, "longest_edge": high}
+    elif getattr(image_processor, "image_grid_pinpoints", None) and min_pixels is None:
+        kept = [list(p) for p in image_processor.image_grid_pinpoints if p[0] * p[1] <= int(max_pixels or 0)]
+        if not kept:
+            smallest = min(p[0] * p[1] for p in image_processor.image_grid_pinpoints)
+            raise ValueError(f"model.max_pixels={max_pixels} leaves no tiling; the smallest one has {smallest} pixels")
+        image_processor.image_grid_pinpoints = kept
+        network.config.image_grid_pinpoints = kept
+    else:
+        raise ValueError(
+            f"{type(image_processor).__name__} resizes every image to one size; leave model.max_pixels and "
+            "model.min_pixels at null"
+        )
+
+
+def _explained(path: str, auto_class: Any, **options: Any) -> Any:
+    """`auto_class.from_pretrained` with its errors in our words."""
+    looks_local = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
+    if looks_local and not Path(path).is_dir():
+        raise FileNotFoundError(
+            f"model.path={path} is not a folder here; give the folder of a downloaded checkpoint, or a Hugging Face name "
+            "such as llava-hf/llava-1.5-7b-hf. The built-in model is made by `python run.py experiment=make_tiny_llava`"
+        )
+    try:
+        return auto_class.from_pretrained(path, trust_remote_code=False, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"model.path={path} could not be loaded ({_first_sentence(error)}). It is neither a local folder nor in the "
+            f"Hugging Face cache, and could not be downloaded; run `hf download {path}` where there is a network, or set "
+            "model.path to a local folder"
+            if not Path(path).is_dir()
+            else f"the checkpoint in {path} could not be loaded ({_first_sentence(error)}); it needs config.json, "
+            "*.safetensors and the processor's files"
+        ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,110 @@
+"""LoRA on the language model only: which layers, with which settings, from which seed.
+
+Never the vision tower, the projector or the output head. Names such as `q_proj` also occur in vision towers, so targets
+are given as one regular expression that is anchored at the text decoder's full name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from parallax.models.backbone import decoder_name
+
+
+def language_targets(model: nn.Module) -> str:
+    """A regular expression matching the full name of every linear layer of the text decoder, and nothing else.
+
+    For Llama-like decoders these are q, k, v, o, gate, up and down of every layer. Raises ValueError when the decoder
+    has no linear layer.
+    """
+    decoder = decoder_name(model)
+    inside = dict(model.get_submodule(decoder).named_modules())
+    forbidden = _foreign_modules(model)
+    kinds = {
+        re.sub(r"\d+", "#", name)
+        for name, module in inside.items()
+        if isinstance(module, nn.Linear) and module not in forbidden
+    }
+    if not kinds:
+        raise ValueError(f"the text decoder {decoder!r} of {type(model).__name__} has no linear layer to put LoRA on")
+    names = "|".join(re.escape(kind).replace(r"\#", r"\d+") for kind in sorted(kinds))
+    return rf"{re.escape(decoder)}\.(?:{names})"
+
+
+def _foreign_modules(model: Any) -> set[nn.Module]:
+    """Everything that belongs to vision or output, should a family keep it inside its decoder."""
+    foreign = {model.get_output_embeddings()}
+    for name, module in model.named_modules():
+        if re.search(r"(^|\.)(vision|visual|image|multi_modal|mm_|connector|aligner|projector)", name):
+            foreign.add(module)
+    return foreign
+
+
+def lora_config(model: nn.Module, settings: dict[str, Any], projector: Sequence[str] = ()) -> Any:
+    """A `peft.LoraConfig` from the `lora` group: r, alpha (default 2r), dropout, targets, rslora, dora.
+
+    `targets` is "language" (see `language_targets`), a regular expression over full module names, or a list of module
+    names. `projector` lists modules trained in full beside LoRA. Raises ValueError for targets that match nothing or that
+    reach outside the text decoder.
+    """
+    from peft import LoraConfig
+
+    rank = int(settings["r"])
+    if rank < 1:
+        raise ValueError(f"lora.r={rank} is not a rank; use 1 or more, or lora=none for full fine-tuning")
+    alpha = settings.get("alpha")
+    targets = settings.get("targets") or "language"
+    if targets == "language":
+        targets = language_targets(model)
+    _check_targets(model, targets)
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_dropout=float(settings.get("dropout") or 0.0),
+        target_modules=targets,
+        use_rslora=bool(settings.get("rslora")),
+        use_dora=bool(settings.get("dora")),
+        modules_to_save=list(projector) or None,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_lora(
+    model: nn.Module, settings: dict[str, Any], *, seed: int, projector: Sequence[str] = (), autocast: bool = True
+) -> Any:
+    """Wrap `model` with a fresh adapter whose initial weights depend on `seed` alone.
+
+    `autocast` keeps adapter weights in float32 above a half-precision base.
+    """
+    from peft import get_peft_model
+
+    config = lora_config(model, settings, projector)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config, autocast_adapter_dtype=autocast)
+
+
+def _check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
+    if isinstance(targets, str):
+        matched = [name for name, _ in model.named_modules() if re.fullmatch(targets, name)]
+    else:
+        matched = [
+            name for name, _ in model.named_modules() if any(name == t or name.endswith("." + t) for t in targets)
+        ]
+    if not matched:
+        raise ValueError(
+            f"lora.targets={targets!r} matches no module of {type(model).__name__}; use lora.targets=language"
+        )
+    decoder = decoder_name(model)
+    outside = [name for name in matched if not name.startswith(decoder + ".")]
+    if outside:
+        raise ValueError(
+            f"lora.targets={targets!r} reaches outside the language model ({outside[0]} and {len(outside) - 1} more); only "
+            f"modules below {decoder!r} may be adapted. Use lora.targets=language, or full names"
+        )

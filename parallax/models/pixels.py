@@ -1,0 +1,91 @@
+"""Views that act on the normalised image tensor, whatever shape a family's image processor gives it.
+
+Some processors hand over one picture, some cut it into flat patches (Qwen-VL), some into tiles beside a small overview
+(LLaVA-NeXT). A view must see one picture, so that noise is drawn once per pixel and is the same in every copy of that
+pixel. The picture is therefore put together again from the processor's own output (a permutation of numbers, nothing is
+resampled), shown to the view, and taken apart as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+Change = Callable[[Tensor], Tensor]  # (3, H, W) float32 normalised -> (3, H, W)
+
+
+def change_pixels(vision: dict[str, Tensor], change: Change, image_processor: Any) -> dict[str, Tensor]:
+    """The same vision inputs with `change` applied to the normalised picture.
+
+    `vision` is the image processor's output for one image. Raises ValueError for a layout that is not known.
+    """
+    pixels = vision["pixel_values"].float()
+    if "image_grid_thw" in vision and pixels.ndim == 2:
+        changed = _change_flattened(pixels, vision["image_grid_thw"], change, image_processor)
+    elif pixels.ndim == 5 and pixels.shape[0] == 1 and getattr(image_processor, "image_grid_pinpoints", None):
+        changed = _change_tiled(pixels, vision["image_sizes"], change, image_processor)
+    elif pixels.ndim == 4 and pixels.shape[0] == 1:
+        changed = change(pixels[0])[None]
+    else:
+        raise ValueError(
+            f"{type(image_processor).__name__} gives pixel_values of shape {tuple(pixels.shape)}, a layout whose picture "
+            "cannot be put together again; use a view that acts on the image itself (such as aug=moco or aug=low_resolution)"
+        )
+    if changed.shape != pixels.shape:
+        raise ValueError(f"a view must keep the tensor's shape {tuple(pixels.shape)}, it gave {tuple(changed.shape)}")
+    return {**vision, "pixel_values": changed}
+
+
+def unflatten(patches: Tensor, grid: tuple[int, int, int], patch: int, merge: int, frames: int) -> Tensor:
+    """Qwen-VL's flat patches back as one picture. (h*w, 3*frames*patch²) -> (3, h*patch, w*patch)."""
+    _, rows, columns = grid
+    blocks = patches.reshape(rows // merge, columns // merge, merge, merge, 3, frames, patch, patch)[:, :, :, :, :, 0]
+    picture = blocks.permute(4, 0, 2, 5, 1, 3, 6)  # (3, rows/m, m, patch, columns/m, m, patch)
+    return picture.reshape(3, rows * patch, columns * patch)
+
+
+def flatten(picture: Tensor, patch: int, merge: int, frames: int) -> Tensor:
+    """The inverse of `unflatten`: every frame is a copy of the picture."""
+    rows, columns = picture.shape[1] // patch, picture.shape[2] // patch
+    blocks = picture.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+    blocks = blocks.permute(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None].expand(-1, -1, -1, -1, -1, frames, -1, -1)
+    return blocks.reshape(rows * columns, 3 * frames * patch * patch)
+
+
+def _change_flattened(patches: Tensor, grid_thw: Tensor, change: Change, processor: Any) -> Tensor:
+    if len(grid_thw) != 1 or int(grid_thw[0, 0]) != 1:
+        raise ValueError(f"a view needs exactly one still image, got image_grid_thw = {grid_thw.tolist()}")
+    patch, merge, frames = processor.patch_size, processor.merge_size, processor.temporal_patch_size
+    frames, rows, columns = int(frames), int(grid_thw[0, 1]), int(grid_thw[0, 2])
+    picture = unflatten(patches, (1, rows, columns), patch, merge, frames)
+    return flatten(change(picture), patch, merge, frames)
+
+
+def _change_tiled(pixels: Tensor, image_sizes: Tensor, change: Change, processor: Any) -> Tensor:
+    """LLaVA-NeXT: tile 0 is the whole image made small, the others are the full-resolution picture row by row.
+
+    The view acts on the full-resolution picture. What it added there, made small, is added to the overview, so that
+    the overview shows the same noise on the same spots (averaged, as a camera would) and an identity changes nothing.
+    """
+    from transformers.image_processing_utils import select_best_resolution
+
+    side = pixels.shape[-1]
+    height, width = (int(value) for value in image_sizes[0])
+    best_height, best_width = select_best_resolution((height, width), processor.image_grid_pinpoints)
+    rows, columns = best_height // side, best_width // side
+    tiles = pixels[0, 1 : 1 + rows * columns]
+    if len(tiles) != rows * columns:  # an image that is not tiled
+        return torch.cat([change(pixels[0, 0])[None], pixels[0, 1:]])[None]
+    picture = tiles.reshape(rows, columns, 3, side, side).permute(2, 0, 3, 1, 4).reshape(3, best_height, best_width)
+    changed = change(picture)
+    new_tiles = changed.reshape(3, rows, side, columns, side).permute(1, 3, 0, 2, 4).reshape(-1, 3, side, side)
+    scale = min(best_width / width, best_height / height)
+    inner_height, inner_width = min(-int(-height * scale // 1), best_height), min(-int(-width * scale // 1), best_width)
+    top, left = (best_height - inner_height) // 2, (best_width - inner_width) // 2
+    added = (changed - picture)[None, :, top : top + inner_height, left : left + inner_width]
+    overview = pixels[0, 0] + interpolate(added, size=(side, side), mode="bilinear", antialias=True)[0]
+    return torch.cat([overview[None], new_tiles, pixels[0, 1 + rows * columns :]])[None]

@@ -1,0 +1,272 @@
+"""The policy: a vision-language model with its processor and adapter. It generates and it scores, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from parallax.models import generation, saving, scoring
+from parallax.models.backbone import base_model
+from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.encoder import Encoder
+from parallax.models.layout import Layout
+from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
+from parallax.models.separate_layout import separate_sequences
+from parallax.models.weights_digest import tensors_digest
+from parallax.records import GenerationSpec, fingerprint
+
+
+class Policy:
+    """`model` is a PeftModel with LoRA, else the plain transformers model. Made by `loading.load_policy`.
+
+    Whoever changes weights calls `touched()`, so that the fingerprint is taken anew. An adapter that was never touched
+    changes nothing: the policy then has the base model's fingerprint, whatever its rank, and decodes without it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoder: Encoder,
+        *,
+        name: str,
+        path: str = "",
+        base_digest: str | None = None,
+        adapter_is_fresh: bool = False,
+        layout: Layout = separate_sequences,
+    ) -> None:
+        self.model: Any = model
+        self.encoder = encoder
+        self.name = name
+        self.path = path
+        self.layout = layout
+        self.last_generation = GenerationCounts()
+        self._base_digest = base_digest
+        self._adapter_is_fresh = adapter_is_fresh
+        self._fingerprint: str | None = None
+        self._full_was_touched = False
+        self._reference_copy: nn.Module | None = None
+        self._dropouts: dict[tuple[str, str], float] = {}
+        self._inside_reference = False
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def precision(self) -> str:
+        """The type of the base model's weights, e.g. "float32"."""
+        return str(base_model(self.model).get_input_embeddings().weight.dtype).removeprefix("torch.")
+
+    @property
+    def has_adapter(self) -> bool:
+        return hasattr(self.model, "get_base_model")
+
+    def fingerprint(self) -> str:
+        """Names the weights that answer now: base and, once it has learned something, adapter.
+
+        Inside `reference()` it is the reference's name.
+        """
+        if self._inside_reference:
+            return self.reference_fingerprint()
+        if self._fingerprint is None:
+            if not self.has_adapter and self._full_was_touched:
+                self._fingerprint = tensors_digest(self.model.state_dict())
+            elif not self.has_adapter or self._adapter_is_fresh:
+                self._fingerprint = self.reference_fingerprint()
+            else:
+                adapter = {"adapter": self._adapter_digest(), "base": self.reference_fingerprint()}
+                self._fingerprint = fingerprint(adapter)
+        return self._fingerprint
+
+    def reference_fingerprint(self) -> str:
+        """Names the weights behind `reference()`: the base model's, as loaded."""
+        if self._base_digest is None:
+            base = base_model(self.model) if self._reference_copy is None else self._reference_copy
+            if not self.has_adapter and self._full_was_touched and self._reference_copy is None:
+                raise ValueError(
+                    "the reference's weights are gone; call keep_reference() before training with lora=none"
+                )
+            self._base_digest = tensors_digest(saving.base_state(base))
+        return self._base_digest
+
+    def touched(self) -> None:
+        """Weights have changed: forget the fingerprint."""
+        self._fingerprint = None
+        self._adapter_is_fresh = False
+        self._full_was_touched = not self.has_adapter
+
+    def spec(self, request: GenerationRequest) -> GenerationSpec:
+        """Everything that determines the answer to `request`; its key finds a stored candidate again."""
+        return GenerationSpec(
+            policy=self.fingerprint(),
+            precision=self.precision,
+            processor=self._processor_fingerprint,
+            template=self._template_fingerprint,
+            image=request.image.digest(),
+            prompt=request.prompt,
+            view=request.view,
+            decoding=request.decoding,
+            generator=f"transformers/{generation.VERSION}",
+        )
+
+    # -- what it does ----------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        batch_size: int = 128,
+        progress: Callable[[int], None] | None = None,
+        set_aside: Callable[[GenerationRequest, str], None] | None = None,
+    ) -> list[Any]:
+        """Answers in the order of the requests (`Generation`s). Counts of the call are kept in `last_generation`.
+
+        `progress` is called with the number of requests that were just finished. A request whose image cannot be read
+        or whose prompt is too long raises; with `set_aside` it is reported there instead and its answer is None.
+        """
+        with self._answering():
+            results, self.last_generation = generation.generate(
+                self.model,
+                self.encoder,
+                requests,
+                batch_size=batch_size,
+                progress=progress,
+                set_aside=set_aside,
+            )
+        return results
+
+    def score(self, batch: ScoringBatch) -> ResponseLogProbs:
+        """Log-probs of the batch's responses (chosen first), with gradients where enabled. The batch is on our device."""
+        return scoring.score(self.model, batch, self.layout)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside: the same network as it was loaded, without its adapter (with lora=none: a frozen copy)."""
+        if self._inside_reference:
+            yield
+            return
+        if not self.has_adapter:
+            self.keep_reference()
+        trained = self.model
+        self._inside_reference = True
+        try:
+            if self.has_adapter:
+                with self.model.disable_adapter():
+                    yield
+            else:
+                self.model = self._reference_copy
+                yield
+        finally:
+            self.model, self._inside_reference = trained, False
+
+    def keep_reference(self) -> None:
+        """With lora=none: copy the weights as they are now, before training. Costs the model's memory once more."""
+        if self.has_adapter or self._reference_copy is not None:
+            return
+        if self._full_was_touched:
+            raise ValueError(
+                "this policy has been trained in full (lora=none) without keeping a reference; call keep_reference() before "
+                "training, or use reference.mode=cached"
+            )
+        self._reference_copy = deepcopy(self.model).requires_grad_(False).eval()
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters that learn."""
+        return [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+
+    def for_preference_training(self) -> None:
+        """Training mode with every dropout off: policy and reference must see the same network."""
+        self.model.train()
+        for name, module, attribute in self._dropout_places():
+            self._dropouts.setdefault((name, attribute), getattr(module, attribute))
+            setattr(module, attribute, 0.0)
+
+    def for_supervised_training(self) -> None:
+        """Training mode with dropout as the model and the adapter were configured."""
+        self.model.train()
+        for name, module, attribute in self._dropout_places():
+            if (name, attribute) in self._dropouts:
+                setattr(module, attribute, self._dropouts[name, attribute])
+
+    def activation_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations in the backward pass: less memory, about a third more time."""
+        network = base_model(self.model)
+        if enabled:
+            network.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            network.activation_checkpointing_disable()
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def save_adapter(self, folder: Path) -> None:
+        """What has been learned, for plain peft to load; with lora=none the whole model, for plain transformers."""
+        if self.has_adapter:
+            saving.save_adapter(self.model, folder)
+        else:
+            self.save_merged(folder)
+
+    def save_merged(self, folder: Path) -> None:
+        """The whole model with the adapter merged in, and its processor: plain transformers loads the folder."""
+        saving.save_merged(self.model, self.encoder.processor, folder)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Evaluation mode, the stated precision, and no arithmetic for an adapter that has learned nothing yet."""
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                if self.has_adapter and self._adapter_is_fresh and not self._inside_reference:
+                    with self.model.disable_adapter():
+                        yield
+                else:
+                    yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def _adapter_digest(self) -> str:
+        from peft.utils import get_peft_model_state_dict
+
+        config = self.model.peft_config["default"]
+        settings = {"r": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "dora": config.use_dora}
+        state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
+        return fingerprint({"settings": settings, "weights": tensors_digest(state)})
+
+    def _dropout_places(self) -> list[tuple[str, nn.Module, str]]:
+        places: list[tuple[str, nn.Module, str]] = []
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Dropout):
+                places.append((name, module, "p"))
+            places += [
+                (name, module, attribute)
+                for attribute in ("attention_dropout", "dropout", "activation_dropout")
+                if isinstance(getattr(module, attribute, None), float)
+            ]
+        return places
+
+    @property
+    def _processor_fingerprint(self) -> str:
+        if not hasattr(self, "_processor_name"):
+            self._processor_name = self.encoder.processor_fingerprint()
+        return self._processor_name
+
+    @property
+    def _template_fingerprint(self) -> str:
+        if not hasattr(self, "_template_name"):
+            self._template_name = self.encoder.chat.fingerprint()
+        return self._template_name
+
+
+__all__ = ["Generation", "Policy"]

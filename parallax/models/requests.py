@@ -1,0 +1,48 @@
+"""What a policy is asked to say and what it answered: plain, picklable values that no tensor is part of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallax.records import Decoding, ImageRef, ViewSpec
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One answer to be generated: this image, seen through this view, asked this prompt, decoded so.
+
+    `prompt` is the user's text without any image placeholder; the chat template puts the one image in its place.
+    """
+
+    sample_id: str
+    image: ImageRef
+    prompt: str
+    view: ViewSpec
+    decoding: Decoding
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer. `token_ids` end with the end token when `finished`; False means cut by the token limit.
+
+    `text` is decoded without special tokens and without surrounding whitespace.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    finished: bool
+
+
+@dataclass(slots=True)
+class GenerationCounts:
+    """What one call of `generate` did.
+
+    `near_ties` counts greedy steps whose two best logits were closer than the arithmetic can tell apart (see
+    `decoding.near_tie_margin`): only there may another batch, device or kernel pick another token.
+    """
+
+    rows: int = 0
+    tokens: int = 0  # generated, end tokens included
+    near_ties: int = 0
+    images_encoded: int = 0  # distinct (image, view) per batch
+    seconds: float = 0.0

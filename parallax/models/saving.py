@@ -1,0 +1,81 @@
+"""Writing what was learned: the PEFT adapter alone, or the whole model with the adapter merged in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from parallax.models.backbone import base_model
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """The adapter in PEFT's own format (safetensors)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(str(folder))
+
+
+def save_merged(model: Any, processor: Any, folder: Path) -> None:
+    """A plain checkpoint of the adapted model with its processor. The live model is not changed, to the last bit.
+
+    The adapted weights are worked out layer by layer and collected on the CPU, so no second model is needed on the device.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    network = base_model(model)
+    state = merged_state(network)
+    with torch.device("meta"):
+        shell = type(network)(network.config)
+    shell.to(network.get_input_embeddings().weight.dtype)
+    shell.load_state_dict(state, assign=True, strict=False)
+    shell.tie_weights()
+    left = [name for name, value in shell.state_dict().items() if value.is_meta]
+    if left:
+        raise RuntimeError(f"merging left {len(left)} weights without a value, such as {left[0]!r}")
+    shell.generation_config = network.generation_config
+    shell.save_pretrained(str(folder))
+    processor.save_pretrained(str(folder))
+
+
+def base_state(network: nn.Module) -> dict[str, Tensor]:
+    """The base model's weights under their plain names, without anything an adapter put in."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    layers = [n for n, m in network.named_modules() if isinstance(m, BaseTunerLayer)]
+    wrapped = [n for n, m in network.named_modules() if isinstance(m, ModulesToSaveWrapper)]
+    state = {}
+    for name, value in network.state_dict().items():
+        owner = next((n for n in (*layers, *wrapped) if name.startswith(n + ".")), None)
+        if owner is None:
+            state[name] = value
+            continue
+        rest = name[len(owner) + 1 :]
+        for inner in ("base_layer.", "original_module."):
+            if rest.startswith(inner):
+                state[f"{owner}.{rest[len(inner) :]}"] = value
+    return state
+
+
+@torch.no_grad()
+def merged_state(network: nn.Module) -> dict[str, Tensor]:
+    """Plain names, adapted weights, on the CPU."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    state = {name: value.detach().cpu() for name, value in base_state(network).items()}
+    for name, module in network.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            layer: Any = module
+            weight = layer.get_base_layer().weight
+            kept = weight.detach().clone()
+            layer.merge()
+            state[f"{name}.weight"] = weight.detach().cpu().clone()
+            weight.data.copy_(kept)
+            layer.merged_adapters.clear()
+        elif isinstance(module, ModulesToSaveWrapper):
+            wrapper: Any = module
+            active = wrapper.modules_to_save[wrapper.active_adapter]
+            state.update({f"{name}.{key}": value.detach().cpu() for key, value in active.state_dict().items()})
+    return state

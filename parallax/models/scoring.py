@@ -1,0 +1,51 @@
+"""Log-probabilities of given responses: what every objective is computed from.
+
+log pi(y | image, prompt) is the sum over the response's tokens, end token included, of the log-softmax of the logits one
+position earlier. The output head only ever sees those positions: a hook in front of it picks them out of the hidden
+states, so that logits of prompt, image and padding positions never exist, and whatever a family does to its logits
+afterwards (scaling, soft-capping) still happens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parallax.models.backbone import base_model
+from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.layout import Layout
+from parallax.models.separate_layout import separate_sequences
+
+
+def score(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> ResponseLogProbs:
+    """Log-probs of all responses of a batch, with gradients where they are enabled. Float32, or float64 for such a model."""
+    network = base_model(model)
+    arranged = layout(network, batch)
+    logits = _logits_at(network, arranged.inputs, arranged.predictors)
+    values = token_log_probs(logits, arranged.targets)
+    counted = batch.counted()
+    per_token = values.new_zeros(counted.shape).masked_scatter(counted, values)
+    return ResponseLogProbs(total=per_token.sum(-1), counts=counted.sum(-1), per_token=per_token)
+
+
+def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(logits)[target], at least in float32. Shapes: (M, V), (M,) -> (M,)."""
+    logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
+
+
+def _logits_at(network: Any, inputs: dict[str, Any], predictors: Tensor) -> Tensor:
+    """Logits at the given flattened positions only. Shape: (M, V)."""
+
+    def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]  # (rows, S, H)
+        return (hidden.reshape(-1, hidden.shape[-1])[predictors][None], *args[1:])
+
+    handle = network.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        logits: Tensor = network(**inputs, use_cache=False).logits
+    finally:
+        handle.remove()
+    return logits[0]

@@ -1,0 +1,137 @@
+"""Loading refuses in sentences what it cannot load, and says in which precision and with which limits it did."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from parallax.models.loading import load_policy, precision_for
+from tests.models import checkpoints as checkpoint_files
+from tests.models.examples import Picture, prompts_and_responses, ragged
+
+
+@pytest.fixture
+def adapter(make_policy: Any, tmp_path: Path) -> Path:
+    make_policy("llava", learned=True).save_adapter(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    file = folder / "adapter_model.safetensors"
+    save_file(change(load_file(str(file))), str(file))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda state: dict(list(state.items())[1:]), "1 missing keys"),
+        (lambda state: {**state, "base_model.model.other.lora_A.weight": torch.zeros(4, 32)}, "1 unexpected keys"),
+        (
+            lambda state: {k.replace("language_model.", ""): v for k, v in state.items()},
+            "missing keys .* unexpected keys",
+        ),
+        (lambda state: {k: v[:2] if "lora_A" in k else v for k, v in state.items()}, "keys of another shape"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_an_error(adapter: Path, change: Any, complaint: str, make_policy: Any) -> None:
+    rewrite(adapter, change)
+    with pytest.raises(ValueError, match=complaint):
+        make_policy("llava", adapter=adapter)
+
+
+def test_an_adapter_of_another_model_is_an_error(adapter: Path, make_policy: Any) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        make_policy("llava_next", adapter=adapter, model={"path": str(make_bigger(adapter.parent))})
+
+
+def make_bigger(folder: Path) -> Path:
+    """A LLaVA with three layers."""
+    original = checkpoint_files._text
+    checkpoint_files._text = lambda *args: {**original(*args), "num_hidden_layers": 3}
+    try:
+        return checkpoint_files.write_checkpoint("llava", folder / "bigger")
+    finally:
+        checkpoint_files._text = original
+
+
+def test_pickled_adapters_are_not_read(adapter: Path, make_policy: Any) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(ValueError, match="only safetensors"):
+        make_policy("llava", adapter=adapter)
+
+
+def test_a_missing_adapter_and_an_adapter_for_full_tuning_are_errors(adapter: Path, make_policy: Any) -> None:
+    with pytest.raises(FileNotFoundError, match="no adapter folder"):
+        make_policy("llava", adapter=adapter / "nowhere")
+    with pytest.raises(ValueError, match="lora=none"):
+        make_policy("llava", lora={"enabled": False}, adapter=adapter)
+
+
+def test_a_path_that_is_not_there_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match="not a folder here"):
+        load_policy({"path": "assets/nothing_here"}, {"r": 4})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="hf download nobody/no-such-model"):
+        load_policy({"path": "nobody/no-such-model"}, {"r": 4})
+
+
+def test_a_checkpoint_without_safetensors_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(checkpoints["llava"], tmp_path / "model")
+    weights = load_file(str(tmp_path / "model" / "model.safetensors"))
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="safetensors"):
+        load_policy({"path": str(tmp_path / "model")}, {"r": 4})
+
+
+def test_precision_is_per_device_unless_named(make_policy: Any) -> None:
+    assert precision_for("auto", "cpu") == torch.float32
+    assert precision_for("float16", "cpu") == torch.float16
+    with pytest.raises(ValueError, match=r"model\.dtype=int8"):
+        precision_for("int8", "cpu")
+    policy = make_policy("llava", model={"dtype": "bfloat16"})
+    assert policy.precision == "bfloat16" and make_policy("llava").precision == "float32"
+    assert all(
+        value.dtype == torch.float32 for _, value in policy.trainable_parameters()
+    )  # small steps must not round away
+
+
+def test_half_precision_generates_scores_and_learns(family: str, make_policy: Any) -> None:
+
+    policy = make_policy(family, model={"dtype": "bfloat16"})
+    assert len(policy.generate(ragged(3))) == 3
+    total = policy.score(policy.encoder.collate(prompts_and_responses(policy, 1))).total
+    assert total.dtype == torch.float32
+    total.sum().backward()
+    full = make_policy(family)
+    expected = full.score(full.encoder.collate(prompts_and_responses(full, 1))).total
+    assert torch.allclose(total, expected, rtol=0.05)
+
+
+def test_pixels_can_be_limited_where_the_processor_allows_it(make_policy: Any) -> None:
+    wide = Picture(1, (200, 100)).load()
+
+    def tokens(family: str, **limits: int) -> int:
+        return len(make_policy(family, model=limits).encoder.encode_prompt(wide, "What?").input_ids)
+
+    assert tokens("qwen2_5_vl", max_pixels=24 * 24) < tokens("qwen2_5_vl")
+    assert tokens("qwen2_5_vl", min_pixels=8, max_pixels=100 * 200) > tokens("qwen2_5_vl")
+    assert tokens("llava_next", max_pixels=24 * 48) <= tokens("llava_next")
+    policy = make_policy("llava_next", model={"max_pixels": 24 * 48})
+    assert policy.model.get_base_model().config.image_grid_pinpoints == [[24, 48], [48, 24]]
+    with pytest.raises(ValueError, match="leaves no tiling"):
+        make_policy("llava_next", model={"max_pixels": 10})
+    with pytest.raises(ValueError, match="one size"):
+        make_policy("llava", model={"max_pixels": 1000})
+    with pytest.raises(ValueError, match="above"):
+        make_policy("qwen2_5_vl", model={"max_pixels": 100, "min_pixels": 200})
+
+
+def test_quantization_is_refused_in_words(make_policy: Any) -> None:
+    with pytest.raises(ValueError, match=r"model\.quantization=nf4"):
+        make_policy("llava", model={"quantization": "nf4"})

@@ -1,0 +1,53 @@
+"""The configured models at true size, on the meta device: sizes as published, LoRA on the language model and nowhere else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from parallax.models.lora import add_lora
+from parallax.models.true_size import architectures, meta_model
+
+MODELS = Path(__file__).parents[2] / "conf" / "model"
+KINDS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+PUBLISHED = {  # language layers; parameters in billions, all included; widths of hidden, query, key and inner layers
+    "llava15_7b": (32, 7.06, (4096, 4096, 4096, 11008)),
+    "llava15_13b": (40, 13.35, (5120, 5120, 5120, 13824)),
+    "llava16_mistral_7b": (32, 7.57, (4096, 4096, 1024, 14336)),
+    "qwen25_vl_7b": (28, 8.29, (3584, 3584, 512, 18944)),
+}
+
+
+def lora_by_hand(hidden: int, query: int, key: int, inner: int, layers: int, rank: int) -> int:
+    """r (in + out) for each of the seven matrices of a layer."""
+    ends = [(hidden, query), (hidden, key), (hidden, key), (query, hidden)] + [(hidden, inner)] * 2 + [(inner, hidden)]
+    return layers * rank * sum(a + b for a, b in ends)
+
+
+def test_every_configured_model_is_described() -> None:
+    configured = {path.stem for path in MODELS.glob("*.yaml")} - {"_family", "tiny_llava"}
+    assert set(architectures()) == configured == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_true_size_is_the_published_one_and_lora_is_on_the_language_model_only(name: str) -> None:
+    layers, billions, sizes = PUBLISHED[name]
+    model = meta_model(name)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert model.config.model_type == OmegaConf.load(MODELS / f"{name}.yaml").family
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
+    with torch.device("meta"):
+        tuned = add_lora(model, {"r": 1024}, seed=0)
+    adapted = [module.removesuffix(".lora_A") for module, _ in tuned.named_modules() if module.endswith(".lora_A")]
+    assert len(adapted) == 7 * layers
+    assert {module.rsplit(".", 1)[-1] for module in adapted} == KINDS
+    assert all(".language_model.layers." in module for module in adapted)
+    trained = {n: p.numel() for n, p in tuned.named_parameters() if p.requires_grad}
+    assert all("language_model" in parameter for parameter in trained)
+    assert sum(trained.values()) == lora_by_hand(*sizes, layers=layers, rank=1024)
+
+
+def test_an_architecture_that_is_not_described_is_refused() -> None:
+    with pytest.raises(ValueError, match="'llava_9' is not described; there are llava15_13b"):
+        meta_model("llava_9")
