@@ -1,0 +1,20 @@
+"""No judge at all: how a candidate came about already says which is better (SeVa, arXiv 2404.10501, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from parallax.records import Candidate, Sample
+
+
+class ByConstruction:
+    """1 for candidates proposed as chosen, 0 for all others."""
+
+    name = "by_construction"
+
+    def judge(
+        self, policy: Any, samples: Sequence[Sample], candidates: Sequence[Sequence[Candidate]]
+    ) -> list[list[float]]:
+        """Scores 1.0 or 0.0 by role."""
+        return [[1.0 if candidate.role == "chosen" else 0.0 for candidate in group] for group in candidates]

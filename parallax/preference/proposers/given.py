@@ -1,0 +1,22 @@
+"""No proposer at all: the pairs come ready-made from a file, and nothing is asked of the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from parallax.preference.proposer import Generate
+from parallax.records import Candidate, Sample
+
+
+class Given:
+    """Stands where a proposer would, for sources that bring their own pairs."""
+
+    def propose(
+        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
+    ) -> list[list[Candidate]]:
+        """Never called for sources with pairs; for others it says what to choose instead."""
+        raise ValueError(
+            "this source has no ready-made pairs; use data=preference_file with method=dpo_file, or a method that makes pairs, "
+            "such as method=seva"
+        )

@@ -1,0 +1,125 @@
+"""Selectors: scored candidates in, one chosen and K rejected answers out, or a named reason to drop the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from parallax.preference.filters import Filters, Newlines
+from parallax.records import Candidate, Dropped, PreferencePair, Response, Sample
+
+
+class Selector(Protocol):
+    """Makes a pair of what a judge has scored."""
+
+    def select(
+        self, sample: Sample, candidates: Sequence[Candidate], scores: Sequence[float]
+    ) -> PreferencePair | Dropped:
+        """A pair, or why there is none."""
+        ...
+
+    def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
+        """The same rules for a pair that came ready-made."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the outcome, as plain data."""
+        ...
+
+
+class BestAgainstRest:
+    """The best-scored answer is chosen; the K worst of the others that pass the filters are rejected.
+
+    All pairs of a set have the same K: a sample with fewer usable negatives is dropped, for the reason its negatives were
+    removed (`equal`, `truncated`, …) when none is left, else as `too_few_negatives`.
+
+    Args:
+        num_negatives: K, at least 1.
+        min_margin: smallest difference of scores between chosen and rejected; equal scores never make a pair.
+        drop_equal, drop_empty, drop_truncated, min_chars, max_chars, strip_newlines: see `Filters`.
+    """
+
+    def __init__(
+        self,
+        num_negatives: int = 1,
+        *,
+        min_margin: float | None = None,
+        drop_equal: bool = True,
+        drop_empty: bool = True,
+        drop_truncated: bool = False,
+        min_chars: int | None = None,
+        max_chars: int | None = None,
+        strip_newlines: Newlines = "space",
+    ) -> None:
+        if num_negatives < 1:
+            raise ValueError(f"num_negatives is {num_negatives}; a pair needs at least 1 rejected answer")
+        self.num_negatives, self.min_margin = num_negatives, min_margin
+        self.filters = Filters(drop_equal, drop_empty, drop_truncated, min_chars, max_chars, strip_newlines)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "selector": type(self).__name__,
+            "num_negatives": self.num_negatives,
+            "min_margin": self.min_margin,
+            **asdict(self.filters),
+        }
+
+    def select(
+        self, sample: Sample, candidates: Sequence[Candidate], scores: Sequence[float]
+    ) -> PreferencePair | Dropped:
+        """`scores` belong to `candidates` one by one. Ties keep the proposer's order."""
+        if len(candidates) != len(scores):
+            raise ValueError(f"{len(candidates)} candidates of sample {sample.id!r} came with {len(scores)} scores")
+        if len(candidates) < 2:
+            detail = f"{len(candidates)} candidates; a pair needs 2"
+            return Dropped(sample.id, sample.source, "no_candidates", detail)
+        best = max(range(len(scores)), key=lambda i: (scores[i], -i))
+        others = sorted((i for i in range(len(scores)) if i != best), key=lambda i: (scores[i], i))
+        responses = [_response(candidate, score) for candidate, score in zip(candidates, scores, strict=True)]
+        rejected = [responses[i] for i in others]
+        return self._decide(_pair(sample, responses[best], rejected))
+
+    def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
+        """Apply the filters to a ready-made pair. Scores are compared where both sides have one."""
+        return self._decide(pair)
+
+    def _decide(self, pair: PreferencePair) -> PreferencePair | Dropped:
+        def dropped(reason: str, detail: str = "") -> Dropped:
+            return Dropped(pair.sample_id, pair.source, reason, detail)
+
+        if (fault := self.filters.fault(pair.chosen)) is not None:
+            return dropped(fault, "chosen")
+        kept, reasons = self.filters.usable_rejected(pair.chosen, list(pair.rejected))
+        far = [response for response in kept if self._far_enough(pair.chosen, response)]
+        reasons += ["small_margin"] * (len(kept) - len(far))
+        if not far:
+            return dropped(reasons[0], "rejected" if len(reasons) == 1 else f"rejected: {', '.join(reasons)}")
+        if len(far) < self.num_negatives:
+            gone = f": {', '.join(reasons)}" if reasons else ""
+            return dropped("too_few_negatives", f"{len(far)} of {self.num_negatives}{gone}")
+        return replace(pair, rejected=tuple(far[: self.num_negatives]))
+
+    def _far_enough(self, chosen: Response, rejected: Response) -> bool:
+        if chosen.score is None or rejected.score is None:
+            return True
+        margin = chosen.score - rejected.score
+        return margin > 0 and margin >= (self.min_margin or 0.0)
+
+
+def _pair(sample: Sample, chosen: Response, rejected: list[Response]) -> PreferencePair:
+    return PreferencePair(
+        sample_id=sample.id, source=sample.source, image=sample.image, prompt=sample.question, chosen=chosen,
+        rejected=tuple(rejected), kind=sample.kind,
+    )  # fmt: skip
+
+
+def _response(candidate: Candidate, score: float) -> Response:
+    provenance = {
+        "candidate": candidate.key,
+        "role": candidate.role,
+        "index": candidate.index,
+        "finished": candidate.finished,
+        **asdict(candidate.spec),
+    }
+    return Response(candidate.text, candidate.token_ids, provenance, score)
