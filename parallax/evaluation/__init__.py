@@ -1,0 +1,21 @@
+"""How good a policy is: CHAIR, POPE and accuracy as ratios of sums, measured on the live policy."""
+
+from parallax.evaluation.evaluation import Evaluation, EvaluationItem, difference
+from parallax.evaluation.live import cached_evaluate, evaluate
+from parallax.evaluation.ratio import Metric, bootstrap, paired_difference
+from parallax.evaluation.suites import AccuracySuite, ChairSuite, PopeSuite, Suite
+
+__all__ = [
+    "AccuracySuite",
+    "ChairSuite",
+    "Evaluation",
+    "EvaluationItem",
+    "Metric",
+    "PopeSuite",
+    "Suite",
+    "bootstrap",
+    "cached_evaluate",
+    "difference",
+    "evaluate",
+    "paired_difference",
+]

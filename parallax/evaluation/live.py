@@ -1,0 +1,232 @@
+"""Evaluation of a live policy: no second copy, no export, and the policy left exactly as it was found.
+
+Answers are content-addressed, like candidates. `cached_evaluate` finds the answers of an earlier evaluation by all that
+determines them (weights, precision, template, images, questions, view, decoding) and scores them again, so that a
+changed metric never reads stale numbers and a repeated run does not generate twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parallax.evaluation.evaluation import Evaluation, EvaluationItem
+from parallax.evaluation.suites import Suite
+from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
+from parallax.records.atomic import atomic_write_text
+from parallax.records.skipped import SetAside, SkippedLog
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
+    from parallax.models.requests import GenerationRequest
+
+log = logging.getLogger(__name__)
+
+Answer = tuple[str, bool]  # text, finished
+IDENTITY = ViewSpec()
+
+
+@dataclass(slots=True)
+class _Outcome:
+    answers: dict[str, Answer]  # by sample id
+    skipped: dict[str, str]  # sample id -> reason
+    reused: bool
+
+
+def evaluate(
+    policy: Policy,
+    suites: Sequence[Suite],
+    *,
+    batch_size: int = 128,
+    decoding: Decoding | None = None,
+    view: ViewSpec | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    max_skipped_share: float = 0.05,
+    skipped_file: Path | str | None = None,
+    progress: Callable[[int], None] | None = None,
+    cache_dir: Path | str | None = None,
+) -> Evaluation:
+    """Ask the policy every question of the suites and score the answers.
+
+    Args:
+        policy: the live policy; its train/eval mode, random state and weights are as before when this returns.
+        suites: with distinct names and distinct metrics.
+        batch_size: rows generated at once.
+        decoding: None is greedy. Otherwise its temperature and top-p are used, with a seed per sample; the token limit
+            is always the suite's own.
+        view: evaluate under a view of the images (None: as they are). Its seed is mixed with each sample's id.
+        bootstrap: resamples of the intervals.
+        seed: of the intervals and of sampled decoding.
+        max_skipped_share: largest share of a suite's samples that may be set aside (bad image, prompt too long).
+        skipped_file: JSONL file that takes the samples set aside and why; they are in `Evaluation.skipped` in any case.
+        progress: called with the number of answers that were just finished.
+        cache_dir: where answers are kept for reuse (None: nowhere).
+
+    Raises:
+        ValueError: two suites of one name or with one metric.
+        TooManySkipped: more samples had to be set aside than `max_skipped_share` allows.
+    """
+    names = [suite.name for suite in suites]
+    if len(set(names)) < len(names):
+        raise ValueError(f"suites need distinct names, got {', '.join(names)}")
+    started = time.perf_counter()
+    items: list[EvaluationItem] = []
+    skipped: list[dict[str, str]] = []
+    reused: list[str] = []
+    owner: dict[str, str] = {}
+    for suite in suites:
+        with _left_as_found(policy):
+            requests = [_request(sample, suite.max_new_tokens, decoding, view, seed) for sample in suite.samples]
+            outcome = _answers(policy, requests, batch_size, progress, cache_dir)
+        aside = SkippedLog(skipped_file, max_skipped_share, total=len(suite.samples))
+        for name, why in outcome.skipped.items():
+            aside.add(SetAside(name, f"evaluation/{suite.name}", "bad_sample", why))
+        reused += [suite.name] if outcome.reused else []
+        skipped += [{"suite": suite.name, "sample_id": name, "reason": why} for name, why in outcome.skipped.items()]
+        for item in _items(suite, outcome.answers):
+            for metric in item.scores:
+                if owner.setdefault(metric, suite.name) != suite.name:
+                    raise ValueError(
+                        f"suites {owner[metric]!r} and {suite.name!r} both report {metric!r}; give one a `prefix`"
+                    )
+            items.append(item)
+    seconds = time.perf_counter() - started
+    meta = {
+        "policy": policy.fingerprint(),
+        "suites": {suite.name: len(suite.samples) for suite in suites},
+        "view": asdict(view or IDENTITY),
+        "decoding": {"temperature": decoding.temperature, "top_p": decoding.top_p} if decoding else "greedy",
+        "reused": reused,
+        "seconds": round(seconds, 3),
+    }
+    log.info(
+        "evaluated %d answers of %s in %.1f s%s%s", len(items), ", ".join(names), seconds,
+        f"; answers of {', '.join(reused)} reused from an earlier evaluation" if reused else "",
+        f"; {len(skipped)} samples set aside" if skipped else "",
+    )  # fmt: skip
+    return Evaluation.from_items(items, bootstrap_draws=bootstrap, seed=seed, meta=meta, skipped=skipped)
+
+
+def cached_evaluate(policy: Policy, suites: Sequence[Suite], cache_dir: Path | str, **options: Any) -> Evaluation:
+    """`evaluate`, with answers kept in and reused from `cache_dir`/evaluations."""
+    return evaluate(policy, suites, cache_dir=cache_dir, **options)
+
+
+def _items(suite: Suite, answers: dict[str, Answer]) -> Iterator[EvaluationItem]:
+    for sample in suite.samples:
+        if sample.id in answers:
+            text, finished = answers[sample.id]
+            yield EvaluationItem(
+                suite=suite.name,
+                sample_id=sample.id,
+                group=sample.image.describe(),
+                kind=sample.kind,
+                question=sample.question,
+                truth=suite.truth(sample),
+                answer=text,
+                finished=finished,
+                scores=suite.score(sample, text),
+            )
+
+
+def _answers(
+    policy: Policy,
+    requests: Sequence[GenerationRequest],
+    batch_size: int,
+    progress: Callable[[int], None] | None,
+    cache_dir: Path | str | None,
+) -> _Outcome:
+    """The answers to these requests, from the cache or from the policy."""
+    skipped: dict[str, str] = {}
+    file = None
+    if cache_dir is not None:
+        keys = []
+        for request in requests:
+            try:
+                keys.append(policy.spec(request).key())
+            except BadImage as error:
+                skipped[request.sample_id] = str(error)
+        file = Path(cache_dir) / "evaluations" / f"{fingerprint(keys)}.json"
+        kept = _read(file, {request.sample_id for request in requests} - set(skipped))
+        if kept is not None:
+            if progress is not None:
+                progress(len(requests))
+            return _Outcome(kept.answers, skipped | kept.skipped, reused=True)
+    wanted = [request for request in requests if request.sample_id not in skipped]
+
+    def set_aside(request: GenerationRequest, reason: str) -> None:
+        skipped[request.sample_id] = reason
+
+    found = policy.generate(wanted, batch_size=batch_size, progress=progress, set_aside=set_aside)
+    answers = {r.sample_id: (g.text, g.finished) for r, g in zip(wanted, found, strict=True) if g is not None}
+    outcome = _Outcome(answers, skipped, reused=False)
+    if file is not None:
+        atomic_write_text(file, json.dumps({"answers": answers, "skipped": skipped}, ensure_ascii=False))
+    return outcome
+
+
+def _request(
+    sample: Sample, max_new_tokens: int, decoding: Decoding | None, view: ViewSpec | None, seed: int
+) -> GenerationRequest:
+    from parallax.models.requests import GenerationRequest
+
+    if decoding is None or decoding.greedy:
+        decoded = Decoding(max_new_tokens)
+    else:
+        decoded = replace(decoding, max_new_tokens=max_new_tokens, seed=seed_for(seed, sample.id, "evaluation"))
+    return GenerationRequest(sample.id, sample.image, sample.question, _view_of(view, sample.id), decoded)
+
+
+def _view_of(view: ViewSpec | None, sample_id: str) -> ViewSpec:
+    """The view this sample is seen through: its own draw, from a seed of its own."""
+    if view is None or view.name == "identity":
+        return IDENTITY
+    from augment.registry import spec_of, view_from_spec
+    from augment.view import generator_for
+
+    seed = seed_for(view.seed, sample_id, "evaluation view")
+    drawn = view_from_spec(view).draw(generator_for(seed), 0)
+    return spec_of(drawn, seed)
+
+
+def _read(path: Path, sample_ids: set[str]) -> _Outcome | None:
+    """A kept outcome for exactly these samples; None when there is none, or when the file is not what it should be."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        answers = {str(name): (str(text), bool(finished)) for name, (text, finished) in data["answers"].items()}
+        skipped = {str(name): str(reason) for name, reason in data["skipped"].items() if name in sample_ids}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        log.warning("the kept evaluation %s cannot be read; it is made again", path)
+        return None
+    return _Outcome(answers, skipped, reused=True) if set(answers) | set(skipped) == sample_ids else None
+
+
+@contextmanager
+def _left_as_found(policy: Policy) -> Iterator[None]:
+    """Put back every module's train/eval flag and the random state of torch, NumPy and Python."""
+    import random
+
+    import numpy as np
+    import torch
+
+    modes = {module: module.training for module in policy.model.modules()}
+    python, legacy = random.getstate(), np.random.get_state()
+    devices = [policy.device] if torch.device(policy.device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        policy.model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+            random.setstate(python)
+            np.random.set_state(legacy)

@@ -1,0 +1,183 @@
+"""Suites: a set of questions and how one answer is scored. Everything live models are evaluated on is one of these."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from typing import Protocol, Self, runtime_checkable
+
+from parallax.evaluation.accuracy import SameAnswer, accuracy_scores, same_text
+from parallax.evaluation.chair import COUNTINGS, Counting, chair_counts, chair_scores
+from parallax.evaluation.pope import category_weights, question_scores, read_answer, read_label
+from parallax.records import Sample
+
+Scores = dict[str, tuple[float, float]]  # metric name -> (numerator, denominator)
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """Questions with known truth. `score` is pure: the same sample and answer give the same numbers."""
+
+    name: str
+    samples: Sequence[Sample]
+    max_new_tokens: int
+
+    def score(self, sample: Sample, answer: str) -> Scores:
+        """What this answer adds to each metric: (numerator, denominator)."""
+        ...
+
+    def truth(self, sample: Sample) -> str:
+        """The right answer in words, for people who read the report."""
+        ...
+
+
+class _Questions:
+    """What all suites share: samples that are checked once, a name, a token limit, a prefix of metric names.
+
+    Args:
+        name: of the suite in reports.
+        max_new_tokens: token limit of an answer.
+        prefix: put before metric names (`coco/` gives `coco/chair_i`), so that several such suites can run together.
+    """
+
+    samples: Sequence[Sample]
+
+    def __init__(self, samples: Iterable[Sample], name: str, max_new_tokens: int, prefix: str) -> None:
+        self.samples, self.name, self.max_new_tokens, self.prefix = list(samples), name, max_new_tokens, prefix
+
+    def truth(self, sample: Sample) -> str:
+        return sample.answer or ""
+
+    def limited(self, limit: int | None) -> Self:
+        """The same suite with about the first `limit` samples: the first of each split, where the data has splits."""
+        if limit is None or limit >= len(self.samples):
+            return self
+        each = -(-limit // len({_category(sample) for sample in self.samples}))
+        seen: Counter[str] = Counter()
+        kept = []
+        for sample in self.samples:
+            seen[_category(sample)] += 1
+            if seen[_category(sample)] <= each:
+                kept.append(sample)
+        smaller = copy(self)
+        smaller.samples = kept
+        return smaller
+
+
+class ChairSuite(_Questions):
+    """CHAIR-i, CHAIR-s and recall of descriptions, on any data whose samples list their objects.
+
+    Args:
+        samples: with `objects`; a sample without them is an error, not a sample without objects.
+        extract: text → the object names it mentions, in order, repeats kept, under the names used in `objects`.
+        counting: see `parallax.evaluation.chair.chair_counts`.
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        extract: Callable[[str], Sequence[str]],
+        name: str = "chair",
+        max_new_tokens: int = 512,
+        counting: Counting = "every_mention",
+        prefix: str = "",
+    ) -> None:
+        super().__init__(samples, name, max_new_tokens, prefix)
+        self.extract, self.counting = extract, counting
+        _require(self.samples, name, lambda s: s.objects is not None, "a list of the objects in the image (`objects`)")
+        if counting not in COUNTINGS:
+            raise ValueError(
+                f"suite {name!r}: no CHAIR counting is called {counting!r}; choose {' or '.join(COUNTINGS)}"
+            )
+
+    def score(self, sample: Sample, answer: str) -> Scores:
+        mentioned = self.extract(answer)
+        counts = chair_counts(mentioned, sample.objects or (), self.counting, empty=not answer.strip())
+        return _prefixed(chair_scores(counts), self.prefix)
+
+    def truth(self, sample: Sample) -> str:
+        return ", ".join(sample.objects or ())
+
+
+class AccuracySuite(_Questions):
+    """Share of right answers, overall and per question kind.
+
+    Args:
+        samples: with a ground-truth answer each.
+        same: (kind, prediction, truth) → whether they say the same. By default equal text but for case and full stop.
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        same: SameAnswer = same_text,
+        name: str = "accuracy",
+        max_new_tokens: int = 64,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(samples, name, max_new_tokens, prefix)
+        self.same = same
+        _require(self.samples, name, lambda s: s.answer is not None, "a ground-truth answer")
+
+    def score(self, sample: Sample, answer: str) -> Scores:
+        return _prefixed(accuracy_scores(sample.kind, self.same(sample.kind, answer, self.truth(sample))), self.prefix)
+
+
+class PopeSuite(_Questions):
+    """POPE's yes/no questions: accuracy, precision, recall, F1, yes-ratio and parse failures, overall and per split.
+
+    Args:
+        samples: whose answer is yes or no; the attribute `category` names the split (random, popular, adversarial).
+        max_new_tokens: token limit of an answer. SeVa lets answers run to 512 tokens.
+
+    Overall metrics give each split the same weight, as SeVa's "All" column does.
+    """
+
+    def __init__(
+        self, samples: Iterable[Sample], name: str = "pope", max_new_tokens: int = 512, prefix: str = ""
+    ) -> None:
+        super().__init__(samples, name, max_new_tokens, prefix)
+        _require(self.samples, name, lambda s: s.answer is not None, "the answer yes or no")
+        for sample in self.samples:
+            read_label(self.truth(sample))
+
+    def score(self, sample: Sample, answer: str) -> Scores:
+        category, truth = _category(sample), read_label(self.truth(sample))
+        scores = question_scores(read_answer(answer), truth, category, self.weights[category])
+        return _prefixed(scores, self.prefix)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of one question in the overall metrics, by split."""
+        if self._weights_of is not self.samples:
+            self._weights = category_weights(Counter(_category(sample) for sample in self.samples))
+            self._weights_of = self.samples
+        return self._weights
+
+    _weights: dict[str, float]
+    _weights_of: Sequence[Sample] | None = None
+
+
+def _category(sample: Sample) -> str:
+    return str(sample.attributes.get("category", ""))
+
+
+def _prefixed(scores: Scores, prefix: str) -> Scores:
+    return {f"{prefix}{name}": pair for name, pair in scores.items()} if prefix else scores
+
+
+def _require(samples: Sequence[Sample], suite: str, has: Callable[[Sample], bool], what: str) -> None:
+    missing = [sample.id for sample in samples if not has(sample)]
+    if missing:
+        raise ValueError(
+            f"suite {suite!r} needs {what} with every sample; {len(missing)} of {len(samples)} have none, "
+            f"the first is {missing[0]!r}. Use data that is annotated so, or leave this suite out."
+        )
+    if not samples:
+        raise ValueError(f"suite {suite!r} has no samples; give it at least one")
+    twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"suite {suite!r} uses {len(twice)} sample ids twice, the first is {twice[0]!r}; make them unique"
+        )
