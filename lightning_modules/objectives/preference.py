@@ -1,0 +1,128 @@
+"""Preference objectives: the first choice among 1 + K responses, and the two-response losses that users of TRL expect.
+
+- first choice among many: SeVa (arXiv 2404.10501), eq. 15-18; with K = 1 it is DPO (arXiv 2305.18290), eq. 7
+- label smoothing: conservative DPO (E. Mitchell, "A note on DPO with noisy preferences"), eq. 3
+- Robust: provably robust DPO (arXiv 2403.00409), eq. 12
+- IPO: arXiv 2310.12036, eq. 17, on log-ratios per token
+- Hinge: SLiC (arXiv 2305.10425) on DPO's margin
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_modules.objectives.base import Objective, log_ratios, positive
+
+
+def first_choice_loss(ratios: Tensor, beta: float) -> Tensor:
+    """−log of the probability that the first of 1 + K responses is chosen: the one loss path of the house.
+
+    With p = e^{βρ_w} / (e^{βρ_w} + Σ_k e^{βρ_k}):  L = −log p = log(1 + Σ_k e^{β(ρ_k − ρ_w)})
+    = softplus(logsumexp_k β(ρ_k − ρ_w)). K = 1 gives −log σ(β(ρ_w − ρ_l)), which is DPO.
+
+    Args:
+        ratios: ρ, chosen first. Shape: (batch, 1 + K).
+
+    Returns: Shape: (batch,).
+    """
+    assert ratios.ndim == 2 and ratios.shape[1] >= 2, f"ratios must be (batch, 1 + K), got {tuple(ratios.shape)}"
+    return F.softplus(torch.logsumexp(beta * (ratios[:, 1:] - ratios[:, :1]), dim=1))
+
+
+class MultiNegative(Objective):
+    """One chosen against K ≥ 1 rejected responses. All log-ratios equal gives ln(1 + K)."""
+
+    def __init__(self, beta: float = 0.1) -> None:
+        self.beta: float = positive("beta", beta)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        return first_choice_loss(log_ratios(policy, reference), self.beta), {}
+
+
+class DPO(Objective):
+    """−log σ(βz), z = ρ_w − ρ_l; with label smoothing ε: (1 − ε)(−log σ(βz)) + ε(−log σ(−βz)).
+
+    Args:
+        beta: strength of the KL constraint, above 0.
+        label_smoothing: the share ε of pairs believed to be the wrong way round, 0 ≤ ε < 0.5.
+    """
+
+    pairs_only: ClassVar[bool] = True
+
+    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.0) -> None:
+        self.beta: float = positive("beta", beta)
+        self.label_smoothing = _share_of_wrong_labels(label_smoothing)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        ratios, smoothing = log_ratios(policy, reference), self.label_smoothing
+        loss = first_choice_loss(ratios, self.beta)
+        if smoothing == 0.0:
+            return loss, {}
+        swapped = first_choice_loss(ratios.flip(1), self.beta)  # −log σ(−βz): the pair the other way round
+        return (1 - smoothing) * loss + smoothing * swapped, {}
+
+
+class Robust(Objective):
+    """DPO made unbiased under a known share ε of wrong labels: [(1 − ε)(−log σ(βz)) − ε(−log σ(−βz))] / (1 − 2ε).
+
+    Unlike label smoothing it may fall below zero. Same arguments as `DPO`.
+    """
+
+    pairs_only: ClassVar[bool] = True
+
+    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.1) -> None:
+        self.beta: float = positive("beta", beta)
+        self.label_smoothing = _share_of_wrong_labels(label_smoothing)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        ratios, share = log_ratios(policy, reference), self.label_smoothing
+        loss, swapped = first_choice_loss(ratios, self.beta), first_choice_loss(ratios.flip(1), self.beta)
+        return ((1 - share) * loss - share * swapped) / (1 - 2 * share), {}
+
+
+class IPO(Objective):
+    """(ρ_w/|y_w| − ρ_l/|y_l| − 1/(2β))²: log-ratios per token, so that long answers do not dominate the square.
+
+    Args:
+        beta: the paper's τ, above 0. The target margin per token is 1/(2β).
+    """
+
+    pairs_only: ClassVar[bool] = True
+
+    def __init__(self, beta: float = 0.1) -> None:
+        self.beta: float = positive("beta", beta)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        per_token = log_ratios(policy, reference) / lengths.clamp(min=1)
+        return (per_token[:, 0] - per_token[:, 1] - 1 / (2 * self.beta)).square(), {}
+
+
+class Hinge(Objective):
+    """max(0, 1 − βz): no pull on a pair whose reward margin is at least 1."""
+
+    pairs_only: ClassVar[bool] = True
+
+    def __init__(self, beta: float = 0.1) -> None:
+        self.beta: float = positive("beta", beta)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        ratios = log_ratios(policy, reference)
+        return torch.relu(1 - self.beta * (ratios[:, 0] - ratios[:, 1])), {}
+
+
+def _share_of_wrong_labels(value: float) -> float:
+    if not 0.0 <= value < 0.5:
+        raise ValueError(
+            f"loss.label_smoothing={value!r} is not allowed: it is the share of pairs the wrong way round, 0 ≤ ε < 0.5; "
+            "at 0.5 the labels would say nothing"
+        )
+    return float(value)

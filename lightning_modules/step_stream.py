@@ -1,0 +1,68 @@
+"""The steps of one fit as Lightning sees them: a single pass from the first step to the last, whatever epochs lie below.
+
+Epochs, their shuffling and resuming in the middle of one are decided here and by the datamodule, from step numbers alone.
+Lightning sees one iterable with a known length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from parallax.models.batch import StepBatch
+
+
+class SealedStep:
+    """A step that precision plugins pass by: casting reference log-probs to bfloat16 would spoil them."""
+
+    def __init__(self, step: StepBatch) -> None:
+        self.step = step
+
+
+class StepStream:
+    """Optimiser steps `start` … `stop` − 1 of a segment that began at `origin`.
+
+    Args:
+        epoch_loader: (epoch, first step inside it) → iterable of the epoch's remaining steps.
+        steps_per_epoch: steps of one pass over the pairs.
+        origin: step at which this set of pairs came into use; its first pass begins there.
+        start: first step to bring; beyond `origin` when a run is resumed.
+        stop: the step after the last.
+        first_epoch: number of the pass that begins at `origin`, for the shuffling.
+    """
+
+    def __init__(
+        self,
+        epoch_loader: Callable[[int, int], Iterable[StepBatch]],
+        steps_per_epoch: int,
+        *,
+        start: int,
+        stop: int,
+        origin: int = 0,
+        first_epoch: int = 0,
+    ) -> None:
+        if steps_per_epoch < 1:
+            raise ValueError(
+                "there is not a single optimiser step to make: no pair was kept. Look at why pairs were dropped"
+            )
+        if not origin <= start <= stop:
+            raise ValueError(f"steps {start} to {stop} do not lie in a segment that begins at {origin}")
+        self.epoch_loader, self.steps_per_epoch = epoch_loader, steps_per_epoch
+        self.origin, self.start, self.stop, self.first_epoch = origin, start, stop, first_epoch
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[SealedStep]:
+        step = self.start
+        while step < self.stop:
+            passes, inside = divmod(step - self.origin, self.steps_per_epoch)
+            before = step
+            for batch in self.epoch_loader(self.first_epoch + passes, inside):
+                yield SealedStep(batch)
+                step += 1
+                if step == self.stop:
+                    return
+            if step == before:
+                raise RuntimeError(
+                    f"the loader brought nothing for epoch {self.first_epoch + passes} from step {inside} on"
+                )

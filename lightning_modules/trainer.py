@@ -1,0 +1,125 @@
+"""From our `trainer` group to a Lightning Trainer: keys translated, strategies made, everything we do ourselves turned off."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lightning_modules.quiet import quiet_lightning
+
+OURS = frozenset(  # keys of the group that are ours to read, or that manual optimisation does itself
+    {
+        "accelerator", "activation_checkpointing", "batch_size", "checkpoint", "deterministic", "devices", "gradient_clip_val",
+        "log_every_n_steps", "max_epochs", "max_steps", "micro_batch_size", "num_nodes", "num_workers", "precision",
+        "print_every_n_steps", "strategy",
+    }
+)  # fmt: skip
+STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2")
+
+
+def make_trainer(
+    trainer_cfg: Mapping[str, Any],
+    *,
+    folder: Path | str,
+    loggers: Sequence[Any] = (),
+    callbacks: Sequence[Any] = (),
+    max_steps: int = -1,
+    weights: str = "float32",
+    profiler: str | None = None,
+) -> pl.Trainer:
+    """A Lightning Trainer for our modules.
+
+    Args:
+        trainer_cfg: the `trainer` group as plain data. Keys it does not know are handed to Lightning's Trainer.
+        folder: what Lightning itself writes goes there.
+        max_steps: optimiser steps; -1 for a trainer that only predicts.
+        weights: precision of the model's weights, for precision=auto.
+        profiler: simple | advanced | pytorch, or None.
+
+    Raises:
+        ValueError: a key that neither we nor Lightning know, or an unknown strategy.
+    """
+    quiet_lightning()
+    extra = {key: value for key, value in trainer_cfg.items() if key not in OURS}
+    known = set(inspect.signature(pl.Trainer.__init__).parameters)
+    if unknown := sorted(set(extra) - known):
+        raise ValueError(f"trainer.{unknown[0]} is not known, neither here nor to Lightning's Trainer; remove it")
+    accelerator = accelerator_for(str(trainer_cfg.get("accelerator", "auto")))
+    devices = trainer_cfg.get("devices", 1)
+    return pl.Trainer(
+        **{
+            "accelerator": accelerator,
+            "devices": devices,
+            "num_nodes": int(trainer_cfg.get("num_nodes", 1)),
+            "strategy": strategy_for(trainer_cfg, accelerator),
+            "precision": precision_for(str(trainer_cfg.get("precision", "auto")), weights, accelerator),
+            "logger": list(loggers) or False,
+            "callbacks": list(callbacks),
+            "max_epochs": -1,  # the number of steps decides
+            "max_steps": max_steps,
+            "log_every_n_steps": int(trainer_cfg.get("log_every_n_steps", 1)),
+            "deterministic": bool(trainer_cfg.get("deterministic", False)) or None,
+            "default_root_dir": str(folder),
+            "profiler": profiler,
+            "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "use_distributed_sampler": False,  # our loaders know their process
+            "num_sanity_val_steps": 0,
+            "inference_mode": False,  # tensors of an inference-mode predict could not be trained on later
+            **extra,
+        }
+    )
+
+
+def accelerator_for(name: str) -> str:
+    """`auto` is the GPU if there is one, else the CPU."""
+    return ("gpu" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def precision_for(name: str, weights: str, accelerator: str) -> str:
+    """`auto` computes in the weights' precision, and keeps what is trained in float32.
+
+    Half-precision weights get autocast in the same type; float32 weights stay in float32 everywhere.
+    """
+    if name != "auto":
+        return name
+    by_weights = {"bfloat16": "bf16-mixed", "float16": "16-mixed", "float64": "64-true"}
+    return by_weights.get(weights, "32-true")
+
+
+def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
+    """Lightning's strategy object for our short names."""
+    name = str(trainer_cfg.get("strategy", "auto"))
+    if name not in STRATEGIES:
+        raise ValueError(f"trainer.strategy={name!r} is not known: use one of {', '.join(STRATEGIES)}")
+    if name == "auto":
+        several = trainer_cfg.get("devices", 1) not in (1, "1") or int(trainer_cfg.get("num_nodes", 1)) > 1
+        name = "ddp" if several else "auto"
+    if name == "ddp":
+        from pytorch_lightning.strategies import DDPStrategy
+
+        return DDPStrategy()
+    if name == "fsdp":
+        from pytorch_lightning.strategies import FSDPStrategy
+
+        if accelerator == "cpu":
+            raise ValueError("trainer.strategy=fsdp needs a GPU; use trainer=fsdp2, which also runs on CPUs")
+        return FSDPStrategy(use_orig_params=True, state_dict_type="full", auto_wrap_policy=_wrap_layers)
+    if name == "fsdp2":
+        from pytorch_lightning.strategies import ModelParallelStrategy
+
+        return ModelParallelStrategy(tensor_parallel_size=1, save_distributed_checkpoint=False)
+    return name
+
+
+def _wrap_layers(module: torch.nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+    """Each decoder and vision layer is a unit of its own: what transformers calls a gradient-checkpointing layer."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return recurse or isinstance(module, GradientCheckpointingLayer)

@@ -1,0 +1,45 @@
+"""A short fit, run by `test_two_processes.py` in one process or in two: `ddp_fit.py <checkpoint> <folder> <processes>`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from lightning_modules.callbacks import StepCheckpoints
+from lightning_modules.dpo import DPOModule
+from lightning_modules.objectives import MultiNegative
+from lightning_modules.step_stream import StepStream
+from lightning_modules.trainer import make_trainer
+from parallax.models.batch import StepBatch
+from parallax.models.loading import load_policy
+from tests.lightning_modules.tiny_steps import OPTIM, metrics_of_every_step, pair_batch, trained_state
+
+
+def main(checkpoint: str, folder: Path, processes: int) -> None:
+    policy = load_policy({"path": checkpoint, "dtype": "float64"}, {"r": 4, "enabled": True}, seed=0)
+    keep = metrics_of_every_step()
+    keeper = StepCheckpoints(folder / "checkpoints", every_n_steps=1, keep=1)
+    settings = {"accelerator": "cpu", "devices": processes, "precision": "64-true"}
+    settings["strategy"] = "ddp" if processes > 1 else "auto"
+    trainer = make_trainer(settings, folder=folder, callbacks=[keep, keeper], max_steps=3)
+
+    def epoch_loader(epoch: int, first: int) -> list[StepBatch]:
+        steps = []
+        for start in (0, 2, 4):  # five pairs: with two processes one has three and the other two
+            places: Any = list(range(start, start + 5))[trainer.global_rank :: processes]
+            steps.append(StepBatch([pair_batch(policy, [place], 2) for place in places], 5))
+        return steps
+
+    module = DPOModule(policy, MultiNegative(0.1), OPTIM, reference_mode="live", total_steps=3)
+    trainer.fit(module, train_dataloaders=StepStream(epoch_loader, 3, start=0, stop=3))
+    if trainer.global_rank == 0:
+        (folder / "metrics.json").write_text(json.dumps(keep.metrics))
+        torch.save(trained_state(policy), folder / "trained.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,83 @@
+"""Generation on the predict loop: the same candidates as a direct call, stored as they come."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lightning_modules.pair_builder import Chunks, PlannedGeneration, generate_candidates
+from lightning_modules.trainer import make_trainer
+from parallax.models.policy import Policy
+from parallax.models.requests import GenerationRequest
+from parallax.records import BadImage, Decoding, ViewSpec
+from parallax.records.candidate_store import CandidateStore
+from tests.lightning_modules.tiny_steps import NewPolicy, picture
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One of the drawn pictures; number 3 cannot be read."""
+
+    number: int
+
+    def load(self) -> Image.Image:
+        if self.number == 3:
+            raise BadImage("picture 3 is torn; leave it out")
+        return picture(self.number)
+
+    def digest(self) -> str:
+        return f"{self.number:064x}"
+
+    def describe(self) -> str:
+        return f"picture {self.number}"
+
+
+def plan(policy: Policy, numbers: list[int]) -> list[PlannedGeneration]:
+    planned = []
+    for number in numbers:
+        request = GenerationRequest(f"s{number}", Drawn(number), "What is here?", ViewSpec(), Decoding(6))
+        planned.append(PlannedGeneration("chosen", 0, request, policy.spec(request)))
+    return planned
+
+
+def test_the_predict_loop_stores_what_a_direct_call_gives(new_policy: NewPolicy, tmp_path: Path) -> None:
+    policy = new_policy()
+    planned = plan(policy, [0, 1, 2, 4, 5])
+    store, counted = CandidateStore(tmp_path / "candidates"), []
+    trainer = make_trainer({"accelerator": "cpu"}, folder=tmp_path)
+    generate_candidates(policy, planned, store, trainer, batch_size=2, progress=counted.append)
+    assert counted == [2, 2, 1]
+    assert len(list((tmp_path / "candidates").glob("*.parquet"))) == 3  # one shard per batch
+    found = store.get_many([p.key for p in planned])
+    direct = policy.generate([p.request for p in planned], batch_size=5)
+    for item, answer in zip(planned, direct, strict=True):
+        candidate = found[item.key]
+        assert (candidate.token_ids, candidate.text, candidate.finished) == (
+            answer.token_ids,
+            answer.text,
+            answer.finished,
+        )
+        assert (candidate.role, candidate.index, candidate.sample_id) == ("chosen", 0, item.request.sample_id)
+        assert candidate.spec == item.spec
+    assert not [c for c in trainer.callbacks if type(c).__name__ == "CandidateWriter"]  # the trainer is as it was
+
+
+def test_requests_that_cannot_be_answered_are_set_aside(new_policy: NewPolicy, tmp_path: Path) -> None:
+    policy = new_policy()
+    planned, aside = plan(policy, [2, 3, 4]), []
+    store = CandidateStore(tmp_path)
+    trainer = make_trainer({"accelerator": "cpu"}, folder=tmp_path)
+    generate_candidates(
+        policy, planned, store, trainer, set_aside=lambda request, why: aside.append((request.sample_id, why))
+    )
+    assert aside == [("s3", "picture 3 is torn; leave it out")]
+    assert [p.key in store for p in planned] == [True, False, True]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_every_request_belongs_to_exactly_one_process(processes: int) -> None:
+    planned = list(range(11))
+    shares = [Chunks(planned, 2, rank, processes) for rank in range(processes)]  # type: ignore[arg-type]
+    assert sorted(item for share in shares for index in range(len(share)) for item in share[index]) == planned  # type: ignore[type-var]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
