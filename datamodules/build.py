@@ -1,0 +1,93 @@
+"""Building pairs: samples → candidates → scores → pairs, slice by slice, with an account of every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from datamodules.candidates import CandidateMaker, Unanswerable
+from datamodules.encoded_steps import encode_pair, mapped
+from parallax.models.encoder import Encoder, PromptTooLong
+from parallax.preference.judge import Judge
+from parallax.preference.proposer import Proposer
+from parallax.preference.selector import Selector
+from parallax.records import BadImage, Dropped, PreferencePair, Sample
+from parallax.records.skipped import SetAside, SkippedLog
+
+SLICE = 4096  # samples planned and answered at a time: bounds memory, and is far more than one batch
+
+Outcome = PreferencePair | Dropped
+
+
+def outcomes_of_samples(
+    samples: Iterable[Sample],
+    *,
+    policy: Any,
+    proposer: Proposer,
+    judge: Judge,
+    selector: Selector,
+    maker: CandidateMaker,
+    skipped: SkippedLog,
+    seed: int,
+    finished: Callable[[int], None] = lambda samples: None,
+) -> Iterator[Outcome]:
+    """A pair or a reason for every sample that can be answered, in order; the others go to `skipped`."""
+    stream = iter(samples)
+    while batch := list(islice(stream, SLICE)):
+        usable, groups = _propose(batch, policy, proposer, maker, skipped, seed)
+        scores = judge.judge(policy, usable, groups)
+        for sample, candidates, own in zip(usable, groups, scores, strict=True):
+            yield selector.select(sample, candidates, own)
+        finished(len(batch))
+
+
+def _propose(
+    samples: list[Sample], policy: Any, proposer: Proposer, maker: CandidateMaker, skipped: SkippedLog, seed: int
+) -> tuple[list[Sample], list[Any]]:
+    while True:
+        if not samples:
+            return [], []
+        try:
+            return samples, proposer.propose(policy, samples, seed=seed, generate=maker.answers)
+        except Unanswerable as unanswerable:
+            gone = [sample for sample in samples if sample.id in unanswerable.why]
+            for sample in gone:
+                why = unanswerable.why[sample.id]
+                skipped.add(SetAside(sample.id, sample.source, reason_of(why), why))
+            samples = [sample for sample in samples if sample.id not in unanswerable.why]
+
+
+def reason_of(why: str) -> str:
+    """The short name of a sentence that says why a sample cannot be used."""
+    return "bad_image" if why.startswith("image ") else "long_prompt" if "context" in why else "unanswered"
+
+
+def outcomes_of_pairs(
+    pairs: Sequence[PreferencePair], *, selector: Selector, encoder: Encoder, skipped: SkippedLog, num_workers: int = 0
+) -> Iterator[Outcome]:
+    """Ready-made pairs under the same rules. Each is read and encoded once, so that none fails in the middle of training."""
+    faults = mapped(_Trial(pairs, encoder), range(len(pairs)), num_workers)
+    for pair, fault in zip(pairs, faults, strict=True):
+        if fault is not None:
+            skipped.add(SetAside(pair.sample_id, pair.source, *fault))
+        else:
+            yield selector.check(pair)
+
+
+class _Trial:
+    """Why a pair cannot be encoded: (reason, sentence) or None."""
+
+    def __init__(self, pairs: Sequence[PreferencePair], encoder: Encoder) -> None:
+        self.pairs, self.encoder = pairs, encoder
+
+    def __call__(self, place: int) -> tuple[str, str] | None:
+        try:
+            self.encoder.collate([encode_pair(self.encoder, self.pairs[place])])
+        except BadImage as bad:
+            return "bad_image", str(bad)
+        except PromptTooLong as error:
+            return "long_prompt", str(error)
+        except ValueError as error:
+            return "bad_text", str(error)
+        return None

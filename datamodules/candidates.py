@@ -1,0 +1,113 @@
+"""Answers for a pair build: from the store where they are known, from the policy where they are not, stored as they come.
+
+What is missing is generated in large batches and written shard by shard, so a build that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lightning_modules.pair_builder import PlannedGeneration, generate_candidates
+from parallax.preference.proposer import Ask
+from parallax.records import BadImage, Candidate
+from parallax.records.candidate_store import CandidateStore
+
+
+class Unanswerable(Exception):
+    """Some requests cannot be answered. `why`: sample id -> one sentence."""
+
+    def __init__(self, why: dict[str, str]) -> None:
+        super().__init__("; ".join(why.values()))
+        self.why = why
+
+
+class CandidateMaker:
+    """Brings candidates for requests.
+
+    Args:
+        policy: who answers what is not stored.
+        store: where answers are kept.
+        trainer: answers on its predict loop, spread over its processes; None generates right here.
+        batch_size: answers generated at once.
+        progress: told how many more distinct answers there are.
+
+    Attributes:
+        built, reused: distinct answers generated now, and distinct answers that were there already.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        store: CandidateStore,
+        *,
+        trainer: Any = None,
+        batch_size: int = 128,
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.policy, self.store, self.trainer = policy, store, trainer
+        self.batch_size, self.progress = batch_size, progress
+        self.built = self.reused = 0  # distinct answers
+        self._seen: set[str] = set()
+
+    def answers(self, asks: Sequence[Ask]) -> list[Candidate]:
+        """A candidate for each ask, in order. Raises `Unanswerable` when there is none for some, after making all others."""
+        why: dict[str, str] = {}
+        planned: list[PlannedGeneration | None] = [self._plan(ask, why) for ask in asks]
+        asked = {plan.key: plan for plan in reversed(planned) if plan is not None}
+        missing = self._agreed([key for key in asked if key not in self.store])
+        new = asked.keys() - self._seen
+        self._seen |= new
+        known = len(new - set(missing))
+        self.reused += known
+        self.progress(known)
+        if missing:
+            self._generate([asked[key] for key in missing], why)
+            self.built += sum(key in self.store for key in missing if key in asked)
+        found = self.store.get_many(asked)
+        for plan in planned:
+            if plan is not None and plan.key not in found:
+                why.setdefault(plan.request.sample_id, f"sample {plan.request.sample_id!r} could not be answered")
+        if why:
+            raise Unanswerable(why)
+        return [
+            replace(found[plan.key], sample_id=plan.request.sample_id, role=plan.role, index=plan.index)
+            for plan in planned
+            if plan is not None
+        ]
+
+    def _plan(self, ask: Ask, why: dict[str, str]) -> PlannedGeneration | None:
+        try:
+            return PlannedGeneration(ask.role, ask.index, ask.request, self.policy.spec(ask.request))
+        except BadImage as bad:
+            why[ask.request.sample_id] = str(bad)
+            return None
+
+    def _agreed(self, missing: list[str]) -> list[str]:
+        """Every process has to work on the same list, whatever each has seen in the store so far."""
+        if self.trainer is not None and self.trainer.world_size > 1:
+            agreed: list[str] = self.trainer.strategy.broadcast(missing)
+            return agreed
+        return missing
+
+    def _generate(self, planned: Sequence[PlannedGeneration], why: dict[str, str]) -> None:
+        def set_aside(request: Any, reason: str) -> None:
+            why.setdefault(request.sample_id, reason)
+
+        if self.trainer is not None:
+            generate_candidates(
+                self.policy, planned, self.store, self.trainer,
+                batch_size=self.batch_size, progress=self.progress, set_aside=set_aside,
+            )  # fmt: skip
+            return
+        for start in range(0, len(planned), self.batch_size):
+            part = planned[start : start + self.batch_size]
+            generations = self.policy.generate(
+                [plan.request for plan in part], batch_size=self.batch_size, set_aside=set_aside
+            )
+            made = [
+                plan.candidate(answer) for plan, answer in zip(part, generations, strict=True) if answer is not None
+            ]
+            self.store.add(made)
+            self.progress(len(part))

@@ -1,0 +1,93 @@
+"""What all readers of samples share: they read their file once, when first asked, and keep account of every row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from parallax.records.skipped import SetAside
+
+T = TypeVar("T")
+
+
+class Unusable(Exception):
+    """A row that cannot be used: a short reason to count by, and a sentence."""
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(why)
+        self.reason, self.why = reason, why
+
+
+class Listed(Sequence[T], ABC, Generic[T]):
+    """A sequence read from one file or folder.
+
+    After reading, `rows` is the number of rows looked at; every row is used, in `set_aside` (it is faulty), or counted in
+    `left_out` (it is fine, but not asked for).
+    """
+
+    def __init__(self, path: Path | str, name: str, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"data.limit is {limit}; it can be 1 or more, or null for everything")
+        self.path, self.name, self.limit = Path(path).expanduser(), name, limit
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f"data.path {self.path} does not exist; give the path of an existing file or folder"
+            )
+        self.rows = 0
+        self.set_aside: list[SetAside] = []
+        self.left_out: Counter[str] = Counter()
+        self._items: list[T] | None = None
+        self._ids: set[str] = set()
+
+    @abstractmethod
+    def _read(self) -> list[T]:
+        """Everything that can be used, in file order."""
+
+    @property
+    def items(self) -> list[T]:
+        if self._items is None:
+            self.rows, self.set_aside, self.left_out, self._ids = 0, [], Counter(), set()
+            self._items = self._read()
+        return self._items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: int) -> T:  # type: ignore[override]
+        return self.items[place]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def _set_aside(self, row: int | str, reason: str, why: str) -> None:
+        item = f"{self.path.name}:{row}"
+        self.set_aside.append(SetAside(item, self.name, reason, f"{self.path.name}, row {row}: {why}"))
+
+    def _unique_id(self, given: object, row: int) -> str:
+        """The row's own id; with the row number added when it has none or another row has it already."""
+        own = str(given) if isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip() else ""
+        name = own if own and own not in self._ids else f"{own}~{row}" if own else f"row{row}"
+        while name in self._ids:
+            name += "~"
+        self._ids.add(name)
+        return name
+
+
+def image_path(value: object) -> str:
+    """The one relative image path of a row. Raises `Unusable` for none, several, addresses and paths that leave the root."""
+    if isinstance(value, list | tuple):
+        if len(value) != 1:
+            raise Unusable(
+                "several_images" if value else "no_image", f"it names {len(value)} images; exactly one is supported"
+            )
+        value = value[0]
+    if not isinstance(value, str) or not value.strip():
+        raise Unusable("no_image", f"its image is {value!r}; a path below the image root is needed")
+    if "://" in value:
+        raise Unusable("bad_image", f"its image is the address {value!r}; addresses are not fetched, download it first")
+    if "\x00" in value or ".." in Path(value).parts:
+        raise Unusable("bad_image", f"its image path {value!r} leaves the image root; only files inside it are opened")
+    return value

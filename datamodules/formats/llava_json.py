@@ -1,0 +1,155 @@
+"""LLaVA's fine-tuning JSON with its folder of images: `{"id", "image", "conversations": [{"from", "value"}, …]}` per entry.
+
+Without `parts`, every entry with an image is one sample with all its turns. With `parts`, entries are sampled and cleaned as
+SeVa does it (see `llava_parts`), and every drawn question is a sample of its own.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datamodules.formats.json_rows import json_rows
+from datamodules.formats.listed import Listed, Unusable, image_path
+from datamodules.formats.llava_parts import Part, parts_from
+from datamodules.formats.placeholders import count_placeholders, without_placeholder
+from parallax.records import Sample, Turn, seed_for
+from parallax.records.images import FileImage
+
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One usable dialogue."""
+
+    row: int
+    id: str
+    image: str
+    turns: tuple[Turn, ...]
+
+
+class LlavaJsonSource(Listed[Sample]):
+    """Samples of a LLaVA-format file.
+
+    Args:
+        path: the JSON list or JSON-lines file; it is read as a stream.
+        image_root: folder that image paths are relative to; no path may lead out of it.
+        parts: part name -> number of dialogues (or null, or a mapping of `Part` arguments); None takes every entry as it is.
+        limit: only the first so many samples.
+        seed: of the sampling of dialogues and questions.
+        name: how the source is called; the part's name is added.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        image_root: Path | str,
+        parts: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        name: str = "llava_json",
+    ) -> None:
+        super().__init__(path, name, limit)
+        self.image_root = Path(image_root).expanduser()
+        if not self.image_root.is_dir():
+            raise FileNotFoundError(
+                f"data.image_root {self.image_root} is no folder; give the folder the image paths start from"
+            )
+        self.parts = parts_from(parts) if parts is not None else None
+        self.seed = seed
+
+    def _read(self) -> list[Sample]:
+        if self.parts is None:
+            samples = []
+            for entry in self._entries():
+                samples.append(self._sample(entry.id, self.name, entry.image, entry.turns))
+                if self.limit is not None and len(samples) == self.limit:
+                    break
+            return samples
+        return self._sampled(self.parts)
+
+    def _sampled(self, parts: Mapping[str, Part]) -> list[Sample]:
+        """The dialogues with the smallest hashes of each part, whatever their order in the file, in file order."""
+        heaps: dict[str, list[tuple[int, int, Entry]]] = {name: [] for name in parts}
+        for entry in self._entries():
+            name = next((name for name, part in parts.items() if part.owns(entry.image)), None)
+            if name is None:
+                self.left_out["other_part"] += 1
+                continue
+            heap, wanted = heaps[name], parts[name].entries
+            item = (-seed_for(self.seed, entry.id, "entry"), entry.row, entry)
+            if wanted is None or len(heap) < wanted:
+                heapq.heappush(heap, item)
+            else:
+                heapq.heappushpop(heap, item)
+                self.left_out["not_sampled"] += 1
+        drawn = [(entry.row, name, entry) for name, heap in heaps.items() for _, _, entry in heap]
+        samples = [
+            s for _, name, entry in sorted(drawn, key=lambda d: d[0]) for s in self._questions(name, parts[name], entry)
+        ]
+        return samples[: self.limit]
+
+    def _questions(self, name: str, part: Part, entry: Entry) -> Iterator[Sample]:
+        for turn in part.draw(len(entry.turns), self.seed, entry.id):
+            asked = Turn(part.clean(entry.turns[turn].question), entry.turns[turn].answer)
+            if asked.question:
+                yield self._sample(f"{entry.id}#{turn}", f"{self.name}/{name}", entry.image, (asked,))
+            else:
+                self._set_aside(
+                    f"{entry.row}#{turn}", "empty_question", "nothing is left of its question after cleaning"
+                )
+
+    def _sample(self, name: str, source: str, image: str, turns: tuple[Turn, ...]) -> Sample:
+        return Sample(id=name, source=source, image=FileImage(str(self.image_root), image), turns=turns)
+
+    def _entries(self) -> Iterator[Entry]:
+        for row in json_rows(self.path):
+            self.rows += 1
+            try:
+                if row.error is not None:
+                    raise Unusable("bad_row", row.error)
+                if isinstance(row.value, dict) and row.value.get("image") is None:
+                    self.left_out["text_only"] += 1
+                    continue
+                image, turns = _dialogue(row.value)
+                entry = Entry(row.number, self._unique_id(row.value.get("id"), row.number), image, turns)
+            except Unusable as unusable:
+                self._set_aside(row.number, unusable.reason, unusable.why)
+                continue
+            yield entry
+
+
+def _dialogue(value: Any) -> tuple[str, tuple[Turn, ...]]:
+    """Image path and turns of an entry. Raises `Unusable`."""
+    if not isinstance(value, dict):
+        raise Unusable("bad_row", f"it is a {type(value).__name__}; an object with image and conversations is needed")
+    image, said = image_path(value["image"]), value.get("conversations")
+    if not isinstance(said, list) or not said:
+        raise Unusable("bad_row", "its conversations are missing or no list; a list of {from, value} is needed")
+    turns: list[Turn] = []
+    for number, message in enumerate(said, start=1):
+        if not isinstance(message, dict) or not isinstance(message.get("value"), str):
+            raise Unusable("bad_row", f"message {number} has no text; each message is {{from, value}}")
+        speaker, text = SPEAKERS.get(str(message.get("from")).lower()), message["value"]
+        if speaker == "user":
+            turns.append(Turn(text))
+        elif speaker == "assistant":
+            if not turns or turns[-1].answer is not None:
+                raise Unusable("bad_row", f"message {number} is an answer without a question before it")
+            turns[-1] = Turn(turns[-1].question, text)
+        elif speaker is None:
+            raise Unusable(
+                "bad_row", f"message {number} is from {message.get('from')!r}; known are {', '.join(SPEAKERS)}"
+            )
+        else:
+            raise Unusable("system_text", "it has a system message, which no sample here can carry")
+    if (images := count_placeholders(*(turn.question for turn in turns))) > 1:
+        raise Unusable("several_images", f"it asks for {images} images; exactly one is supported")
+    cleaned = tuple(Turn(without_placeholder(turn.question).strip(), turn.answer) for turn in turns)
+    if not cleaned or not all(turn.question for turn in cleaned):
+        raise Unusable("empty_question", "it has no question, or an empty one")
+    return image, cleaned

@@ -1,0 +1,64 @@
+"""Images that lie as bytes inside a Parquet file, as `datasets` stores them. Only their place is kept in memory."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from parallax.records.fingerprint import bytes_digest
+from parallax.records.images import upright_rgb
+from parallax.records.sample import BadImage
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetImage:
+    """The image in `column` of one row. Lists hold exactly one image.
+
+    Args:
+        file: path of the Parquet file.
+        group: row group, 0-based.
+        row: row within the group, 0-based.
+        column: `image` or `images`.
+        name: for messages.
+    """
+
+    file: str
+    group: int
+    row: int
+    column: str
+    name: str
+
+    def load(self) -> Image.Image:
+        return upright_rgb(io.BytesIO(self._bytes()), self.name)
+
+    def digest(self) -> str:
+        return _digest(self.file, self.group, self.row, self.column, self.name)
+
+    def describe(self) -> str:
+        return self.name
+
+    def _bytes(self) -> bytes:
+        value = _group(self.file, self.group, self.column)[self.row].as_py()
+        if isinstance(value, list):
+            value = value[0] if value else None
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes) or not data:
+            raise BadImage(f"image {self.name!r} has no bytes in column {self.column} of {self.file}")
+        return data
+
+
+@lru_cache(maxsize=2)
+def _group(file: str, group: int, column: str) -> Any:
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(file).read_row_group(group, columns=[column])[column]
+
+
+@lru_cache(maxsize=1_000_000)
+def _digest(file: str, group: int, row: int, column: str, name: str) -> str:
+    return bytes_digest(ParquetImage(file, group, row, column, name)._bytes())

@@ -1,0 +1,332 @@
+"""The data of a preference stage: pairs built on the fly with the current policy, then served as optimiser steps.
+
+datamodule.build_pairs(policy, trainer)        # candidates from the cache or the policy, judged, selected, stored
+datamodule.fill_reference(policy, batch_size)  # log-probs of the reference, from the cache or computed once
+datamodule.epoch_loader(epoch, first_step)     # one `StepBatch` per optimiser step
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from datamodules.build import Outcome, outcomes_of_pairs, outcomes_of_samples
+from datamodules.candidates import CandidateMaker
+from datamodules.encoded_steps import PairBatches, epoch_of_steps, mapped
+from datamodules.progress import bar
+from datamodules.references import fill_references
+from datamodules.report import BuildReport
+from datamodules.steps import StepPlan
+from parallax.models.batch import PairBatch, StepBatch
+from parallax.preference.caps import cap
+from parallax.preference.controls import apply_control
+from parallax.preference.judge import Judge
+from parallax.preference.proposer import PlannedProposer, Proposer
+from parallax.preference.selector import Selector
+from parallax.records import Dropped, PreferencePair, Sample, fingerprint
+from parallax.records.candidate_store import CandidateStore
+from parallax.records.pair_store import PairSet
+from parallax.records.reference_table import ReferenceTable
+from parallax.records.skipped import SkippedLog
+
+log = logging.getLogger(__name__)
+
+
+class NoPairs(RuntimeError):
+    """A build that kept nothing. The message says where the samples went."""
+
+
+class PreferenceDataModule(pl.LightningDataModule):
+    """Pairs of one stage.
+
+    Args:
+        source: samples (`__iter__`, `__len__`), or an object whose `pairs` are ready-made.
+        proposer, judge, selector: who asks, who scores, who decides.
+        cache_dir: holds `candidates/`, `pairs/<key>/` and `references/`, shared by all runs.
+        pairs: of the `pairs` group: max_per_source, max_pairs, repeat, control, max_skipped_share.
+        trainer: of the `trainer` group: batch_size (pairs per step over all processes), micro_batch_size, num_workers.
+        generation: of the `generation` group: batch_size.
+        reference_mode: `cached` fills reference log-probs into the batches, `live` leaves them out.
+        seed: of the run.
+        skipped: path of the run's skipped.jsonl; None keeps the list in memory.
+        limit: only the first so many samples; None for all.
+        limit_pairs: only the first so many kept pairs are trained on; None for all.
+        show_progress: draw progress bars where there is a terminal.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        proposer: Proposer,
+        judge: Judge,
+        selector: Selector,
+        *,
+        cache_dir: Path | str,
+        pairs: Mapping[str, Any] | None = None,
+        trainer: Mapping[str, Any] | None = None,
+        generation: Mapping[str, Any] | None = None,
+        reference_mode: str = "cached",
+        seed: int = 0,
+        skipped: Path | str | None = None,
+        limit: int | None = None,
+        limit_pairs: int | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        super().__init__()
+        self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.settings, loader = dict(pairs or {}), dict(trainer or {})
+        self.batch_size = int(loader.get("batch_size") or 16)
+        self.micro_batch_size = int(loader.get("micro_batch_size") or self.batch_size)
+        self.num_workers = int(loader.get("num_workers") or 0)
+        self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
+        if reference_mode not in ("cached", "live"):
+            raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
+        self.reference_mode, self.seed, self.skipped_path = reference_mode, seed, skipped
+        self.limit, self.limit_pairs, self.show_progress = limit, limit_pairs, show_progress
+        self.pairs: list[PreferencePair] = []
+        self.pair_ids: list[str] = []
+        self.dropped: list[Dropped] = []
+        self.report: BuildReport | None = None
+        self.reference_log_probs: list[list[float]] | None = None
+        self._policy: Any = None
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def build_pairs(self, policy: Any, trainer: pl.Trainer | None = None) -> BuildReport:
+        """Build the pairs with the policy as it is now and store them. May be called again when the policy has changed.
+
+        Raises `NoPairs` when nothing was kept and `TooManySkipped` when too many samples could not be used.
+        """
+        began = time.perf_counter()
+        self._policy = policy
+        ready_made = getattr(self.source, "pairs", None)
+        total = len(self.source) if self.limit is None else min(self.limit, len(self.source))
+        faulty = list(getattr(self.source, "set_aside", ()))
+        share = self.settings.get("max_skipped_share")
+        skipped = SkippedLog(
+            self.skipped_path if _is_first(trainer) else None, 0.05 if share is None else share, total + len(faulty)
+        )
+        for item in faulty:
+            skipped.add(item)
+        maker = CandidateMaker(
+            policy,
+            CandidateStore(self.cache_dir / "candidates"),
+            trainer=trainer,
+            batch_size=self.generation_batch_size,
+        )
+        if ready_made is not None:
+            given = outcomes_of_pairs(
+                ready_made[:total],
+                selector=self.selector,
+                encoder=policy.encoder,
+                skipped=skipped,
+                num_workers=self.num_workers,
+            )
+            outcomes = list(given)
+        else:
+            outcomes = self._outcomes(policy, total, maker, skipped)
+        self._keep(outcomes)
+        manifest = self._manifest(policy, total + len(faulty), skipped)
+        key = self._store(manifest)
+        self.report = BuildReport(
+            samples=total + len(faulty),
+            built=maker.built,
+            reused=maker.reused,
+            kept=len(self.pairs),
+            dropped=dict(Counter(dropped.reason for dropped in self.dropped).most_common()),
+            skipped=skipped.counts(),
+            seconds=time.perf_counter() - began,
+            pair_set=self.pair_set_folder(key),
+            key=key,
+        )
+        log.info(self.report.line())
+        if not self.pairs:
+            raise NoPairs(
+                f"{self.report.line()}. No pair was kept, so there is nothing to learn from; {self._advice()}"
+            )
+        if self.limit_pairs is not None:
+            self.pairs, self.pair_ids = self.pairs[: self.limit_pairs], self.pair_ids[: self.limit_pairs]
+        return self.report
+
+    def pair_set_folder(self, key: str) -> Path:
+        """Where the pair set of this key lies."""
+        return self.cache_dir / "pairs" / key
+
+    def fill_reference(self, policy: Any, batch_size: int | None = None, trainer: pl.Trainer | None = None) -> int:
+        """Look up or compute the reference log-probs of all pairs; needed before a fit with reference.mode=cached.
+
+        Returns how many pairs had to be scored. The reference is the policy without what it has learned since it was loaded.
+        """
+        table = ReferenceTable(self.cache_dir / "references")
+        with bar("reference log-probs", len(self.pairs), shown=self.show_progress) as progress:
+            self.reference_log_probs, computed = fill_references(
+                policy, self.pairs, self.pair_ids, table, batch_size=batch_size or self.micro_batch_size,
+                num_workers=self.num_workers, trainer=trainer, progress=progress,
+            )  # fmt: skip
+        log.info(
+            "reference log-probs: %s computed, %s reused from the cache",
+            f"{computed:,}",
+            f"{len(self.pairs) - computed:,}",
+        )
+        return computed
+
+    # -- serving ---------------------------------------------------------------------------------------------------
+
+    def plan(self, rank: int = 0, world_size: int = 1) -> StepPlan:
+        """Which pairs meet in which step."""
+        repeat = int(self.settings.get("repeat") or 1)
+        return StepPlan(
+            len(self.pairs),
+            self.batch_size,
+            self.micro_batch_size,
+            seed=self.seed,
+            repeat=repeat,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass over the pairs."""
+        return self.plan().steps_per_epoch
+
+    def epoch_loader(
+        self, epoch: int = 0, first_step: int = 0, *, rank: int | None = None, world_size: int | None = None
+    ) -> DataLoader[StepBatch]:
+        """The steps of one pass from `first_step` on: a pure function of pairs, seed, epoch and step.
+
+        Steps before `first_step` are not decoded. `rank` and `world_size` default to the attached trainer's.
+        """
+        reference = self.reference_log_probs if self.reference_mode == "cached" else None
+        if self.reference_mode == "cached" and reference is None:
+            raise RuntimeError(
+                "reference log-probs are missing; call fill_reference(policy) or use reference.mode=live"
+            )
+        if reference is not None and len(reference) != len(self.pairs):
+            raise RuntimeError(
+                "the pairs have changed since the reference was scored; call fill_reference(policy) again"
+            )
+        if rank is None or world_size is None:
+            rank, world_size = (
+                (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+            )
+        return epoch_of_steps(
+            self.plan(rank, world_size), self._batches(reference), epoch=epoch, first_step=first_step,
+            num_workers=self.num_workers, pin_memory=self._policy.device.type == "cuda",
+        )  # fmt: skip
+
+    def attach_references(self, rows: Mapping[str, Sequence[float]]) -> None:
+        """Reference log-probs scored elsewhere: pair id -> 1 + K numbers, for every pair."""
+        if missing := [pair_id for pair_id in self.pair_ids if pair_id not in rows]:
+            raise ValueError(
+                f"{len(missing)} pairs have no reference log-probs, the first is {missing[0]}; score all of them"
+            )
+        self.reference_log_probs = [list(rows[pair_id]) for pair_id in self.pair_ids]
+
+    def scoring_batches(self, pair_ids: Iterable[str]) -> Iterator[PairBatch]:
+        """Micro-batches of some pairs without reference log-probs, in the order given."""
+        place_of = {pair_id: place for place, pair_id in enumerate(self.pair_ids)}
+        places = [place_of[pair_id] for pair_id in pair_ids]
+        size = self.micro_batch_size
+        parts = [places[start : start + size] for start in range(0, len(places), size)]
+        return mapped(self._batches(None), parts, self.num_workers)
+
+    def train_dataloader(self) -> DataLoader[StepBatch]:
+        """The first pass. Fits of several passes, or resumed ones, go through `epoch_loader`."""
+        return self.epoch_loader()
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _batches(self, reference: list[list[float]] | None) -> PairBatches:
+        if self._policy is None or not self.pairs:
+            raise RuntimeError("there are no pairs yet; call build_pairs(policy, trainer) before asking for batches")
+        return PairBatches(self.pairs, self.pair_ids, self._policy.encoder, reference)
+
+    def _outcomes(self, policy: Any, total: int, maker: CandidateMaker, skipped: SkippedLog) -> list[Outcome]:
+        samples = _first(self.source, total)
+        answers = total
+        if isinstance(self.proposer, PlannedProposer) and total:
+            answers = total * len(self.proposer.requests(self.source[0], self.seed))
+        with bar("answers", answers, shown=self.show_progress) as progress:
+            maker.progress = progress
+            return list(
+                outcomes_of_samples(
+                    samples, policy=policy, proposer=self.proposer, judge=self.judge, selector=self.selector, maker=maker,
+                    skipped=skipped, seed=self.seed,
+                )
+            )  # fmt: skip
+
+    def _keep(self, outcomes: Sequence[Outcome]) -> None:
+        made = [outcome for outcome in outcomes if isinstance(outcome, PreferencePair)]
+        kept, over = cap(
+            made,
+            seed=self.seed,
+            max_per_source=self.settings.get("max_per_source"),
+            max_pairs=self.settings.get("max_pairs"),
+        )
+        kept = apply_control(kept, self.settings.get("control") or "none", seed=self.seed)
+        self.dropped = [outcome for outcome in outcomes if isinstance(outcome, Dropped)] + over
+        self.pairs, self.pair_ids = kept, [pair.id for pair in kept]
+        self.reference_log_probs = None
+
+    def _manifest(self, policy: Any, samples: int, skipped: SkippedLog) -> dict[str, Any]:
+        describe = getattr(self.proposer, "settings", None)
+        return {
+            "policy": {"name": policy.name, "fingerprint": policy.fingerprint(), "precision": policy.precision},
+            "source": getattr(self.source, "name", type(self.source).__name__),
+            "samples": samples,
+            "skipped": skipped.counts(),
+            "proposer": describe() if describe is not None else {"proposer": type(self.proposer).__name__},
+            "judge": getattr(self.judge, "name", type(self.judge).__name__),
+            "selector": self.selector.settings(),
+            "caps": {name: self.settings.get(name) for name in ("max_per_source", "max_pairs")},
+            "control": self.settings.get("control") or "none",
+            "seed": self.seed,
+            "versions": _versions(),
+        }
+
+    def _store(self, manifest: dict[str, Any]) -> str:
+        key = fingerprint(
+            {
+                "manifest": manifest,
+                "pairs": [[pair_id, pair.sample_id] for pair_id, pair in zip(self.pair_ids, self.pairs, strict=True)],
+                "dropped": [[dropped.sample_id, dropped.reason] for dropped in self.dropped],
+            }
+        )
+        PairSet(self.pair_set_folder(key)).write(self.pairs, self.dropped, manifest)
+        return key
+
+    def _advice(self) -> str:
+        assert self.report is not None
+        most = next(iter(self.report.dropped), "")
+        if most == "equal":
+            return "the spoiled images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"
+        return (
+            "look at the reasons above, and at dropped.parquet in the pair set"
+            if most
+            else "look at the source: it is empty"
+        )
+
+
+def _first(source: Iterable[Sample], total: int) -> Iterable[Sample]:
+    for place, sample in enumerate(source):
+        if place == total:
+            return
+        yield sample
+
+
+def _is_first(trainer: pl.Trainer | None) -> bool:
+    return trainer is None or trainer.global_rank == 0
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "transformers", "pillow")}

@@ -1,0 +1,76 @@
+"""Reference log-probabilities before a fit: looked up by (reference, pair), computed for the pairs that have none yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datamodules.encoded_steps import PairBatches, mapped
+from parallax.records import PreferencePair, fingerprint
+from parallax.records.reference_table import ReferenceTable
+
+SCORING = 1  # version of how a pair is scored; raised when its numbers change
+SHARD = 64  # batches whose numbers are written together
+
+
+def reference_name(policy: Any, trainer: Any = None) -> str:
+    """Names all that decides a reference log-prob but the pair: weights, precisions, processor, template."""
+    encoder = policy.encoder
+    return fingerprint(
+        {
+            "weights": policy.reference_fingerprint(),
+            "precision": policy.precision,
+            "compute": str(trainer.precision) if trainer is not None else "32-true",  # autocast, as in training
+            "processor": encoder.processor_fingerprint(),
+            "template": encoder.chat.fingerprint(),
+            "scoring": SCORING,
+        }
+    )
+
+
+def fill_references(
+    policy: Any,
+    pairs: Sequence[PreferencePair],
+    ids: Sequence[str],
+    table: ReferenceTable,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    trainer: Any = None,
+    progress: Any = None,
+) -> tuple[list[list[float]], int]:
+    """Reference log-probs of all pairs, in order, and how many of them had to be computed.
+
+    With several processes, each computes its share and all read the whole table afterwards.
+    """
+    import torch
+
+    name = reference_name(policy, trainer)
+    known = table.get(ids, name)
+    place_of = {pair_id: place for place, pair_id in enumerate(ids)}
+    missing = [place for pair_id, place in place_of.items() if pair_id not in known]
+    rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+    if world > 1:
+        missing = trainer.strategy.broadcast(missing)
+    # pairs of like length together, so that little is spent on padding
+    mine = sorted(missing, key=lambda place: (_length(pairs[place]), place))
+    batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)][rank::world]
+    rows: dict[str, list[float]] = {}
+    with torch.inference_mode(), policy.reference():
+        for count, batch in enumerate(mapped(PairBatches(pairs, ids, policy.encoder), batches, num_workers), start=1):
+            totals = policy.score(batch.scoring.to(policy.device)).total
+            rows |= dict(zip(batch.pair_ids, totals.float().cpu().tolist(), strict=True))
+            if progress is not None:
+                progress(len(batch))
+            if count % SHARD == 0:
+                table.add(rows, name)
+                rows = {}
+    table.add(rows, name)
+    if world > 1:
+        trainer.strategy.barrier("references")
+    known = table.get(ids, name)
+    return [known[pair_id] for pair_id in ids], len(missing)
+
+
+def _length(pair: PreferencePair) -> int:
+    return max(len(r.token_ids) if r.token_ids is not None else len(r.text) // 3 for r in pair.responses)

@@ -1,0 +1,37 @@
+"""What a pair build did, in numbers and in one line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """Counts of one build.
+
+    samples = kept + dropped + skipped; the rows a reader could not use are part of both samples and skipped.
+    """
+
+    samples: int  # looked at
+    built: int  # answers generated now
+    reused: int  # answers found in the cache
+    kept: int  # pairs
+    dropped: dict[str, int] = field(default_factory=dict)  # samples without a pair, by reason
+    skipped: dict[str, int] = field(default_factory=dict)  # samples that could not be used, by reason
+    seconds: float = 0.0
+    pair_set: Path = Path()  # folder of the pair set in the cache
+    key: str = ""  # its content address
+
+    def line(self) -> str:
+        """E.g. `pairs: 1,412 kept of 2,000 (587 equal, 1 truncated); 2,000 generated, 2,000 reused from the cache`."""
+        gone = [f"{count:,} {reason}" for reason, count in (self.dropped | self.skipped).items()]
+        why = f" ({', '.join(gone)})" if gone else ""
+        answers = f"{self.built:,} generated, {self.reused:,} reused from the cache"
+        made = answers if self.built or self.reused else "given ready-made"
+        return f"pairs: {self.kept:,} kept of {self.samples:,}{why}; {made}"
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data for results and manifests."""
+        return {**asdict(self), "pair_set": str(self.pair_set), "seconds": round(self.seconds, 3)}

@@ -1,0 +1,85 @@
+"""Rows are read one by one, whatever the layout, and a broken file is named with its row."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from datamodules.formats import json_rows as module
+from datamodules.formats.json_rows import BrokenFile, json_rows
+
+TEXT = st.text(alphabet=st.sampled_from('ab \\"[]{},:\n\u00fc\u2603\U0001f40c'), max_size=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+ROWS = st.lists(st.dictionaries(TEXT, JSON, min_size=1, max_size=3), max_size=4)
+
+
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(rows=ROWS, indent=st.sampled_from([None, 0, 3]), chunk=st.integers(2, 40), lines=st.booleans())
+def test_any_rows_come_back_in_order_whatever_the_layout(
+    tmp_path_factory: pytest.TempPathFactory, rows: list, indent: int | None, chunk: int, lines: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "rows.json"
+    text = "\n\n".join(json.dumps(row) for row in rows) if lines else f" \n{json.dumps(rows, indent=indent)}\n"
+    path.write_text(text, encoding="utf-8")
+    before, module.CHUNK = module.CHUNK, chunk
+    try:
+        assert [(row.number, row.value) for row in json_rows(path)] == list(enumerate(rows, start=1))
+    finally:
+        module.CHUNK = before
+
+
+@pytest.mark.parametrize(
+    ("text", "good", "message"),
+    [
+        ('[{"a": 1}, {"b": ', 1, r"cannot be read from row 2 on .*incomplete or damaged"),
+        ('[{"a": 1}, {"b": 2}', 2, "breaks off after row 2"),
+        ('[{"a": 1} {"b": 2}]', 1, "after row 1 where a comma"),
+        ('[{"a": 1}, {b: 2}]', 1, "cannot be read from row 2 on"),
+        ("[" * 200_000, 0, "cannot be read from row 1 on"),
+        ('"text"', 0, "starts with"),
+        ("<html>", 0, "starts with '<'"),
+    ],
+)
+def test_a_broken_file_is_refused_at_its_row(tmp_path: Path, text: str, good: int, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    rows = []
+    with pytest.raises(BrokenFile, match=message):
+        for row in json_rows(path):
+            rows.append(row)
+    assert len(rows) == good
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'[{"a": "\xff\xfe"}]')
+    with pytest.raises(BrokenFile, match="not UTF-8"):
+        list(json_rows(tmp_path / "a.json"))
+
+
+def test_a_bad_line_is_a_row_with_an_error_and_an_empty_file_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('\ufeff{"a": 1}\n{"a": \n{"a": 3}\n{"half', encoding="utf-8")
+    rows = list(json_rows(path))
+    assert [row.error is None for row in rows] == [True, False, True, False]
+    path.write_text("")
+    assert list(json_rows(path)) == []
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with open(path, "w") as file:
+        file.write("[" + ",\n".join(['{"text": "' + "x" * 1000 + '"}'] * 30_000) + "]")
+    tracemalloc.start()
+    assert sum(1 for _ in json_rows(path)) == 30_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size > 30e6 and peak < 8e6
