@@ -1,0 +1,102 @@
+"""What a run did, in words a reader of its report understands without the code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_METHODS = {
+    "seva": (
+        "Each question was answered twice by the same model: once looking at the clean image, once at {view}. "
+        "The first answer is chosen, the second rejected, and no person or other model judged them."
+    ),
+    "seva_multi": (
+        "Each question was answered once looking at the clean image and {k} times at {view}. The first answer is "
+        "chosen, the others are rejected together, and no person or other model judged them."
+    ),
+    "dpo_file": "The model was tuned on preference pairs that were given in a file.",
+}
+_LOSSES = {
+    "DPO": "direct preference optimisation", "IPO": "IPO", "Hinge": "the hinge loss", "Robust": "robust DPO",
+    "Stic": "DPO with a share of the chosen answers' log-likelihood (STIC)",
+    "MultiNegative": "DPO against several rejected answers at once", "Weighted": "a weighted sum of objectives",
+}  # fmt: skip
+_VIEWS = {
+    "diffusion": "a view covered with diffusion noise (step {noise_steps} of 1000)",
+    "flip": "a mirrored view",
+    "identity": "the same image again",
+    "mixture": "a view drawn from several kinds",
+    "several": "views of several kinds",
+}
+
+
+def method_in_words(config: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+    """Two or three sentences about the pairs and the training, from the resolved configuration and the counts."""
+    if results.get("method") == "evaluate":
+        return [_evaluation_in_words(config)]
+    name = str(_at(config, "method.name") or results.get("method") or "")
+    kept = (results.get("pairs") or {}).get("kept")
+    how = _METHODS.get(name, f"The method {name} was run." if name else "A model was tuned on preference pairs.")
+    sentences = [how.format(view=_view(config), k=_at(config, "pairs.num_negatives") or "several")]
+    target = str(_at(config, "loss._target_") or "").rsplit(".", 1)[-1]
+    loss = _LOSSES.get(target, target)
+    if kept and loss:
+        beta = _at(config, "loss.beta")
+        on = f"{loss}, β = {beta:g}" if isinstance(beta, int | float) else loss
+        steps = f" in {results['steps']} steps" if results.get("steps") else ""
+        rank = _at(config, "lora.r")
+        part = f"a LoRA adapter of rank {rank}" if _at(config, "lora.enabled") and rank else "the language model"
+        sentences.append(f"{kept} pairs were kept, and {part} was tuned on them with {on}{steps}.")
+    return sentences
+
+
+def _evaluation_in_words(config: Mapping[str, Any]) -> str:
+    model, adapter = _at(config, "model.name") or "The model", _at(config, "adapter")
+    under = "" if not _at(config, "evaluation.view") else ", on images shown through a view that spoils them"
+    if adapter:
+        return f"{model} was measured as it is and with the adapter {adapter}{under}. Nothing was trained."
+    return f"{model} was measured as it is{under}. Nothing was trained."
+
+
+HIGHLIGHTS = (
+    ("model", "model.name"), ("data", "data.name"), ("view", "aug.name"), ("noise steps", "aug.noise_steps"),
+    ("rejected answers", "pairs.num_negatives"), ("β", "loss.beta"), ("α", "loss.alpha"), ("LoRA rank", "lora.r"),
+    ("LoRA α", "lora.alpha"), ("learning rate", "optim.lr"), ("pairs per step", "trainer.batch_size"),
+    ("epochs", "trainer.max_epochs"), ("precision", "trainer.precision"), ("token limit", "generation.max_new_tokens"),
+    ("seed", "seed"),
+)  # fmt: skip
+
+
+def highlights(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, value) of the settings most readers look for, as far as the configuration has them."""
+    found = []
+    evaluation = _at(config, "task.name") == "evaluate"
+    for label, path in HIGHLIGHTS:
+        if evaluation and path not in ("model.name", "generation.max_new_tokens", "seed"):
+            continue
+        value = _at(config, path)
+        if value is None and path == "aug.name":
+            value = str(_at(config, "aug._target_") or "").rsplit(".", 1)[-1] or None
+        if value is None and path == "data.name":
+            value = str(_at(config, "data._target_") or "").rsplit(".", 1)[-1] or None
+        if value is not None and not isinstance(value, Mapping | list):
+            found.append((label, f"{value:g}" if isinstance(value, float) else str(value)))
+    return found
+
+
+def _view(config: Mapping[str, Any]) -> str:
+    view = dict(_at(config, "aug") or {})
+    name = str(view.get("name") or str(view.get("_target_") or "").rsplit(".", 1)[-1].lower())
+    try:
+        return _VIEWS[name].format(**view)
+    except KeyError:
+        return f"a spoiled view of it ({name})" if name else "a spoiled view of it"
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return value

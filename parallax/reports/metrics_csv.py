@@ -1,0 +1,92 @@
+"""The curves of a run as `metrics.csv`: a row per logged step, columns as they come; crash and resume continue it."""
+
+from __future__ import annotations
+
+import csv
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from parallax.records.atomic import atomic_file
+
+
+class MetricsCsv(Logger):
+    """A Lightning logger that appends to `<folder>/metrics.csv`.
+
+    A run that resumes at step s logs steps that the crashed run may have logged already: rows from its first step on
+    are replaced, so that the file reads as if nothing had happened.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._columns: list[str] = ["step"]
+        self._rows: list[dict[str, str]] = []
+        self._started = False
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The configuration is in config.yaml; nothing to do."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        step = int(step if step is not None else (self._rows[-1]["step"] if self._rows else 0))
+        if not self._started:
+            self._rows = [row for row in read_metrics(self.path) if int(row["step"]) < step]
+            self._columns = list(dict.fromkeys([*self._columns, *(name for row in self._rows for name in row)]))
+        values = {name: repr(float(value)) for name, value in metrics.items()}
+        new = [name for name in values if name not in self._columns]
+        same_step = bool(self._rows) and self._rows[-1]["step"] == str(step)
+        if same_step:
+            self._rows[-1].update(values)
+        else:
+            self._rows.append({"step": str(step), **values})
+        self._columns += new
+        if new or same_step or not self._started:
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns, restval="").writerow(self._rows[-1])
+        self._started = True
+
+    def _rewrite(self) -> None:
+        with atomic_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+def read_metrics(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a `metrics.csv`, empty cells left out. A torn last line (a crash while writing) is left out too."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{name: cell for name, cell in row.items() if name and cell} for row in csv.DictReader(file)]
+    return [row for row in rows if row.get("step", "").isdigit()]
+
+
+def curve(rows: Sequence[Mapping[str, str]], metric: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric. Shape of both: (rows that have it,). Words that are no numbers are left out."""
+    points = []
+    for row in rows:
+        try:
+            points.append((int(row["step"]), float(row[metric])))
+        except (KeyError, ValueError):
+            continue
+    return [step for step, _ in points], [value for _, value in points]

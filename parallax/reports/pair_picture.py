@@ -1,0 +1,78 @@
+"""One preference pair as a picture for documents: clean image, spoiled view, both answers with differing words marked.
+
+    python -m parallax.reports.pair_picture RUN_FOLDER OUTPUT.png [NUMBER]
+
+The pair is read from the run's pair set; NUMBER picks another one than the first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parallax.records import ImageRef, PreferencePair
+from parallax.records.pair_store import PairSet
+from parallax.reports.spoiled import seen_through, view_of
+from parallax.reports.worddiff import Span, diff_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINE = 58  # characters per line of an answer
+
+
+def pairs_of_run(run_folder: Path) -> list[PreferencePair]:
+    """The pairs of a run's first stage, images found again through the run's own data source."""
+    import yaml
+    from hydra.utils import instantiate
+
+    config = yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))
+    pointer = json.loads(next(iter(sorted(run_folder.glob("stages/*/pairs.json")))).read_text("utf-8"))
+    images: dict[str, ImageRef] = {s.id: s.image for s in instantiate(config["data"], _convert_="all")}
+    return PairSet(pointer["pair_set"]).load(lambda sample_id, _: images[sample_id])
+
+
+def draw_pair(pair: PreferencePair, path: Path) -> Path:
+    """Write the picture (PNG)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    image, view = pair.image.load(), view_of(pair.rejected[0])
+    spoiled = seen_through(image, view) if view is not None else image
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 2.7), width_ratios=[1, 1, 2.6])
+    for axis, picture, title in ((axes[0], image, "clean"), (axes[1], spoiled, view.name if view else "same image")):
+        axis.imshow(picture)
+        axis.set_title(title, fontsize=10)
+        axis.axis("off")
+    axes[2].axis("off")
+    axes[2].text(0, 1.0, pair.prompt, fontsize=11, weight="bold", va="top", transform=axes[2].transAxes)
+    chosen, rejected = diff_words(pair.chosen.text, pair.rejected[0].text)
+    _answer(axes[2], 0.78, "chosen: the answer to the clean image", chosen, "#1a7f4b")
+    _answer(axes[2], 0.36, "rejected: the answer to the spoiled view", rejected, "#c0392b")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path
+
+
+def _answer(axis: Axes, top: float, heading: str, spans: list[Span], colour: str) -> None:
+    axis.text(0, top, heading, fontsize=9, color=colour, va="top", transform=axis.transAxes)
+    words = [(word, span.differs) for span in spans for word in span.text.split()]
+    line, column = 0, 0
+    for word, marked in words:
+        if column and column + len(word) > LINE:
+            line, column = line + 1, 0
+        box = {"facecolor": "#ffe89a", "edgecolor": "none", "pad": 1.2} if marked else None
+        place = (column / LINE, top - 0.12 - 0.1 * line)
+        axis.text(*place, word, fontsize=10, family="monospace", va="top", bbox=box, transform=axis.transAxes)
+        column += len(word) + 1
+
+
+if __name__ == "__main__":
+    run, output, *number = sys.argv[1:]
+    print(draw_pair(pairs_of_run(Path(run))[int(number[0]) if number else 0], Path(output)))

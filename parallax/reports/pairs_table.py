@@ -1,0 +1,82 @@
+"""A capped W&B table of preference pairs: both images, both answers with the differing words marked, one row a pair."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from parallax.records import BadImage, PreferencePair
+from parallax.reports.loggers import wandb_run_of
+from parallax.reports.model_eye import ModelEye
+from parallax.reports.spoiled import seen_through, view_of
+from parallax.reports.worddiff import diff_words, marked_text
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["sample", "source", "kind", "image", "spoiled", "prompt", "chosen", "rejected", "view"]
+T = TypeVar("T")
+
+
+def log_pairs(
+    loggers: Sequence[Logger],
+    pairs: Sequence[PreferencePair],
+    *,
+    limit: int = 64,
+    key: str = "pairs",
+    side: int = 160,
+    eye: ModelEye | None = None,
+) -> int:
+    """Log up to `limit` pairs, evenly picked, as one table to every W&B logger. Returns the number of rows.
+
+    Args:
+        limit: most rows; 0 logs nothing.
+        key: name of the table; with several rounds, one name per round.
+        side: longest side of the thumbnails in pixels.
+        eye: how the model sees images, for the spoiled ones; CLIP's way by default.
+
+    Words between ⟦ and ⟧ are those the other answer does not have. With K rejected answers the first is shown.
+    """
+    runs = [run for logger in loggers if (run := wandb_run_of(logger)) is not None]
+    if not runs or not pairs or limit < 1:
+        return 0
+    rows = [row for pair in evenly(pairs, limit) if (row := _row(pair, side, eye)) is not None]
+    import wandb
+
+    for run in runs:
+        run.log({key: wandb.Table(columns=list(COLUMNS), data=rows)})
+    return len(rows)
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` items, spread over the whole sequence, in order; the same for the same sequence."""
+    if len(items) <= count:
+        return list(items)
+    return [items[position * len(items) // count] for position in range(count)]
+
+
+def _row(pair: PreferencePair, side: int, eye: ModelEye | None) -> list[Any] | None:
+    import wandb
+
+    rejected = pair.rejected[0]
+    view = view_of(rejected)
+    try:
+        image = pair.image.load()
+    except BadImage as error:
+        log.warning("%s is not in the pairs table: %s", pair.sample_id, error)
+        return None
+    clean = image.convert("RGB")
+    clean.thumbnail((side, side))
+    spoiled = seen_through(image, view, eye) if view is not None else None
+    if spoiled is not None:
+        spoiled.thumbnail((side, side))
+    ours, theirs = diff_words(pair.chosen.text, rejected.text)
+    named = f"{view.name} {dict(view.params)}" if view is not None else ""
+    return [
+        pair.sample_id, pair.source, pair.kind, wandb.Image(clean, file_type="jpg"),
+        wandb.Image(spoiled, file_type="jpg") if spoiled is not None else None, pair.prompt,
+        marked_text(ours), marked_text(theirs), named,
+    ]  # fmt: skip

@@ -1,0 +1,86 @@
+"""The run's log: everything into `run.log`, the essential on the screen, other people's chatter nowhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHATTY = (
+    "transformers", "huggingface_hub", "datasets", "torch", "torch.distributed", "pytorch_lightning",
+    "lightning_fabric", "wandb", "git", "urllib3", "httpx", "httpcore", "fsspec", "filelock", "PIL", "matplotlib",
+    "bitsandbytes", "peft",
+    "tensorboard", "asyncio", "numexpr", "accelerate",
+)  # fmt: skip
+OURS = ("parallax", "augment", "datamodules", "lightning_modules")
+_MESSAGES = (  # said by Lightning and friends on every run, about things that are as they should be
+    r".*does not have many workers.*",
+    r".*The `srun` command is available.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*GPU available but not used.*",
+    r".*Starting from v.*",
+    r".*You called `self\.log\(.*",
+    r".*The number of training batches .* is smaller than the logging interval.*",
+)
+
+
+@contextmanager
+def run_log(run_folder: Path | str, *, level: str = "INFO", screen: bool = True) -> Iterator[Path]:
+    """While inside, log records go to `<run_folder>/run.log` (with time and origin) and, short, to the screen.
+
+    Args:
+        level: of our own records on the screen; the file holds DEBUG and up of ours.
+        screen: False logs to the file only (tests, worker processes).
+    """
+    path = Path(run_folder) / "run.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    kept_level, kept_handlers = root.level, list(root.handlers)
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    file.setLevel(logging.DEBUG)
+    handlers: list[logging.Handler] = [file]
+    if screen:
+        handlers.append(_screen(level))
+    with warnings.catch_warnings():
+        quiet_third_parties()
+        logging.captureWarnings(True)
+        root.handlers[:] = handlers
+        root.setLevel(logging.INFO)
+        for name in OURS:
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        try:
+            yield path
+        finally:
+            logging.captureWarnings(False)
+            root.handlers[:] = kept_handlers
+            root.setLevel(kept_level)
+            file.close()
+
+
+def quiet_third_parties() -> None:
+    """Let libraries speak from ERROR on (their warnings about healthy runs hide our own). Imports none of them."""
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for message in _MESSAGES:
+        warnings.filterwarnings("ignore", message=message)
+    for category in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+        warnings.simplefilter("ignore", category)
+
+
+def _screen(level: str) -> logging.Handler:
+    from rich.logging import RichHandler
+
+    handler = RichHandler(
+        show_path=False, show_time=True, log_time_format="%H:%M:%S", rich_tracebacks=False, markup=False
+    )
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler

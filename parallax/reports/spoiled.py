@@ -1,0 +1,54 @@
+"""Pictures for reports: the clean image, and the image as the rejected side was shown it, made again from its view.
+
+Nothing was stored but the view's name, parameters and seed; that is enough (`parallax.records.ViewSpec`).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from parallax.records import Response, ViewSpec
+from parallax.reports.model_eye import ModelEye
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def view_of(response: Response) -> ViewSpec | None:
+    """The view a response was given under, from its provenance; None when it does not say (text from a file)."""
+    view = response.provenance.get("view")
+    if isinstance(view, ViewSpec):
+        return view
+    if isinstance(view, Mapping) and "name" in view:
+        return ViewSpec(str(view["name"]), dict(view.get("params") or {}), int(view.get("seed") or 0))
+    return None
+
+
+def seen_through(image: Image.Image, spec: ViewSpec, eye: ModelEye | None = None) -> Image.Image:
+    """The image under a view, as RGB, at the size and with the normalisation of `eye` (CLIP's, 336 pixels)."""
+    from augment.registry import view_from_spec
+
+    return (eye or ModelEye()).sees(image, view_from_spec(spec), spec.seed)
+
+
+def data_uri(image: Image.Image, side: int = 224) -> str:
+    """The image as a small picture inside the page: JPEG, or PNG where that is smaller (drawn scenes)."""
+    small = _at_most(image.convert("RGB"), side)
+    best = b""
+    for kind, options in (("JPEG", {"quality": 82, "optimize": True}), ("PNG", {"optimize": True})):
+        buffer = io.BytesIO()
+        small.save(buffer, kind, **options)
+        if not best or buffer.tell() < len(best):
+            best, mime = buffer.getvalue(), f"image/{kind.lower()}"
+    return f"data:{mime};base64,{base64.b64encode(best).decode()}"
+
+
+def _at_most(image: Image.Image, side: int) -> Image.Image:
+    """Shrunk so that no side is longer than `side`; never enlarged."""
+    scale = side / max(image.size)
+    if scale >= 1:
+        return image
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

@@ -1,0 +1,173 @@
+"""The outcome of a study: a JSON file, a Markdown table and a picture, from the run folders of its arms."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parallax.evaluation.evaluation import Evaluation
+from parallax.evaluation.over_seeds import Effect, effect_over_seeds
+from parallax.records.atomic import atomic_write_text
+from parallax.reports.metrics_csv import curve, read_metrics
+from parallax.reports.results import HEADLINE, direction
+
+log = logging.getLogger(__name__)
+
+CURVES = {
+    "margin": "train/rewards/margins",
+    "chosen_reward": "train/rewards/chosen",
+    "accuracy": "train/rewards/accuracies",
+}
+
+
+def write_study(folder: Path, study: Mapping[str, Any], runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Write <name>.json, <name>.md and <name>.png into `folder`; returns the content of the first.
+
+    Args:
+        study: the `study` group: title, metric, arms, seeds.
+        runs: finished run folders of each arm.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    summary: dict[str, Any] = {
+        "title": study["title"],
+        "command": study["command"],
+        "metric": study["metric"],
+        "seeds": list(study["seeds"]),
+        "arms": {arm: _arm(study["arms"][arm], folders) for arm, folders in runs.items()},
+    }
+    atomic_write_text(folder / f"{study['name']}.json", json.dumps(summary, indent=2) + "\n")
+    table = markdown(summary)
+    atomic_write_text(folder / f"{study['name']}.md", table)
+    _picture(summary, folder / f"{study['name']}.png")
+    Console().print(Markdown(table))
+    log.info("study in %s", folder)
+    return summary
+
+
+def _arm(words: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+    """Effects with intervals, means of the training curves over seeds, and pair counts of one arm."""
+    if not folders:
+        return {"overrides": list(words), "seeds": 0, "effects": {}, "training": {}, "pairs": {}}
+    pairs_of_evaluations = [_evaluations(folder) for folder in folders]
+    effects = {}
+    for metric in HEADLINE:
+        sums = [(_sums(before, metric), _sums(after, metric)) for before, after in pairs_of_evaluations]
+        if all(before and after for before, after in sums):
+            effects[metric] = _effect(sums).to_json()
+    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    training = {name: [_late_mean(folder, metric) for folder in folders] for name, metric in CURVES.items()}
+    return {
+        "overrides": list(words),
+        "seeds": len(folders),
+        "effects": effects,
+        "training": {name: float(np.mean(values)) for name, values in training.items()},
+        "pairs": {
+            "kept": float(np.mean([r["pairs"]["kept"] for r in results])),
+            "equal": float(np.mean([r["pairs"]["dropped"].get("equal", 0) for r in results])),
+        },
+        "seconds": float(np.mean([r["seconds"] for r in results])),
+    }
+
+
+def _effect(sums: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Effect:
+    """All runs are evaluated on the same groups of items; the first run's `before` is everybody's."""
+    first = sums[0][0]
+    groups = [group for group in first if all(group in before and group in after for before, after in sums)]
+
+    def columns(values: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        pairs = np.array([values[group] for group in groups], dtype=np.float64)
+        return pairs[:, 0], pairs[:, 1]
+
+    return effect_over_seeds(columns(first), [columns(after) for _, after in sums])
+
+
+def _sums(evaluation: Evaluation, metric: str) -> dict[str, tuple[float, float]]:
+    """Numerator and denominator of a metric per group (image)."""
+    sums: dict[str, tuple[float, float]] = {}
+    for item in evaluation.items:
+        if metric in item.scores:
+            above, below = sums.get(item.group, (0.0, 0.0))
+            sums[item.group] = (above + item.scores[metric][0], below + item.scores[metric][1])
+    return sums
+
+
+def _evaluations(folder: Path) -> tuple[Evaluation, Evaluation]:
+    before, after = (sorted(folder.glob(f"stages/*/eval_{when}.json")) for when in ("before", "after"))
+    return Evaluation.load(before[0]), Evaluation.load(after[-1])
+
+
+def _late_mean(folder: Path, metric: str) -> float:
+    """Mean over the last quarter of a run's optimiser steps; nan where the objective has no such metric."""
+    rows = [row for path in sorted(folder.glob("stages/*/metrics.csv")) for row in read_metrics(path)]
+    _, values = curve(rows, metric)
+    late = values[-max(1, len(values) // 4) :]
+    return float(np.mean(late)) if late else float("nan")
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The table of a study, in percentages; relative changes with two-way 95 % intervals (scenes and seeds)."""
+    metrics = [name for name in HEADLINE if any(name in arm["effects"] for arm in summary["arms"].values())]
+    lines = [f"**{summary['title']}** (`{summary['command']}`)", ""]
+    lines.append(
+        "| arm | seeds | pairs | " + " | ".join(f"{m}: before → after, change" for m in metrics) + " | margin |"
+    )
+    lines.append("|---" * (4 + len(metrics)) + "|")
+    for name, arm in summary["arms"].items():
+        cells = [_cell(arm["effects"].get(metric), metric, metric == summary["metric"]) for metric in metrics]
+        kept = f"{arm['pairs'].get('kept', float('nan')):.0f}"
+        margin = f"{arm['training'].get('margin', float('nan')):.2f}"
+        lines.append(f"| {name} | {arm['seeds']} | {kept} | " + " | ".join(cells) + f" | {margin} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(effect: Mapping[str, Any] | None, metric: str, relative: bool) -> str:
+    if effect is None:
+        return "–"
+    sides = f"{100 * effect['before']:.2f} → {100 * effect['after']:.2f}"
+    if relative:
+        low, high, value, unit = effect["relative_low"], effect["relative_high"], effect["relative"], "%"
+    else:
+        low, high, value, unit = effect["change_low"], effect["change_high"], effect["change"], "pp"
+    text = f"{sides}, {100 * value:+.1f} {unit} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    clear = low * high > 0
+    better = clear and value * direction(metric) > 0
+    return f"**{text}**" if better else text
+
+
+def _picture(summary: Mapping[str, Any], path: Path) -> None:
+    """Change of the study's metric per arm, with intervals, beside the late reward margin."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    metric = summary["metric"]
+    arms = {name: arm for name, arm in summary["arms"].items() if metric in arm["effects"]}
+    if not arms:
+        return
+    with pyplot.style.context("default"):
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.5, 0.55 * len(arms) + 1.8), sharey=True)
+        places = np.arange(len(arms))[::-1]
+        effects = [arm["effects"][metric] for arm in arms.values()]
+        values = np.array([100 * e["relative"] for e in effects])
+        spread = np.abs(np.array([[100 * e["relative_low"], 100 * e["relative_high"]] for e in effects]).T - values)
+        left.errorbar(values, places, xerr=spread, fmt="o", color="#2b6cb0", capsize=3)
+        left.axvline(0, color="#888", linewidth=0.8)
+        left.set_yticks(places, list(arms))
+        left.set_ylim(-0.6, len(arms) - 0.4)
+        left.set_xlabel(f"{metric}: relative change in %, 95 % interval")
+        right.barh(places, [arm["training"]["margin"] for arm in arms.values()], color="#dd6b20", height=0.5)
+        right.set_xlabel("reward margin, last quarter of training")
+        for axis in (left, right):
+            axis.spines[["top", "right"]].set_visible(False)
+        figure.suptitle(summary["title"], x=0.01, ha="left", fontsize=10)
+        figure.tight_layout()
+        figure.savefig(path, dpi=130)
+        pyplot.close(figure)
