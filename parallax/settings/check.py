@@ -1,0 +1,86 @@
+"""Checks a composed configuration before anything slow is imported, and reports all problems at once, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from parallax.settings.blame import Problems
+from parallax.settings.combinations import combination_problems
+from parallax.settings.errors import ConfigError
+from parallax.settings.needed import missing_problems
+from parallax.settings.schema import STAGE_GROUPS
+from parallax.settings.stages import defined_stages, overlay, resolve_stage
+from parallax.settings.walk import Walk
+
+NOT_GIVEN = "(not given)"  # stands for a mandatory value while the rest is checked
+
+
+def check(cfg: DictConfig, *, complete: bool = True) -> None:
+    """Raise `ConfigError` with every problem of the configuration; return quietly when there is none.
+
+    Args:
+        cfg: as Hydra composed it, interpolations included.
+        complete: also insist on mandatory values (`data.path`) and on files and folders that must be there. Off when the
+            configuration is only looked at.
+    """
+    problems = find_problems(cfg, complete=complete)
+    if problems:
+        raise ConfigError(list(problems.values()))
+
+
+def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
+    """Dotted key → one sentence, in the order found. Empty when all is well."""
+    raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    absent = list(_fill_absent(raw))
+    cfg = OmegaConf.create(raw)
+    try:
+        plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", "") or "the configuration")
+        return {key: f"{key} refers to something that is not there: {str(error).splitlines()[0]}."}
+    problems = _walk_all(raw, plain)
+    if complete:
+        problems.update(missing_problems(plain, absent))
+    if not problems:
+        stages = [resolve_stage(cfg, name) for name in plain["method"]["stages"]]
+        problems.update(combination_problems(plain, stages))
+    return problems
+
+
+def _fill_absent(node: Any, path: str = "") -> Iterator[str]:
+    """Put a stand-in for every mandatory value that was not given, and name those keys."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in list(items):
+        if value == "???":
+            node[key] = NOT_GIVEN
+            yield f"{path}{key}"
+        else:
+            yield from _fill_absent(value, f"{path}{key}.")
+
+
+def _walk_all(raw: dict[str, Any], plain: dict[str, Any]) -> Problems:
+    walk = Walk(plain)
+    walk.root({key: value for key, value in plain.items() if key != "stages"}, raw)
+    known = defined_stages(plain)
+    for name in plain.get("method", {}).get("stages") or []:
+        if name not in known:
+            have = ", ".join(known) or "none"
+            walk.say(
+                "method.stages", f"method.stages names {name!r}, and this method has no such stage; it has: {have}."
+            )
+    for name, node in (plain.get("stages") or {}).items():
+        if name not in known:
+            walk.unknown_stage(name, known)
+            continue
+        path = f"stages.{name}"
+        own = {key: value for key, value in node.items() if key not in STAGE_GROUPS}
+        walk.stage(own, raw["stages"][name], path)
+        for group in STAGE_GROUPS:
+            if group in node:
+                merged = overlay(plain.get(group), node[group])
+                walk.group(group, merged, overlay(raw.get(group), raw["stages"][name][group]), f"{path}.{group}")
+    return walk.result()

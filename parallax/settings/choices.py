@@ -1,0 +1,38 @@
+"""Groups of conf/ and their choices, as files on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from parallax.settings.comments import CONF
+
+
+@cache
+def groups(conf: Path = CONF) -> tuple[str, ...]:
+    """Names of the groups a user chooses from, sorted."""
+    found = {folder.name for folder in conf.iterdir() if folder.is_dir() and any(folder.glob("*.yaml"))}
+    return tuple(sorted(found - {"hydra", "local"}))
+
+
+def choices(group: str, folders: Sequence[Path] = (CONF,)) -> list[str]:
+    """Choices of a group, sorted; empty when there is no such group."""
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def groups_with(choice: str) -> list[str]:
+    """Groups that offer a choice of this name."""
+    return [group for group in groups() if choice in choices(group)]
+
+
+@cache
+def views() -> dict[str, str]:
+    """Name of each view → its `_target_`."""
+    found = {}
+    for file in (CONF / "aug").glob("*.yaml"):
+        target = re.search(r"^_target_: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        if target:
+            found[file.stem] = target[1]
+    return found

@@ -1,0 +1,222 @@
+"""Choices that do not go together, each refused with the reason and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from parallax.settings.components import PAIRS_ONLY
+
+Found = Iterator[tuple[str, str]]  # (key, sentence)
+
+
+def refused(key: str, sentence: str) -> tuple[str, str]:
+    """A choice that does not go with another: the key to blame, and the reason with the way out."""
+    return key, sentence
+
+
+def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, str]:
+    """Dotted key → sentence. `plain` is the resolved configuration, `stages` what `resolve_stages` gives for it."""
+    found: dict[str, str] = {}
+    for key, sentence in _everywhere(plain):
+        found.setdefault(key, sentence)
+    for stage in stages:
+        for key, sentence in _stage(stage, plain):
+            found.setdefault(key, sentence)
+    return found
+
+
+def _everywhere(plain: dict[str, Any]) -> Found:
+    model, trainer, evaluation = plain["model"], plain["trainer"], plain["evaluation"]
+    if model["quantization"] != "none":
+        yield refused(
+            "model.quantization",
+            f"model.quantization={model['quantization']} cannot be used yet: training on a quantised base is not built. "
+            "Use model.quantization=none.",
+        )
+    yield from _ordered(model, "model", "min_pixels", "max_pixels")
+    if trainer["accelerator"] == "cpu":
+        if model["attention"] == "flash_attention_2":
+            yield refused(
+                "model.attention",
+                "model.attention=flash_attention_2 needs a GPU, and trainer.accelerator=cpu. Use model.attention=auto.",
+            )
+        if model["dtype"] == "float16":
+            yield refused(
+                "model.dtype", "model.dtype=float16 needs a GPU, and trainer.accelerator=cpu. Use model.dtype=auto."
+            )
+    if model["attention"] == "flash_attention_2" and model["dtype"] == "float32":
+        yield refused(
+            "model.attention",
+            "model.attention=flash_attention_2 works in bfloat16 and float16, and model.dtype=float32. "
+            "Use model.dtype=bfloat16 or model.attention=sdpa.",
+        )
+    if evaluation["describe_and_respond"]:
+        yield refused(
+            "evaluation.describe_and_respond",
+            "evaluation.describe_and_respond=true cannot be used yet. Use evaluation.describe_and_respond=false.",
+        )
+    if plain["task"]["name"] == "evaluate" and not evaluation["suites"]:
+        yield refused(
+            "evaluation.suites", "task=evaluate has nothing to evaluate: choose suites, such as evaluation=shapes."
+        )
+    if evaluation["every_n_steps"] and not evaluation["suites"]:
+        yield refused(
+            "evaluation.every_n_steps",
+            f"evaluation.every_n_steps={evaluation['every_n_steps']} has nothing to evaluate: choose suites, such as "
+            "evaluation=shapes.",
+        )
+    wandb = plain.get("logger", {}).get("wandb") or {}
+    if wandb.get("log_model") and wandb.get("mode") in ("offline", "disabled"):
+        yield refused(
+            "logger.wandb.log_model",
+            f"logger.wandb.log_model=true uploads the adapter, and logger.wandb.mode={wandb['mode']} uploads nothing. "
+            "Use mode=online, or log_model=false and `wandb sync` later.",
+        )
+
+
+def _stage(stage: dict[str, Any], plain: dict[str, Any]) -> Found:
+    yield from _loss(stage)
+    yield from _control(stage)
+    yield from _views(stage)
+    yield from _data(stage)
+    yield from _reference(stage)
+    yield from _lora(stage["lora"])
+    yield from _generation(stage["generation"])
+    yield from _trainer(stage["trainer"])
+    yield from _ordered(stage["pairs"], "pairs", "min_chars", "max_chars")
+
+
+def _loss(stage: dict[str, Any]) -> Found:
+    negatives = stage["pairs"]["num_negatives"]
+    if negatives > 1 and stage["fit"] == "preference":
+        for target in _targets(stage["loss"]):
+            if target in PAIRS_ONLY:
+                name = target.rpartition(".")[2]
+                yield refused(
+                    "pairs.num_negatives",
+                    f"pairs.num_negatives={negatives} does not go with {name}, which is defined for one rejected answer. "
+                    "Use loss=multi_negative or loss=stic, or pairs.num_negatives=1.",
+                )
+
+
+def _control(stage: dict[str, Any]) -> Found:
+    negatives = stage["pairs"]["num_negatives"]
+    if stage["pairs"]["control"] == "swapped" and negatives > 1:
+        yield refused(
+            "pairs.control",
+            f"pairs.control=swapped exchanges one chosen and one rejected answer, and pairs.num_negatives={negatives}. "
+            "Use pairs.num_negatives=1.",
+        )
+
+
+def _views(stage: dict[str, Any]) -> Found:
+    aug, negatives = stage["aug"], stage["pairs"]["num_negatives"]
+    if aug["_target_"].endswith(".Several") and "views" in aug and negatives > len(aug["views"]):
+        yield refused(
+            "aug.views",
+            f"aug.views has {len(aug['views'])} views and pairs.num_negatives={negatives} asks for a view each. "
+            f"Add views, or set pairs.num_negatives={len(aug['views'])} or less.",
+        )
+
+
+def _data(stage: dict[str, Any]) -> Found:
+    if stage["fit"] != "preference":
+        return
+    has_pairs = stage["data"]["_target_"].startswith("datamodules.formats.preference_file.")
+    takes_pairs = stage.get("proposer") is None or stage["proposer"]["_target_"].endswith(".given.Given")
+    if has_pairs and not takes_pairs:
+        yield refused(
+            "data",
+            "data=preference_file holds ready-made pairs, and this method proposes its own. Use method=dpo_file.",
+        )
+    if takes_pairs and not has_pairs:
+        yield refused(
+            "data", "This method takes ready-made pairs: use data=preference_file data.path=…, or another method."
+        )
+    if has_pairs and stage["pairs"]["refresh"] != "never":
+        yield refused(
+            "pairs.refresh",
+            f"pairs.refresh={stage['pairs']['refresh']} builds pairs again, and data=preference_file gives them ready-made. "
+            "Use pairs.refresh=never.",
+        )
+
+
+def _reference(stage: dict[str, Any]) -> Found:
+    full = not stage["lora"]["enabled"]
+    if stage["pairs"]["refresh"] != "never" and full and stage["reference"]["mode"] == "cached":
+        yield refused(
+            "pairs.refresh",
+            f"pairs.refresh={stage['pairs']['refresh']} needs reference log-probs of new pairs while training goes on, and "
+            "with lora=none the weights that would give them are gone by then. Use reference=live, which keeps a frozen "
+            "copy of the model in memory, or pairs.refresh=never.",
+        )
+    if stage["reference"]["source"] == "previous_round":
+        yield refused(
+            "reference.source",
+            "reference.source=previous_round needs a method with rounds, and this one has none. Use reference.source=initial.",
+        )
+
+
+def _lora(lora: dict[str, Any]) -> Found:
+    if not lora["enabled"]:
+        for key in sorted(set(lora) - {"enabled"}):
+            yield (
+                f"lora.{key}",
+                f"lora.{key}={lora[key]} is set, and lora=none has no adapter. Leave one of the two out.",
+            )
+
+
+def _generation(generation: dict[str, Any]) -> Found:
+    if generation["temperature"] == 0 and generation["top_p"] != 1:
+        yield refused(
+            "generation.top_p",
+            f"generation.top_p={generation['top_p']} does nothing while generation.temperature=0 (greedy). "
+            "Set a temperature above 0, or generation.top_p=1.",
+        )
+
+
+def _trainer(trainer: dict[str, Any]) -> Found:
+    if trainer["max_steps"] == 0:
+        yield refused(
+            "trainer.max_steps", "trainer.max_steps=0 is not allowed: it must be 1 or more, or -1 for no limit."
+        )
+    devices = trainer["devices"]
+    processes = devices * trainer["num_nodes"] if isinstance(devices, int) else None
+    if processes and trainer["batch_size"] < processes:
+        yield refused(
+            "trainer.batch_size",
+            f"trainer.batch_size={trainer['batch_size']} pairs cannot be shared by {processes} processes (trainer.devices × "
+            f"trainer.num_nodes): each needs at least one. Use trainer.batch_size={processes} or more.",
+        )
+    if trainer["accelerator"] == "cpu":
+        if trainer["strategy"] == "fsdp":
+            yield refused(
+                "trainer.strategy",
+                "trainer.strategy=fsdp needs GPUs, and trainer.accelerator=cpu. Use trainer=fsdp2, which runs on CPUs too.",
+            )
+        if trainer["precision"].startswith("16"):
+            yield refused(
+                "trainer.precision",
+                f"trainer.precision={trainer['precision']} needs a GPU, and trainer.accelerator=cpu. "
+                "Use 32-true or bf16-mixed.",
+            )
+
+
+def _ordered(group: dict[str, Any], path: str, low: str, high: str) -> Found:
+    if group[low] is not None and group[high] is not None and group[low] > group[high]:
+        yield refused(
+            f"{path}.{low}", f"{path}.{low}={group[low]} is more than {path}.{high}={group[high]}; swap or change them."
+        )
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in a node."""
+    if isinstance(node, dict):
+        if isinstance(node.get("_target_"), str):
+            yield node["_target_"]
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)

@@ -1,0 +1,150 @@
+"""What the arguments of `_target_` nodes may be. Names of arguments come from the code itself; ranges stand here.
+
+An argument without an entry may hold anything the code takes: an own class in one of our packages needs no entry.
+"""
+
+from __future__ import annotations
+
+from parallax.settings.rules import (
+    COMPONENT,
+    COUNT,
+    FLAG,
+    NATURAL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    TEXT,
+    Rule,
+    choice,
+    integer,
+    list_of,
+    mapping_of,
+    number,
+)
+
+ANYTHING = Rule("anything")
+SIDE = integer(1, 4096)
+TEN = number(0, 10)
+TURN = number(-360, 360)
+LABEL_NOISE = number(0, below=0.5)
+
+
+def between(low: float, high: float, *, above: float | None = None) -> Rule:
+    return list_of(number(None if above is not None else low, high, above=above), length=2)
+
+
+CROP_AREA = between(0, 1, above=0)
+VIEWS = list_of(ANYTHING)
+JITTER = {"brightness": TEN, "contrast": TEN, "saturation": TEN, "hue": number(0, 0.5)}
+CONTRASTIVE = {
+    "size": SIDE,
+    "scale": CROP_AREA,
+    "flip_p": SHARE,
+    **JITTER,
+    "jitter_p": SHARE,
+    "grayscale_p": SHARE,
+    "blur_radius": between(0, 100),
+    "blur_p": SHARE,
+}
+WEIGHTED_VIEWS = {"views": VIEWS, "weights": list_of(NOT_NEGATIVE).or_null()}
+SHAPES_SPLIT = choice(
+    "base_train", "vision_train", "pairs_habit_free", "pairs_habitual", "tune_habit_free", "tune_habitual",
+    "eval_habit_free", "eval_habitual",
+)  # fmt: skip
+SHAPES_KINDS = list_of(
+    choice("describe", "stepwise", "free", "imagine", "exist", "colour", "count", "where", "relation", "number")
+)
+SUITE = {"name": TEXT, "max_new_tokens": COUNT, "samples": COMPONENT, "prefix": Rule("anything")}
+NORM = choice("sum", "per_token", "const")
+
+COMPONENTS: dict[str, dict[str, Rule]] = {
+    # views
+    "augment.identity.Identity": {},
+    "augment.diffusion.Diffusion": {"noise_steps": integer(0, 999)},
+    "augment.geometric.RandomFlip": {"p": SHARE},
+    "augment.geometric.RandomResizedCrop": {"size": SIDE, "scale": CROP_AREA, "ratio": between(0.01, 100)},
+    "augment.geometric.CenterCrop": {"size": SIDE},
+    "augment.geometric.RandomCrop": {"size": SIDE},
+    "augment.geometric.Pad": {"padding": integer(0, 4096)},
+    "augment.geometric.Perspective": {"distortion_scale": SHARE, "p": SHARE},
+    "augment.geometric.Rotation": {"degrees": list_of(TURN, 2)},
+    "augment.geometric.Affine": {"degrees": list_of(TURN, 2), "translate": between(0, 1), "scale": between(0.01, 10)},
+    "augment.auto.AutoAugment": {"policy": choice("imagenet", "cifar10", "svhn")},
+    "augment.auto.RandAugment": {"num_ops": integer(1, 14), "magnitude": integer(0, 30)},
+    "augment.contrastive.MocoSeva": CONTRASTIVE,
+    "augment.contrastive.MocoV2": CONTRASTIVE,
+    "augment.contrastive.Byol": CONTRASTIVE,
+    "augment.contrastive.SimClr": CONTRASTIVE,
+    "augment.low_resolution.LowResolution": {"side": SIDE},
+    "augment.colour.ColorJitter": JITTER,
+    "augment.colour.SticJitter": JITTER,
+    "augment.colour.Grayscale": {"p": SHARE},
+    "augment.colour.Invert": {"p": SHARE},
+    "augment.colour.Posterize": {"p": SHARE, "bits": integer(1, 8)},
+    "augment.colour.Solarize": {"p": SHARE, "threshold": number(0, 256)},
+    "augment.colour.Equalize": {"p": SHARE},
+    "augment.colour.Autocontrast": {"p": SHARE},
+    "augment.colour.Sharpness": {"p": SHARE, "factor": TEN},
+    "augment.colour.GaussianBlur": {"radius": between(0, 100)},
+    "augment.combine.Mixture": WEIGHTED_VIEWS,
+    "augment.combine.SticCorruption": WEIGHTED_VIEWS,
+    "augment.combine.Several": {"views": VIEWS},
+    "augment.combine.Chain": {"views": VIEWS},
+    # data
+    "datamodules.shapes.source.ShapesSource": {
+        "split": SHAPES_SPLIT, "size": COUNT, "seed": NATURAL, "kinds": SHAPES_KINDS, "start": NATURAL,
+    },
+    "datamodules.shapes.source.pope_questions": {
+        "split": SHAPES_SPLIT, "scenes": COUNT, "seed": NATURAL, "start": NATURAL,
+    },
+    "datamodules.formats.llava_json.LlavaJsonSource": {
+        "path": TEXT, "image_root": TEXT, "parts": mapping_of(ANYTHING).or_null(), "limit": COUNT.or_null(),
+        "seed": NATURAL, "name": TEXT,
+    },
+    "datamodules.formats.image_folder.ImageFolderSource": {
+        "path": TEXT, "prompts": list_of(TEXT), "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,
+    },
+    "datamodules.formats.preference_file.PreferenceFileSource": {
+        "path": TEXT, "image_root": TEXT.or_null(), "format": choice("auto", "seva", "stic", "sima", "csr", "trl", "parallax"),
+        "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT, "file_names_only": FLAG,
+    },
+    "parallax.records.images.FileImage": {"root": TEXT, "max_pixels": COUNT},
+    # preference
+    "parallax.preference.proposers.by_view.ByView": {
+        "view": COMPONENT, "num_negatives": integer(1, 64), "max_new_tokens": COUNT, "temperature": TEN,
+        "top_p": number(above=0, high=1),
+    },
+    "parallax.preference.proposers.given.Given": {},
+    "parallax.preference.judges.by_construction.ByConstruction": {},
+    "parallax.preference.selector.BestAgainstRest": {
+        "num_negatives": integer(1, 64), "min_margin": NOT_NEGATIVE.or_null(), "drop_equal": FLAG, "drop_empty": FLAG,
+        "drop_truncated": FLAG, "min_chars": COUNT.or_null(), "max_chars": COUNT.or_null(),
+        "strip_newlines": choice("space", "delete"),
+    },
+    # objectives
+    "lightning_modules.objectives.DPO": {"beta": POSITIVE, "label_smoothing": LABEL_NOISE},
+    "lightning_modules.objectives.Robust": {"beta": POSITIVE, "label_smoothing": LABEL_NOISE},
+    "lightning_modules.objectives.IPO": {"beta": POSITIVE},
+    "lightning_modules.objectives.Hinge": {"beta": POSITIVE},
+    "lightning_modules.objectives.MultiNegative": {"beta": POSITIVE},
+    "lightning_modules.objectives.Stic": {
+        "beta": POSITIVE, "alpha": POSITIVE, "norm": NORM, "constant": POSITIVE, "base": COMPONENT.or_null(),
+    },
+    "lightning_modules.objectives.NLL": {"norm": NORM, "constant": POSITIVE},
+    "lightning_modules.objectives.Weighted": {"terms": list_of(ANYTHING)},
+    # evaluation
+    "parallax.evaluation.suites.ChairSuite": {
+        **SUITE, "extract": COMPONENT, "counting": choice("every_mention", "distinct_hallucinations"),
+    },
+    "parallax.evaluation.suites.AccuracySuite": {**SUITE, "same": COMPONENT},
+    "parallax.evaluation.suites.PopeSuite": SUITE,
+    "parallax.evaluation.pope_files.PopeFiles": {
+        "files": ANYTHING, "images": COMPONENT, "splits": list_of(choice("random", "popular", "adversarial")),
+        "limit": COUNT.or_null(),
+    },
+    "hydra.utils.get_method": {"path": TEXT},
+}  # fmt: skip
+
+# Objectives defined for one rejected answer only.
+PAIRS_ONLY = {f"lightning_modules.objectives.{name}" for name in ("DPO", "Robust", "IPO", "Hinge")}
+NEEDS_NO_REFERENCE = {"lightning_modules.objectives.NLL"}

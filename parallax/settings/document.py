@@ -1,0 +1,98 @@
+"""Writes the reference part of docs/configuration.md from conf/ and the schema: `python -m parallax.settings.document`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from parallax.settings.choices import choices, groups
+from parallax.settings.comments import CONF, Described, described_keys, title
+from parallax.settings.components import COMPONENTS
+from parallax.settings.schema import FILE_GROUPS, KEYS, TASK_KEYS
+
+PAGE = CONF.parent / "docs" / "configuration.md"
+BEGIN = "<!-- From here on this page is made by `python -m parallax.settings.document` (make docs). -->"
+
+
+def reference() -> str:
+    """The reference: root keys, then each group with its choices and keys, as Markdown."""
+    parts = ["## Keys at the top", "", *_table(_keys_of(CONF / "config.yaml", lambda key: "." not in key)), ""]
+    for group in groups():
+        parts += _group(group)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def page_with_reference(page: str) -> str:
+    """The page with its made part replaced."""
+    written, mark, _ = page.partition(BEGIN)
+    if not mark:
+        raise ValueError(f"{PAGE.name} has no line {BEGIN!r}; put it where the reference should begin")
+    return f"{written}{BEGIN}\n\n{reference()}"
+
+
+def _group(group: str) -> list[str]:
+    files = [CONF / group / f"{name}.yaml" for name in choices(group)]
+    parts = [f"## `{group}`", "", "| choice | |", "|---|---|"]
+    parts += [f"| `{group}={file.stem}` | {_cell(title(file))} |" for file in files]
+    if group == "experiment":
+        return [*parts, ""]
+    if group in FILE_GROUPS:
+        return [*parts, "", f"Its keys are described in `conf/{group}/default.yaml`.", ""]
+    shared = _keys_of(CONF / "config.yaml", lambda key: key.startswith(f"{group}."))
+    seen = {described.key for described in shared}
+    parts += ["", *_table(shared), ""] if shared else [""]
+    if group in ("aug", "loss", "data", "task"):
+        for file in files:
+            own = _keys_of(file)
+            if own:
+                parts += [f"With `{group}={file.stem}`:", "", *_table(own, _target(file)), ""]
+        return parts
+    new: list[Described] = []
+    for file in sorted(files, key=lambda file: file.stem not in ("default", "auto", "adamw")):
+        for described in _keys_of(file, lambda key: key.startswith((f"{group}.", "stages."))):
+            if described.key not in seen:
+                seen.add(described.key)
+                new.append(described)
+    return [*parts, *_table(new), ""] if new else parts
+
+
+def _keys_of(file: Path, wanted=lambda key: True) -> list[Described]:  # type: ignore[no-untyped-def]
+    return [key for key in described_keys(file) if key.comment and wanted(key.key)]
+
+
+def _target(file: Path) -> str | None:
+    found = re.search(r"^_target_: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else None
+
+
+def _table(keys: list[Described], target: str | None = None) -> list[str]:
+    cells = [(f"`{key.key}`", _value(key.value), _cell(_allowed(key.key, target)), _cell(key.comment)) for key in keys]
+    rows = [f"| {' | '.join(row)} |" for row in cells]
+    return ["| key | as shipped | allowed | meaning |", "|---|---|---|---|", *rows]
+
+
+def _allowed(key: str, target: str | None) -> str:
+    group, _, name = key.partition(".")
+    rule = KEYS.get(key) or KEYS.get(f"{key.rpartition('.')[0]}.*")
+    if target:
+        rule = COMPONENTS.get(target, {}).get(name, rule)
+    if group == "task":
+        rule = next((rules[name] for rules in TASK_KEYS.values() if name in rules), rule)
+    return rule.words() if rule else ""
+
+
+def _value(value: str) -> str:
+    return f"`{_cell(value)}`" if value else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    PAGE.write_text(page_with_reference(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What must be given and must be there: mandatory values, files and folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from parallax.settings.comments import meaning_of
+
+PAIR_TASKS = ("align", "build_pairs")  # tasks that read `data`
+MODEL_TASKS = (*PAIR_TASKS, "evaluate", "merge")
+
+
+def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]:
+    """Problems with values that are not given (`???`) and paths that lead nowhere, by key."""
+    task = plain.get("task", {}).get("name")
+    problems: dict[str, str] = {}
+    for key in absent:
+        if key.startswith("data.") and task not in PAIR_TASKS:
+            continue
+        meaning = meaning_of(key, plain)
+        problems[key] = f"{key} is not given{f': {meaning}' if meaning else ''}. Add {key}=… to the command."
+    if task in PAIR_TASKS:
+        for key in ("path", "image_root"):
+            path = plain["data"].get(key)
+            if isinstance(path, str) and f"data.{key}" not in absent and not Path(path).exists():
+                problems[f"data.{key}"] = f"data.{key}={path} does not exist (looked from {Path.cwd()})."
+    if task in MODEL_TASKS:
+        problems |= _model_problems(plain.get("model", {}))
+        problems |= _adapter_problems(plain.get("adapter"), task)
+    resume = plain.get("resume")
+    if isinstance(resume, str) and resume not in ("auto", "never") and not Path(resume).is_dir():
+        problems["resume"] = f"resume={resume} is neither auto nor never nor a run folder that exists."
+    return problems
+
+
+def _model_problems(model: dict[str, Any]) -> dict[str, str]:
+    path = str(model.get("path"))
+    is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
+    if not is_folder or (Path(path).expanduser() / "config.json").is_file():
+        return {}
+    hint = ""
+    if model.get("name") == "tiny_llava":
+        root = os.environ.get("PARALLAX_ROOT")
+        hint = " `python run.py experiment=make_tiny_llava` makes the built-in model"
+        hint += f"; it belongs in {Path(root) / 'assets' / 'tiny_llava'}." if root else "."
+    return {"model.path": f"model.path={path} is no folder with a model in it (no config.json).{hint}"}
+
+
+def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:
+    if adapter is None:
+        if task == "merge":
+            return {"adapter": "task=merge folds an adapter into its base: add adapter=<folder> to the command."}
+        return {}
+    if isinstance(adapter, str) and (Path(adapter) / "adapter_config.json").is_file():
+        return {}
+    return {"adapter": f"adapter={adapter} is no folder with a PEFT adapter in it (no adapter_config.json)."}

@@ -1,0 +1,109 @@
+"""conf/ is the public interface: everything in it is described, composes, and is known to the schema."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from parallax.settings.check import find_problems
+from parallax.settings.choices import choices, groups
+from parallax.settings.comments import CONF, described_keys, title
+from parallax.settings.components import COMPONENTS
+from parallax.settings.schema import FILE_GROUPS, KEYS, STAGE_GROUPS, TASK_KEYS
+
+FILES = [file for file in sorted(CONF.rglob("*.yaml")) if file.relative_to(CONF).parts[0] not in ("hydra", "local")]
+NEEDS = {"data=preference_file": ["method=dpo_file"], "task=evaluate": [], "experiment=make_tiny_llava": []}
+CHOICES = [f"{group}={name}" for group in groups() for name in choices(group) if group not in FILE_GROUPS]
+Compose = Callable[..., DictConfig]
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(CONF))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_every_key_has_a_comment(file: Path) -> None:
+    keys = described_keys(file)
+    names_are_free = [key.key for key in keys if key.comment and not key.value and key.key.endswith((".arms", ".mix"))]
+    bare = [
+        key.key
+        for key in keys
+        if key.value
+        and not key.comment
+        and not key.key.endswith((".views.name", "_partial_", "_args_"))
+        and key.key.rpartition(".")[0] not in names_are_free
+    ]
+    assert not bare, f"no comment (meaning, unit, range) beside {', '.join(bare)}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.name != "config.yaml"], ids=name_of)
+def test_every_file_says_in_its_first_line_what_it_is_or_is_the_only_choice(file: Path) -> None:
+    assert title(file) or len(choices(file.parent.name)) == 1
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.parent.name == "experiment"], ids=name_of)
+def test_every_experiment_starts_with_its_command(file: Path) -> None:
+    comments = [line for line in file.read_text().splitlines()[:10] if line.startswith("#")]
+    commands = [line for line in comments if re.match(r"#\s+python run\.py .*experiment=", line)]
+    assert commands, "the comment at the top has no line `python run.py experiment=…`"
+    assert any(f"experiment={file.stem}" in line for line in commands)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_passes_the_check(choice: str, compose_config: Compose) -> None:
+    assert find_problems(compose_config(choice, *NEEDS.get(choice, [])), complete=False) == {}
+
+
+def test_every_choice_of_the_stage_groups_works_for_one_stage_alone(compose_config: Compose) -> None:
+    composed = OmegaConf.to_container(compose_config(), resolve=False)
+    for group in STAGE_GROUPS:
+        for name in choices(group):
+            node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=False)
+            if f"{group}={name}" not in NEEDS and "defaults" not in node:
+                own = OmegaConf.create({**composed, "stages": {"align": {**composed["stages"]["align"], group: node}}})
+                assert find_problems(own, complete=False) == {}, f"stages.align.{group}={name}"
+
+
+def test_the_schema_has_no_key_that_conf_does_not_have() -> None:
+    described = {key.key for file in FILES for key in described_keys(file)}
+    components = {file.parent.name for file in FILES if "_target_:" in file.read_text()} | {"stages.align"}
+    for key in KEYS:
+        pattern = re.compile(re.escape(key).replace(r"\*", r"[^.]+"))
+        there = any(pattern.fullmatch(name) or name.startswith(f"{key}.") for name in described)
+        nested = any(pattern.match(f"{name}.") for name in described if "*" in key)
+        assert there or nested or key in components, f"the schema has {key}, and no file of conf/ does"
+    for task, rules in TASK_KEYS.items():
+        assert {f"task.{key}" for key in rules} <= described, task
+
+
+def test_every_argument_of_every_component_in_conf_has_a_rule() -> None:
+    lacking = []
+    for file in FILES:
+        for node in components_in(OmegaConf.to_container(OmegaConf.load(file), resolve=False)):
+            target = node["_target_"]
+            given = {key for key in node if not (key.startswith("_") and key.endswith("_"))}
+            unknown = given - set(COMPONENTS.get(target, {}))
+            if target not in COMPONENTS or unknown:
+                lacking.append(f"{file.name}: {target} {sorted(unknown)}")
+    assert not lacking, lacking
+
+
+def test_every_task_has_a_module() -> None:
+    folder = CONF.parent / "parallax" / "tasks"
+    lacking = [name for name in choices("task") if not ((folder / f"{name}.py").is_file() or (folder / name).is_dir())]
+    assert not lacking
+
+
+def components_in(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping with a `_target_`, at any depth."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from components_in(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from components_in(value)

@@ -1,0 +1,29 @@
+"""The reference in docs/configuration.md is made from conf/ and is never behind it."""
+
+import pytest
+
+from parallax.settings.choices import choices, groups
+from parallax.settings.document import BEGIN, PAGE, page_with_reference, reference
+from parallax.settings.schema import FILE_GROUPS, KEYS
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == page_with_reference(page), "run `make docs`"
+
+
+def test_every_group_choice_and_key_is_in_the_reference() -> None:
+    text = reference()
+    for group in groups():
+        assert f"## `{group}`" in text
+        for name in choices(group):
+            assert f"`{group}={name}`" in text
+    for key in KEYS:
+        if "*" not in key and key not in ("data", "aug", "loss", "judge"):
+            assert f"`{key}`" in text or key.split(".")[0] in FILE_GROUPS, key
+
+
+def test_a_page_without_the_mark_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no line"):
+        page_with_reference("# Nothing")
+    assert page_with_reference(f"# Words\n\n{BEGIN}\nold").startswith(f"# Words\n\n{BEGIN}\n\n## Keys at the top")

@@ -1,0 +1,118 @@
+"""Global keys reach every stage; `stages.<name>.<key>` changes one; what refers to a group sees the stage's own values."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from parallax.settings.errors import ConfigError
+from parallax.settings.schema import STAGE_GROUPS
+from parallax.settings.stages import overlay, resolve_stages
+
+Compose = Callable[..., DictConfig]
+SECOND = "+stages.second={fit: supervised, proposer: null, selector: {_target_: parallax.preference.selector.BestAgainstRest}}"
+
+
+def is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(is_plain(item) for item in value)
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def test_a_stage_is_plain_data_with_every_group_and_no_reference_left(compose_config: Compose) -> None:
+    (stage,) = resolve_stages(compose_config())
+    assert is_plain(stage) and "${" not in str(stage)
+    assert set(stage) == {"name", "fit", "proposer", "selector", "seed", "debug", *STAGE_GROUPS}
+    assert stage["name"] == "align" and stage["fit"] == "preference"
+
+
+def test_global_keys_reach_the_stage(compose_config: Compose) -> None:
+    (stage,) = resolve_stages(compose_config("loss.beta=0.3", "optim.lr=1e-5", "aug.noise_steps=700", "seed=4"))
+    assert stage["loss"]["beta"] == 0.3 and stage["optim"]["lr"] == 1e-5
+    assert stage["proposer"]["view"] == {"_target_": "augment.diffusion.Diffusion", "noise_steps": 700}
+    assert stage["seed"] == 4 and stage["data"]["seed"] == 4
+
+
+def test_a_stages_own_key_changes_that_stage_alone(compose_config: Compose) -> None:
+    cfg = compose_config(SECOND, "method.stages=[align,second]", "++stages.align.loss.beta=0.7", "optim.lr=1e-5")
+    first, second = resolve_stages(cfg)
+    assert (first["loss"]["beta"], second["loss"]["beta"]) == (0.7, 1.0)
+    assert first["optim"]["lr"] == second["optim"]["lr"] == 1e-5
+
+
+def test_what_a_stage_takes_from_a_group_follows_the_stages_own_values(compose_config: Compose) -> None:
+    cfg = compose_config(
+        "++stages.align.pairs.num_negatives=3", "++stages.align.generation.max_new_tokens=7",
+        "++stages.align.aug.noise_steps=900", "++stages.align.pairs.drop_equal=false",
+    )  # fmt: skip
+    (stage,) = resolve_stages(cfg)
+    assert (
+        stage["proposer"]["num_negatives"] == stage["selector"]["num_negatives"] == stage["pairs"]["num_negatives"] == 3
+    )
+    assert stage["proposer"]["max_new_tokens"] == 7
+    assert stage["proposer"]["view"]["noise_steps"] == stage["aug"]["noise_steps"] == 900
+    assert stage["selector"]["drop_equal"] is False
+
+
+def test_another_class_for_one_stage_replaces_the_whole_node(compose_config: Compose) -> None:
+    (stage,) = resolve_stages(compose_config("+aug@stages.align.aug=random_flip", "+loss@stages.align.loss=stic"))
+    assert stage["aug"] == {"_target_": "augment.geometric.RandomFlip", "p": 0.5}
+    assert "label_smoothing" not in stage["loss"] and stage["loss"]["alpha"] == 1 / 1024
+
+
+def test_only_the_stages_of_the_method_come_and_in_its_order(compose_config: Compose) -> None:
+    assert [stage["name"] for stage in resolve_stages(compose_config(SECOND, "method.stages=[second,align]"))] == [
+        "second",
+        "align",
+    ]
+    assert [stage["name"] for stage in resolve_stages(compose_config(SECOND))] == ["align"]
+
+
+def test_a_stage_that_does_not_exist_is_refused(compose_config: Compose) -> None:
+    with pytest.raises(ConfigError, match="'nowhere', and the method has no such stage; it has align"):
+        resolve_stages(compose_config("method.stages=[nowhere]"))
+
+
+def test_alpha_of_lora_is_twice_the_rank_unless_it_is_given(compose_config: Compose) -> None:
+    assert resolve_stages(compose_config("lora.r=8"))[0]["lora"]["alpha"] == 16
+    assert resolve_stages(compose_config("lora.r=8", "lora.alpha=3"))[0]["lora"]["alpha"] == 3
+    assert resolve_stages(compose_config("lora=none"))[0]["lora"] == {"enabled": False}
+
+
+def test_resolving_leaves_the_configuration_as_it_was(compose_config: Compose) -> None:
+    cfg = compose_config("++stages.align.loss.beta=0.7")
+    before = cfg.copy()
+    resolve_stages(cfg)
+    assert cfg == before
+
+
+def test_the_models_recipe_reaches_the_groups(compose_config: Compose) -> None:
+    (stage,) = resolve_stages(compose_config("model=llava15_7b"))
+    assert (stage["lora"]["r"], stage["lora"]["alpha"], stage["optim"]["lr"]) == (1024, 2048, 2e-6)
+    assert (stage["trainer"]["batch_size"], stage["generation"]["max_new_tokens"]) == (128, 512)
+
+
+@pytest.mark.parametrize(("size", "steps", "rank"), [("7b", 800, 1024), ("13b", 500, 1024)])
+def test_the_published_recipes_have_the_papers_settings(
+    size: str, steps: int, rank: int, compose_config: Compose
+) -> None:
+    """SeVa, arXiv 2404.10501, section 4.1 and its scripts. Rank 1024 and alpha 2048 are the paper's for both sizes."""
+    (stage,) = resolve_stages(compose_config(f"experiment=seva_llava15_{size}", "data.path=x", "data.image_root=y"))
+    assert stage["aug"]["noise_steps"] == steps
+    assert (stage["lora"]["r"], stage["lora"]["alpha"]) == (rank, 2048)
+    optim, trainer = stage["optim"], stage["trainer"]
+    assert (optim["lr"], optim["scheduler"], optim["warmup_ratio"], optim["weight_decay"]) == (2e-6, "cosine", 0.03, 0)
+    assert (trainer["batch_size"], trainer["max_epochs"], trainer["gradient_clip_val"]) == (128, 1, 1.0)
+    assert stage["loss"] == {"_target_": "lightning_modules.objectives.DPO", "beta": 0.1, "label_smoothing": 0.0}
+    assert stage["generation"]["max_new_tokens"] == 512 and stage["generation"]["temperature"] == 0
+    assert stage["data"]["parts"] == {"textcaps": 8000, "ocr_vqa": 4000}
+
+
+def test_overlay_goes_key_by_key_unless_the_class_changes() -> None:
+    base = {"_target_": "a.B", "x": 1, "deep": {"y": 2, "z": 3}}
+    assert overlay(base, {"deep": {"y": 5}}) == {"_target_": "a.B", "x": 1, "deep": {"y": 5, "z": 3}}
+    assert overlay(base, {"_target_": "a.C", "w": 1}) == {"_target_": "a.C", "w": 1}
+    assert overlay(base, None) is None
