@@ -1,0 +1,36 @@
+"""Only build the pairs: they stay in the cache, where `task=align` with the same settings finds every answer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from parallax.settings.errors import ConfigError
+from parallax.settings.stages import resolve_stages
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Build the pairs of the method's first preference stage. Returns `{"pairs": counts}`."""
+    from parallax.records.atomic import atomic_write_json
+    from parallax.reports.environment import write_environment
+    from parallax.reports.run_log import run_log
+    from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+
+    stage = next((stage for stage in resolve_stages(cfg) if stage["fit"] == "preference"), None)
+    if stage is None:
+        raise ConfigError(f"task=build_pairs: the method {cfg.method.name} has no stage that uses pairs")
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder = Path(plain["paths"]["output_dir"])
+    with run_log(folder):
+        write_environment(folder, plain)
+        device = pick_device(plain["trainer"]["accelerator"])
+        policy = make_policy(plain, stage["lora"], adapter=plain.get("adapter"), device=device)
+        report = make_datamodule(stage, plain, folder).build_pairs(policy)
+        atomic_write_json(folder / "pairs.json", report.as_data())
+        log.info("pair set in %s", report.pair_set)
+    return {"pairs": report.as_data()}

@@ -1,0 +1,138 @@
+"""The task `evaluate`: measures a model, or a model and its adapter side by side.
+
+    python run.py task=evaluate model=tiny_llava
+    python run.py task=evaluate model=llava15_7b adapter=outputs/…/adapter evaluation=pope evaluation.pope_path=…
+
+With an adapter the base model is measured first and the difference is paired; without one there is a single column.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from parallax.evaluation import Evaluation, Suite
+    from parallax.models.policy import Policy
+    from parallax.records import ViewSpec
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Evaluate, write `results.json`, `report.html` and `evaluations/` into the run folder, return the results."""
+    from omegaconf import OmegaConf
+
+    from parallax.reports.environment import write_environment
+    from parallax.reports.loggers import close_loggers, log_metrics
+    from parallax.reports.results import flat_metrics, make_results, print_results, write_results
+    from parallax.reports.run_log import run_log
+    from parallax.reports.run_report import write_report
+    from parallax.tasks.parts import make_policy, make_suites, pick_device
+
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder = Path(config["paths"]["output_dir"])
+    device = pick_device(str(config["trainer"]["accelerator"]))
+    adapter = config.get("adapter")
+    sides: dict[str, Evaluation] = {}
+    with run_log(folder):
+        write_environment(folder, config)
+        suites = make_suites(config)
+        loggers = _loggers(config, folder)
+        try:
+            if adapter and "before" in config["evaluation"].get("when", ["before"]):
+                base = make_policy(config, {"enabled": False}, adapter=None, device=device)
+                sides["before"] = run_suites(base, suites, config, "base")
+                del base  # one copy of the weights at a time
+            lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
+            policy = make_policy(config, lora, adapter=adapter, device=device)
+            sides["after"] = run_suites(policy, suites, config, "adapter" if adapter else "model")
+            for name, evaluation in sides.items():
+                evaluation.save(folder / "evaluations" / f"{name}.json")
+            seconds = sum(evaluation.meta["seconds"] for evaluation in sides.values())
+            results = make_results(
+                sides.get("before"), sides["after"], method="evaluate", seed=config["seed"], seconds=seconds
+            )
+            write_results(folder / "results.json", results)
+            log_metrics(loggers, flat_metrics(results), 0)
+        finally:
+            close_loggers(loggers)
+        samples = [sample for suite in suites for sample in suite.samples]
+        report = write_report(folder, before=sides.get("before"), after=sides["after"], samples=samples)
+        print_results(results)
+        log.info("results: %s, report: %s", folder / "results.json", report)
+    return results
+
+
+def build_suites(evaluation: Mapping[str, Any]) -> list[Suite]:
+    """The suites of the `evaluation` group (plain data), cut to `evaluation.limit` where it is set. May be empty.
+
+    Raises ValueError when the configuration asks for something this group cannot do.
+    """
+    from hydra.utils import instantiate
+
+    if evaluation.get("describe_and_respond"):
+        raise ValueError("evaluation.describe_and_respond=true is not available; set it to false")
+    suites = [instantiate(node, _convert_="all") for node in (evaluation.get("suites") or {}).values() if node]
+    limit = evaluation.get("limit")
+    return [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
+
+
+def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None:
+    """The view of `evaluation.view` (a node of the `aug` group), or None for images as they are."""
+    if not evaluation.get("view"):
+        return None
+    from hydra.utils import instantiate
+
+    from parallax.records import ViewSpec
+
+    view = instantiate(evaluation["view"], _convert_="all")
+    return ViewSpec(view.name, view.params(), seed)
+
+
+def run_suites(
+    policy: Policy,
+    suites: Sequence[Suite],
+    config: Mapping[str, Any],
+    what: str = "",
+    *,
+    shown: bool = True,
+    cache: bool = True,
+) -> Evaluation:
+    """`evaluate` as the configuration says, with a progress bar; answers are reused from the cache.
+
+    Args:
+        config: the resolved configuration as plain data.
+        what: named in the progress bar ("before training", "base", …).
+        shown: whether to show the progress bar.
+        cache: False inside `policy.reference()`, where the fingerprint does not name the weights that answer.
+    """
+    from parallax.evaluation import evaluate
+    from parallax.reports.progress import answer_progress
+
+    wanted = config["evaluation"]
+    total = sum(len(suite.samples) for suite in suites)
+    with answer_progress(f"evaluating {what}".strip(), total, shown=shown) as done:
+        return evaluate(
+            policy,
+            suites,
+            batch_size=int(wanted.get("batch_size") or 128),
+            view=evaluation_view(wanted, int(config["seed"])),
+            bootstrap=int(wanted.get("bootstrap", 1000)),
+            max_skipped_share=float((config.get("pairs") or {}).get("max_skipped_share", 0.05)),
+            skipped_file=Path(config["paths"]["output_dir"]) / "skipped.jsonl",
+            progress=done,
+            cache_dir=config["paths"]["cache_dir"] if cache else None,
+        )
+
+
+def _loggers(config: Mapping[str, Any], folder: Path) -> list[Any]:
+    from parallax.reports.loggers import build_loggers
+
+    return build_loggers(
+        config.get("logger"), run_folder=folder, config=config, tags=config.get("tags") or (), job_type="evaluate"
+    )

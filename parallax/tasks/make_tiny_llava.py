@@ -1,0 +1,22 @@
+"""The task `make_tiny_llava`: makes the built-in model anew (`python run.py experiment=make_tiny_llava`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Make the model as `cfg.tiny_llava` says. Returns the folder it lies in and what was measured on it."""
+    from omegaconf import OmegaConf
+
+    from parallax.tasks.tiny_llava.build import make_tiny_llava
+
+    settings = OmegaConf.to_container(cfg.tiny_llava, resolve=True)
+    folder = make_tiny_llava(settings)  # type: ignore[arg-type]
+    manifest = json.loads((Path(folder) / "manifest.json").read_text())
+    return {"folder": str(folder), **manifest["measured"]}

@@ -1,0 +1,27 @@
+"""Fold an adapter into its base: the folder that comes out is a plain transformers model with its processor."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Merge `adapter` into `model` and write it to `task.output` (default: merged/ in the run folder)."""
+    from parallax.reports.run_log import run_log
+    from parallax.tasks.parts import make_policy
+
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder = Path(plain["paths"]["output_dir"])
+    output = Path(plain["task"]["output"] or folder / "merged")
+    if output.exists() and any(output.iterdir()):
+        raise FileExistsError(f"task.output={output} is not empty; name a folder that does not exist yet")
+    with run_log(folder):
+        lora = {**plain["lora"], "enabled": True}
+        make_policy(plain, lora, adapter=plain["adapter"], device="cpu").save_merged(output)
+        log.info("merged model in %s", output)

@@ -1,0 +1,74 @@
+"""From a stage's plain configuration to its live parts: source, proposer, judge, selector, datamodule, policy, suites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamodules.preference import PreferenceDataModule
+    from parallax.models.policy import Policy
+
+
+def pick_device(accelerator: str) -> str:
+    """The device a single process works on: `cuda` for gpu, and for auto where there is one."""
+    import torch
+
+    if accelerator == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if accelerator == "gpu":
+        raise RuntimeError("trainer.accelerator=gpu, but torch sees no GPU here; use trainer=cpu or trainer=auto")
+    return "cpu"
+
+
+def make_policy(
+    plain: Mapping[str, Any], lora: Mapping[str, Any], *, adapter: Path | str | None, device: str
+) -> Policy:
+    """The policy of the configuration, with a fresh adapter or the one given."""
+    from parallax.models.loading import load_policy
+
+    memory = Path(plain["paths"]["cache_dir"]).expanduser() / "weight_digests.json"
+    return load_policy(
+        plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]), digest_memory=memory
+    )  # fmt: skip
+
+
+def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
+    """The datamodule of a preference stage; nothing is read or built yet but the source's index."""
+    from hydra.utils import instantiate
+
+    from datamodules.preference import PreferenceDataModule
+
+    def part(name: str) -> Any:
+        return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
+
+    debug = plain.get("debug") or {}
+    return PreferenceDataModule(
+        part("data"),
+        part("proposer"),
+        part("judge"),
+        part("selector"),
+        cache_dir=plain["paths"]["cache_dir"],
+        pairs=stage["pairs"],
+        trainer=stage["trainer"],
+        generation=stage["generation"],
+        reference_mode=stage["reference"]["mode"],
+        seed=int(plain["seed"]),
+        skipped=run_folder / "skipped.jsonl",
+        limit=debug.get("limit_samples"),
+        limit_pairs=debug.get("overfit_pairs"),
+    )
+
+
+def make_suites(plain: Mapping[str, Any]) -> list[Any]:
+    """The evaluation suites, shortened where `evaluation.limit` or `debug.limit_evaluation` say so."""
+    from parallax.tasks.evaluate import build_suites
+
+    evaluation = dict(plain["evaluation"])
+    short = (plain.get("debug") or {}).get("limit_evaluation")
+    limits = [limit for limit in (evaluation.get("limit"), short) if limit is not None]
+    evaluation["limit"] = min(limits) if limits else None
+    return build_suites(evaluation)

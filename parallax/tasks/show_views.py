@@ -1,0 +1,143 @@
+"""The task `show_views`: every view of one image on a labelled contact sheet (PNG).
+
+    python run.py task=show_views                          # a scene of the built-in world
+    python run.py task=show_views task.image=photo.jpg     # a photograph
+    python run.py task=show_views aug=mixture              # the configured view comes second, after the clean image
+
+Views are shown as the configured model sees them: noise on its normalised pixels and at its processor's size, or at the size
+of the pictures where these are smaller (shrinking a noisy picture would average the noise away).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from PIL import Image
+
+    from augment.view import View
+    from parallax.reports.contact_sheet import Picture
+    from parallax.reports.model_eye import ModelEye
+
+SECTIONS = {  # module of augment/ -> heading; views of modules that are not listed here come last
+    "geometric": "Where things are",
+    "colour": "Colours and detail",
+    "low_resolution": "Colours and detail",
+    "auto": "Recipes",
+    "contrastive": "Recipes",
+    "combine": "Combined (some draws)",
+}
+DRAWS = 4  # pictures of a mixture or a list of views
+TRIES = 32  # seeds tried until a view that acts only sometimes acts
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Write the sheet as `cfg.task` says. Returns the path of the PNG and the names of the views on it."""
+    from hydra.utils import instantiate
+
+    from parallax.reports.contact_sheet import contact_sheet
+    from parallax.reports.model_eye import ModelEye
+
+    task = cfg.task
+    image, name = _image(cfg)
+    eye = ModelEye.of(str(cfg.model.path))
+    eye = replace(eye, side=min(eye.side, int(task.side)))
+    configured = instantiate(cfg.aug, _convert_="all")
+    sections = view_pictures(image, eye, list(task.noise_steps), configured, int(cfg.seed))
+    title = f"{name}, {image.width} x {image.height} pixels, as seen by {cfg.model.name}, noise at {eye.side} pixels"
+    page = contact_sheet(title, sections, side=int(task.side), columns=int(task.columns))
+    output = Path(task.output) if task.output else Path(cfg.paths.output_dir) / "views.png"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    page.save(output, format="PNG")
+    print(f"{sum(map(len, sections.values()))} views of {name}: {output}")
+    return {"sheet": str(output), "views": [picture.label for shown in sections.values() for picture in shown]}
+
+
+def view_pictures(
+    image: Image.Image, eye: ModelEye, noise_steps: list[int], configured: View, seed: int
+) -> dict[str, list[Picture]]:
+    """All pictures of the sheet: heading -> pictures. Every registered view occurs at least once."""
+    from augment import build, view_names
+    from parallax.reports.contact_sheet import Picture
+
+    def shown(view: View, label: str) -> Picture:
+        return Picture(eye.sees(image, view, _telling_seed(view, image, seed)), label)
+
+    noise = [build({"name": "diffusion", "noise_steps": step}) for step in noise_steps]
+    sections = {
+        "Clean, and as configured": [shown(build("identity"), "identity"), *_drawn(configured, seed, shown)],
+        "Diffusion noise, by step of 1000": [shown(view, label_of(view)) for view in noise],
+    }
+    for heading in dict.fromkeys([*SECTIONS.values(), "More"]):
+        sections[heading] = []
+    for name in view_names():
+        view = build(name)
+        if name not in {"identity", "diffusion"}:
+            heading = SECTIONS.get(type(view).__module__.rpartition(".")[2], "More")
+            sections[heading] += _drawn(view, seed, shown)
+    return sections
+
+
+def label_of(view: View) -> str:
+    """Name and what distinguishes it: `diffusion noise_steps=500`; recipes with many arguments by their name alone."""
+    from augment.combine import Chain
+
+    if isinstance(view, Chain):
+        return "chain " + " + ".join(label_of(part) for part in view.parts)
+    params = view.params()
+    if len(params) > 4:
+        return view.name
+    return " ".join([view.name, *(f"{key}={_short(value)}" for key, value in params.items() if value != 0)])
+
+
+def _drawn(view: View, seed: int, shown: Any) -> list[Picture]:
+    """The view itself, or the different views it draws for the first few rejected answers."""
+    from augment.combine import Mixture, Several
+    from augment.view import generator_for
+
+    if not isinstance(view, (Mixture, Several)):
+        return [shown(view, label_of(view))]
+    drawn = [view.draw(generator_for(seed + index), index) for index in range(8 * DRAWS)]
+    different = list(dict.fromkeys(drawn))[:DRAWS]
+    return [shown(leaf, f"{view.name}: {label_of(leaf)}") for leaf in different]
+
+
+def _telling_seed(view: View, image: Image.Image, seed: int) -> int:
+    """The first seed from `seed` on under which the view does anything; some act only half of the time."""
+    from augment.view import generator_for
+
+    if view.acts_on == "tensor":
+        return seed
+    for candidate in range(seed, seed + TRIES):
+        seen = view.on_image(image, generator_for(candidate))
+        if seen.size != image.size or seen.tobytes() != image.tobytes():
+            return candidate
+    return seed
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(_short(item) for item in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _image(cfg: DictConfig) -> tuple[Image.Image, str]:
+    """The image to show and its name. Raises `BadImage` for a file that cannot be read."""
+    if cfg.task.image:
+        from parallax.records.images import FileImage
+
+        path = Path(cfg.task.image).expanduser()
+        return FileImage(str(path.parent), path.name).load(), path.name
+    from hydra.utils import instantiate
+
+    source = instantiate(cfg.data, _convert_="all")
+    index = int(cfg.task.index)
+    if index >= len(source):
+        raise ValueError(
+            f"task.index={index} is not among the {len(source)} images of the data; give 0 to {len(source) - 1}"
+        )
+    reference = source[index].image
+    return reference.load(), reference.describe()

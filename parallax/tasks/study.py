@@ -1,0 +1,92 @@
+"""A study: several recipes ("arms") over several seeds, one table with intervals.
+
+Each (arm, seed) is an ordinary `align` run in a folder of its own. The folder of a study is not named by date: the same
+command goes on where it stopped, and a run whose configuration has not changed is not run again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from parallax.settings.check import check
+from parallax.settings.errors import ConfigError
+from parallax.tasks.recipe import is_finished, recipe_key
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float:
+    """Run all arms of `study.arms` for all `study.seeds`; returns the first arm's relative effect on `study.metric`."""
+    from parallax.reports.run_log import run_log
+    from parallax.reports.study import write_study
+
+    study: dict[str, Any] = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
+    if not study.get("arms"):
+        raise ConfigError("task=study has nothing to compare: choose a study, such as study=seva_evidence")
+    folder = Path(study["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    planned = {
+        (arm, seed): _compose(arm, words, seed, folder)  # all arms are checked before the first one runs
+        for arm, words in study["arms"].items()
+        for seed in study["seeds"]
+    }
+    failures: list[str] = []
+    for number, ((arm, seed), run_cfg) in enumerate(planned.items(), start=1):
+        where = f"{number} of {len(planned)}: {arm}, seed {seed}"
+        target = Path(run_cfg.paths.output_dir)
+        plain: dict[str, Any] = OmegaConf.to_container(run_cfg, resolve=True)  # type: ignore[assignment]
+        if is_finished(target, plain):
+            print(f"study run {where}: done before, kept", flush=True)
+            continue
+        print(f"study run {where}", flush=True)
+        mark = target / "recipe_key"
+        if mark.is_file() and mark.read_text().strip() != recipe_key(plain):
+            shutil.rmtree(target)  # a run of this study's folder whose recipe has changed since
+        try:
+            _align(run_cfg)
+        except Exception as error:  # one failing arm must not cost the others
+            log.exception("study run %s failed", where)
+            failures.append(f"{arm}, seed {seed}: {error}")
+    with run_log(folder):
+        for failure in failures:
+            log.warning("a run failed and is left out: %s", failure)
+        summary = write_study(folder, study, {arm: _folders(folder, arm, study["seeds"]) for arm in study["arms"]})
+    effect = summary["arms"][next(iter(study["arms"]))]["effects"].get(study["metric"])
+    return float(effect["relative"]) if effect else float("nan")
+
+
+def _align(cfg: DictConfig) -> None:
+    from parallax.tasks.align import align
+
+    align(cfg)
+
+
+def _compose(arm: str, words: Sequence[str], seed: int, folder: Path) -> DictConfig:
+    """The configuration of one run: what was typed, then the arm's own words, then the seed."""
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+
+    typed = [word for word in HydraConfig.get().overrides.task if not word.lstrip("+").startswith(("task=", "task."))]
+    own = [*words, f"seed={seed}", "task=align", f"paths.output_dir={_folder(folder, arm, seed)}"]
+    try:
+        cfg = compose("config", [*typed, *own])
+        check(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"arm {arm} of the study: {error}") from error
+    return cfg
+
+
+def _folder(folder: Path, arm: str, seed: int) -> Path:
+    return folder / arm / f"seed_{seed}"
+
+
+def _folders(folder: Path, arm: str, seeds: Sequence[int]) -> list[Path]:
+    """The finished runs of an arm."""
+    every = [_folder(folder, arm, seed) for seed in seeds]
+    return [path for path in every if (path / "results.json").is_file()]

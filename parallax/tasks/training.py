@@ -1,0 +1,271 @@
+"""Fitting one stage: from its configuration and its pairs to a tuned policy.
+
+`fit_preference` and `fit_supervised` are what a stage calls. They know how often pairs are built again, how a stopped fit goes
+on, and who watches; what one step does is `DPOModule`'s and `SFTModule`'s matter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+from lightning_modules.callbacks import FitProgress, RewardHealth, StepCheckpoints
+from lightning_modules.callbacks.checkpoints import checkpoints_in, remove_later_than, step_of
+from lightning_modules.dpo import DPOModule
+from lightning_modules.segments import Segment, segments_of
+from lightning_modules.sft import SFTModule
+from lightning_modules.step_stream import StepStream
+from lightning_modules.trainer import make_trainer
+from parallax.reports.metrics_csv import MetricsCsv
+
+if TYPE_CHECKING:
+    from lightning_modules.tuning import TuningModule
+
+__all__ = ["fit_preference", "fit_supervised", "make_trainer", "total_steps"]
+
+
+def fit_preference(
+    policy: Any,
+    datamodule: Any,
+    stage: Mapping[str, Any],
+    folder: Path | str,
+    loggers: Sequence[Any] = (),
+    resume_from: Path | str | None = None,
+    *,
+    callbacks: Sequence[Any] = (),
+) -> dict[str, Any]:
+    """Fit `policy` to preference pairs, in place.
+
+    Args:
+        policy: the policy as the stage begins.
+        datamodule: builds the pairs and brings the steps (`PreferenceDataModule`). Pairs it already holds are used.
+        stage: the stage's groups as plain data: loss, reference, optim, trainer, pairs; debug where present.
+        folder: the stage's folder; checkpoints and metrics.csv go there.
+        loggers: Lightning loggers of the run.
+        resume_from: a checkpoint of this stage to go on from, or None.
+        callbacks: further Lightning callbacks.
+
+    Returns:
+        Plain data: steps, total_steps, segments, seconds, metrics (of the last step), warnings (sentences), bad_steps,
+        pair_reports (one per build), checkpoint (path of the last one).
+    """
+    from hydra.utils import instantiate
+
+    loss = stage["loss"]
+    objective = instantiate(dict(loss), _convert_="all") if isinstance(loss, Mapping) else loss
+    mode = (stage.get("reference") or {}).get("mode", "cached")
+
+    def module(total: int) -> TuningModule:
+        return DPOModule(
+            policy, objective, stage["optim"], reference_mode=mode, total_steps=total, **_step_settings(stage)
+        )
+
+    refresh = str((stage.get("pairs") or {}).get("refresh", "never"))
+    fit = _Fit(policy, datamodule, stage, Path(folder), module, refresh)
+    return fit.run(loggers, callbacks, Path(resume_from) if resume_from is not None else None)
+
+
+def fit_supervised(
+    policy: Any,
+    datamodule: Any,
+    stage: Mapping[str, Any],
+    folder: Path | str,
+    loggers: Sequence[Any] = (),
+    resume_from: Path | str | None = None,
+    *,
+    callbacks: Sequence[Any] = (),
+) -> dict[str, Any]:
+    """Fit `policy` to given answers (cross-entropy on all assistant turns), in place. As `fit_preference` otherwise."""
+
+    def module(total: int) -> TuningModule:
+        seed = int(stage.get("seed") or 0)
+        return SFTModule(policy, stage["optim"], total_steps=total, seed=seed, **_step_settings(stage))
+
+    fit = _Fit(policy, datamodule, stage, Path(folder), module, "never")
+    return fit.run(loggers, callbacks, Path(resume_from) if resume_from is not None else None)
+
+
+def total_steps(stage: Mapping[str, Any], steps_per_epoch: int) -> int:
+    """Optimiser steps of a stage: passes over the pairs times the steps of one, at most max_steps; `debug` may say otherwise."""
+    trainer, debug = stage["trainer"], stage.get("debug") or {}
+    epochs = int(debug.get("epochs") or trainer.get("max_epochs") or 1)
+    limits = [int(limit) for limit in (trainer.get("max_steps"), debug.get("max_steps")) if limit not in (None, -1)]
+    return min([epochs * steps_per_epoch, *limits])
+
+
+def _step_settings(stage: Mapping[str, Any]) -> dict[str, Any]:
+    trainer = stage["trainer"]
+    return {
+        "clip": trainer.get("gradient_clip_val", 1.0),
+        "activation_checkpointing": bool(trainer.get("activation_checkpointing", False)),
+    }
+
+
+class _Fit:
+    """One fit, in as many segments as the pairs are built anew."""
+
+    def __init__(
+        self,
+        policy: Any,
+        datamodule: Any,
+        stage: Mapping[str, Any],
+        folder: Path,
+        make_module: Callable[[int], TuningModule],
+        refresh: str,
+    ) -> None:
+        self.policy, self.datamodule, self.stage, self.folder = policy, datamodule, stage, folder
+        self.settings = dict(stage["trainer"])
+        self.make_module, self.refresh = make_module, refresh
+        self.reports: list[dict[str, Any]] = []
+        self.home = policy.device
+
+    def run(self, loggers: Sequence[Any], callbacks: Sequence[Any], resume: Path | None) -> dict[str, Any]:
+        started, done = time.perf_counter(), step_of(resume) if resume is not None else 0
+        remove_later_than(self.folder / "checkpoints", done)
+        if not self.datamodule.pairs:
+            self._build()
+        else:
+            self._note_report()
+        steps_per_epoch = self.datamodule.steps_per_epoch()
+        total = total_steps(self.stage, steps_per_epoch)
+        segments = segments_of(self.refresh, steps_per_epoch, total)
+        health = RewardHealth(total)
+        keeper = StepCheckpoints(self.folder / "checkpoints", **(self.settings.get("checkpoint") or {}))
+        label = str(self.stage.get("name") or "fit")
+        progress = FitProgress(label, total, every_n_steps=self.settings.get("print_every_n_steps"))
+        trainer = self._trainer(_with_csv(loggers, self.folder), [*callbacks, health, progress, keeper], total)
+        module = self.make_module(total)
+        try:
+            for segment in segments:
+                if done < segment.stop:
+                    self._fit_segment(segment, trainer, module, keeper, max(done, segment.start), resume)
+                    resume = None
+            if resume is not None:  # it was the last step already
+                module.load_trained(resume)
+        finally:
+            module.on_train_end()
+            self.policy.model.to(self.home)
+        newest = keeper.newest()
+        return {
+            "steps": max(done, trainer.global_step),
+            "total_steps": total,
+            "segments": len(segments),
+            "seconds": time.perf_counter() - started,
+            "metrics": dict(module.last_metrics),
+            "warnings": list(health.warnings.values()),
+            "bad_steps": [asdict(bad) for bad in module.bad_steps],
+            "pair_reports": self.reports,
+            "checkpoint": str(newest) if newest else None,
+        }
+
+    def _fit_segment(
+        self,
+        segment: Segment,
+        trainer: pl.Trainer,
+        module: TuningModule,
+        keeper: StepCheckpoints,
+        start: int,
+        resume: Path | None,
+    ) -> None:
+        """Train from step `start` to the segment's end; with `resume`, weights and optimiser come from that checkpoint."""
+        if segment.number > 0:
+            self._pairs_of(segment, trainer, module, keeper, resume)
+        self.datamodule.trainer = trainer  # tells it its process
+        trainer.fit_loop.epoch_loop.max_steps = segment.stop
+        trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, _Reference)]  # type: ignore[attr-defined]
+        if self._needs_cached_reference(module):
+            reference = _Reference(self.datamodule, self.policy)
+            if trainer.world_size == 1:
+                reference.fill(trainer)
+            else:
+                trainer.callbacks.insert(0, reference)  # type: ignore[attr-defined]
+        elif isinstance(module, DPOModule):
+            self.datamodule.reference_mode = "live"  # its batches need no reference log-probs
+        stream = StepStream(
+            self.datamodule.epoch_loader,
+            self.datamodule.steps_per_epoch(),
+            start=start,
+            stop=segment.stop,
+            origin=segment.start,
+            first_epoch=segment.number,
+        )
+        trainer.fit(module, train_dataloaders=stream, ckpt_path=resume, weights_only=True if resume else None)
+        self.policy.model.to(self.home)  # Lightning leaves everything on the CPU
+
+    def _pairs_of(
+        self,
+        segment: Segment,
+        trainer: pl.Trainer,
+        module: TuningModule,
+        keeper: StepCheckpoints,
+        resume: Path | None,
+    ) -> None:
+        """Build the segment's pairs with the policy as it was when the segment began.
+
+        A checkpoint of that moment is kept beside the others: a fit that is resumed in the middle of the segment takes the
+        weights from there, finds all its answers in the cache, and so has the same pairs.
+        """
+        if resume is not None and step_of(resume) > segment.start:
+            boundary = next((p for p in checkpoints_in(keeper.folder, "segment") if step_of(p) == segment.start), None)
+            if boundary is None:
+                raise FileNotFoundError(
+                    f"{keeper.folder} has no segment-{segment.start:06d}.ckpt, the state in which the pairs of step "
+                    f"{step_of(resume)} were built; resume from a checkpoint of step {segment.start} or before"
+                )
+            module.load_trained(boundary)
+        elif resume is not None:
+            module.load_trained(resume)
+        if resume is None or step_of(resume) == segment.start:
+            keeper.copy(resume or keeper.folder / f"step-{segment.start:06d}.ckpt", "segment")
+        self._build()
+
+    def _build(self) -> None:
+        """Build the pairs with the policy as it is; several processes share the work on Lightning's predict loop."""
+        trainer = self._trainer([], [], -1)
+        self.datamodule.build_pairs(self.policy, trainer if trainer.world_size > 1 else None)
+        self._note_report()
+
+    def _note_report(self) -> None:
+        report = getattr(self.datamodule, "report", None)
+        if report is not None:
+            self.reports.append(report.as_data())
+
+    def _trainer(self, loggers: Sequence[Any], callbacks: Sequence[Any], max_steps: int) -> pl.Trainer:
+        return make_trainer(
+            self.settings,
+            folder=self.folder,
+            loggers=loggers,
+            callbacks=callbacks,
+            max_steps=max_steps,
+            weights=self.policy.precision,
+            profiler=(self.stage.get("debug") or {}).get("profiler") if max_steps > 0 else None,
+        )
+
+    @staticmethod
+    def _needs_cached_reference(module: TuningModule) -> bool:
+        return isinstance(module, DPOModule) and module.objective.needs_reference and module.reference_mode == "cached"
+
+
+class _Reference(pl.Callback):
+    """Has the reference log-probs filled in, in the precision that training uses, once all processes are there."""
+
+    def __init__(self, datamodule: Any, policy: Any) -> None:
+        self.datamodule, self.policy = datamodule, policy
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.fill(trainer)
+
+    def fill(self, trainer: pl.Trainer) -> None:
+        with trainer.precision_plugin.forward_context():
+            self.datamodule.fill_reference(self.policy, trainer=trainer)
+
+
+def _with_csv(loggers: Sequence[Any], folder: Path) -> list[Any]:
+    """The run's loggers, and the stage's own metrics.csv."""
+    csv = MetricsCsv(folder)
+    return [*loggers, csv] if csv.path not in [getattr(logger, "path", None) for logger in loggers] else list(loggers)

@@ -1,0 +1,199 @@
+"""Fits of whole stages: pairs built by a real tiny policy, tuned, rebuilt, stopped and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from augment.diffusion import Diffusion
+from datamodules.preference import PreferenceDataModule
+from datamodules.shapes.source import ShapesSource
+from datamodules.supervised import SupervisedDataModule
+from lightning_modules.callbacks import newest_checkpoint
+from parallax.models.loading import load_policy
+from parallax.models.policy import Policy
+from parallax.models.tiny_checkpoints import make_tiny_checkpoint
+from parallax.preference.judges.by_construction import ByConstruction
+from parallax.preference.proposers.by_view import ByView
+from parallax.preference.selector import BestAgainstRest
+from parallax.reports.metrics_csv import read_metrics
+from parallax.tasks.training import fit_preference, fit_supervised, total_steps
+
+TRAINER = {
+    "accelerator": "cpu", "devices": 1, "precision": "auto", "strategy": "auto", "max_epochs": 2, "max_steps": -1,
+    "gradient_clip_val": 1.0, "batch_size": 4, "micro_batch_size": 2, "num_workers": 0, "log_every_n_steps": 1,
+    "checkpoint": {"every_n_steps": 1, "keep": 10},
+}  # fmt: skip
+STAGE: dict[str, Any] = {
+    "name": "align",
+    "loss": {"_target_": "lightning_modules.objectives.DPO", "beta": 0.1, "label_smoothing": 0.0},
+    "reference": {"mode": "cached", "source": "initial"},
+    "optim": {"name": "adamw", "lr": 1e-2, "scheduler": "cosine", "warmup_ratio": 0.0, "warmup_steps": None},
+    "trainer": TRAINER,
+    "pairs": {"refresh": "never"},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint("llava", tmp_path_factory.mktemp("llava"), seed=3)
+
+
+@pytest.fixture
+def policy_and_data(checkpoint: Path, tmp_path: Path) -> Callable[..., tuple[Policy, PreferenceDataModule]]:
+    """A fresh policy and its datamodule over ten scenes, with one cache for all of a test."""
+
+    def make(mode: str = "cached", cache: str = "cache") -> tuple[Policy, PreferenceDataModule]:
+        policy = load_policy({"path": str(checkpoint)}, {"r": 4, "enabled": True}, seed=0)
+        datamodule = PreferenceDataModule(
+            ShapesSource("pairs_habit_free", size=10),
+            ByView(Diffusion(noise_steps=900), max_new_tokens=6),
+            ByConstruction(),
+            BestAgainstRest(drop_equal=False),
+            cache_dir=tmp_path / cache,
+            trainer=TRAINER,
+            reference_mode=mode,
+            show_progress=False,
+        )
+        return policy, datamodule
+
+    return make
+
+
+def learned(policy: Policy) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in policy.trainable_parameters()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def stage_with(**changes: Any) -> dict[str, Any]:
+    return {**STAGE, **changes}
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row["train/loss"]) for row in read_metrics(folder / "metrics.csv")]
+
+
+def test_a_stage_is_fitted_from_images_to_a_changed_adapter(policy_and_data: Any, tmp_path: Path) -> None:
+    policy, datamodule = policy_and_data()
+    name = policy.fingerprint()
+    summary = fit_preference(policy, datamodule, STAGE, tmp_path / "stage")
+    assert (summary["steps"], summary["total_steps"], summary["segments"]) == (6, 6, 1)  # two passes of 4 + 4 + 2 pairs
+    rows = read_metrics(tmp_path / "stage" / "metrics.csv")
+    assert [int(row["step"]) for row in rows] == list(range(6))
+    assert float(rows[0]["train/loss"]) == pytest.approx(0.693147, abs=1e-5)
+    assert summary["metrics"]["train/loss"] == pytest.approx(float(rows[-1]["train/loss"]), abs=1e-6)
+    assert summary["pair_reports"][0]["kept"] == 10 and summary["bad_steps"] == []
+    assert Path(summary["checkpoint"]).name == "step-000006.ckpt"
+    assert policy.fingerprint() != name
+    assert not policy.model.training
+
+
+def test_a_cached_reference_gives_the_losses_of_a_live_one(policy_and_data: Any, tmp_path: Path) -> None:
+    for mode in ("cached", "live"):
+        policy, datamodule = policy_and_data(mode)
+        fit_preference(policy, datamodule, stage_with(reference={"mode": mode}), tmp_path / mode)
+    assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "live"), abs=1e-5)
+
+
+@pytest.mark.parametrize(("refresh", "starts"), [("epoch", [0, 3]), ("2_steps", [0, 2, 4])])
+def test_pairs_are_built_again_by_the_policy_as_it_then_is(
+    policy_and_data: Any, tmp_path: Path, refresh: str, starts: list[int]
+) -> None:
+    policy, datamodule = policy_and_data()
+    makers: list[str] = []
+    build = datamodule.build_pairs
+
+    def spy(maker: Policy, trainer: Any = None) -> Any:
+        makers.append(maker.fingerprint())
+        return build(maker, trainer)
+
+    datamodule.build_pairs = spy
+    summary = fit_preference(policy, datamodule, stage_with(pairs={"refresh": refresh}), tmp_path / "stage")
+    assert summary["segments"] == len(starts) == len(summary["pair_reports"]) == len(set(makers))
+    assert summary["steps"] == 6
+    rates = [float(row["train/lr"]) for row in read_metrics(tmp_path / "stage" / "metrics.csv")]
+    assert rates == sorted(rates, reverse=True) and len(set(rates)) == 6  # one schedule over all segments
+    assert summary["pair_reports"][1]["built"] == 20  # another policy's answers: nothing to reuse
+
+
+@pytest.mark.parametrize("refresh", ["never", "2_steps"])
+@pytest.mark.parametrize("stopped_at", [2, 3, 6])
+def test_a_resumed_stage_equals_an_uninterrupted_one(
+    policy_and_data: Any, tmp_path: Path, refresh: str, stopped_at: int
+) -> None:
+    stage = stage_with(pairs={"refresh": refresh})
+    whole, datamodule = policy_and_data(cache="one")
+    expected = fit_preference(whole, datamodule, stage, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    import pytorch_lightning as pl
+
+    class Kill(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == min(stopped_at, 5):  # one step after the last checkpoint it will find
+                raise Killed
+
+    folder = tmp_path / "cut"
+    first, datamodule = policy_and_data(cache="two")
+    with pytest.raises(Killed):
+        fit_preference(first, datamodule, stage, folder, callbacks=[Kill()])
+    again, datamodule = policy_and_data(cache="two")
+    summary = fit_preference(again, datamodule, stage, folder, resume_from=newest_checkpoint(folder / "checkpoints"))
+
+    assert summary["steps"] == 6
+    assert losses(folder) == losses(tmp_path / "whole")
+    assert summary["metrics"] == expected["metrics"]
+    assert same(learned(again), learned(whole))
+
+
+def test_a_finished_stage_is_only_loaded_again(policy_and_data: Any, tmp_path: Path) -> None:
+    done, datamodule = policy_and_data()
+    fit_preference(done, datamodule, STAGE, tmp_path)
+    again, datamodule = policy_and_data()
+    summary = fit_preference(
+        again, datamodule, STAGE, tmp_path, resume_from=newest_checkpoint(tmp_path / "checkpoints")
+    )
+    assert summary["steps"] == 6 and same(learned(again), learned(done))
+    assert len(losses(tmp_path)) == 6
+
+
+def test_the_number_of_steps() -> None:
+    assert total_steps(stage_with(), 3) == 6
+    assert total_steps(stage_with(trainer={**TRAINER, "max_steps": 4}), 3) == 4
+    assert total_steps(stage_with(trainer={**TRAINER, "max_steps": 400}), 3) == 6
+    assert total_steps(stage_with(debug={"max_steps": 2, "epochs": None}), 3) == 2
+    assert total_steps(stage_with(debug={"max_steps": None, "epochs": 40}), 3) == 120
+
+
+def test_an_unknown_refresh_or_trainer_key_is_refused(policy_and_data: Any, tmp_path: Path) -> None:
+    policy, datamodule = policy_and_data()
+    with pytest.raises(ValueError, match=r"pairs\.refresh='often'.*never, epoch.*50_steps"):
+        fit_preference(policy, datamodule, stage_with(pairs={"refresh": "often"}), tmp_path)
+    with pytest.raises(ValueError, match=r"trainer\.precisoin is not known"):
+        fit_preference(policy, datamodule, stage_with(trainer={**TRAINER, "precisoin": "auto"}), tmp_path)
+
+
+def test_a_supervised_stage_learns_the_answers(checkpoint: Path, tmp_path: Path) -> None:
+    policy = load_policy({"path": str(checkpoint)}, {"r": 4, "enabled": True}, seed=0)
+    datamodule = SupervisedDataModule(ShapesSource("pairs_habit_free", size=8), trainer=TRAINER)
+    optim = {**STAGE["optim"], "scheduler": "constant"}
+    stage = stage_with(name="sft", optim=optim, trainer={**TRAINER, "max_epochs": 5})
+    summary = fit_supervised(policy, datamodule, stage, tmp_path)
+    assert summary["steps"] == 10
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0] - 0.2
+
+
+def test_fine_tuning_on_the_chosen_alone_needs_no_reference(policy_and_data: Any, tmp_path: Path) -> None:
+    policy, datamodule = policy_and_data()
+    loss = {"_target_": "lightning_modules.objectives.NLL"}
+    fit_preference(policy, datamodule, stage_with(loss=loss), tmp_path)
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0]
