@@ -189,18 +189,18 @@ def _trainer(trainer: dict[str, Any]) -> Found:
             f"trainer.batch_size={trainer['batch_size']} pairs cannot be shared by {processes} processes (trainer.devices × "
             f"trainer.num_nodes): each needs at least one. Use trainer.batch_size={processes} or more.",
         )
-    if trainer["accelerator"] == "cpu":
-        if trainer["strategy"] == "fsdp":
-            yield refused(
-                "trainer.strategy",
-                "trainer.strategy=fsdp needs GPUs, and trainer.accelerator=cpu. Use trainer=fsdp2, which runs on CPUs too.",
-            )
-        if trainer["precision"].startswith("16"):
-            yield refused(
-                "trainer.precision",
-                f"trainer.precision={trainer['precision']} needs a GPU, and trainer.accelerator=cpu. "
-                "Use 32-true or bf16-mixed.",
-            )
+    if trainer["strategy"] in ("fsdp", "fsdp2"):
+        yield refused(
+            "trainer.strategy",
+            f"trainer.strategy={trainer['strategy']} cannot be used yet: the modules do not shard their weights so far. "
+            "Use trainer=ddp (a copy of the model per process) or trainer=gpu.",
+        )
+    if trainer["accelerator"] == "cpu" and trainer["precision"].startswith("16"):
+        yield refused(
+            "trainer.precision",
+            f"trainer.precision={trainer['precision']} needs a GPU, and trainer.accelerator=cpu. "
+            "Use 32-true or bf16-mixed.",
+        )
 
 
 def _ordered(group: dict[str, Any], path: str, low: str, high: str) -> Found:
