@@ -6,6 +6,7 @@ code from a checkpoint is ever run.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from parallax.models import prefix_attention
 from parallax.models.adapter import is_adapter, load_adapter
 from parallax.models.backbone import base_model, decoder_name, text_config
 from parallax.models.encoder import Encoder
@@ -22,6 +24,8 @@ from parallax.models.policy import Policy
 from parallax.models.separate_layout import separate_sequences
 from parallax.models.shared_layout import can_share, shared_prefix
 from parallax.models.weights_digest import files_digest
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROJECTORS = (
@@ -99,7 +103,7 @@ def load_policy(
         path=path,
         base_digest=digest,
         adapter_is_fresh=fresh,
-        layout=layout_for(str(model.get("layout") or "separate"), network),
+        layout=layout_for(str(model.get("layout") or "auto"), network, str(model.get("attention") or "auto")),
     )
 
 
@@ -114,17 +118,34 @@ def precision_for(name: str, device: str) -> torch.dtype:
     return PRECISIONS[name]
 
 
-def layout_for(name: str, network: nn.Module) -> Layout:
-    """How responses are laid out for scoring: `separate`, `shared`, or `auto` (shared where the family allows it)."""
+def layout_for(name: str, network: nn.Module, attention: str = "auto") -> Layout:
+    """How responses are laid out for scoring: `separate`, `shared`, or `auto` (shared where the family allows it).
+
+    With a shared layout the text decoder gets the attention that is made for it, unless `attention` names a kernel.
+    """
     if name not in ("auto", "separate", "shared"):
         raise ValueError(f"model.layout={name} is not known; use auto, separate or shared")
-    possible = can_share(base_model(network))
-    if name == "shared" and not possible:
-        raise ValueError(
-            f"{type(base_model(network)).__name__} cannot share a prompt between responses (it needs plain causal attention "
-            "and model.attention=sdpa or eager); use model.layout=separate"
-        )
-    return shared_prefix if possible and name != "separate" else separate_sequences
+    plain = base_model(network)
+    possible = can_share(plain)
+    needed = "it needs a family that is plainly causal over image and text, and model.attention=auto, sdpa, eager or flex_attention"
+    if name == "separate" or not possible:
+        if name == "shared":
+            raise ValueError(
+                f"{type(plain).__name__} cannot share a prompt between responses ({needed}); use model.layout=separate"
+            )
+        if attention == "flex_attention":
+            raise ValueError(
+                "model.attention=flex_attention is for prompts shared between responses, and here responses are scored as "
+                f"separate sequences (model.layout={name}, {type(plain).__name__}: {needed}); use model.attention=auto"
+            )
+        if name == "auto":
+            log.info("%s: responses are scored as separate sequences; to share a prompt, %s", type(plain).__name__, needed)
+        return separate_sequences
+    if attention in ("auto", "flex_attention"):
+        prefix_attention.register()
+        chosen = prefix_attention.SDPA if attention == "auto" else prefix_attention.FLEX
+        text_config(plain)._attn_implementation = chosen
+    return shared_prefix
 
 
 def end_tokens(network: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -179,7 +200,7 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype) -> An
         path,
         AutoModelForImageTextToText,
         dtype=dtype,
-        attn_implementation="sdpa" if attention == "auto" else attention,
+        attn_implementation="sdpa" if attention in ("auto", "flex_attention") else attention,
         revision=model.get("revision") or "main",
         use_safetensors=True,
     )

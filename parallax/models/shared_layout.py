@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parallax.models import prefix_attention
 from parallax.models.backbone import ImageInputs, positions, text_config
 from parallax.models.batch import ScoringBatch
 from parallax.models.layout import Arranged
@@ -24,7 +25,9 @@ def can_share(model: Any) -> bool:
     """Whether the shared layout gives this model the same log-probs: a known family, full attention, mask taken as given."""
     config = text_config(model)
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    takes_masks = getattr(config, "_attn_implementation", "sdpa") in ("sdpa", "eager")
+    takes_masks = getattr(config, "_attn_implementation", "sdpa") in (
+        "sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX,
+    )  # fmt: skip
     no_window = not getattr(config, "sliding_window", None) or kinds == {"full_attention"}
     return model.config.model_type in SHARING_FAMILIES and kinds == {"full_attention"} and no_window and takes_masks
 
@@ -77,7 +80,7 @@ def shared_prefix(model: Any, batch: ScoringBatch) -> Arranged:
     return Arranged(
         inputs={
             "input_ids": filled(batch.prompt_ids, batch.response_ids[real]),
-            "attention_mask": prefix_mask(segment),
+            **_masks(text_config(model)._attn_implementation, segment, batch.prompt_lengths),
             "position_ids": position_ids,
             **{name: filled(value, None) for name, value in batch.token_inputs.items()},
             **ImageInputs(model, batch.vision, dtype).expanded([1] * size),
@@ -87,9 +90,24 @@ def shared_prefix(model: Any, batch: ScoringBatch) -> Arranged:
     )
 
 
-def prefix_mask(segment: Tensor) -> Tensor:
-    """Who may look at whom: earlier columns of the prompt (segment 0) or of one's own segment. (B, S) -> (B, 1, S, S) bool."""
+def _masks(attention: str, segment: Tensor, prompt_lengths: Tensor) -> dict[str, Any]:
+    """What says who may look at whom, in the form that the attention implementation takes it. Shapes: (B, S), (B,)."""
+    if attention == prefix_attention.SDPA:
+        shortest = int(prompt_lengths.min())  # columns that are prompt in every row
+        return {"attention_mask": prefix_mask(segment, shortest), prefix_attention.KEYWORD: shortest}
+    if attention == prefix_attention.FLEX:
+        # a mask has to be given all the same, lest the model make one of its own; nobody reads it
+        unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segment.device)
+        return {"attention_mask": unread, prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment)}
+    return {"attention_mask": prefix_mask(segment)}
+
+
+def prefix_mask(segment: Tensor, start: int = 0) -> Tensor:
+    """Who may look at whom, for the queries from column `start` on: earlier columns of the prompt (segment 0) or of one's own.
+
+    Shape: (B, S) -> (B, 1, S − start, S) bool.
+    """
     columns = torch.arange(segment.shape[1], device=segment.device)
-    earlier = columns[None, :] <= columns[:, None]
-    own = segment[:, :, None] == segment[:, None, :]
+    earlier = columns[None, :] <= columns[start:, None]
+    own = segment[:, start:, None] == segment[:, None, :]
     return (earlier & (own | (segment == 0)[:, None, :]))[:, None]

@@ -48,7 +48,7 @@ KEYS: dict[str, Rule] = {
     "model.path": TEXT,
     "model.family": NAME,
     "model.dtype": choice("auto", "float32", "bfloat16", "float16"),
-    "model.attention": choice("auto", "sdpa", "eager", "flash_attention_2"),
+    "model.attention": choice("auto", "sdpa", "eager", "flex_attention", "flash_attention_2"),
     "model.layout": choice("separate", "shared", "auto"),
     "model.quantization": choice("none", "nf4", "int8"),
     "model.revision": TEXT.or_null(),

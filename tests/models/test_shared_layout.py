@@ -89,7 +89,7 @@ def test_no_response_sees_another() -> None:
 
 
 def test_the_policy_uses_the_layout_it_is_told(make_policy: Any) -> None:
-    plain, sharing = make_policy("llava"), make_policy("llava", model={"layout": "shared"})
+    plain, sharing = make_policy("llava", model={"layout": "separate"}), make_policy("llava")
     rows: list[int] = []
     for policy in (plain, sharing):
         batch = policy.encoder.collate(prompts_and_responses(policy, 2))
