@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as attend
 
 SDPA, FLEX = "shared_prefix_sdpa", "shared_prefix_flex"
 KEYWORD = "shared_prefix"  # travels through the model's forward to every attention layer
@@ -31,17 +32,35 @@ def sdpa_in_two(
 
     With `shared_prefix` = n, the mask covers the queries from column n on only: (B, 1, S − n, S) bool.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
     columns: int = options.pop(KEYWORD, 0)
     if not columns:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
     assert attention_mask is not None and attention_mask.shape[2] == query.shape[2] - columns, "a mask for what follows"
-    before, _ = sdpa_attention_forward(
-        module, query[:, :, :columns], key[:, :, :columns], value[:, :, :columns], None, **options
-    )
-    after, _ = sdpa_attention_forward(module, query[:, :, columns:], key, value, attention_mask, **options)
-    return torch.cat([before, after], dim=1), None
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    first_query, last_query = query.split([columns, query.shape[2] - columns], dim=2)
+    (first_key, key), (first_value, value) = _Beginning.apply(key, columns), _Beginning.apply(value, columns)
+    settings = {"scale": options.get("scaling"), "dropout_p": options.get("dropout", 0.0)}
+    before = attend(first_query, first_key, first_value, is_causal=True, **settings)
+    after = attend(last_query, key, value, attn_mask=attention_mask, **settings)
+    return torch.cat([before.transpose(1, 2), after.transpose(1, 2)], dim=1), None
+
+
+class _Beginning(torch.autograd.Function):
+    """The first n columns of keys or values beside all of them; their gradients are added in place, without a padded copy."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, columns: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ctx.columns = columns
+        return whole[:, :, :columns], whole.view_as(whole)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        of_beginning, of_whole = gradients
+        of_whole[:, :, : ctx.columns] += of_beginning  # a fresh tensor of the kernel above, nobody else's
+        return of_whole, None
 
 
 def flex(
