@@ -1,7 +1,8 @@
 """A LLaVA of a stated size with random weights, and preference pairs of stated lengths for it: what the benchmarks run on.
 
-Shape like LLaVA-1.5: a CLIP tower on 336 × 336 pixels gives 576 image tokens, a two-layer projector, a Llama decoder. Its tokenizer
-has a token for each word, so that a response of R tokens is one on every side of a comparison. Nothing is downloaded.
+Shape like LLaVA-1.5: a CLIP tower on 336 × 336 pixels gives 576 image tokens, a two-layer projector, a Llama decoder. Its
+tokenizer has a token for each word, so that a response of R tokens is one on every side of a comparison. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ class Shape:
 
 def write_checkpoint(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Path:
     """Write model, tokenizer and processor; a folder that holds the same is left alone. Returns the folder."""
-    from transformers import AutoModelForImageTextToText, CLIPImageProcessor, GenerationConfig, LlavaConfig, LlavaProcessor
+    from transformers import (
+        AutoModelForImageTextToText,
+        CLIPImageProcessor,
+        GenerationConfig,
+        LlavaConfig,
+        LlavaProcessor,
+    )
 
     from parallax.models.tiny_checkpoints import VICUNA
 

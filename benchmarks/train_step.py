@@ -4,13 +4,15 @@
     python benchmarks/train_step.py --part trl --responses 128
     python benchmarks/train_step.py --part layouts --dtype float32
 
-Both trainers get the same random LLaVA (576 image tokens, 40 question tokens), the same JPEG files and texts through a data loader of
-their own, the same LoRA (r = 64 on every linear layer of the language model, dropout 0), AdamW, batch and clipping, and no activation
-checkpointing. Each runs in the precision that is faster for it, found out first (`--dtype` fixes it for both). A step is everything
-from one optimiser step to the next: loading, encoding, forward, backward, clipping, update. TRL refuses to compute the reference
-of vision data beforehand; ours is computed once per pair before training, and how long that takes is shown beside the step.
+Both trainers get the same random LLaVA (576 image tokens, 40 question tokens), the same JPEG files and texts through a data
+loader of their own, the same LoRA (r = 64 on every linear layer of the language model, dropout 0), AdamW, batch and clipping,
+and no activation checkpointing. Each runs in the precision that is faster for it, found out first (`--dtype` fixes it for
+both). A step is everything from one optimiser step to the next: loading, encoding, forward, backward, clipping, update. TRL
+refuses to compute the reference of vision data beforehand; ours is computed once per pair before training, and how long that
+takes is shown beside the step.
 
-Losses are compared in float32 from equal weights over four steps before anything is timed; memory is taken in processes of its own.
+Losses are compared in float32 from equal weights over four steps before anything is timed; memory is taken in processes of
+its own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,14 @@ class Ours:
     """`DPOModule` on Lightning, fed by the loader that runs use."""
 
     def __init__(
-        self, checkpoint: Path, rows: Sequence[Row], batch: int, dtype: str, layout: str = "auto", live: bool = False
+        self,
+        checkpoint: Path,
+        rows: Sequence[Row],
+        batch: int,
+        dtype: str,
+        layout: str = "auto",
+        live: bool = False,
+        cache: str = "auto",
     ) -> None:
         from datamodules.encoded_steps import PairBatches
         from datamodules.steps import StepPlan
@@ -55,7 +65,7 @@ class Ours:
         from parallax.records.images import FileImage
 
         self.batch, self.dtype, self.live = batch, dtype, live
-        model = {"path": str(checkpoint), "dtype": dtype, "layout": layout}
+        model = {"path": str(checkpoint), "dtype": dtype, "layout": layout, "feature_cache": cache}
         self.policy = load_policy(model, {"r": RANK, "dropout": 0.0})
         pairs = [
             PreferencePair(
@@ -64,7 +74,8 @@ class Ours:
             )
             for row in rows
         ]  # fmt: skip
-        self.make = PairBatches(pairs, [row.image.name for row in rows], self.policy.encoder)
+        names = [row.image.name for row in rows]
+        self.make = PairBatches(pairs, names, self.policy.encoder, features=self.policy.features)
         self.plan = StepPlan(len(rows), batch, batch)
         self.objective = DPO(beta=BETA) if len(rows[0].responses) == 2 else MultiNegative(beta=BETA)
         self.reference_seconds = 0.0 if live else self._fill_reference(len(rows))
@@ -114,7 +125,7 @@ class Ours:
             self.plan.steps_per_epoch, start=0, stop=count,
         )  # fmt: skip
         trainer.fit(module, train_dataloaders=stream)
-        return [b - a for a, b in zip(ends, ends[1:], strict=False)], losses
+        return [b - a for a, b in pairwise(ends)], losses
 
 
 class Trl:
@@ -151,7 +162,7 @@ class Trl:
             r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules=language_targets(model), task_type="CAUSAL_LM"
         )
         self.folder = tempfile.mkdtemp(prefix="trl_")
-        self.settings = dict(
+        self.settings: dict[str, Any] = dict(  # noqa: C408
             output_dir=self.folder, per_device_train_batch_size=batch, learning_rate=LR, lr_scheduler_type="constant",
             beta=BETA, max_length=None, gradient_checkpointing=False, use_cpu=True, bf16=dtype != "float32",
             logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True, max_grad_norm=1.0, weight_decay=0.0,
@@ -182,7 +193,7 @@ class Trl:
         self.trainer.args.max_steps, self.trainer.args.learning_rate = count, lr
         self.trainer.optimizer = self.trainer.lr_scheduler = None
         self.trainer.train()
-        return [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)], list(self.losses)
+        return [b - a for a, b in pairwise(self.ends)], list(self.losses)
 
 
 def agreement(checkpoint: Path, rows: Sequence[Row], batch: int) -> float:
@@ -279,7 +290,9 @@ def memory(args: Any) -> dict[str, Any]:
     for side in ("TRL", "ours"):
         command = [sys.executable, __file__, "--memory-of", side, "--batch", str(args.batch), "--dtype", "float32",
                    "--threads", str(args.threads)]  # fmt: skip
-        found[side] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        found[side] = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
     print(json.dumps(found), flush=True)
     return found
 
@@ -301,12 +314,16 @@ def _resident() -> float:
 
 def main() -> None:
     arguments = parser(__file__, "A training step against TRL's, and shared against separate prompts.", rounds=3)
-    arguments.add_argument("--part", choices=("all", "trl", "layouts", "memory", "agreement"), default="all", help="what is measured")
+    arguments.add_argument(
+        "--part", choices=("all", "trl", "layouts", "memory", "agreement"), default="all", help="what is measured"
+    )
     arguments.add_argument("--responses", type=_numbers, default=[64, 128, 256], help="tokens per response against TRL")
     arguments.add_argument("--counts", type=_numbers, default=[2, 3, 5, 9], help="responses per image for the layouts")
     arguments.add_argument("--batch", type=int, default=4, help="pairs per step")
     arguments.add_argument("--steps", type=int, default=3, help="timed steps of each side in each round")
-    arguments.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="auto: the faster one of each side")
+    arguments.add_argument(
+        "--dtype", choices=("auto", *DTYPES), default="auto", help="auto: the faster one of each side"
+    )
     arguments.add_argument("--memory-of", choices=("TRL", "ours"), help="internal: one side, in this process")
     args = arguments.parse_args()
     for name in ("pytorch_lightning", "transformers", "trl", "datasets"):
@@ -319,7 +336,9 @@ def main() -> None:
         return
     result: dict[str, Any] = {"model": Shape().name(), "prompt_tokens": PROMPT, "lora_rank": RANK, "threads": threads}
     if args.part in ("all", "agreement", "trl"):
-        result["largest_relative_difference_of_losses"] = agreement(checkpoint, write_rows(folder / "images", args.batch, 64), args.batch)
+        result["largest_relative_difference_of_losses"] = agreement(
+            checkpoint, write_rows(folder / "images", args.batch, 64), args.batch
+        )
     if args.part in ("all", "memory"):
         result["memory_mib"] = memory(args)
     if args.part in ("all", "trl"):
@@ -334,7 +353,9 @@ def report(result: dict[str, Any]) -> str:
     """The tables."""
     parts = []
     if "largest_relative_difference_of_losses" in result:
-        parts.append(f"losses over four steps: largest relative difference {result['largest_relative_difference_of_losses']:.1e}")
+        parts.append(
+            f"losses over four steps: largest relative difference {result['largest_relative_difference_of_losses']:.1e}"
+        )
     if "memory_mib" in result:
         rows = [[side, m["loaded"], m["peak"], m["peak"] - m["loaded"]] for side, m in result["memory_mib"].items()]
         parts.append(table(["float32, R = 128", "MiB loaded", "MiB peak", "MiB of a step"], rows))
@@ -344,7 +365,16 @@ def report(result: dict[str, Any]) -> str:
              f"{f['ratio_live']:.2f}", f["reference_seconds_per_pair"]]
             for f in result["against_trl"]
         ]  # fmt: skip
-        head = ["tokens per response", "TRL in", "s per step", "ours in", "s per step", "ratio", "ratio, live reference", "reference, s per pair, once"]
+        head = [
+            "tokens per response",
+            "TRL in",
+            "s per step",
+            "ours in",
+            "s per step",
+            "ratio",
+            "ratio, live reference",
+            "reference, s per pair, once",
+        ]
         parts.append(table(head, rows))
     if "layouts" in result:
         rows = [
@@ -352,7 +382,9 @@ def report(result: dict[str, Any]) -> str:
              f"{100 * f['share_of_bound']:.0f} %"]
             for f in result["layouts"]
         ]  # fmt: skip
-        parts.append(table(["responses per image", "in", "separate, s", "shared, s", "ratio", "bound", "reached"], rows))
+        parts.append(
+            table(["responses per image", "in", "separate, s", "shared, s", "ratio", "bound", "reached"], rows)
+        )
     return "\n\n".join(parts)
 
 

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.steps import StepPlan
 from parallax.models.batch import EncodedPrompt, PairBatch, StepBatch
 from parallax.models.encoder import Encoder
-from parallax.records import PreferencePair
+from parallax.models.feature_cache import ReadyFeatures
+from parallax.records import PreferencePair, fingerprint
 
 MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micro-batch
 
@@ -32,6 +33,7 @@ class PairBatches:
         ids: their ids.
         encoder: of the policy.
         reference: per pair its 1 + K reference log-probs, or None when the reference is scored live.
+        features: of the policy; images whose features are ready there are not loaded again.
     """
 
     def __init__(
@@ -40,15 +42,34 @@ class PairBatches:
         ids: Sequence[str],
         encoder: Encoder,
         reference: Sequence[Sequence[float]] | None = None,
+        features: ReadyFeatures | None = None,
     ) -> None:
-        self.pairs, self.ids, self.encoder = pairs, ids, encoder
+        self.pairs, self.ids, self.encoder, self.features = pairs, ids, encoder, features
+        self._processor = ""
         self.reference = torch.tensor(reference, dtype=torch.float32) if reference is not None else None  # (N, 1 + K)
 
     def __call__(self, places: Sequence[int]) -> PairBatch:
-        scoring = self.encoder.collate([encode_pair(self.encoder, self.pairs[place]) for place in places])
+        scoring = self.encoder.collate([self._encoded(place) for place in places])
+        if self.features is not None:
+            scoring.image_names = [self._image_name(place) for place in places]
         reference = self.reference[list(places)] if self.reference is not None else None
         assert reference is None or reference.shape == scoring.response_lengths.shape, "one log-prob per response"
         return PairBatch(scoring, reference, [self.ids[place] for place in places], scoring.response_lengths)
+
+    def _encoded(self, place: int) -> tuple[EncodedPrompt, list[Tensor]]:
+        pair, name = self.pairs[place], self._image_name(place) if self.features is not None else ""
+        known = self.features.prompt(name, pair.prompt) if self.features is not None else None
+        if known is not None:
+            return known, [self.encoder.encode_response(response) for response in pair.responses]
+        prompt, responses = encode_pair(self.encoder, pair)
+        if self.features is not None:
+            self.features.remember(name, pair.prompt, prompt)
+        return prompt, responses
+
+    def _image_name(self, place: int) -> str:
+        """Names what the tower sees: the image's bytes and the processor's settings."""
+        self._processor = self._processor or self.encoder.processor_fingerprint()
+        return fingerprint([self.pairs[place].image.digest(), self._processor])
 
 
 class Steps(Dataset[StepBatch]):

@@ -247,7 +247,7 @@ class PreferenceDataModule(pl.LightningDataModule):
     def _batches(self, reference: list[list[float]] | None) -> PairBatches:
         if self._policy is None or not self.pairs:
             raise RuntimeError("there are no pairs yet; call build_pairs(policy, trainer) before asking for batches")
-        return PairBatches(self.pairs, self.pair_ids, self._policy.encoder, reference)
+        return PairBatches(self.pairs, self.pair_ids, self._policy.encoder, reference, self._policy.features)
 
     def _outcomes(self, policy: Any, total: int, maker: CandidateMaker, skipped: SkippedLog) -> list[Outcome]:
         samples = _first(self.source, total)

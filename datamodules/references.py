@@ -57,7 +57,8 @@ def fill_references(
     batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)][rank::world]
     rows: dict[str, list[float]] = {}
     with torch.inference_mode(), policy.reference():
-        for count, batch in enumerate(mapped(PairBatches(pairs, ids, policy.encoder), batches, num_workers), start=1):
+        make = PairBatches(pairs, ids, policy.encoder, features=policy.features)
+        for count, batch in enumerate(mapped(make, batches, num_workers), start=1):
             totals = policy.score(batch.scoring.to(policy.device)).total
             rows |= dict(zip(batch.pair_ids, totals.float().cpu().tolist(), strict=True))
             if progress is not None:

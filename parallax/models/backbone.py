@@ -82,12 +82,18 @@ class ImageInputs:
     `expanded(counts)` gives keyword arguments for a batch in which image i is looked at by `counts[i]` rows in a row.
     """
 
-    def __init__(self, model: Any, images: Sequence[dict[str, Tensor]], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: Any,
+        images: Sequence[dict[str, Tensor]],
+        dtype: torch.dtype,
+        features: Sequence[Tensor] | None = None,
+    ) -> None:
         self.model = model
         self.images = [cast_vision(image, dtype) for image in images]
-        self.features: list[Tensor] | None = None
-        if accepts(model, "mm_encoder_outputs") and hasattr(model, "get_image_features"):
-            self.features = _image_features(model, self.images)
+        self.features = list(features) if features is not None else None
+        if self.features is None and accepts(model, "mm_encoder_outputs") and hasattr(model, "get_image_features"):
+            self.features = image_features(model, self.images)
 
     def expanded(self, counts: Sequence[int]) -> dict[str, Any]:
         """Shape of the batch they fit: (sum(counts), …)."""
@@ -105,7 +111,7 @@ class ImageInputs:
         return {"mm_encoder_outputs": {"image": ready}}
 
 
-def _image_features(model: Any, images: Sequence[dict[str, Tensor]]) -> list[Tensor] | None:
+def image_features(model: Any, images: Sequence[dict[str, Tensor]]) -> list[Tensor] | None:
     """One feature tensor (image tokens, hidden) per image, or None where the family does not give them one by one."""
     vision = join_vision(images)
     cls: Any = type(model.model if hasattr(model, "model") else model)

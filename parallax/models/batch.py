@@ -76,6 +76,10 @@ class ScoringBatch(_Movable):
     vision: list[dict[str, Tensor]]  # B entries: the image of each prompt
     token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (B, P)
     response_mask: Tensor | None = None  # (B, 1 + K, R) bool: response tokens that count; None = all
+    image_names: list[str] | None = None  # B names of what the tower sees, for a feature cache; None = not to be kept
+    features: list[Tensor] | None = (
+        None  # B ready image features, each (image tokens, hidden); None = made from the pixels
+    )
 
     def __post_init__(self) -> None:
         batch, responses, _ = self.response_ids.shape

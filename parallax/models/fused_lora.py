@@ -2,7 +2,7 @@
 
 peft's layer is kept with all it can do; only its plain case (one active adapter, no variant such as DoRA, no dropout, an
 unquantised base) takes the short way, for the other cases its own forward runs. The short way
-- adds inside the product, and scales B (small) instead of the result (large): three passes over the output fewer, forward and backward;
+- adds inside the product, and scales B (small) instead of the result (large): fewer passes over the output, both ways;
 - keeps the input once, in the precision of the product. Under autocast peft first casts it to the adapter's float32.
 """
 

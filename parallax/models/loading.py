@@ -18,12 +18,15 @@ from parallax.models import prefix_attention
 from parallax.models.adapter import is_adapter, load_adapter
 from parallax.models.backbone import base_model, decoder_name, text_config
 from parallax.models.encoder import Encoder
+from parallax.models.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
+from parallax.models.fused_lora import fuse
 from parallax.models.layout import Layout
 from parallax.models.lora import add_lora
 from parallax.models.policy import Policy
+from parallax.models.saving import base_state
 from parallax.models.separate_layout import separate_sequences
 from parallax.models.shared_layout import can_share, shared_prefix
-from parallax.models.weights_digest import files_digest
+from parallax.models.weights_digest import files_digest, tensors_digest
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ def load_policy(
     adapter: Path | str | None = None,
     seed: int = 0,
     digest_memory: Path | None = None,
+    feature_folder: Path | None = None,
 ) -> Policy:
     """Load the policy that the `model` and `lora` groups describe.
 
@@ -57,6 +61,7 @@ def load_policy(
             fine-tuning, from this folder of whole weights.
         seed: decides the initial LoRA weights.
         digest_memory: file that remembers digests of weight files.
+        feature_folder: where `feature_cache: disk` keeps image features, a sub-folder for each tower.
 
     Raises ValueError or FileNotFoundError, in sentences, for what cannot be loaded.
     """
@@ -94,6 +99,7 @@ def load_policy(
         assert lora is not None
         network = add_lora(network, dict(lora), seed=seed, projector=projector, autocast=_float32_adapter(lora))
         fresh = True
+    fuse(network)
     network.to(device)
     network.eval()
     return Policy(
@@ -104,6 +110,7 @@ def load_policy(
         base_digest=digest,
         adapter_is_fresh=fresh,
         layout=layout_for(str(model.get("layout") or "auto"), network, str(model.get("attention") or "auto")),
+        features=feature_cache_for(model, network, bool(projector), feature_folder),
     )
 
 
@@ -127,7 +134,7 @@ def layout_for(name: str, network: nn.Module, attention: str = "auto") -> Layout
         raise ValueError(f"model.layout={name} is not known; use auto, separate or shared")
     plain = base_model(network)
     possible = can_share(plain)
-    needed = "it needs a family that is plainly causal over image and text, and model.attention=auto, sdpa, eager or flex_attention"
+    needed = "it takes a family that is plainly causal and model.attention=auto, sdpa, eager or flex_attention"
     if name == "separate" or not possible:
         if name == "shared":
             raise ValueError(
@@ -139,13 +146,38 @@ def layout_for(name: str, network: nn.Module, attention: str = "auto") -> Layout
                 f"separate sequences (model.layout={name}, {type(plain).__name__}: {needed}); use model.attention=auto"
             )
         if name == "auto":
-            log.info("%s: responses are scored as separate sequences; to share a prompt, %s", type(plain).__name__, needed)
+            log.info("%s: responses are scored as separate sequences; %s", type(plain).__name__, needed)
         return separate_sequences
     if attention in ("auto", "flex_attention"):
         prefix_attention.register()
         chosen = prefix_attention.SDPA if attention == "auto" else prefix_attention.FLEX
         text_config(plain)._attn_implementation = chosen
     return shared_prefix
+
+
+def feature_cache_for(
+    model: Mapping[str, Any], network: nn.Module, projector_learns: bool, folder: Path | None
+) -> ReadyFeatures | None:
+    """The cache of image features that `feature_cache` asks for: none | auto (memory where it is right) | memory | disk."""
+    kind = str(model.get("feature_cache") or "none")
+    if kind not in ("none", "auto", "memory", "disk"):
+        raise ValueError(f"model.feature_cache={kind} is not known; use auto, none, memory or disk")
+    right = can_cache(network) and not projector_learns
+    if kind == "none" or (kind == "auto" and not right):
+        return None
+    if not right:
+        why = "a projector that learns changes them" if projector_learns else "this family takes pixels only"
+        raise ValueError(f"model.feature_cache={kind} cannot keep image features: {why}; use model.feature_cache=none")
+    budget = int(model.get("feature_cache_mib") or 1024) * MIB
+    if kind != "disk":
+        return ReadyFeatures(FeatureCache(budget))
+    if folder is None:
+        raise ValueError(
+            "model.feature_cache=disk needs a folder to keep features in; give feature_folder, or use memory"
+        )
+    plain = base_model(network)
+    tower = {name: value for name, value in base_state(plain).items() if not name.startswith(decoder_name(plain) + ".")}
+    return ReadyFeatures(FeatureCache(budget, folder / tensors_digest(tower)))
 
 
 def end_tokens(network: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from parallax.models import generation, saving, scoring
 from parallax.models.backbone import base_model
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.encoder import Encoder
+from parallax.models.feature_cache import ReadyFeatures
 from parallax.models.layout import Layout
 from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.models.separate_layout import separate_sequences
@@ -39,12 +40,14 @@ class Policy:
         base_digest: str | None = None,
         adapter_is_fresh: bool = False,
         layout: Layout = separate_sequences,
+        features: ReadyFeatures | None = None,
     ) -> None:
         self.model: Any = model
         self.encoder = encoder
         self.name = name
         self.path = path
         self.layout = layout
+        self.features = features
         self.last_generation = GenerationCounts()
         self._base_digest = base_digest
         self._adapter_is_fresh = adapter_is_fresh
@@ -144,6 +147,8 @@ class Policy:
 
     def score(self, batch: ScoringBatch) -> ResponseLogProbs:
         """Log-probs of the batch's responses (chosen first), with gradients where enabled. The batch is on our device."""
+        if self.features is not None:
+            batch = self.features.fill(self.model, batch)
         return scoring.score(self.model, batch, self.layout)
 
     @contextmanager

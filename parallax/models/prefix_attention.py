@@ -4,12 +4,12 @@ A row is [prompt, response 0, …, response K]. Under one boolean mask the promp
 keys and with the later half of the prompt, only for the product to be masked out, forward and backward. Two ways around it, both
 registered with transformers as attention implementations of the text decoder:
 
-- `SDPA` (model.attention=auto): the columns that are prompt in every row are attended causally without any mask, and only the columns
-  after them (what is left of longer prompts, and the responses) look at the whole row under a mask.
-- `FLEX` (model.attention=flex_attention): torch's FlexAttention with a block mask made of the row's segments; compiled on a GPU.
+- `SDPA` (model.attention=auto): the columns that are prompt in every row are attended causally without any mask, and only the
+  columns after them (what is left of longer prompts, and the responses) look at the whole row under a mask.
+- `FLEX` (model.attention=flex_attention): torch's FlexAttention with a block mask of the row's segments; compiled on a GPU.
 
-Same sums over the same columns, so the results are those of the masked kernel up to the order of additions. Without a shared prefix
-(generation, separate sequences) both are transformers' `sdpa`.
+Same sums over the same columns, so the results are those of the masked kernel up to the order of additions. Without a shared
+prefix (generation, separate sequences) both are transformers' `sdpa`.
 """
 
 from __future__ import annotations

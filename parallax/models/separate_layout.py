@@ -45,7 +45,7 @@ def separate_sequences(model: Any, batch: ScoringBatch) -> Arranged:
     if position_ids.ndim == 2:
         position_ids = columns  # padding simply counts on, which keeps the attention plainly causal
     dtype = model.get_input_embeddings().weight.dtype
-    images = ImageInputs(model, batch.vision, dtype).expanded([responses] * size)
+    images = ImageInputs(model, batch.vision, dtype, batch.features).expanded([responses] * size)
     counted = batch.counted()
     row, place = counted.reshape(-1, width).nonzero(as_tuple=True)
     return Arranged(

@@ -80,17 +80,17 @@ def shared_prefix(model: Any, batch: ScoringBatch) -> Arranged:
     return Arranged(
         inputs={
             "input_ids": filled(batch.prompt_ids, batch.response_ids[real]),
-            **_masks(text_config(model)._attn_implementation, segment, batch.prompt_lengths),
+            **_masks(text_config(model)._attn_implementation, segment, batch.prompt_lengths, dtype),
             "position_ids": position_ids,
             **{name: filled(value, None) for name, value in batch.token_inputs.items()},
-            **ImageInputs(model, batch.vision, dtype).expanded([1] * size),
+            **ImageInputs(model, batch.vision, dtype, batch.features).expanded([1] * size),
         },
         predictors=counted_row * columns + before,
         targets=batch.response_ids[counted],
     )
 
 
-def _masks(attention: str, segment: Tensor, prompt_lengths: Tensor) -> dict[str, Any]:
+def _masks(attention: str, segment: Tensor, prompt_lengths: Tensor, dtype: torch.dtype) -> dict[str, Any]:
     """What says who may look at whom, in the form that the attention implementation takes it. Shapes: (B, S), (B,)."""
     if attention == prefix_attention.SDPA:
         shortest = int(prompt_lengths.min())  # columns that are prompt in every row
@@ -99,7 +99,10 @@ def _masks(attention: str, segment: Tensor, prompt_lengths: Tensor) -> dict[str,
         # a mask has to be given all the same, lest the model make one of its own; nobody reads it
         unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segment.device)
         return {"attention_mask": unread, prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment)}
-    return {"attention_mask": prefix_mask(segment)}
+    mask = prefix_mask(segment)
+    if attention == "eager":  # adds its mask to the scores
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    return {"attention_mask": mask}
 
 
 def prefix_mask(segment: Tensor, start: int = 0) -> Tensor:

@@ -41,6 +41,12 @@ def _everywhere(plain: dict[str, Any]) -> Found:
                 "model.attention",
                 "model.attention=flash_attention_2 needs a GPU, and trainer.accelerator=cpu. Use model.attention=auto.",
             )
+        if model["attention"] == "flex_attention" and plain["task"]["name"] == "align":
+            yield refused(
+                "model.attention",
+                "model.attention=flex_attention cannot be trained with on a CPU, and trainer.accelerator=cpu. Use "
+                "model.attention=auto.",
+            )
         if model["dtype"] == "float16":
             yield refused(
                 "model.dtype", "model.dtype=float16 needs a GPU, and trainer.accelerator=cpu. Use model.dtype=auto."
@@ -50,6 +56,24 @@ def _everywhere(plain: dict[str, Any]) -> Found:
             "model.attention",
             "model.attention=flash_attention_2 works in bfloat16 and float16, and model.dtype=float32. "
             "Use model.dtype=bfloat16 or model.attention=sdpa.",
+        )
+    if model["attention"] == "flash_attention_2" and model["layout"] == "shared":
+        yield refused(
+            "model.layout",
+            "model.layout=shared needs an attention that takes masks, and model.attention=flash_attention_2 takes none. "
+            "Use model.attention=auto or model.layout=separate.",
+        )
+    if model["attention"] == "flex_attention" and model["layout"] == "separate":
+        yield refused(
+            "model.attention",
+            "model.attention=flex_attention is for prompts shared between responses, and model.layout=separate shares none. "
+            "Use model.layout=auto or model.attention=auto.",
+        )
+    if model["train_projector"] and model["feature_cache"] in ("memory", "disk"):
+        yield refused(
+            "model.feature_cache",
+            f"model.feature_cache={model['feature_cache']} would keep image features that model.train_projector=true changes. "
+            "Use model.feature_cache=none.",
         )
     if evaluation["describe_and_respond"]:
         yield refused(

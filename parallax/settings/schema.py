@@ -55,6 +55,8 @@ KEYS: dict[str, Rule] = {
     "model.max_pixels": COUNT.or_null(),
     "model.min_pixels": COUNT.or_null(),
     "model.image_pad": FLAG,
+    "model.feature_cache": choice("auto", "none", "memory", "disk"),
+    "model.feature_cache_mib": COUNT,
     "model.train_projector": FLAG,
     "model.context": COUNT.or_null(),
     "model.recipe.lr": number(above=0, high=1),

@@ -30,9 +30,10 @@ def make_policy(
     """The policy of the configuration, with a fresh adapter or the one given."""
     from parallax.models.loading import load_policy
 
-    memory = Path(plain["paths"]["cache_dir"]).expanduser() / "weight_digests.json"
+    cache = Path(plain["paths"]["cache_dir"]).expanduser()
     return load_policy(
-        plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]), digest_memory=memory
+        plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]),
+        digest_memory=cache / "weight_digests.json", feature_folder=cache / "features",
     )  # fmt: skip
 
 

@@ -69,3 +69,14 @@ def prompts_and_responses(policy: Policy, negatives: int) -> list[tuple[Any, lis
         items.append((encoder.encode_prompt(Picture(index, size).load(), prompt), responses))
     items[0][1][0] = items[0][1][0][:-1]
     return items
+
+
+def norms_in_full_precision(model: Any) -> None:
+    """transformers' RMS norms round to float32 whatever the model's type, which would hide behind 1e-7 in gradients."""
+
+    def exact(norm: Any) -> Any:
+        return lambda x: norm.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = exact(module)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText
 
 from parallax.models.batch import ScoringBatch
 from parallax.models.scoring import token_log_probs
 from parallax.records import Response
-from tests.models.examples import FAMILIES, Picture, prompts_and_responses
+from tests.models.examples import FAMILIES, Picture, norms_in_full_precision, prompts_and_responses
 
 
 def naive(model: Any, prompt: Any, response: torch.Tensor) -> torch.Tensor:
@@ -50,6 +51,7 @@ def test_scores_equal_one_full_forward_per_response(
 def test_gradients_of_every_lora_weight_equal_the_plain_forward(family: str, make_policy: Any) -> None:
     policy = make_policy(family, learned=True)
     policy.model.double()
+    norms_in_full_precision(policy.model)
     items = prompts_and_responses(policy, 2)
     weights = torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(3, 3)
     (policy.score(policy.encoder.collate(items)).total * weights).sum().backward()
@@ -72,15 +74,25 @@ def test_a_batch_scores_as_its_rows_one_by_one(family: str, make_policy: Any) ->
     assert torch.allclose(together, apart, rtol=0, atol=1e-10)
 
 
-def test_the_output_head_sees_response_positions_only(family: str, make_policy: Any) -> None:
-    policy = make_policy(family)
-    seen: list[int] = []
-    head = policy.model.get_base_model().get_output_embeddings()
-    handle = head.register_forward_hook(lambda module, args, output: seen.append(output.numel() // output.shape[-1]))
+def test_logits_exist_at_response_positions_only(family: str, make_policy: Any) -> None:
+    policy = make_policy(family, learned=True)
     batch = policy.encoder.collate(prompts_and_responses(policy, 2))
-    policy.score(batch)
-    handle.remove()
-    assert seen == [int(batch.response_lengths.sum())]
+    vocabulary, scored = (
+        policy.model.get_base_model().get_output_embeddings().weight.shape[0],
+        int(batch.response_lengths.sum()),
+    )
+    rows: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.ndim and result.shape[-1] == vocabulary:
+                rows.append(result.numel() // vocabulary)
+            return result
+
+    with Watch():
+        policy.score(batch).total.sum().backward()
+    assert max(rows) == scored, "one row of logits for each scored token, forward and backward"
 
 
 def test_each_image_is_encoded_once_however_many_responses(family: str, make_policy: Any) -> None:

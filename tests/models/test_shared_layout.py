@@ -11,7 +11,7 @@ from parallax.models.batch import EncodedPrompt
 from parallax.models.scoring import score
 from parallax.models.separate_layout import separate_sequences
 from parallax.models.shared_layout import can_share, prefix_mask, shared_prefix
-from tests.models.examples import SIZES, Picture, prompts_and_responses
+from tests.models.examples import SIZES, Picture, norms_in_full_precision, prompts_and_responses
 
 
 def random_items(policy: Any, seed: int) -> list[tuple[EncodedPrompt, list[torch.Tensor]]]:
@@ -28,17 +28,6 @@ def random_items(policy: Any, seed: int) -> list[tuple[EncodedPrompt, list[torch
         prompt = policy.encoder.encode_prompt(picture.load(), "What is shown here? " * draw(1, 5))
         items.append((prompt, [torch.randint(10, 300, (draw(1, 9),), generator=generator) for _ in range(responses)]))
     return items
-
-
-def norms_in_full_precision(model: Any) -> None:
-    """transformers' RMS norms round to float32 whatever the model's type, which would hide behind 1e-7 in gradients."""
-
-    def exact(norm: Any) -> Any:
-        return lambda x: norm.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon)
-
-    for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.forward = exact(module)
 
 
 @pytest.mark.parametrize("seed", range(4))

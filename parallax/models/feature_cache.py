@@ -1,0 +1,164 @@
+"""Image features kept across epochs: a frozen tower and projector give the same features every time, so each image is
+encoded once.
+
+Features are made image by image, so that they do not depend on which images happen to share a batch: a run that is resumed,
+with an empty cache, gets the same numbers as one that went on. The cache holds what fits its budget and then takes no more:
+with passes in a new order every epoch, throwing something out would only throw out what is needed next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parallax.models.backbone import accepts, base_model, cast_vision, image_features
+from parallax.models.batch import EncodedPrompt, ScoringBatch
+from parallax.records.atomic import atomic_file
+
+log = logging.getLogger(__name__)
+
+MIB = 2**20
+PIXELS = "pixel_values"
+
+
+class FeatureCache:
+    """Features by name, in memory or in a folder.
+
+    Args:
+        budget: most bytes that are kept.
+        folder: keep them there as safetensors files, for other runs too; None keeps them in memory. The caller makes its name say
+            which tower, projector and precision they come from.
+    """
+
+    def __init__(self, budget: int, folder: Path | None = None) -> None:
+        if budget < 1:
+            raise ValueError(f"a feature cache of {budget} bytes holds nothing; give it 1 or more, or use none")
+        self.budget, self.folder = budget, folder
+        self._memory: dict[str, Tensor] = {}
+        self._files: dict[str, int] = {}  # name -> bytes
+        if folder is not None and folder.is_dir():
+            self._files = {path.stem: path.stat().st_size for path in folder.glob("*/*.safetensors")}
+        self.used = sum(self._files.values())
+        self.full = False
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._memory or name in self._files
+
+    def __len__(self) -> int:
+        return len(self._memory) + len(self._files)
+
+    def get(self, name: str) -> Tensor | None:
+        """The features of this name, or None. Shape: (image tokens, hidden)."""
+        if name in self._files:
+            return self._read(name)
+        return self._memory.get(name)
+
+    def put(self, name: str, features: Tensor) -> bool:
+        """Keep features if there is room. Returns whether they are kept."""
+        size = features.numel() * features.element_size()
+        if name in self or self.used + size > self.budget:
+            if name not in self and not self.full:
+                self.full = True
+                log.info(
+                    "image features: %s images fill the %s MiB of model.feature_cache_mib; the others are encoded in each pass",
+                    f"{len(self):,}", f"{self.budget // MIB:,}",
+                )  # fmt: skip
+            return name in self
+        if self.folder is None:
+            self._memory[name] = features.detach().cpu()
+        else:
+            from safetensors.torch import save_file
+
+            path = self._path(name)
+            with atomic_file(path) as temporary:
+                save_file({"features": features.detach().cpu().contiguous()}, temporary)
+            self._files[name] = size
+        self.used += size
+        return True
+
+    def _read(self, name: str) -> Tensor | None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self._path(name)
+        try:
+            return load_file(path)["features"]
+        except (OSError, SafetensorError, KeyError):  # removed or damaged by somebody else: it is made again
+            log.warning("the kept image features %s cannot be read; they are made again", path)
+            path.unlink(missing_ok=True)
+            self.used -= self._files.pop(name)
+            return None
+
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+
+class ReadyFeatures:
+    """Fills batches with features, from a cache or freshly made, and remembers the prompts around them."""
+
+    def __init__(self, cache: FeatureCache) -> None:
+        self.cache = cache
+        self._prompts: dict[str, EncodedPrompt] = {}
+
+    def prompt(self, image: str, question: str) -> EncodedPrompt | None:
+        """The encoded prompt without pixels, if the image's features are there and it was encoded before."""
+        return self._prompts.get(f"{image} {question}") if self._name(image) in self.cache else None
+
+    def remember(self, image: str, question: str, prompt: EncodedPrompt) -> None:
+        """Keep an encoded prompt for later passes, as long as there is room for features."""
+        if not self.cache.full:
+            bare = {name: value for name, value in prompt.vision.items() if name != PIXELS}
+            self._prompts[f"{image} {question}"] = replace(prompt, vision=bare)
+
+    def fill(self, model: Any, batch: ScoringBatch) -> ScoringBatch:
+        """The batch with ready features in place of pixels. Batches whose images have no names are left as they are."""
+        if batch.image_names is None:
+            return batch
+        network = base_model(model)
+        device = batch.prompt_ids.device
+        made = [
+            self._features(network, name, vision, device)
+            for name, vision in zip(batch.image_names, batch.vision, strict=True)
+        ]
+        return replace(batch, features=made)
+
+    def _features(self, network: Any, image: str, vision: Mapping[str, Tensor], device: torch.device) -> Tensor:
+        name = self._name(image)
+        known = self.cache.get(name)
+        if known is not None:
+            return known.to(device, non_blocking=True)
+        if PIXELS not in vision:
+            raise RuntimeError(
+                f"the features of image {image} were known and are gone, and its pixels were not loaded; is somebody "
+                "deleting the cache folder? Start again, or use model.feature_cache=memory"
+            )
+        dtype = network.get_input_embeddings().weight.dtype
+        with torch.inference_mode(False), torch.no_grad():
+            # tensors of an inference-mode pass could not be trained on later
+            plain = {key: value.clone() if value.is_inference() else value for key, value in vision.items()}
+            made = image_features(network, [cast_vision(plain, dtype)])
+        assert made is not None, "this family does not give features one image at a time (see can_cache)"
+        features = made[0]
+        self.cache.put(name, features)
+        return features
+
+    @staticmethod
+    def _name(image: str) -> str:
+        """Features under autocast are not those without."""
+        for kind in ("cuda", "cpu"):
+            if torch.is_autocast_enabled(kind):
+                return f"{image}-{torch.get_autocast_dtype(kind)}".replace("torch.", "")
+        return image
+
+
+def can_cache(model: Any) -> bool:
+    """Whether ready features can be handed to this model: it takes them, and gives them one image at a time."""
+    network = base_model(model)
+    return accepts(network, "mm_encoder_outputs") and hasattr(network, "get_image_features")
