@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from datamodules.shapes import draw, language, questions
-from datamodules.shapes.scene import COLOURS, SHAPES, USUAL_COLOUR, Scene, generator, scene
+from datamodules.shapes.scene import COLOURS, SHAPES, SIDE, USUAL_COLOUR, Scene, generator, scene
 from parallax.records.fingerprint import canonical_json
 from parallax.records.sample import Sample, Turn
 
@@ -33,6 +33,9 @@ class SceneImage:
     def digest(self) -> str:
         recipe = canonical_json({"world": "shapes", "paint": draw.PAINT_VERSION, "scene": self.scene.to_json()})
         return hashlib.sha256(recipe.encode()).hexdigest()
+
+    def size(self) -> tuple[int, int]:
+        return SIDE, SIDE
 
     def describe(self) -> str:
         return self.name
