@@ -165,6 +165,7 @@ class PreferenceDataModule(StepDataModule):
 
         Returns how many pairs had to be scored. The reference is the policy without what it has learned since it was loaded.
         """
+        self._policy = self._policy or policy
         table = ReferenceTable(self.cache_dir / "references")
         with bar("reference log-probs", len(self.pairs), shown=self.show_progress) as progress:
             self.reference_log_probs, computed = fill_references(

@@ -52,7 +52,8 @@ def fit_preference(
 
     Returns:
         Plain data: steps, total_steps, segments, seconds, metrics (of the last step), warnings (sentences), bad_steps,
-        pair_reports (one per build), references (computed and reused), padding (of the first epoch's micro-batches), checkpoint (path of the last one).
+        pair_reports (one per build), references (pairs whose log-probs were computed and reused), padding (of the first
+        epoch's micro-batches), checkpoint (path of the last one).
     """
     from hydra.utils import instantiate
 

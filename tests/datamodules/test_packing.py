@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.length_distributions import DISTRIBUTIONS
 from datamodules.packing import Limit, cut, cut_for, deal, longest_first
 from datamodules.row_lengths import lengths_in_rows
 from datamodules.steps import StepPlan
-from tests.datamodules.length_distributions import DISTRIBUTIONS
 
 WIDTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40).map(lambda widths: sorted(widths, reverse=True))
 LIMITS = st.builds(Limit, tokens=st.integers(1, 400), items=st.none() | st.integers(1, 9), rows=st.integers(1, 3))
