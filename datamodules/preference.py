@@ -11,20 +11,21 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
 from datamodules.build import Outcome, outcomes_of_pairs, outcomes_of_samples
 from datamodules.candidates import CandidateMaker
-from datamodules.encoded_steps import PairBatches, epoch_of_steps, mapped
+from datamodules.encoded_steps import PairBatches, mapped
 from datamodules.progress import bar
 from datamodules.references import fill_references
 from datamodules.report import BuildReport
-from datamodules.steps import StepPlan
-from parallax.models.batch import PairBatch, StepBatch
+from datamodules.row_lengths import RowLengths, lengths_of_pairs
+from datamodules.serving import StepDataModule
+from parallax.models.batch import PairBatch
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
@@ -43,7 +44,7 @@ class NoPairs(RuntimeError):
     """A build that kept nothing. The message says where the samples went."""
 
 
-class PreferenceDataModule(pl.LightningDataModule):
+class PreferenceDataModule(StepDataModule):
     """Pairs of one stage.
 
     Args:
@@ -51,7 +52,8 @@ class PreferenceDataModule(pl.LightningDataModule):
         proposer, judge, selector: who asks, who scores, who decides.
         cache_dir: holds `candidates/`, `pairs/<key>/` and `references/`, shared by all runs.
         pairs: of the `pairs` group: max_per_source, max_pairs, repeat, control, max_skipped_share.
-        trainer: of the `trainer` group: batch_size (pairs per step over all processes), micro_batch_size, num_workers.
+        trainer: of the `trainer` group: batch_size (pairs per step over all processes), micro_batch_size,
+            micro_batch_tokens, group_by_length, num_workers.
         generation: of the `generation` group: batch_size.
         reference_mode: `cached` fills reference log-probs into the batches, `live` leaves them out.
         seed: of the run.
@@ -79,24 +81,22 @@ class PreferenceDataModule(pl.LightningDataModule):
         limit_pairs: int | None = None,
         show_progress: bool = True,
     ) -> None:
-        super().__init__()
+        self.settings = dict(pairs or {})
+        super().__init__(trainer, seed=seed, repeat=int(self.settings.get("repeat") or 1))
         self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
         self.cache_dir = Path(cache_dir).expanduser()
-        self.settings, loader = dict(pairs or {}), dict(trainer or {})
-        self.batch_size = int(loader.get("batch_size") or 16)
-        self.micro_batch_size = int(loader.get("micro_batch_size") or self.batch_size)
-        self.num_workers = int(loader.get("num_workers") or 0)
         self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
         if reference_mode not in ("cached", "live"):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
-        self.reference_mode, self.seed, self.skipped_path = reference_mode, seed, skipped
+        self.reference_mode, self.skipped_path = reference_mode, skipped
         self.limit, self.limit_pairs, self.show_progress = limit, limit_pairs, show_progress
         self.pairs: list[PreferencePair] = []
         self.pair_ids: list[str] = []
         self.dropped: list[Dropped] = []
         self.report: BuildReport | None = None
         self.reference_log_probs: list[list[float]] | None = None
-        self._policy: Any = None
+        self.references = {"computed": 0, "reused": 0}  # pairs whose reference log-probs were scored or found
+        self._lengths: RowLengths | None = None
 
     # -- building --------------------------------------------------------------------------------------------------
 
@@ -165,12 +165,14 @@ class PreferenceDataModule(pl.LightningDataModule):
 
         Returns how many pairs had to be scored. The reference is the policy without what it has learned since it was loaded.
         """
+        self._policy = self._policy or policy
         table = ReferenceTable(self.cache_dir / "references")
         with bar("reference log-probs", len(self.pairs), shown=self.show_progress) as progress:
             self.reference_log_probs, computed = fill_references(
-                policy, self.pairs, self.pair_ids, table, batch_size=batch_size or self.micro_batch_size,
+                policy, self.pairs, self.pair_ids, table, passes=partial(self.passes, items=batch_size),
                 num_workers=self.num_workers, trainer=trainer, progress=progress,
             )  # fmt: skip
+        self.references = {"computed": computed, "reused": len(self.pairs) - computed}
         log.info(
             "reference log-probs: %s computed, %s reused from the cache",
             f"{computed:,}",
@@ -180,30 +182,18 @@ class PreferenceDataModule(pl.LightningDataModule):
 
     # -- serving ---------------------------------------------------------------------------------------------------
 
-    def plan(self, rank: int = 0, world_size: int = 1) -> StepPlan:
-        """Which pairs meet in which step."""
-        repeat = int(self.settings.get("repeat") or 1)
-        return StepPlan(
-            len(self.pairs),
-            self.batch_size,
-            self.micro_batch_size,
-            seed=self.seed,
-            repeat=repeat,
-            rank=rank,
-            world_size=world_size,
-        )
+    def row_lengths(self) -> RowLengths | None:
+        """Tokens of every pair as the policy lays it out, counted once for each set of pairs."""
+        if self._policy is None or not self.pairs:
+            return None
+        if self._lengths is None or len(self._lengths) != len(self.pairs):
+            self._lengths = lengths_of_pairs(self._policy, self.pairs)
+        return self._lengths
 
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps of one pass over the pairs."""
-        return self.plan().steps_per_epoch
+    def _count(self) -> int:
+        return len(self.pairs)
 
-    def epoch_loader(
-        self, epoch: int = 0, first_step: int = 0, *, rank: int | None = None, world_size: int | None = None
-    ) -> DataLoader[StepBatch]:
-        """The steps of one pass from `first_step` on: a pure function of pairs, seed, epoch and step.
-
-        Steps before `first_step` are not decoded. `rank` and `world_size` default to the attached trainer's.
-        """
+    def _served(self) -> PairBatches:
         reference = self.reference_log_probs if self.reference_mode == "cached" else None
         if self.reference_mode == "cached" and reference is None:
             raise RuntimeError(
@@ -213,14 +203,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             raise RuntimeError(
                 "the pairs have changed since the reference was scored; call fill_reference(policy) again"
             )
-        if rank is None or world_size is None:
-            rank, world_size = (
-                (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-            )
-        return epoch_of_steps(
-            self.plan(rank, world_size), self._batches(reference), epoch=epoch, first_step=first_step,
-            num_workers=self.num_workers, pin_memory=self._policy.device.type == "cuda",
-        )  # fmt: skip
+        return self._batches(reference)
 
     def attach_references(self, rows: Mapping[str, Sequence[float]]) -> None:
         """Reference log-probs scored elsewhere: pair id -> 1 + K numbers, for every pair."""
@@ -231,16 +214,10 @@ class PreferenceDataModule(pl.LightningDataModule):
         self.reference_log_probs = [list(rows[pair_id]) for pair_id in self.pair_ids]
 
     def scoring_batches(self, pair_ids: Iterable[str]) -> Iterator[PairBatch]:
-        """Micro-batches of some pairs without reference log-probs, in the order given."""
+        """Micro-batches of some pairs without reference log-probs, rows of like length together."""
         place_of = {pair_id: place for place, pair_id in enumerate(self.pair_ids)}
-        places = [place_of[pair_id] for pair_id in pair_ids]
-        size = self.micro_batch_size
-        parts = [places[start : start + size] for start in range(0, len(places), size)]
+        parts = self.passes([place_of[pair_id] for pair_id in pair_ids])
         return mapped(self._batches(None), parts, self.num_workers)
-
-    def train_dataloader(self) -> DataLoader[StepBatch]:
-        """The first pass. Fits of several passes, or resumed ones, go through `epoch_loader`."""
-        return self.epoch_loader()
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -274,7 +251,7 @@ class PreferenceDataModule(pl.LightningDataModule):
         kept = apply_control(kept, self.settings.get("control") or "none", seed=self.seed)
         self.dropped = [outcome for outcome in outcomes if isinstance(outcome, Dropped)] + over
         self.pairs, self.pair_ids = kept, [pair.id for pair in kept]
-        self.reference_log_probs = None
+        self.reference_log_probs, self._lengths = None, None
 
     def _manifest(self, policy: Any, samples: int, skipped: SkippedLog) -> dict[str, Any]:
         describe = getattr(self.proposer, "settings", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from datamodules.encoded_steps import PairBatches, mapped
@@ -34,14 +34,15 @@ def fill_references(
     ids: Sequence[str],
     table: ReferenceTable,
     *,
-    batch_size: int,
+    passes: Callable[[Sequence[int]], list[list[int]]],
     num_workers: int = 0,
     trainer: Any = None,
     progress: Any = None,
 ) -> tuple[list[list[float]], int]:
     """Reference log-probs of all pairs, in order, and how many of them had to be computed.
 
-    With several processes, each computes its share and all read the whole table afterwards.
+    `passes` puts places of pairs into forward passes. With several processes, each computes its share and all read the whole
+    table afterwards.
     """
     import torch
 
@@ -52,9 +53,7 @@ def fill_references(
     rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
     if world > 1:
         missing = trainer.strategy.broadcast(missing)
-    # pairs of like length together, so that little is spent on padding
-    mine = sorted(missing, key=lambda place: (_length(pairs[place]), place))
-    batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)][rank::world]
+    batches = passes(missing)[rank::world]
     rows: dict[str, list[float]] = {}
     with torch.inference_mode(), policy.reference():
         make = PairBatches(pairs, ids, policy.encoder, features=policy.features)
@@ -71,7 +70,3 @@ def fill_references(
         trainer.strategy.barrier("references")
     known = table.get(ids, name)
     return [known[pair_id] for pair_id in ids], len(missing)
-
-
-def _length(pair: PreferencePair) -> int:
-    return max(len(r.token_ids) if r.token_ids is not None else len(r.text) // 3 for r in pair.responses)

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
 
 from datamodules.build import reason_of
-from datamodules.encoded_steps import epoch_of_steps, mapped
+from datamodules.encoded_steps import mapped
 from datamodules.report import BuildReport
-from datamodules.steps import StepPlan
-from parallax.models.batch import EncodedDialogue, PairBatch, StepBatch
+from datamodules.row_lengths import RowLengths
+from datamodules.serving import StepDataModule
+from parallax.models.batch import EncodedDialogue, PairBatch
 from parallax.models.encoder import Encoder
 from parallax.records import BadImage, Sample
 from parallax.records.skipped import SetAside, SkippedLog
@@ -50,29 +51,32 @@ class DialogueBatches:
         scoring = self.encoder.collate_dialogues([encode_sample(self.encoder, sample) for sample in samples])
         return PairBatch(scoring, None, [sample.id for sample in samples], scoring.counted().sum(-1))
 
-    def fault(self, place: int) -> tuple[str, str] | None:
-        """Why a sample cannot be used: (reason, sentence) or None."""
+    def trial(self, place: int) -> int | tuple[str, str]:
+        """How many tokens a sample takes, or why it cannot be used: (reason, sentence)."""
         try:
-            self([place])
+            scoring = self([place]).scoring
         except BadImage as bad:
             return "bad_image", str(bad)
         except ValueError as error:
             return ("no_answer" if "no answer" in str(error) else reason_of(str(error))), str(error)
-        return None
+        return int(scoring.prompt_lengths.sum() + scoring.response_lengths.sum())
 
 
-class SupervisedDataModule(pl.LightningDataModule):
+class SupervisedDataModule(StepDataModule):
     """Dialogues of one stage.
 
     Args:
         source: samples whose turns have answers.
-        trainer: of the `trainer` group: batch_size (dialogues per step over all processes), micro_batch_size, num_workers.
+        trainer: of the `trainer` group: batch_size (dialogues per step over all processes), micro_batch_size,
+            micro_batch_tokens, group_by_length, num_workers.
         repeat: how often each sample is listed per epoch.
         max_skipped_share: largest share of samples that may be set aside, 0 to 1.
         seed: of the order.
         skipped: path of the run's skipped.jsonl; None keeps the list in memory.
         limit: only the first so many samples.
     """
+
+    items = "dialogues"
 
     def __init__(
         self,
@@ -85,17 +89,13 @@ class SupervisedDataModule(pl.LightningDataModule):
         skipped: Path | str | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__()
-        loader = dict(trainer or {})
-        self.source, self.repeat, self.max_skipped_share = source, repeat, max_skipped_share
-        self.batch_size = int(loader.get("batch_size") or 16)
-        self.micro_batch_size = int(loader.get("micro_batch_size") or self.batch_size)
-        self.num_workers = int(loader.get("num_workers") or 0)
-        self.seed, self.skipped_path, self.limit = seed, skipped, limit
+        super().__init__(trainer, seed=seed, repeat=repeat)
+        self.source, self.max_skipped_share = source, max_skipped_share
+        self.skipped_path, self.limit = skipped, limit
         self.samples: list[Sample] = []
         self.skipped: dict[str, int] = {}
         self.report: BuildReport | None = None
-        self._policy: Any = None
+        self._lengths: RowLengths | None = None
 
     def prepare_samples(self, policy: Any) -> int:
         """Read and encode every sample once, set aside those that cannot be used, and return how many are left."""
@@ -105,13 +105,16 @@ class SupervisedDataModule(pl.LightningDataModule):
         skipped = SkippedLog(self.skipped_path, self.max_skipped_share, len(samples) + len(faulty))
         for item in faulty:
             skipped.add(item)
-        self.samples = []
-        faults = mapped(DialogueBatches(samples, policy.encoder).fault, range(len(samples)), self.num_workers)
-        for sample, fault in zip(samples, faults, strict=True):
-            if fault is None:
+        self.samples, lengths = [], []
+        trials = mapped(DialogueBatches(samples, policy.encoder).trial, range(len(samples)), self.num_workers)
+        for sample, found in zip(samples, trials, strict=True):
+            if isinstance(found, int):
                 self.samples.append(sample)
+                lengths.append(found)
             else:
-                skipped.add(SetAside(sample.id, sample.source, *fault))
+                skipped.add(SetAside(sample.id, sample.source, *found))
+        tokens = np.array(lengths, dtype=np.int64)
+        self._lengths = RowLengths(tokens, tokens)  # one response each, so one row in every layout
         self.skipped = skipped.counts()
         if not self.samples:
             raise ValueError(
@@ -133,39 +136,18 @@ class SupervisedDataModule(pl.LightningDataModule):
         self.report = BuildReport(samples, 0, 0, kept, skipped=self.skipped, seconds=time.perf_counter() - began)
         return self.report
 
-    def plan(self, rank: int = 0, world_size: int = 1) -> StepPlan:
-        """Which dialogues meet in which step."""
-        return StepPlan(
-            len(self.samples), self.batch_size, self.micro_batch_size, seed=self.seed, repeat=self.repeat, rank=rank,
-            world_size=world_size,
-        )  # fmt: skip
+    def row_lengths(self) -> RowLengths | None:
+        """Tokens of every dialogue."""
+        return self._lengths
 
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps of one pass over the samples."""
-        return self.plan().steps_per_epoch
+    def _count(self) -> int:
+        return len(self.samples)
 
-    def epoch_loader(
-        self, epoch: int = 0, first_step: int = 0, *, rank: int | None = None, world_size: int | None = None
-    ) -> DataLoader[StepBatch]:
-        """The steps of one pass from `first_step` on, as `PreferenceDataModule.epoch_loader` gives them."""
+    def _served(self) -> DialogueBatches:
         if self._policy is None:
             raise RuntimeError("there are no dialogues yet; call prepare_samples(policy) before asking for batches")
-        if rank is None or world_size is None:
-            rank, world_size = (
-                (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-            )
-        make = DialogueBatches(self.samples, self._policy.encoder)
-        return epoch_of_steps(
-            self.plan(rank, world_size), make, epoch=epoch, first_step=first_step, num_workers=self.num_workers,
-            pin_memory=self._policy.device.type == "cuda",
-        )  # fmt: skip
-
-    def train_dataloader(self) -> DataLoader[StepBatch]:
-        """The first pass."""
-        return self.epoch_loader()
+        return DialogueBatches(self.samples, self._policy.encoder)
 
     def batches(self) -> Iterator[PairBatch]:
-        """All samples once, in order, in micro-batches: for a loss over the whole set."""
-        size, count = self.micro_batch_size, len(self.samples)
-        parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
-        return mapped(DialogueBatches(self.samples, self._policy.encoder), parts, self.num_workers)
+        """All samples once in micro-batches, rows of like length together: for a loss over the whole set."""
+        return mapped(self._served(), self.passes(range(len(self.samples))), self.num_workers)

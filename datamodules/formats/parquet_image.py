@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from parallax.records.fingerprint import bytes_digest
-from parallax.records.images import upright_rgb
+from parallax.records.images import upright_rgb, upright_size
 from parallax.records.sample import BadImage
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class ParquetImage:
 
     def digest(self) -> str:
         return _digest(self.file, self.group, self.row, self.column, self.name)
+
+    def size(self) -> tuple[int, int]:
+        return upright_size(io.BytesIO(self._bytes()), self.name)
 
     def describe(self) -> str:
         return self.name

@@ -8,7 +8,8 @@ from habitual scenes will therefore say habitual things about habit-free ones: t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,8 @@ class Scene:
         return f"{things}|{self.sign_cell}:{self.number}"
 
     def to_json(self) -> dict[str, Any]:
-        recipe = asdict(self)
-        recipe["things"] = [asdict(thing) for thing in self.things]
+        recipe = {name: getattr(self, name) for name in self.__slots__}
+        recipe["things"] = [{name: getattr(thing, name) for name in thing.__slots__} for thing in self.things]
         recipe["background"] = list(self.background)
         return recipe
 
@@ -97,6 +98,7 @@ class Scene:
         return cls(things, recipe["number"], recipe["sign_cell"], tuple(recipe["background"]), recipe["paint_seed"])
 
 
+@lru_cache(maxsize=4096)
 def scene(split: str, index: int, seed: int = 0) -> Scene:
     """The scene number `index` of a split. The same three arguments always give the same scene.
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image
 
 from datamodules.shapes import draw, language, questions
-from datamodules.shapes.scene import COLOURS, SHAPES, USUAL_COLOUR, Scene, generator, scene
+from datamodules.shapes.scene import COLOURS, SHAPES, SIDE, USUAL_COLOUR, Scene, generator, scene
 from parallax.records.fingerprint import canonical_json
 from parallax.records.sample import Sample, Turn
 
@@ -31,8 +32,10 @@ class SceneImage:
         return draw.picture(self.scene)
 
     def digest(self) -> str:
-        recipe = canonical_json({"world": "shapes", "paint": draw.PAINT_VERSION, "scene": self.scene.to_json()})
-        return hashlib.sha256(recipe.encode()).hexdigest()
+        return _digest(self.scene)
+
+    def size(self) -> tuple[int, int]:
+        return SIDE, SIDE
 
     def describe(self) -> str:
         return self.name
@@ -77,6 +80,13 @@ class ShapesSource(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[position] for position in range(self.size))
+
+
+@lru_cache(maxsize=100_000)
+def _digest(drawn: Scene) -> str:
+    """Of the recipe; asked for many times in a run, since every key of the cache has it."""
+    recipe = canonical_json({"world": "shapes", "paint": draw.PAINT_VERSION, "scene": drawn.to_json()})
+    return hashlib.sha256(recipe.encode()).hexdigest()
 
 
 def pope_questions(split: str, scenes: int, seed: int = 0, start: int = 0) -> list[Sample]:

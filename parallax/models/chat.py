@@ -13,6 +13,7 @@ from typing import Any
 from parallax.models.control_tokens import HOLE, ControlTokens
 from parallax.records import fingerprint
 
+TRIED = 8  # prompts rendered in full before a template is trusted to copy questions as they are
 RULES = 1  # version of how this file turns a rendering into tokens; part of the template's fingerprint
 
 
@@ -62,6 +63,38 @@ class Chat:
         else:  # the tokenizer merges across the seam; a model that generates never sees such a merge
             ids = self.control.encode_continuation(joined)
         return [*ids, self.end_token_id]
+
+    def response_lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens `encode_response` makes of each text, tokenised in bulk where it is plain."""
+        before = self.control.encode_continuation(self._after_question)
+        plain = [
+            text for text in dict.fromkeys(texts) if text and not text[0].isspace() and self.control.mark(text) == text
+        ]
+        known: dict[str, int] = {}
+        for text, ids in zip(
+            plain,
+            self.control.encode_in_bulk([self._after_question + self._joiner + text for text in plain]),
+            strict=True,
+        ):
+            if ids is not None and ids[: len(before)] == before:
+                known[text] = len(ids) - len(before) + 1  # the end token
+        return [known[text] if text in known else len(self.encode_response(text)) for text in texts]
+
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens `encode(render(prompt))` makes of each prompt (one for the image), in bulk where it is plain."""
+        before, _, after = self._apply([self._user(HOLE, first=True, marked=True)], True).partition(HOLE)
+        plain = [text for text in dict.fromkeys(prompts) if text.strip() == text and self.control.mark(text) == text]
+        if any(self.render(text) != before + text + after for text in plain[:TRIED]):
+            plain = []  # the template does more with a question than to copy it
+        bos = self.tokenizer.bos_token
+        add = not (bos and before.startswith(bos))
+        ids = (
+            self.tokenizer([before + text + after for text in plain], add_special_tokens=add, verbose=False).input_ids
+            if plain
+            else []
+        )
+        known = dict(zip(plain, map(len, ids), strict=True))
+        return [known[text] if text in known else len(self.encode(self.render(text))) for text in prompts]
 
     def encode_turns(self, turns: Sequence[tuple[str, str]]) -> list[tuple[list[int], bool]]:
         """A dialogue as stretches of token ids, each with whether it is to be learned (answers with their end tokens)."""

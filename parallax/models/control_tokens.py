@@ -10,6 +10,7 @@ is tokenised in one piece, exactly as the processor alone would do it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 START, END = "\ue0f0", "\ue0f1"  # around a control token in written text
@@ -50,6 +51,14 @@ class ControlTokens:
             if piece:
                 ids = ids + (self._as_text(piece) if index % 2 else self._continued(piece))
         return ids
+
+    def encode_in_bulk(self, texts: Sequence[str]) -> list[list[int] | None]:
+        """`encode_continuation` of texts without marks; None where a text has to be encoded on its own."""
+        if not texts:
+            return []
+        rows = self.tokenizer(["\n" + text for text in texts], add_special_tokens=False, verbose=False).input_ids
+        newline = self._newline
+        return [row[len(newline) :] if newline and row[: len(newline)] == newline else None for row in rows]
 
     def _continued(self, piece: str, **options: Any) -> list[int]:
         """Encode behind a newline that is then removed, since SentencePiece puts a space in front of a string's start."""

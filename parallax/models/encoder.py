@@ -66,6 +66,10 @@ class Encoder:
             )
         return EncodedPrompt(ids, vision, token_inputs)
 
+    def prompt_length(self, image: Image.Image, rendered: str) -> int:
+        """Tokens of a rendered prompt with its image, also where that is more than the context."""
+        return len(self._encode_with_image(image, rendered, IDENTITY)[0])
+
     def encode_response(self, response: Response) -> Tensor:
         """Token ids of a response: its own where it has them, else its text with the end token. Shape: (R,)."""
         ids = response.token_ids if response.token_ids is not None else self.chat.encode_response(response.text)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from parallax.records.fingerprint import file_digest
-from parallax.records.sample import BadImage
+from parallax.records.sample import BadImage, ImageRef
 
 if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # never EPS and its like, which run programs
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+ORIENTATION = 0x0112  # the EXIF tag
 MAX_PIXELS = 150_000_000  # larger images are refused before they are decoded
 
 
@@ -46,6 +47,10 @@ class FileImage:
         file = self.locate()
         status = os.stat(file)
         return _digest(str(file), status.st_mtime_ns, status.st_size)
+
+    def size(self) -> tuple[int, int]:
+        with open(self.locate(), "rb") as stream:
+            return upright_size(stream, self.path)
 
     def describe(self) -> str:
         return self.path
@@ -100,6 +105,27 @@ def upright_rgb(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> I
         ) from error
     except Exception as error:  # decoders raise whatever they like on damaged data
         raise BadImage(f"image {name!r} is corrupt or cut off ({type(error).__name__}: {error})") from error
+
+
+def upright_size(stream: IO[bytes], name: str) -> tuple[int, int]:
+    """Width and height of an image as `upright_rgb` would give it, from its header; pixels are not decoded."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(stream, formats=FORMATS) as opened:
+                turned = opened.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # transposed or turned by a quarter
+                return (opened.height, opened.width) if turned else opened.size
+    except Exception as error:  # decoders raise whatever they like on damaged data
+        raise BadImage(f"image {name!r} is corrupt or cut off ({type(error).__name__}: {error})") from error
+
+
+def image_size(image: ImageRef) -> tuple[int, int]:
+    """Width and height in pixels: what the image knows of itself, else by decoding it. Raises `BadImage`."""
+    known = getattr(image, "size", None)
+    size: tuple[int, int] = known() if known is not None else image.load().size
+    return size
 
 
 def _to_rgb(image: Any) -> Image.Image:

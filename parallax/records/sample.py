@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class ImageRef(Protocol):
-    """A handle to one image. Implementations are small, picklable and hashable by value."""
+    """A handle to one image. Implementations are small, picklable and hashable by value.
+
+    One that can tell its width and height without decoding may have a method `size()`; see `images.image_size`.
+    """
 
     def load(self) -> Image.Image:
         """Decode the image to upright RGB. Raises `BadImage` with a reason when it cannot."""

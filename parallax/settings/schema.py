@@ -118,6 +118,8 @@ KEYS: dict[str, Rule] = {
     "trainer.gradient_clip_val": POSITIVE.or_null(),
     "trainer.batch_size": COUNT,
     "trainer.micro_batch_size": COUNT,
+    "trainer.micro_batch_tokens": integer(1, None, "auto").or_null(),
+    "trainer.group_by_length": FLAG,
     "trainer.num_workers": integer(0, 1024),
     "trainer.activation_checkpointing": FLAG,
     "trainer.log_every_n_steps": COUNT,

@@ -52,7 +52,8 @@ def fit_preference(
 
     Returns:
         Plain data: steps, total_steps, segments, seconds, metrics (of the last step), warnings (sentences), bad_steps,
-        pair_reports (one per build), checkpoint (path of the last one).
+        pair_reports (one per build), references (pairs whose log-probs were computed and reused), padding (of the first
+        epoch's micro-batches), checkpoint (path of the last one).
     """
     from hydra.utils import instantiate
 
@@ -160,6 +161,8 @@ class _Fit:
             "warnings": list(health.warnings.values()),
             "bad_steps": [asdict(bad) for bad in module.bad_steps],
             "pair_reports": self.reports,
+            "references": getattr(self.datamodule, "references", None),
+            "padding": padding.as_data() if (padding := getattr(self.datamodule, "padding", None)) else None,
             "checkpoint": str(newest) if newest else None,
         }
 

@@ -228,6 +228,49 @@ def data_with_same_pairs(module: PreferenceDataModule, policy: Any) -> Preferenc
     return other
 
 
+def test_lengths_are_those_of_the_encoded_rows_and_padding_is_told(cache: Path, policy: Any, caplog: Any) -> None:
+    module = data(
+        cache, reference_mode="live", trainer={"batch_size": 8, "micro_batch_size": 2, "micro_batch_tokens": "auto"}
+    )
+    module.build_pairs(policy)
+    lengths = module.row_lengths()
+    assert lengths is not None and lengths.rows == 2  # the plain layout: a row per response
+    batches = {
+        batch.pair_ids[0]: batch for batch in map(module._batches(None), [[p] for p in range(len(module.pairs))])
+    }
+    for place, pair_id in enumerate(module.pair_ids):
+        rows = batches[pair_id].scoring.prompt_lengths[0] + batches[pair_id].scoring.response_lengths[0]
+        assert (lengths.widths[place], lengths.tokens[place]) == (int(rows.max()), int(rows.sum()))
+    with caplog.at_level(logging.INFO):
+        steps = list(module.epoch_loader())
+        module.epoch_loader(1)
+    assert len(re.findall(r"padding \d+\.\d% of tokens in micro-batches of at most [\d,]+ tokens", caplog.text)) == 1
+    budget, computed = module.tokens_per_pass() or 0, 0
+    for batch in (batch for step in steps for batch in step.micro_batches):
+        scoring = batch.scoring
+        width = int((scoring.prompt_lengths[:, None] + scoring.response_lengths).max())
+        assert 2 * len(batch) * width <= budget
+        computed += 2 * len(batch) * width
+    assert module.padding is not None and module.padding.computed == computed
+    assert module.padding.tokens == int(lengths.tokens.sum())
+
+
+def test_the_reference_is_scored_under_the_same_budget(cache: Path, policy: Any, tmp_path: Path) -> None:
+    module = data(cache, trainer={"batch_size": 8, "micro_batch_size": 2, "micro_batch_tokens": "auto"})
+    module.build_pairs(policy)
+    lengths, passes = module.row_lengths(), module.passes(range(len(module.pairs)))
+    assert lengths is not None and sorted(place for places in passes for place in places) == list(range(len(lengths)))
+    most = max(2 * len(places) * int(lengths.widths[places].max()) for places in passes)
+    assert most <= (module.tokens_per_pass() or 0)
+    module.cache_dir = tmp_path
+    assert module.fill_reference(policy) == len(module.pairs)
+    packed = module.reference_log_probs
+    module.cache_dir = tmp_path / "one by one"
+    module.fill_reference(policy, batch_size=1)
+    torch.testing.assert_close(torch.tensor(packed), torch.tensor(module.reference_log_probs), rtol=1e-5, atol=1e-4)
+    assert module.references == {"computed": len(module.pairs), "reused": 0}
+
+
 def test_repeat_lists_every_pair_so_often(cache: Path, policy: Any) -> None:
     module = data(cache, reference_mode="live", pairs={"repeat": 2})
     module.build_pairs(policy)

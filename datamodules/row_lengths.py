@@ -1,0 +1,99 @@
+"""How many tokens each pair or dialogue takes in a forward pass, and what share of what the model computes is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parallax.models.separate_layout import separate_sequences
+from parallax.models.token_counts import TokenCounts
+from parallax.records import PreferencePair
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """What some forward passes hold together."""
+
+    tokens: int  # without padding
+    computed: int  # with padding: rows times the longest row, summed over passes
+    passes: int
+    smallest: int  # items of the smallest pass
+    largest: int  # items of the largest pass
+    longest: int  # tokens of the largest pass, padding included
+
+    @property
+    def share(self) -> float:
+        """Padding as a share of all that is computed, 0 to 1."""
+        return 1 - self.tokens / self.computed if self.computed else 0.0
+
+    def line(self, items: str = "pairs") -> str:
+        """One line for the log."""
+        each = str(self.largest) if self.smallest == self.largest else f"{self.smallest}-{self.largest}"
+        return f"padding {self.share:.1%} of tokens in micro-batches of at most {self.longest:,} tokens; {each} {items} each"
+
+    def as_data(self) -> dict[str, Any]:
+        """For fit.json."""
+        return {
+            "share": round(self.share, 4), "tokens": self.tokens, "micro_batches": self.passes,
+            "most_tokens": self.longest, "smallest": self.smallest, "largest": self.largest,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowLengths:
+    """Tokens of N items (pairs or dialogues), image tokens included.
+
+    Args:
+        widths: the longest row of each item. Shape: (N,), int64.
+        tokens: of all rows of each item, without padding. Shape: (N,), int64.
+        rows: how many rows an item takes.
+    """
+
+    widths: np.ndarray
+    tokens: np.ndarray
+    rows: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.widths.shape == self.tokens.shape and self.widths.ndim == 1, "one width and one count per item"
+        assert len(self.widths) == 0 or int(self.widths.min()) > 0, "an item has one token at least"
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def padding(self, passes: Sequence[Sequence[int]]) -> Padding:
+        """Of forward passes that hold these places."""
+        sizes = [len(places) for places in passes]
+        computed = [self.rows * len(places) * int(self.widths[list(places)].max()) for places in passes]
+        tokens = sum(int(self.tokens[list(places)].sum()) for places in passes)
+        return Padding(tokens, sum(computed), len(passes), min(sizes), max(sizes), max(computed))
+
+
+def lengths_in_rows(prompts: Sequence[int], responses: np.ndarray, *, shared: bool) -> RowLengths:
+    """From token counts to rows: one row of prompt and all responses where they share it, else a row per response.
+
+    Shapes: prompts (N,), responses (N, 1 + K).
+    """
+    before, after = np.asarray(prompts, dtype=np.int64), np.asarray(responses, dtype=np.int64)
+    assert after.ndim == 2 and len(before) == len(after), "one prompt and 1 + K responses for each pair"
+    if shared:
+        whole = before + after.sum(axis=1)
+        return RowLengths(whole, whole)
+    count = after.shape[1]
+    return RowLengths(before + after.max(axis=1), count * before + after.sum(axis=1), count)
+
+
+def lengths_of_pairs(policy: Any, pairs: Sequence[PreferencePair]) -> RowLengths:
+    """Lengths of pairs as `policy` lays them out. No image is decoded."""
+    counts = TokenCounts(policy.encoder)
+    prompts = counts.prompts([(pair.image, pair.prompt) for pair in pairs])
+    responses = counts.responses([response for pair in pairs for response in pair.responses])
+    per_pair = len(pairs[0].responses) if pairs else 1
+    return lengths_in_rows(prompts, np.reshape(responses, (len(pairs), per_pair)), shared=shares_prompt(policy))
+
+
+def shares_prompt(policy: Any) -> bool:
+    """Whether the policy reads the prompt once for all responses."""
+    return policy.layout is not separate_sequences

@@ -1,0 +1,84 @@
+"""Tokens counted without encoding are the tokens of the real encoding: every family, many sizes, texts of all sorts."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from parallax.models.loading import load_policy
+from parallax.models.tiny_checkpoints import RECIPES, make_tiny_checkpoint
+from parallax.models.token_counts import PROBES, TokenCounts
+from parallax.records import Response
+from parallax.records.images import FileImage
+
+PROMPTS = (
+    "What is this?",
+    "Describe the image in detail, step by step.",
+    " leading and trailing ",
+    "control </s> <image> <|im_end|> tokens",
+    "naïve café – 日本語 🙂\n\ttabs",
+    "[INST] ASSISTANT: user",
+    "",
+)
+ANSWERS = ("A cup.", "  spaces first", "It is 42.\nTwo lines.", "</s><|im_end|>", "日本語", "ASSISTANT: no", "\n", "a")
+
+
+@pytest.fixture(scope="module", params=list(RECIPES))
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = make_tiny_checkpoint(request.param, tmp_path_factory.mktemp(request.param))
+    return load_policy({"name": request.param, "path": str(folder)}, {"r": 2}).encoder
+
+
+def test_prompts_of_all_sizes_are_counted_as_they_are_encoded(encoder: Any, tmp_path: Path) -> None:
+    draw = random.Random(4)
+    sizes = [(draw.randint(8, 400), draw.randint(8, 400)) for _ in range(24)] + [(28, 28), (56, 28), (500, 20)]
+    items = []
+    for number, size in enumerate(sizes):
+        Image.effect_noise(size, 60).convert("RGB").save(tmp_path / f"{number}.png")
+        items.append((FileImage(str(tmp_path), f"{number}.png"), PROMPTS[number % len(PROMPTS)]))
+    counted = TokenCounts(encoder).prompts(items)
+    assert counted == [len(encoder.encode_prompt(image.load(), prompt).input_ids) for image, prompt in items]
+    flat = type(encoder.processor).__name__ == "LlavaProcessor"
+    assert (len(set(counted)) <= len(PROMPTS)) == flat == TokenCounts(encoder).size_does_not_matter()
+
+
+def test_padding_to_a_square_is_counted(encoder: Any, tmp_path: Path) -> None:
+    encoder.image_pad = True
+    try:
+        Image.new("RGB", (120, 40)).save(tmp_path / "wide.png")
+        item = (FileImage(str(tmp_path), "wide.png"), "What is this?")
+        assert TokenCounts(encoder).prompts([item]) == [len(encoder.encode_prompt(item[0].load(), item[1]).input_ids)]
+    finally:
+        encoder.image_pad = False
+
+
+def test_answers_are_counted_as_they_are_encoded(encoder: Any) -> None:
+    responses = [Response(text) for text in ANSWERS] + [Response("whatever", (5, 6, 7))]
+    assert TokenCounts(encoder).responses(responses) == [len(encoder.encode_response(r)) for r in responses]
+
+
+def test_a_turned_photograph_has_its_upright_size(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    image = FileImage(str(tmp_path), "turned.jpg")
+    assert image.size() == image.load().size == (20, 40)
+
+
+def test_a_hundred_thousand_pairs_take_seconds_where_sizes_repeat(encoder: Any) -> None:
+    class Sized:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def size(self) -> tuple[int, int]:
+            return 40 + self.number % 50, 60
+
+    began = time.process_time()
+    counted = TokenCounts(encoder).prompts([(Sized(n), f"Question {n % 500} about it?") for n in range(100_000)])  # type: ignore[misc]
+    assert len(counted) == 100_000 and time.process_time() - began < 10
+    assert len(PROBES) < 10
