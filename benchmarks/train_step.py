@@ -69,7 +69,8 @@ class Ours:
         self.policy = load_policy(model, {"r": RANK, "dropout": 0.0})
         pairs = [
             PreferencePair(
-                sample_id=row.image.name, source="benchmark", image=FileImage(str(row.image.parent), row.image.name), prompt=row.prompt,
+                sample_id=row.image.name, source="benchmark", prompt=row.prompt,
+                image=FileImage(str(row.image.parent), row.image.name),
                 chosen=Response(row.responses[0]), rejected=tuple(Response(text) for text in row.responses[1:]),
             )
             for row in rows

@@ -9,12 +9,12 @@ from datamodules.encoded_steps import PairBatches, mapped
 from parallax.records import PreferencePair, fingerprint
 from parallax.records.reference_table import ReferenceTable
 
-SCORING = 1  # version of how a pair is scored; raised when its numbers change
+SCORING = 2  # version of how a pair is scored; raised when its numbers change
 SHARD = 64  # batches whose numbers are written together
 
 
 def reference_name(policy: Any, trainer: Any = None) -> str:
-    """Names all that decides a reference log-prob but the pair: weights, precisions, processor, template."""
+    """Names all that decides a reference log-prob but the pair: weights, precisions, processor, template, scorer."""
     encoder = policy.encoder
     return fingerprint(
         {
@@ -23,6 +23,7 @@ def reference_name(policy: Any, trainer: Any = None) -> str:
             "compute": str(trainer.precision) if trainer is not None else "32-true",  # autocast, as in training
             "processor": encoder.processor_fingerprint(),
             "template": encoder.chat.fingerprint(),
+            "scorer": policy.scorer,
             "scoring": SCORING,
         }
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from parallax.models import generation, saving, scoring
-from parallax.models.backbone import base_model
+from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.encoder import Encoder
 from parallax.models.feature_cache import ReadyFeatures
@@ -67,6 +67,11 @@ class Policy:
     def precision(self) -> str:
         """The type of the base model's weights, e.g. "float32"."""
         return str(base_model(self.model).get_input_embeddings().weight.dtype).removeprefix("torch.")
+
+    @property
+    def scorer(self) -> str:
+        """Names how log-probs are computed: layout and attention. All give the same numbers up to the order of additions."""
+        return f"{self.layout.__name__}/{text_config(base_model(self.model))._attn_implementation}"  # type: ignore[attr-defined]
 
     @property
     def has_adapter(self) -> bool:

@@ -209,6 +209,28 @@ def test_references_scored_in_another_precision_are_other_references(policy: Any
     assert reference_name(policy, mixed) != reference_name(policy) == reference_name(policy, plain)
 
 
+def test_references_of_another_scorer_are_other_references(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from parallax.models.separate_layout import separate_sequences
+
+    before = reference_name(policy)
+    monkeypatch.setattr(policy, "layout", separate_sequences)
+    assert reference_name(policy) != before
+
+
+def test_before_the_first_step_policy_and_reference_agree_to_the_last_bit(cache: Path, policy: Any) -> None:
+    """The reference is scored by the scorer of training, so a reward at step 0 is 0 and not a rounding error."""
+    module = data(cache, reference_mode="live")
+    module.build_pairs(policy)
+    batch = next(iter(module.epoch_loader())).micro_batches[0].scoring
+    with torch.no_grad(), policy.reference():
+        reference = policy.score(batch).total
+    policy.for_preference_training()
+    try:
+        assert torch.equal(policy.score(batch).total.detach(), reference)
+    finally:
+        policy.model.eval()
+
+
 def test_steps_resume_anywhere_and_workers_change_nothing(cache: Path, policy: Any) -> None:
     module = data(cache, reference_mode="live")
     module.build_pairs(policy)
@@ -234,13 +256,13 @@ def test_lengths_are_those_of_the_encoded_rows_and_padding_is_told(cache: Path, 
     )
     module.build_pairs(policy)
     lengths = module.row_lengths()
-    assert lengths is not None and lengths.rows == 2  # the plain layout: a row per response
+    assert lengths is not None and lengths.rows == 1  # the shared layout: a row holds the prompt and all its responses
     batches = {
         batch.pair_ids[0]: batch for batch in map(module._batches(None), [[p] for p in range(len(module.pairs))])
     }
     for place, pair_id in enumerate(module.pair_ids):
-        rows = batches[pair_id].scoring.prompt_lengths[0] + batches[pair_id].scoring.response_lengths[0]
-        assert (lengths.widths[place], lengths.tokens[place]) == (int(rows.max()), int(rows.sum()))
+        row = int(batches[pair_id].scoring.prompt_lengths[0] + batches[pair_id].scoring.response_lengths[0].sum())
+        assert (lengths.widths[place], lengths.tokens[place]) == (row, row)
     with caplog.at_level(logging.INFO):
         steps = list(module.epoch_loader())
         module.epoch_loader(1)
@@ -248,9 +270,9 @@ def test_lengths_are_those_of_the_encoded_rows_and_padding_is_told(cache: Path, 
     budget, computed = module.tokens_per_pass() or 0, 0
     for batch in (batch for step in steps for batch in step.micro_batches):
         scoring = batch.scoring
-        width = int((scoring.prompt_lengths[:, None] + scoring.response_lengths).max())
-        assert 2 * len(batch) * width <= budget
-        computed += 2 * len(batch) * width
+        width = int((scoring.prompt_lengths + scoring.response_lengths.sum(dim=1)).max())
+        assert len(batch) * width <= budget
+        computed += len(batch) * width
     assert module.padding is not None and module.padding.computed == computed
     assert module.padding.tokens == int(lengths.tokens.sum())
 
@@ -260,7 +282,7 @@ def test_the_reference_is_scored_under_the_same_budget(cache: Path, policy: Any,
     module.build_pairs(policy)
     lengths, passes = module.row_lengths(), module.passes(range(len(module.pairs)))
     assert lengths is not None and sorted(place for places in passes for place in places) == list(range(len(lengths)))
-    most = max(2 * len(places) * int(lengths.widths[places].max()) for places in passes)
+    most = max(len(places) * int(lengths.widths[places].max()) for places in passes)
     assert most <= (module.tokens_per_pass() or 0)
     module.cache_dir = tmp_path
     assert module.fill_reference(policy) == len(module.pairs)
