@@ -31,9 +31,11 @@ def make_policy(
     from parallax.models.loading import load_policy
 
     memory = Path(plain["paths"]["cache_dir"]).expanduser() / "weight_digests.json"
-    return load_policy(
+    policy = load_policy(
         plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]), digest_memory=memory
     )  # fmt: skip
+    policy.num_workers = (plain.get("generation") or {}).get("num_workers", "auto")
+    return policy
 
 
 def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
