@@ -26,6 +26,8 @@ class RoomyLayer(DynamicLayer):
 
     keys: Any
     values: Any
+    _key_room: Any
+    _value_room: Any
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (rows, heads, new, width) and return everything so far."""
