@@ -16,6 +16,7 @@ from parallax.models.backbone import base_model
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.encoder import Encoder
 from parallax.models.layout import Layout
+from parallax.models.lora import bare_layers
 from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.models.separate_layout import separate_sequences
 from parallax.models.weights_digest import tensors_digest
@@ -234,8 +235,11 @@ class Policy:
         self.model.eval()
         try:
             with torch.autocast(self.device.type, enabled=False):
-                if self.has_adapter and self._adapter_is_fresh and not self._inside_reference:
-                    with self.model.disable_adapter():
+                if self.has_adapter and self._inside_reference:  # the adapter is off already
+                    with bare_layers(self.model):
+                        yield
+                elif self.has_adapter and self._adapter_is_fresh:
+                    with self.model.disable_adapter(), bare_layers(self.model):
                         yield
                 else:
                     yield

@@ -199,3 +199,15 @@ def test_generating_leaves_the_training_mode_as_it_was(make_policy: Any) -> None
     policy.for_preference_training()
     policy.generate(ragged(1))
     assert policy.model.training and policy.model.get_base_model().model.language_model.layers[0].training
+
+
+def test_an_adapter_that_learned_nothing_is_out_of_the_way_and_back_afterwards(make_policy: Any) -> None:
+    policy, seen = make_policy("llava"), []
+    layer = policy.model.get_base_model().model.language_model.layers[0].self_attn.q_proj
+    handle = layer.register_forward_hook(lambda *_: seen.append(1))
+    names = list(dict(policy.model.named_modules()))
+    fresh = policy.generate(ragged(3))
+    assert not seen and list(dict(policy.model.named_modules())) == names
+    policy.touched()  # as if it had been trained: now it is asked, and still adds nothing
+    assert policy.generate(ragged(3)) == fresh and seen
+    handle.remove()
