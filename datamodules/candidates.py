@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightning_modules.pair_builder import PlannedGeneration, generate_candidates
+from lightning_modules.pair_builder import PlannedGeneration, answer, generate_candidates
+from parallax.models.requests import GenerationCounts
 from parallax.preference.proposer import Ask
 from parallax.records import BadImage, Candidate
 from parallax.records.candidate_store import CandidateStore
@@ -31,10 +32,12 @@ class CandidateMaker:
         store: where answers are kept.
         trainer: answers on its predict loop, spread over its processes; None generates right here.
         batch_size: answers generated at once.
+        num_workers: processes that prepare images for the model; None takes the policy's number.
         progress: told how many more distinct answers there are.
 
     Attributes:
         built, reused: distinct answers generated now, and distinct answers that were there already.
+        counts: what generating them took, of this process.
     """
 
     def __init__(
@@ -44,10 +47,12 @@ class CandidateMaker:
         *,
         trainer: Any = None,
         batch_size: int = 128,
+        num_workers: int | str | None = None,
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.policy, self.store, self.trainer = policy, store, trainer
-        self.batch_size, self.progress = batch_size, progress
+        self.batch_size, self.num_workers, self.progress = batch_size, num_workers, progress
+        self.counts = GenerationCounts()
         self.built = self.reused = 0  # distinct answers
         self._seen: set[str] = set()
 
@@ -95,19 +100,10 @@ class CandidateMaker:
         def set_aside(request: Any, reason: str) -> None:
             why.setdefault(request.sample_id, reason)
 
+        options: dict[str, Any] = {
+            "batch_size": self.batch_size, "num_workers": self.num_workers, "progress": self.progress, "set_aside": set_aside,
+        }  # fmt: skip
         if self.trainer is not None:
-            generate_candidates(
-                self.policy, planned, self.store, self.trainer,
-                batch_size=self.batch_size, progress=self.progress, set_aside=set_aside,
-            )  # fmt: skip
-            return
-        for start in range(0, len(planned), self.batch_size):
-            part = planned[start : start + self.batch_size]
-            generations = self.policy.generate(
-                [plan.request for plan in part], batch_size=self.batch_size, set_aside=set_aside
-            )
-            made = [
-                plan.candidate(answer) for plan, answer in zip(part, generations, strict=True) if answer is not None
-            ]
-            self.store.add(made)
-            self.progress(len(part))
+            self.counts.add(generate_candidates(self.policy, planned, self.store, self.trainer, **options))
+        else:
+            self.counts.add(answer(self.policy, planned, self.store, **options))

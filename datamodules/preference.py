@@ -54,7 +54,7 @@ class PreferenceDataModule(StepDataModule):
         pairs: of the `pairs` group: max_per_source, max_pairs, repeat, control, max_skipped_share.
         trainer: of the `trainer` group: batch_size (pairs per step over all processes), micro_batch_size,
             micro_batch_tokens, group_by_length, num_workers.
-        generation: of the `generation` group: batch_size.
+        generation: of the `generation` group: batch_size, num_workers.
         reference_mode: `cached` fills reference log-probs into the batches, `live` leaves them out.
         seed: of the run.
         skipped: path of the run's skipped.jsonl; None keeps the list in memory.
@@ -86,6 +86,7 @@ class PreferenceDataModule(StepDataModule):
         self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
         self.cache_dir = Path(cache_dir).expanduser()
         self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
+        self.generation_workers = (generation or {}).get("num_workers")
         if reference_mode not in ("cached", "live"):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
@@ -121,6 +122,7 @@ class PreferenceDataModule(StepDataModule):
             CandidateStore(self.cache_dir / "candidates"),
             trainer=trainer,
             batch_size=self.generation_batch_size,
+            num_workers=self.generation_workers,
         )
         if ready_made is not None:
             given = outcomes_of_pairs(
@@ -146,6 +148,7 @@ class PreferenceDataModule(StepDataModule):
             seconds=time.perf_counter() - began,
             pair_set=self.pair_set_folder(key),
             key=key,
+            wait_share=maker.counts.wait_share,
         )
         log.info(self.report.line())
         if not self.pairs:

@@ -23,15 +23,27 @@ class BuildReport:
     seconds: float = 0.0
     pair_set: Path = Path()  # folder of the pair set in the cache
     key: str = ""  # its content address
+    wait_share: float = 0.0  # of the time spent generating: how much of it the model waited for images, 0 to 1
 
     def line(self) -> str:
-        """E.g. `pairs: 1,412 kept of 2,000 (587 equal, 1 truncated); 2,000 generated, 2,000 reused from the cache`."""
+        """E.g. `pairs: 1,412 kept of 2,000 (587 equal, 1 truncated); 2,000 generated, 2,000 reused from the cache`.
+
+        Where answers were generated it goes on: `; the model waited for images 1 % of the time`.
+        """
         gone = [f"{count:,} {reason}" for reason, count in (self.dropped | self.skipped).items()]
         why = f" ({', '.join(gone)})" if gone else ""
         answers = f"{self.built:,} generated, {self.reused:,} reused from the cache"
         made = answers if self.built or self.reused else "given ready-made"
-        return f"pairs: {self.kept:,} kept of {self.samples:,}{why}; {made}"
+        waited = (
+            f"; the model waited for images {self.wait_share:.0%} of the time".replace("%", " %") if self.built else ""
+        )
+        return f"pairs: {self.kept:,} kept of {self.samples:,}{why}; {made}{waited}"
 
     def as_data(self) -> dict[str, Any]:
         """Plain data for results and manifests."""
-        return {**asdict(self), "pair_set": str(self.pair_set), "seconds": round(self.seconds, 3)}
+        return {
+            **asdict(self),
+            "pair_set": str(self.pair_set),
+            "seconds": round(self.seconds, 3),
+            "wait_share": round(self.wait_share, 4),
+        }

@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset
 
-from parallax.models.requests import Generation, GenerationRequest
+from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.records import Candidate, GenerationSpec
 from parallax.records.candidate_store import CandidateStore
 
@@ -47,60 +46,65 @@ class PlannedGeneration:
         )
 
 
-class PairBuilderModule(pl.LightningModule):
-    """Predicts candidates for lists of planned generations.
+def answer(
+    policy: Any,
+    planned: Sequence[PlannedGeneration],
+    store: CandidateStore,
+    *,
+    batch_size: int = 128,
+    num_workers: int | str | None = None,
+    progress: Callable[[int], None] | None = None,
+    set_aside: Callable[[GenerationRequest, str], None] | None = None,
+) -> GenerationCounts:
+    """Generate `planned` right here and store the candidates batch by batch, as soon as they exist.
 
     Args:
-        policy: who answers.
-        batch_size: sequences generated at once.
-        set_aside: told of a request that cannot be answered (its image cannot be read, its prompt is too long) and why;
-            None raises.
+        batch_size: answers decoded at once; each batch becomes one shard.
+        num_workers: processes that prepare images; None takes the policy's number.
+        progress: told how many more requests are done, after each batch.
+        set_aside: told of requests that cannot be answered, and why; None raises.
     """
 
-    def __init__(
-        self, policy: Any, batch_size: int = 128, set_aside: Callable[[GenerationRequest, str], None] | None = None
-    ) -> None:
+    def keep(made: dict[int, Generation]) -> None:
+        store.add([planned[place].candidate(generation) for place, generation in made.items()])
+
+    policy.generate(
+        [plan.request for plan in planned], batch_size=batch_size, num_workers=num_workers, progress=progress,
+        set_aside=set_aside, finished=keep,
+    )  # fmt: skip
+    counts: GenerationCounts = policy.last_generation
+    return counts
+
+
+class PairBuilderModule(pl.LightningModule):
+    """Makes the candidates of planned generations; `act` is called with them and does the work."""
+
+    def __init__(self, policy: Any, act: Callable[[Sequence[PlannedGeneration]], None]) -> None:
         super().__init__()
-        self.policy, self.batch_size, self.set_aside = policy, batch_size, set_aside
+        self.act = act
         self.network = policy.model
 
-    def predict_step(self, batch: Sequence[PlannedGeneration], batch_idx: int) -> list[Candidate]:
-        """Candidates in the order of `batch`, without those that were set aside."""
-        requests = [planned.request for planned in batch]
-        generations = self.policy.generate(requests, batch_size=self.batch_size, set_aside=self.set_aside)
-        return [planned.candidate(made) for planned, made in zip(batch, generations, strict=True) if made is not None]
+    def predict_step(self, batch: Sequence[PlannedGeneration], batch_idx: int) -> None:
+        """Answers all of this process's share."""
+        self.act(batch)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Requests are plain values; the policy moves what it makes of them."""
         return batch
 
 
-class CandidateWriter(BasePredictionWriter):
-    """Writes the candidates of every predict batch as one shard, as soon as they exist."""
-
-    def __init__(self, store: CandidateStore) -> None:
-        super().__init__(write_interval="batch")
-        self.store = store
-
-    def write_on_batch_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, prediction: Sequence[Candidate], *_: Any
-    ) -> None:
-        """One shard, under a name of its own; processes never write to the same file."""
-        self.store.add(list(prediction))
-
-
-class Chunks(Dataset[list[PlannedGeneration]]):
-    """Planned generations in lists of `size`; every `world_size`-th list belongs to a process."""
+class Share(Dataset[list[PlannedGeneration]]):
+    """What one process answers, as one item: every `world_size`-th list of `size` planned generations."""
 
     def __init__(self, planned: Sequence[PlannedGeneration], size: int, rank: int = 0, world_size: int = 1) -> None:
-        starts = range(0, len(planned), size)
-        self.chunks = [list(planned[start : start + size]) for start in starts][rank::world_size]
+        starts = range(rank * size, len(planned), world_size * size)
+        self.planned = [plan for start in starts for plan in planned[start : start + size]]
 
     def __len__(self) -> int:
-        return len(self.chunks)
+        return int(bool(self.planned))
 
     def __getitem__(self, index: int) -> list[PlannedGeneration]:
-        return self.chunks[index]
+        return self.planned
 
 
 def generate_candidates(
@@ -110,37 +114,31 @@ def generate_candidates(
     trainer: pl.Trainer,
     *,
     batch_size: int = 128,
+    num_workers: int | str | None = None,
     progress: Callable[[int], None] | None = None,
     set_aside: Callable[[GenerationRequest, str], None] | None = None,
-) -> None:
-    """Generate `planned` with Lightning's predict loop and store the candidates; returns when every process has finished.
+) -> GenerationCounts:
+    """`answer` on Lightning's predict loop, spread over its processes; returns when every process has finished.
 
     Args:
         planned: what is not in the store yet; the same list, in the same order, on every process.
-        progress: called with the number of answers made by this process, after each batch.
-        set_aside: told of requests of this process that cannot be answered, and why; None raises.
+
+    Returns what this process did. `progress` and `set_aside` are told about this process's share too.
     """
-    # the trainer may be used for fitting before and after, so the writer is added for this call only
-    writer = CandidateWriter(store)
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    added = [writer, _Count(progress)] if progress is not None else [writer]
-    callbacks.extend(added)
-    try:
-        chunks = Chunks(planned, batch_size, trainer.global_rank, trainer.world_size)
-        loader: DataLoader[Any] = DataLoader(chunks, batch_size=None, collate_fn=list)
-        module = PairBuilderModule(policy, batch_size, set_aside)
-        module.allow_zero_length_dataloader_with_multiple_devices = True
-        trainer.predict(module, dataloaders=loader, return_predictions=False)
-        trainer.strategy.barrier("candidates")
-    finally:
-        for callback in added:
-            callbacks.remove(callback)
+    done = GenerationCounts()
+
+    def act(share: Sequence[PlannedGeneration]) -> None:
+        done.add(
+            answer(
+                policy, share, store, batch_size=batch_size, num_workers=num_workers, progress=progress, set_aside=set_aside
+            )
+        )  # fmt: skip
+
+    share = Share(planned, batch_size, trainer.global_rank, trainer.world_size)
+    module = PairBuilderModule(policy, act)
+    module.allow_zero_length_dataloader_with_multiple_devices = True
+    loader: DataLoader[Any] = DataLoader(share, batch_size=None, collate_fn=list)
+    trainer.predict(module, dataloaders=loader, return_predictions=False)
+    trainer.strategy.barrier("candidates")
     store.refresh()
-
-
-class _Count(pl.Callback):
-    def __init__(self, progress: Any) -> None:
-        self.progress = progress
-
-    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        self.progress(len(batch))
+    return done

@@ -6,7 +6,7 @@ square if asked for, the processor (resize, normalise, cut), the view's tensor s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,13 +58,23 @@ class Encoder:
 
     def encode_prompt(self, image: Image.Image, prompt: str, view: ViewSpec = IDENTITY) -> EncodedPrompt:
         """One image seen through `view` with one question. Raises PromptTooLong, or ValueError for an unusable view."""
-        ids, vision, token_inputs = self._encode_with_image(image, self.render(prompt), view)
-        if len(ids) >= self.max_context:
-            raise PromptTooLong(
-                f"the prompt takes {len(ids)} tokens with its image and the model's context is {self.max_context}, which "
-                "leaves no room for an answer; shorten the prompt, lower model.max_pixels or raise model.context"
-            )
-        return EncodedPrompt(ids, vision, token_inputs)
+        return self._encode_prompt(image, prompt, view, {})
+
+    def encode_prompts(
+        self, image: Image.Image, asked: Sequence[tuple[str, ViewSpec]]
+    ) -> list[EncodedPrompt | Exception]:
+        """Several (question, view) about one image: what `encode_prompt` gives for each, or the error it raises.
+
+        What does not depend on the view (and on the question) is done once; prompts with the same view share its tensors.
+        """
+        known: dict[Any, Any] = {}
+        encoded: list[EncodedPrompt | Exception] = []
+        for prompt, view in asked:
+            try:
+                encoded.append(self._encode_prompt(image, prompt, view, known))
+            except Exception as error:
+                encoded.append(error)
+        return encoded
 
     def prompt_length(self, image: Image.Image, rendered: str) -> int:
         """Tokens of a rendered prompt with its image, also where that is more than the context."""
@@ -165,26 +175,67 @@ class Encoder:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    def _encode_prompt(self, image: Image.Image, prompt: str, view: ViewSpec, known: dict[Any, Any]) -> EncodedPrompt:
+        ids, vision, token_inputs = self._encode_with_image(image, self.render(prompt), view, known)
+        if len(ids) >= self.max_context:
+            raise PromptTooLong(
+                f"the prompt takes {len(ids)} tokens with its image and the model's context is {self.max_context}, which "
+                "leaves no room for an answer; shorten the prompt, lower model.max_pixels or raise model.context"
+            )
+        return EncodedPrompt(ids, vision, token_inputs)
+
     def _encode_with_image(
-        self, image: Image.Image, rendered: str, view: ViewSpec, text_ids: list[int] | None = None
+        self,
+        image: Image.Image,
+        rendered: str,
+        view: ViewSpec,
+        known: dict[Any, Any] | None = None,
+        text_ids: list[int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Expanded token ids (P,), vision inputs and per-token inputs of one image with one rendered prompt."""
+        """Expanded token ids (P,), vision inputs and per-token inputs of one image with one rendered prompt.
+
+        `known` remembers what other prompts about the same image can use again; start with an empty one.
+        """
+        known = {} if known is None else known
+        if "upright" not in known:
+            known["upright"] = image.convert("RGB")
+            known["clean"] = self._padded(known["upright"])
+        if not self.image_tokens.can_splice(known["clean"]):
+            picture, change = self._shown(view, known)
+            ids, vision, token_inputs = self.image_tokens.called(picture, rendered)
+            return ids, self._changed(vision, change), token_inputs
+        name = fingerprint([view.name, _plain(dict(view.params)), view.seed])
+        if name not in known:  # how the image looks through this view, whatever is asked about it
+            picture, change = self._shown(view, known)
+            if known.get("picture") is not picture:
+                known["picture"], known["seen"] = picture, self.image_tokens.see(picture)
+            inner, vision, token_inputs = known["seen"]
+            known[name] = inner, self._changed(vision, change), token_inputs
+        if text_ids is None and rendered not in known:
+            known[rendered] = self.chat.encode(rendered)
+        return self.image_tokens.put(known[name], known[rendered] if text_ids is None else text_ids)
+
+    def _shown(self, view: ViewSpec, known: dict[Any, Any]) -> tuple[Image.Image, Callable[[Tensor], Tensor] | None]:
+        """The picture as the processor gets it, and what is to be done to its pixels afterwards."""
         from augment.registry import view_from_spec
         from augment.view import generator_for
 
         if view.name == IDENTITY.name:
-            change = None
-            image = image.convert("RGB")
-        else:
-            transform, generator = view_from_spec(view), generator_for(view.seed)
-            image = transform.on_image(image.convert("RGB"), generator)
-            change = None if transform.acts_on == "image" else lambda pixels: transform.on_tensor(pixels, generator)
-        if self.image_pad:
-            image = pad_to_square(image, self.processor.image_processor.image_mean)
-        ids, vision, token_inputs = self.image_tokens.encode(image, rendered, text_ids)
-        if change is not None:
-            vision = change_pixels(vision, change, self.processor.image_processor)
-        return ids, vision, token_inputs
+            return known["clean"], None
+        transform, generator = view_from_spec(view), generator_for(view.seed)
+        if transform.acts_on == "tensor":
+            return known["clean"], lambda pixels: transform.on_tensor(pixels, generator)
+        picture = self._padded(transform.on_image(known["upright"], generator))
+        return picture, None if transform.acts_on == "image" else lambda pixels: transform.on_tensor(pixels, generator)
+
+    def _padded(self, image: Image.Image) -> Image.Image:
+        return pad_to_square(image, self.processor.image_processor.image_mean) if self.image_pad else image
+
+    def _changed(self, vision: dict[str, Tensor], change: Callable[[Tensor], Tensor] | None) -> dict[str, Tensor]:
+        """`vision` itself is left as it is, whatever the view does to the pixels it is given."""
+        if change is None:
+            return vision
+        return change_pixels(vision, lambda pixels: change(pixels.clone()), self.processor.image_processor)
 
 
 def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:

@@ -30,15 +30,19 @@ class ImageTokens:
         self.placeholder = ""
         self.placeholder_id = -1
 
-    def encode(self, image: Image.Image, rendered: str, text_ids: list[int] | None = None) -> Encoded:
-        """`text_ids` are the tokens of `rendered` if they are already known. Raises ValueError unless it has one image."""
+    def can_splice(self, image: Image.Image) -> bool:
+        """Whether `see` and `put` do for this processor what `called` does. Found out with the first image."""
         if self.splices is None:
             self._learn(image)
-        if self.splices:
-            return self._spliced(image, self.chat.encode(rendered) if text_ids is None else text_ids)
-        return self._called(image, rendered)
+        return bool(self.splices)
 
-    def _spliced(self, image: Image.Image, text_ids: list[int]) -> Encoded:
+    def see(self, image: Image.Image) -> Encoded:
+        """The image's own tokens, its vision inputs, and the per-token inputs of these tokens."""
+        output = self.processor(text=[self.placeholder], images=[image], return_tensors="pt", add_special_tokens=False)
+        return _split(output)
+
+    def put(self, seen: Encoded, text_ids: list[int]) -> Encoded:
+        """An image that was seen, in the placeholder's place in a text. Raises ValueError unless there is just one."""
         found = text_ids.count(self.placeholder_id)
         if found != 1:
             raise ValueError(
@@ -46,13 +50,12 @@ class ImageTokens:
                 "check the processor's chat template"
             )
         at = text_ids.index(self.placeholder_id)
-        output = self.processor(text=[self.placeholder], images=[image], return_tensors="pt", add_special_tokens=False)
-        inner, vision, token_inputs = _split(output)
+        inner, vision, token_inputs = seen
         before, after = torch.tensor(text_ids[:at]).long(), torch.tensor(text_ids[at + 1 :]).long()
         wide = {n: torch.cat([v.new_zeros(len(before)), v, v.new_zeros(len(after))]) for n, v in token_inputs.items()}
         return torch.cat([before, inner, after]), vision, wide
 
-    def _called(self, image: Image.Image, rendered: str) -> Encoded:
+    def called(self, image: Image.Image, rendered: str) -> Encoded:
         """The processor's own call on the whole text, for families whose image tokens depend on the text around them."""
         if START in rendered or END in rendered:
             raise ValueError(
@@ -70,14 +73,14 @@ class ImageTokens:
     def _learn(self, image: Image.Image) -> None:
         self.splices = False
         rendered = self.chat.render("What is this?")
-        whole = self._called(image, rendered)
+        whole = self.called(image, rendered)
         for name in ("boi_token", "image_token"):
             token = getattr(self.processor, name, None)
             if not isinstance(token, str) or rendered.count(token) != 1:
                 continue
             self.placeholder, self.placeholder_id = token, self.chat.tokenizer.convert_tokens_to_ids(token)
             try:
-                parts = self._spliced(image, self.chat.encode(rendered))
+                parts = self.put(self.see(image), self.chat.encode(rendered))
             except (ValueError, IndexError, TypeError, KeyError):  # it wants more than its placeholder in the text
                 continue
             if _same(whole, parts):

@@ -17,6 +17,7 @@ from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.encoder import Encoder
 from parallax.models.feature_cache import ReadyFeatures
 from parallax.models.layout import Layout
+from parallax.models.lora import bare_layers
 from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.models.separate_layout import separate_sequences
 from parallax.models.weights_digest import tensors_digest
@@ -49,6 +50,7 @@ class Policy:
         self.layout = layout
         self.features = features
         self.last_generation = GenerationCounts()
+        self.num_workers: int | str = "auto"  # processes that prepare images and prompts for `generate`
         self._base_digest = base_digest
         self._adapter_is_fresh = adapter_is_fresh
         self._fingerprint: str | None = None
@@ -133,11 +135,15 @@ class Policy:
         batch_size: int = 128,
         progress: Callable[[int], None] | None = None,
         set_aside: Callable[[GenerationRequest, str], None] | None = None,
+        finished: generation.Finished | None = None,
+        num_workers: int | str | None = None,
     ) -> list[Any]:
         """Answers in the order of the requests (`Generation`s). Counts of the call are kept in `last_generation`.
 
-        `progress` is called with the number of requests that were just finished. A request whose image cannot be read
-        or whose prompt is too long raises; with `set_aside` it is reported there instead and its answer is None.
+        `progress` is called with the number of requests that were just finished, `finished` with their answers by place. A
+        request whose image cannot be read or whose prompt is too long raises; with `set_aside` it is reported there
+        instead and its answer is None. `num_workers` processes prepare images and prompts; None takes the policy's own
+        number. It changes nothing but speed.
         """
         with self._answering():
             results, self.last_generation = generation.generate(
@@ -145,8 +151,10 @@ class Policy:
                 self.encoder,
                 requests,
                 batch_size=batch_size,
+                num_workers=self.num_workers if num_workers is None else num_workers,
                 progress=progress,
                 set_aside=set_aside,
+                finished=finished,
             )
         return results
 
@@ -237,8 +245,11 @@ class Policy:
         self.model.eval()
         try:
             with torch.autocast(self.device.type, enabled=False):
-                if self.has_adapter and self._adapter_is_fresh and not self._inside_reference:
-                    with self.model.disable_adapter():
+                if self.has_adapter and self._inside_reference:  # the adapter is off already
+                    with bare_layers(self.model):
+                        yield
+                elif self.has_adapter and self._adapter_is_fresh:
+                    with self.model.disable_adapter(), bare_layers(self.model):
                         yield
                 else:
                     yield

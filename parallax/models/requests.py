@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from parallax.records import Decoding, ImageRef, ViewSpec
 
@@ -46,3 +46,14 @@ class GenerationCounts:
     near_ties: int = 0
     images_encoded: int = 0  # distinct (image, view) per batch
     seconds: float = 0.0
+    waited: float = 0.0  # seconds of these in which the model waited for images and prompts
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time in which the model waited for its inputs, 0 to 1."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    def add(self, other: GenerationCounts) -> None:
+        """Count what another call did too."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))

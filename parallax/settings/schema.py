@@ -85,6 +85,7 @@ KEYS: dict[str, Rule] = {
     "pairs.cache_dir": TEXT,
     "generation.backend": choice("transformers"),
     "generation.batch_size": COUNT,
+    "generation.num_workers": integer(0, 1024, "auto"),
     "generation.max_new_tokens": COUNT,
     "generation.temperature": number(0, 10),
     "generation.top_p": number(above=0, high=1),

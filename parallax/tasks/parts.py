@@ -31,10 +31,12 @@ def make_policy(
     from parallax.models.loading import load_policy
 
     cache = Path(plain["paths"]["cache_dir"]).expanduser()
-    return load_policy(
+    policy = load_policy(
         plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]),
         digest_memory=cache / "weight_digests.json", feature_folder=cache / "features",
     )  # fmt: skip
+    policy.num_workers = (plain.get("generation") or {}).get("num_workers", "auto")
+    return policy
 
 
 def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:

@@ -99,6 +99,27 @@ def test_a_picture_seen_by_several_rows_is_encoded_once(make_policy: Any) -> Non
     assert together == policy.generate(requests, batch_size=1)
 
 
+def test_prompts_of_a_judge_about_one_image_meet_in_a_batch_and_encode_it_once(make_policy: Any) -> None:
+    policy = make_policy("llava")
+    critic = "Here is an answer: it is a square. Is it right? Say yes or no, and why. "
+    requests = [
+        GenerationRequest(f"{i}", Picture(i), critic * (1 + k), ViewSpec(), Decoding(4 + 3 * k))
+        for k in range(3)
+        for i in range(6)
+    ]
+    answers = policy.generate(requests, batch_size=6)
+    assert policy.last_generation.images_encoded == 6  # 18 prompts
+    assert answers == policy.generate(requests, batch_size=1)
+
+
+def test_what_is_finished_is_handed_over_batch_by_batch(make_policy: Any) -> None:
+    policy = make_policy("llava")
+    requests, batches = ragged(7), []
+    answers = policy.generate(requests, batch_size=3, finished=batches.append)
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert {place: answer for batch in batches for place, answer in batch.items()} == dict(enumerate(answers))
+
+
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
 def test_inverse_transform_sampling_follows_the_nucleus(top_p: float) -> None:
     probabilities = torch.tensor([0.1, 0.5, 0.25, 0.15])
@@ -178,3 +199,15 @@ def test_generating_leaves_the_training_mode_as_it_was(make_policy: Any) -> None
     policy.for_preference_training()
     policy.generate(ragged(1))
     assert policy.model.training and policy.model.get_base_model().model.language_model.layers[0].training
+
+
+def test_an_adapter_that_learned_nothing_is_out_of_the_way_and_back_afterwards(make_policy: Any) -> None:
+    policy, seen = make_policy("llava"), []
+    layer = policy.model.get_base_model().model.language_model.layers[0].self_attn.q_proj
+    handle = layer.register_forward_hook(lambda *_: seen.append(1))
+    names = list(dict(policy.model.named_modules()))
+    fresh = policy.generate(ragged(3))
+    assert not seen and list(dict(policy.model.named_modules())) == names
+    policy.touched()  # as if it had been trained: now it is asked, and still adds nothing
+    assert policy.generate(ragged(3)) == fresh and seen
+    handle.remove()
