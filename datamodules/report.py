@@ -23,6 +23,7 @@ class BuildReport:
     seconds: float = 0.0
     pair_set: Path = Path()  # folder of the pair set in the cache
     key: str = ""  # its content address
+    judge: dict[str, int] = field(default_factory=dict)  # what the judge counted, such as verdicts per place
 
     def line(self) -> str:
         """E.g. `pairs: 1,412 kept of 2,000 (587 equal, 1 truncated); 2,000 generated, 2,000 reused from the cache`."""

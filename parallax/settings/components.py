@@ -55,6 +55,7 @@ SHAPES_KINDS = list_of(
     choice("describe", "stepwise", "free", "imagine", "exist", "colour", "count", "where", "relation", "number")
 )
 SUITE = {"name": TEXT, "max_new_tokens": COUNT, "samples": COMPONENT, "prefix": Rule("anything")}
+USE = choice("auto", "always", "never")
 NORM = choice("sum", "per_token", "const")
 
 COMPONENTS: dict[str, dict[str, Rule]] = {
@@ -115,7 +116,15 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "top_p": number(above=0, high=1),
     },
     "parallax.preference.proposers.given.Given": {},
+    "parallax.preference.proposers.sampled.Sampled": {
+        "num_samples": integer(1, 64), "max_new_tokens": COUNT, "temperature": number(None, 10, above=0),
+        "top_p": number(above=0, high=1),
+    },
     "parallax.preference.judges.by_construction.ByConstruction": {},
+    "parallax.preference.judges.self_critic.SelfCritic": {
+        "prompt": TEXT, "order": choice("both", "fixed", "random"), "metrics": USE, "demonstrations": USE,
+        "ground_truth": USE, "max_new_tokens": COUNT,
+    },
     "parallax.preference.selector.BestAgainstRest": {
         "num_negatives": integer(1, 64), "min_margin": NOT_NEGATIVE.or_null(), "drop_equal": FLAG, "drop_empty": FLAG,
         "drop_truncated": FLAG, "min_chars": COUNT.or_null(), "max_chars": COUNT.or_null(),

@@ -2,5 +2,6 @@
 
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.proposers.given import Given
+from parallax.preference.proposers.sampled import Sampled
 
-__all__ = ["ByView", "Given"]
+__all__ = ["ByView", "Given", "Sampled"]
