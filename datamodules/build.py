@@ -10,7 +10,7 @@ from typing import Any
 from datamodules.candidates import CandidateMaker, Unanswerable
 from datamodules.encoded_steps import encode_pair, mapped
 from parallax.models.encoder import Encoder, PromptTooLong
-from parallax.preference.judge import Judge, as_judgement
+from parallax.preference.judge import Judge, Scores, as_judgement
 from parallax.preference.proposer import Proposer, SearchProposer
 from parallax.preference.selector import Selector
 from parallax.records import BadImage, Dropped, PreferencePair, Sample
@@ -40,7 +40,8 @@ def outcomes_of_samples(
     """
     stream = iter(samples)
     while batch := list(islice(stream, SLICE)):
-        usable, groups, scores = propose_and_judge(batch, policy, proposer, judge, maker, skipped, seed)
+        usable, groups = _propose(batch, policy, proposer, maker, skipped, seed)
+        usable, groups, scores = _judge(usable, groups, policy, judge, maker, skipped, seed)
         for sample, candidates, own in zip(usable, groups, scores, strict=True):
             if counts is not None:
                 counts.update(as_judgement(own).counts)
@@ -48,23 +49,45 @@ def outcomes_of_samples(
         finished(len(batch))
 
 
-def propose_and_judge(
-    samples: list[Sample], policy: Any, proposer: Proposer, judge: Judge, maker: CandidateMaker, skipped: SkippedLog, seed: int,
-) -> tuple[list[Sample], list[Any], Sequence[Any]]:  # fmt: skip
-    """Samples that can be answered and judged, with candidates and scores. Answers already made are found in the store."""
+def _propose(
+    samples: list[Sample], policy: Any, proposer: Proposer, maker: CandidateMaker, skipped: SkippedLog, seed: int
+) -> tuple[list[Sample], list[Any]]:
+    while True:
+        if not samples:
+            return [], []
+        try:
+            _share_search(proposer, policy, samples, maker, seed)
+            return samples, proposer.propose(policy, samples, seed=seed, generate=maker.answers)
+        except Unanswerable as unanswerable:
+            samples = _set_aside(samples, unanswerable.why, skipped)
+
+
+def _judge(
+    samples: list[Sample],
+    groups: list[Any],
+    policy: Any,
+    judge: Judge,
+    maker: CandidateMaker,
+    skipped: SkippedLog,
+    seed: int,
+) -> tuple[list[Sample], list[Any], Sequence[Scores]]:
+    """Scores of all samples that can be judged. What the judge has asked already is found in the store."""
     while True:
         if not samples:
             return [], [], []
         try:
-            _share_search(proposer, policy, samples, maker, seed)
-            groups = proposer.propose(policy, samples, seed=seed, generate=maker.answers)
             return samples, groups, judge.judge(policy, samples, groups, seed=seed, generate=maker.answers)
         except Unanswerable as unanswerable:
-            gone = [sample for sample in samples if sample.id in unanswerable.why]
-            for sample in gone:
-                why = unanswerable.why[sample.id]
-                skipped.add(SetAside(sample.id, sample.source, reason_of(why), why))
-            samples = [sample for sample in samples if sample.id not in unanswerable.why]
+            groups = [g for sample, g in zip(samples, groups, strict=True) if sample.id not in unanswerable.why]
+            samples = _set_aside(samples, unanswerable.why, skipped)
+
+
+def _set_aside(samples: list[Sample], why: dict[str, str], skipped: SkippedLog) -> list[Sample]:
+    """The samples that are left when those named in `why` are set aside."""
+    for sample in samples:
+        if sample.id in why:
+            skipped.add(SetAside(sample.id, sample.source, reason_of(why[sample.id]), why[sample.id]))
+    return [sample for sample in samples if sample.id not in why]
 
 
 def _share_search(proposer: Proposer, policy: Any, samples: Sequence[Sample], maker: CandidateMaker, seed: int) -> None:

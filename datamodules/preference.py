@@ -124,6 +124,7 @@ class PreferenceDataModule(pl.LightningDataModule):
             batch_size=self.generation_batch_size,
         )
         self.judge_counts = Counter()
+        searched = getattr(self.proposer, "built", 0), getattr(self.proposer, "reused", 0)  # a search counts its trees
         if ready_made is not None:
             given = outcomes_of_pairs(
                 ready_made[:total],
@@ -140,8 +141,8 @@ class PreferenceDataModule(pl.LightningDataModule):
         key = self._store(manifest)
         self.report = BuildReport(
             samples=total + len(faulty),
-            built=maker.built,
-            reused=maker.reused,
+            built=maker.built + getattr(self.proposer, "built", 0) - searched[0],
+            reused=maker.reused + getattr(self.proposer, "reused", 0) - searched[1],
             kept=len(self.pairs),
             dropped=dict(Counter(dropped.reason for dropped in self.dropped).most_common()),
             skipped=skipped.counts(),

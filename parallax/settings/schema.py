@@ -66,6 +66,7 @@ KEYS: dict[str, Rule] = {
     "model.recipe.max_new_tokens": COUNT,
     "model.recipe.critic": TEXT,
     "model.recipe.critic_tokens": COUNT,
+    "model.recipe.image_text": TEXT,
     "data": COMPONENT,
     "aug": COMPONENT,
     "pairs.num_negatives": integer(1, 64),

@@ -32,9 +32,8 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Judge, compare, write `judge.json` into the run folder. Returns its content under `judge`."""
-    from datamodules.build import propose_and_judge
+    from datamodules.build import outcomes_of_samples
     from datamodules.candidates import CandidateMaker
-    from parallax.preference.judge import as_judgement
     from parallax.records.atomic import atomic_write_json
     from parallax.records.candidate_store import CandidateStore
     from parallax.records.skipped import SkippedLog
@@ -62,15 +61,43 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         )
         proposer = Corrupted() if plain["task"]["answers"] == "corrupted" else module.proposer
         skipped = SkippedLog(folder / "skipped.jsonl", total=len(samples))
-        seed = int(plain["seed"])
-        usable, groups, scores = propose_and_judge(samples, policy, proposer, module.judge, maker, skipped, seed)
-        judged = [as_judgement(own) for own in scores]
-        content = compared(usable, groups, judged)
+        heard = Listener()
+        list(
+            outcomes_of_samples(
+                samples, policy=policy, proposer=proposer, judge=module.judge, selector=heard, maker=maker, skipped=skipped,
+                seed=int(plain["seed"]),
+            )
+        )  # fmt: skip
+        content = compared(heard.samples, heard.groups, heard.judged)
         log.info("%s: %s", getattr(module.judge, "name", type(module.judge).__name__), content["words"])
         if content["counts"] and hasattr(module.judge, "words"):
             log.info(module.judge.words(content["counts"]))
         atomic_write_json(folder / "judge.json", content)
     return {"judge": content}
+
+
+class Listener:
+    """Stands where a selector would and keeps what was judged instead of choosing."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self.groups: list[Sequence[Candidate]] = []
+        self.judged: list[Judgement] = []
+
+    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Any) -> Any:
+        from parallax.preference.judge import as_judgement
+        from parallax.records import Dropped
+
+        self.samples.append(sample)
+        self.groups.append(candidates)
+        self.judged.append(as_judgement(scores))
+        return Dropped(sample.id, sample.source, "listened")
+
+    def check(self, pair: Any) -> Any:
+        return pair
+
+    def settings(self) -> dict[str, Any]:
+        return {}
 
 
 def compared(
