@@ -242,7 +242,7 @@ def test_many_images_together_give_the_trees_that_each_gives_alone(policy: Any) 
         (single,) = alone.propose(policy, [own], seed=1, generate=lambda asks: [])
         assert [leaf.token_ids for leaf in single] == [leaf.token_ids for leaf in leaves]
         assert [leaf.key for leaf in single] == [leaf.key for leaf in leaves]
-    assert min(len(leaves) for leaves in together) >= 2 and sum(map(len, together)) >= 12
+    assert min(len(leaves) for leaves in together) >= 2 and sum(map(len, together)) >= 8
 
 
 def test_self_rewarding_picks_by_language_alone_and_tells_why(policy: Any) -> None:

@@ -180,6 +180,16 @@ def test_a_critics_prompt_file_that_is_not_there_is_named(tmp_path: Path, compos
     assert find_problems(compose_config("method=sima", f"judge.prompt={mine}")) == {}
 
 
+def test_an_image_text_model_that_is_not_there_is_named_where_it_is_needed(
+    tmp_path: Path, compose_config: Compose
+) -> None:
+    where = f"judge.image_text.path={tmp_path}"
+    problems = find_problems(compose_config("method=csr", where))
+    assert list(problems) == ["judge.image_text.path"] and "no config.json" in problems["judge.image_text.path"]
+    assert find_problems(compose_config("method=self_rewarding", where)) == {}
+    assert find_problems(compose_config("method=csr", "judge.image_text.path=openai/clip-vit-large-patch14-336")) == {}
+
+
 def test_combinations_that_only_look_forbidden_are_allowed() -> None:
     assert problems_of("method=self_rewarding", "judge.image_text=null") == []
     assert problems_of("method=csr", "pairs.num_negatives=3", "loss=multi_negative") == []
