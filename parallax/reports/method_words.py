@@ -20,8 +20,8 @@ _METHODS = {
         "better. No person or other model judged them."
     ),
     "csr": (
-        "The model said several answers to each question, sentence by sentence. The one whose sentences are likely to the model and "
-        "fit the picture by an image-text model is chosen, the one that scores worst is rejected."
+        "The model said several answers to each question, sentence by sentence. The one whose sentences are likely "
+        "to the model and fit the picture by an image-text model is chosen, the one that scores worst is rejected."
     ),
     "self_rewarding": (
         "The model said several answers to each question, sentence by sentence. The one that is likeliest to the model itself is "
