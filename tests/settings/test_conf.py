@@ -116,3 +116,10 @@ def components_in(node: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(node, list):
         for value in node:
             yield from components_in(value)
+
+
+def test_lines_of_a_text_of_several_lines_are_no_keys(tmp_path: Path) -> None:
+    file = tmp_path / "group" / "file.yaml"
+    file.parent.mkdir()
+    file.write_text("# Title.\nitem: |-  # what is asked\n  Question: here\n\n  Answer: there\nnext: 1  # a number\n")
+    assert [key.key for key in described_keys(file, tmp_path)] == ["group.item", "group.next"]
