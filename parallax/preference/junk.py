@@ -18,7 +18,7 @@ _SCRIPTS = ("CJK", "HANGUL", "HIRAGANA", "KATAKANA", "CYRILLIC", "ARABIC", "HEBR
 def junk_reason(sentence: str, context: str = "") -> str | None:
     """Why a sentence is junk, in a word, or None. Letters of a script that `context` (the question) uses are welcome."""
     text = sentence.strip()
-    if len(text) < SHORTEST:
+    if len(text) < SHORTEST and not re.fullmatch(r"\w+[.!?]", text):  # `No.` is an answer
         return "short"
     if text.count("\n") > 5:
         return "newlines"

@@ -20,7 +20,7 @@ from parallax.models.encoder import PromptTooLong
 from parallax.models.requests import GenerationRequest
 from parallax.preference.junk import junk_reason
 from parallax.preference.proposer import Generate, Unanswerable
-from parallax.preference.tree import Leaf, Node, Tree, cumulative
+from parallax.preference.tree import Leaf, Node, State, Tree, cumulative
 from parallax.records import BadImage, Candidate, Decoding, GenerationSpec, ImageRef, Sample, ViewSpec, fingerprint
 from parallax.records.keyed_store import KeyedStore
 
@@ -227,10 +227,10 @@ class SentenceTree:
             junk = self.drop_junk and bool(text) and junk_reason(text, tree.sample.question) is not None
             if not text and not sentence.ended:
                 junk = True  # white space only
-            state = "junk" if junk else "final" if over else "open"
+            state: State = "junk" if junk else "final" if over else "open"
             children[sentence.token_ids] = node = Node(
                 len(tree.nodes) + 1, parent, sentence.token_ids, text, sentence.log_prob, state, sentence.ended
-            )  # type: ignore[arg-type]
+            )
             tree.nodes.append(node)
         return list(children.values())
 
