@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from datamodules.candidates import CandidateMaker, Unanswerable
 from datamodules.encoded_steps import encode_pair, mapped
 from parallax.models.encoder import Encoder, PromptTooLong
-from parallax.preference.judge import Judge
-from parallax.preference.proposer import Proposer
+from parallax.preference.judge import Judge, Scores, as_judgement
+from parallax.preference.proposer import Proposer, SearchProposer
 from parallax.preference.selector import Selector
 from parallax.records import BadImage, Dropped, PreferencePair, Sample
 from parallax.records.skipped import SetAside, SkippedLog
@@ -31,13 +32,19 @@ def outcomes_of_samples(
     skipped: SkippedLog,
     seed: int,
     finished: Callable[[int], None] = lambda samples: None,
+    counts: Counter[str] | None = None,
 ) -> Iterator[Outcome]:
-    """A pair or a reason for every sample that can be answered, in order; the others go to `skipped`."""
+    """A pair or a reason for every sample that can be answered, in order; the others go to `skipped`.
+
+    What the judge counted is added to `counts`.
+    """
     stream = iter(samples)
     while batch := list(islice(stream, SLICE)):
         usable, groups = _propose(batch, policy, proposer, maker, skipped, seed)
-        scores = judge.judge(policy, usable, groups)
+        usable, groups, scores = _judge(usable, groups, policy, judge, maker, skipped, seed)
         for sample, candidates, own in zip(usable, groups, scores, strict=True):
+            if counts is not None:
+                counts.update(as_judgement(own).counts)
             yield selector.select(sample, candidates, own)
         finished(len(batch))
 
@@ -49,13 +56,47 @@ def _propose(
         if not samples:
             return [], []
         try:
+            _share_search(proposer, policy, samples, maker, seed)
             return samples, proposer.propose(policy, samples, seed=seed, generate=maker.answers)
         except Unanswerable as unanswerable:
-            gone = [sample for sample in samples if sample.id in unanswerable.why]
-            for sample in gone:
-                why = unanswerable.why[sample.id]
-                skipped.add(SetAside(sample.id, sample.source, reason_of(why), why))
-            samples = [sample for sample in samples if sample.id not in unanswerable.why]
+            samples = _set_aside(samples, unanswerable.why, skipped)
+
+
+def _judge(
+    samples: list[Sample],
+    groups: list[Any],
+    policy: Any,
+    judge: Judge,
+    maker: CandidateMaker,
+    skipped: SkippedLog,
+    seed: int,
+) -> tuple[list[Sample], list[Any], Sequence[Scores]]:
+    """Scores of all samples that can be judged. What the judge has asked already is found in the store."""
+    while True:
+        if not samples:
+            return [], [], []
+        try:
+            return samples, groups, judge.judge(policy, samples, groups, seed=seed, generate=maker.answers)
+        except Unanswerable as unanswerable:
+            groups = [g for sample, g in zip(samples, groups, strict=True) if sample.id not in unanswerable.why]
+            samples = _set_aside(samples, unanswerable.why, skipped)
+
+
+def _set_aside(samples: list[Sample], why: dict[str, str], skipped: SkippedLog) -> list[Sample]:
+    """The samples that are left when those named in `why` are set aside."""
+    for sample in samples:
+        if sample.id in why:
+            skipped.add(SetAside(sample.id, sample.source, reason_of(why[sample.id]), why[sample.id]))
+    return [sample for sample in samples if sample.id not in why]
+
+
+def _share_search(proposer: Proposer, policy: Any, samples: Sequence[Sample], maker: CandidateMaker, seed: int) -> None:
+    """With several processes, each does its share of a search first; all of them then find the whole in the store."""
+    trainer = maker.trainer
+    if trainer is None or trainer.world_size == 1 or not isinstance(proposer, SearchProposer):
+        return
+    proposer.search(policy, samples[trainer.global_rank :: trainer.world_size], seed=seed)
+    trainer.strategy.barrier("search")
 
 
 def reason_of(why: str) -> str:

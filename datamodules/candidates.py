@@ -11,17 +11,11 @@ from typing import Any
 
 from lightning_modules.pair_builder import PlannedGeneration, answer, generate_candidates
 from parallax.models.requests import GenerationCounts
-from parallax.preference.proposer import Ask
+from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate
 from parallax.records.candidate_store import CandidateStore
 
-
-class Unanswerable(Exception):
-    """Some requests cannot be answered. `why`: sample id -> one sentence."""
-
-    def __init__(self, why: dict[str, str]) -> None:
-        super().__init__("; ".join(why.values()))
-        self.why = why
+__all__ = ["CandidateMaker", "Unanswerable"]
 
 
 class CandidateMaker:

@@ -95,6 +95,7 @@ class PreferenceDataModule(StepDataModule):
         self.pair_ids: list[str] = []
         self.dropped: list[Dropped] = []
         self.report: BuildReport | None = None
+        self.judge_counts: Counter[str] = Counter()
         self.reference_log_probs: list[list[float]] | None = None
         self.references = {"computed": 0, "reused": 0}  # pairs whose reference log-probs were scored or found
         self._lengths: RowLengths | None = None
@@ -124,6 +125,8 @@ class PreferenceDataModule(StepDataModule):
             batch_size=self.generation_batch_size,
             num_workers=self.generation_workers,
         )
+        self.judge_counts = Counter()
+        searched = getattr(self.proposer, "built", 0), getattr(self.proposer, "reused", 0)  # a search counts its trees
         if ready_made is not None:
             given = outcomes_of_pairs(
                 ready_made[:total],
@@ -140,8 +143,8 @@ class PreferenceDataModule(StepDataModule):
         key = self._store(manifest)
         self.report = BuildReport(
             samples=total + len(faulty),
-            built=maker.built,
-            reused=maker.reused,
+            built=maker.built + getattr(self.proposer, "built", 0) - searched[0],
+            reused=maker.reused + getattr(self.proposer, "reused", 0) - searched[1],
             kept=len(self.pairs),
             dropped=dict(Counter(dropped.reason for dropped in self.dropped).most_common()),
             skipped=skipped.counts(),
@@ -149,8 +152,11 @@ class PreferenceDataModule(StepDataModule):
             pair_set=self.pair_set_folder(key),
             key=key,
             wait_share=maker.counts.wait_share,
+            judge=dict(self.judge_counts),
         )
         log.info(self.report.line())
+        if self.judge_counts and hasattr(self.judge, "words"):
+            log.info(self.judge.words(self.judge_counts))
         if not self.pairs:
             raise NoPairs(
                 f"{self.report.line()}. No pair was kept, so there is nothing to learn from; {self._advice()}"
@@ -239,7 +245,7 @@ class PreferenceDataModule(StepDataModule):
             return list(
                 outcomes_of_samples(
                     samples, policy=policy, proposer=self.proposer, judge=self.judge, selector=self.selector, maker=maker,
-                    skipped=skipped, seed=self.seed,
+                    skipped=skipped, seed=self.seed, counts=self.judge_counts,
                 )
             )  # fmt: skip
 
@@ -264,13 +270,20 @@ class PreferenceDataModule(StepDataModule):
             "samples": samples,
             "skipped": skipped.counts(),
             "proposer": describe() if describe is not None else {"proposer": type(self.proposer).__name__},
-            "judge": getattr(self.judge, "name", type(self.judge).__name__),
+            "judge": self._judge_settings(),
             "selector": self.selector.settings(),
             "caps": {name: self.settings.get(name) for name in ("max_per_source", "max_pairs")},
             "control": self.settings.get("control") or "none",
             "seed": self.seed,
             "versions": _versions(),
         }
+
+    def _judge_settings(self) -> Any:
+        """Settings and counts of a judge that has them, else its name."""
+        describe = getattr(self.judge, "settings", None)
+        if describe is None:
+            return getattr(self.judge, "name", type(self.judge).__name__)
+        return {**describe(), "counts": dict(sorted(self.judge_counts.items()))}
 
     def _store(self, manifest: dict[str, Any]) -> str:
         key = fingerprint(
@@ -286,6 +299,14 @@ class PreferenceDataModule(StepDataModule):
     def _advice(self) -> str:
         assert self.report is not None
         most = next(iter(self.report.dropped), "")
+        if most == "equal" and not hasattr(self.proposer, "view"):
+            return "the answers to a question are all the same: sample at a higher temperature, or more often"
+        if most in ("disagreement", "unreadable_verdict", "tie"):
+            return (
+                f"the judge could not tell the answers apart ({self.judge_counts.get('verdicts_first', 0):,} of "
+                f"{self.judge_counts.get('verdicts', 0):,} verdicts were for the first place); use a model that can judge, or "
+                "judge.order=random to take verdicts that nothing confirms"
+            )
         if most == "equal":
             return "the spoiled images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"
         return (

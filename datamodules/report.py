@@ -24,6 +24,7 @@ class BuildReport:
     pair_set: Path = Path()  # folder of the pair set in the cache
     key: str = ""  # its content address
     wait_share: float = 0.0  # of the time spent generating: how much of it the model waited for images, 0 to 1
+    judge: dict[str, int] = field(default_factory=dict)  # what the judge counted, such as verdicts per place
 
     def line(self) -> str:
         """E.g. `pairs: 1,412 kept of 2,000 (587 equal, 1 truncated); 2,000 generated, 2,000 reused from the cache`.

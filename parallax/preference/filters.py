@@ -24,6 +24,10 @@ REASONS = {
     "small_margin": "the judge's scores lie closer together than pairs.min_margin, or are equal",
     "too_few_negatives": "fewer usable rejected answers are left than pairs.num_negatives",
     "no_candidates": "the proposer brought back too little to make a pair",
+    "tie": "the judge finds no answer better than the other",
+    "disagreement": "the judge prefers another answer when the answers change places",
+    "unreadable_verdict": "what the judge said holds no verdict",
+    "no_ground_truth": "the judge is to compare with a ground truth, and the sample has none",
     "over_source_cap": "its source already gives pairs.max_per_source pairs",
     "over_cap": "there already are pairs.max_pairs pairs",
 }

@@ -23,6 +23,14 @@ class Ask:
     request: GenerationRequest
 
 
+class Unanswerable(Exception):
+    """Some requests cannot be answered. `why`: sample id -> one sentence. The samples are set aside, the others go on."""
+
+    def __init__(self, why: dict[str, str]) -> None:
+        super().__init__("; ".join(why.values()))
+        self.why = why
+
+
 Generate = Callable[[Sequence[Ask]], list[Candidate]]  # from the store where known, by the policy where not; same order
 
 
@@ -42,6 +50,15 @@ class PlannedProposer(Protocol):
 
     def requests(self, sample: Sample, seed: int) -> list[Ask]:
         """All that is asked about one sample. A pure function of its arguments."""
+        ...
+
+
+@runtime_checkable
+class SearchProposer(Protocol):
+    """A proposer whose next question depends on the last answer. It keeps what it found under all that determines it."""
+
+    def search(self, policy: Any, samples: Sequence[Sample], *, seed: int) -> None:
+        """Do and keep what is missing for these samples; `propose` then finds it. Samples that fail are left out."""
         ...
 
 

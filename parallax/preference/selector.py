@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from parallax.preference.filters import Filters, Newlines
+from parallax.preference.judge import Scores, as_judgement
 from parallax.records import Candidate, Dropped, PreferencePair, Response, Sample
 
 
 class Selector(Protocol):
     """Makes a pair of what a judge has scored."""
 
-    def select(
-        self, sample: Sample, candidates: Sequence[Candidate], scores: Sequence[float]
-    ) -> PreferencePair | Dropped:
+    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
         """A pair, or why there is none."""
         ...
 
@@ -65,20 +64,26 @@ class BestAgainstRest:
             **asdict(self.filters),
         }
 
-    def select(
-        self, sample: Sample, candidates: Sequence[Candidate], scores: Sequence[float]
-    ) -> PreferencePair | Dropped:
-        """`scores` belong to `candidates` one by one. Ties keep the proposer's order."""
-        if len(candidates) != len(scores):
-            raise ValueError(f"{len(candidates)} candidates of sample {sample.id!r} came with {len(scores)} scores")
+    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
+        """`scores` belong to `candidates` one by one. Ties keep the proposer's order.
+
+        A judgement without scores drops the sample for its reason; its notes are kept with the pair.
+        """
+        judged = as_judgement(scores)
+        if judged.reason:
+            return Dropped(sample.id, sample.source, judged.reason, judged.detail)
+        values = judged.scores
+        if len(candidates) != len(values):
+            raise ValueError(f"{len(candidates)} candidates of sample {sample.id!r} came with {len(values)} scores")
         if len(candidates) < 2:
             detail = f"{len(candidates)} candidates; a pair needs 2"
             return Dropped(sample.id, sample.source, "no_candidates", detail)
-        best = max(range(len(scores)), key=lambda i: (scores[i], -i))
-        others = sorted((i for i in range(len(scores)) if i != best), key=lambda i: (scores[i], i))
-        responses = [_response(candidate, score) for candidate, score in zip(candidates, scores, strict=True)]
+        best = max(range(len(values)), key=lambda i: (values[i], -i))
+        others = sorted((i for i in range(len(values)) if i != best), key=lambda i: (values[i], i))
+        each = judged.each or ({},) * len(values)
+        responses = [_response(*made) for made in zip(candidates, values, each, strict=True)]
         rejected = [responses[i] for i in others]
-        return self._decide(_pair(sample, responses[best], rejected))
+        return self._decide(_pair(sample, responses[best], rejected, judged.notes))
 
     def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
         """Apply the filters to a ready-made pair. Scores are compared where both sides have one."""
@@ -107,19 +112,20 @@ class BestAgainstRest:
         return margin > 0 and margin >= (self.min_margin or 0.0)
 
 
-def _pair(sample: Sample, chosen: Response, rejected: list[Response]) -> PreferencePair:
+def _pair(sample: Sample, chosen: Response, rejected: list[Response], notes: Mapping[str, Any]) -> PreferencePair:
     return PreferencePair(
         sample_id=sample.id, source=sample.source, image=sample.image, prompt=sample.question, chosen=chosen,
-        rejected=tuple(rejected), kind=sample.kind,
+        rejected=tuple(rejected), kind=sample.kind, meta={"judge": dict(notes)} if notes else {},
     )  # fmt: skip
 
 
-def _response(candidate: Candidate, score: float) -> Response:
+def _response(candidate: Candidate, score: float, notes: Mapping[str, Any]) -> Response:
     provenance = {
         "candidate": candidate.key,
         "role": candidate.role,
         "index": candidate.index,
         "finished": candidate.finished,
         **asdict(candidate.spec),
+        **({"judge": dict(notes)} if notes else {}),
     }
     return Response(candidate.text, candidate.token_ids, provenance, score)

@@ -15,6 +15,18 @@ _METHODS = {
         "chosen, the others are rejected together, and no person or other model judged them."
     ),
     "dpo_file": "The model was tuned on preference pairs that were given in a file.",
+    "sima": (
+        "Each question was answered greedily and by sampling, and the same model, with the image before it, said which answer is "
+        "better. No person or other model judged them."
+    ),
+    "csr": (
+        "The model said several answers to each question, sentence by sentence. The one whose sentences are likely "
+        "to the model and fit the picture by an image-text model is chosen, the one that scores worst is rejected."
+    ),
+    "self_rewarding": (
+        "The model said several answers to each question, sentence by sentence. The one that is likeliest to the model itself is "
+        "chosen, the one that is least likely is rejected."
+    ),
 }
 _LOSSES = {
     "DPO": "direct preference optimisation", "IPO": "IPO", "Hinge": "the hinge loss", "Robust": "robust DPO",

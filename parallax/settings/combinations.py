@@ -104,6 +104,7 @@ def _stage(stage: dict[str, Any], plain: dict[str, Any]) -> Found:
     yield from _control(stage)
     yield from _views(stage)
     yield from _data(stage)
+    yield from _judge(stage)
     yield from _reference(stage)
     yield from _lora(stage["lora"])
     yield from _generation(stage["generation"])
@@ -163,6 +164,41 @@ def _data(stage: dict[str, Any]) -> Found:
             "pairs.refresh",
             f"pairs.refresh={stage['pairs']['refresh']} builds pairs again, and data=preference_file gives them ready-made. "
             "Use pairs.refresh=never.",
+        )
+
+
+def _judge(stage: dict[str, Any]) -> Found:
+    """Which judges can score what which proposers bring."""
+    if stage["fit"] != "preference" or stage.get("proposer") is None:
+        return
+    judge, proposer = stage["judge"]["_target_"].rpartition(".")[2], stage["proposer"]["_target_"].rpartition(".")[2]
+    tree = proposer == "SentenceTree"
+    if judge == "ClipCalibrated" and not tree:
+        yield refused(
+            "judge",
+            "judge=clip_calibrated scores sentence trees, and this method makes none. Use method=csr, or another judge.",
+        )
+    if tree and judge in ("ByConstruction", "SelfCritic"):
+        yield refused(
+            "judge",
+            f"judge={judge} cannot score the leaves of a sentence tree. Use judge=clip_calibrated, or another method.",
+        )
+    if judge == "ByConstruction" and proposer == "Sampled":
+        yield refused(
+            "judge",
+            "judge=by_construction knows no better one among samples. Use judge=self_critic, or another method.",
+        )
+    if judge == "ClipCalibrated" and stage["judge"]["image_weight"] > 0 and stage["judge"].get("image_text") is None:
+        yield refused(
+            "judge.image_text",
+            f"judge.image_weight={stage['judge']['image_weight']} needs judge.image_text, a CLIP-like model. "
+            "Use judge.image_weight=0 to do without.",
+        )
+    if tree and stage["proposer"]["prune_from"] < stage["proposer"]["keep_top"] + stage["proposer"]["keep_bottom"]:
+        yield refused(
+            f"stages.{stage['name']}.proposer.prune_from",
+            f"prune_from={stage['proposer']['prune_from']} is less than keep_top + keep_bottom: a level would be pruned to more "
+            "than it has. Raise prune_from.",
         )
 
 

@@ -29,7 +29,11 @@ def described_keys(path: Path, conf: Path = CONF) -> list[Described]:
     prefix = _package(lines, relative)
     found: list[Described] = []
     above: list[tuple[int, str]] = []  # indentation and key of the mappings around this line
+    block: int | None = None  # indentation of the key whose text of several lines (| or >) is being passed over
     for line in lines:
+        if block is not None and (not line.strip() or len(line) - len(line.lstrip()) > block):
+            continue
+        block = None
         match = _LINE.match(line)
         if match is None:
             continue
@@ -37,6 +41,7 @@ def described_keys(path: Path, conf: Path = CONF) -> list[Described]:
         while above and above[-1][0] >= indent:
             above.pop()
         value, comment = _split(match["rest"])
+        block = indent if re.fullmatch(r"[|>][+-]?", value) else None
         names = [*prefix, *(name for _, name in above), match["key"]]
         above.append((indent, match["key"]))
         inside = names[len(prefix)]

@@ -55,6 +55,7 @@ SHAPES_KINDS = list_of(
     choice("describe", "stepwise", "free", "imagine", "exist", "colour", "count", "where", "relation", "number")
 )
 SUITE = {"name": TEXT, "max_new_tokens": COUNT, "samples": COMPONENT, "prefix": Rule("anything")}
+USE = choice("auto", "always", "never")
 NORM = choice("sum", "per_token", "const")
 
 COMPONENTS: dict[str, dict[str, Rule]] = {
@@ -115,7 +116,29 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "top_p": number(above=0, high=1),
     },
     "parallax.preference.proposers.given.Given": {},
+    "parallax.preference.proposers.sampled.Sampled": {
+        "num_samples": integer(1, 64), "max_new_tokens": COUNT, "temperature": number(None, 10, above=0),
+        "top_p": number(above=0, high=1),
+    },
+    "parallax.preference.proposers.sentence_tree.SentenceTree": {
+        "judge": COMPONENT, "num_groups": integer(2, 64), "diversity_penalty": NOT_NEGATIVE, "max_sentence_tokens": COUNT,
+        "max_path_tokens": COUNT, "keep_top": integer(0, 64), "keep_bottom": integer(0, 64), "prune_from": integer(1, 1000),
+        "prune_by": choice("model_score", "calibrated"), "keep_pruned": FLAG, "drop_junk": FLAG, "batch_size": COUNT,
+        "cache_dir": TEXT.or_null(),
+    },
     "parallax.preference.judges.by_construction.ByConstruction": {},
+    "parallax.preference.judges.self_critic.SelfCritic": {
+        "prompt": TEXT, "order": choice("both", "fixed", "random"), "metrics": USE, "demonstrations": USE,
+        "ground_truth": USE, "max_new_tokens": COUNT,
+    },
+    "parallax.preference.judges.clip_calibrated.ClipCalibrated": {
+        "image_text": COMPONENT.or_null(), "image_weight": SHARE, "combine": choice("raw_sum", "sibling_rank", "zscore"),
+        "len_norm": choice("sentences", "sentences_plus_one", "none"),
+    },
+    "parallax.models.image_text.ImageTextModel": {
+        "path": TEXT, "revision": TEXT.or_null(), "dtype": choice("auto", "float32", "bfloat16", "float16"),
+        "batch_size": COUNT, "cache_dir": TEXT.or_null(),
+    },
     "parallax.preference.selector.BestAgainstRest": {
         "num_negatives": integer(1, 64), "min_margin": NOT_NEGATIVE.or_null(), "drop_equal": FLAG, "drop_empty": FLAG,
         "drop_truncated": FLAG, "min_chars": COUNT.or_null(), "max_chars": COUNT.or_null(),

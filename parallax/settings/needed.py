@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from parallax.settings.comments import meaning_of
+from parallax.settings.comments import CONF, meaning_of
 
-PAIR_TASKS = ("align", "build_pairs")  # tasks that read `data`
+PAIR_TASKS = ("align", "build_pairs", "check_judge")  # tasks that read `data`
 MODEL_TASKS = (*PAIR_TASKS, "evaluate", "merge")
 
 
@@ -29,6 +29,9 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
     if task in MODEL_TASKS:
         problems |= _model_problems(plain.get("model", {}))
         problems |= _adapter_problems(plain.get("adapter"), task)
+    if task in PAIR_TASKS:
+        problems |= _critic_problems(plain.get("judge") or {})
+        problems |= _image_text_problems(plain.get("judge") or {})
     resume = plain.get("resume")
     if isinstance(resume, str) and resume not in ("auto", "never") and not Path(resume).is_dir():
         problems["resume"] = f"resume={resume} is neither auto nor never nor a run folder that exists."
@@ -46,6 +49,33 @@ def _model_problems(model: dict[str, Any]) -> dict[str, str]:
         hint = " `python run.py experiment=make_tiny_llava` makes the built-in model"
         hint += f"; it belongs in {Path(root) / 'assets' / 'tiny_llava'}." if root else "."
     return {"model.path": f"model.path={path} is no folder with a model in it (no config.json).{hint}"}
+
+
+def _critic_problems(judge: dict[str, Any]) -> dict[str, str]:
+    if not str(judge.get("_target_")).endswith(".SelfCritic"):
+        return {}
+    name = str(judge.get("prompt"))
+    is_path = name.endswith((".yaml", ".yml")) or "/" in name
+    file = Path(name).expanduser() if is_path else CONF / "prompts" / f"{name}.yaml"
+    if file.is_file():
+        return {}
+    known = ", ".join(sorted(path.stem for path in (CONF / "prompts").glob("critic*.yaml")))
+    return {
+        "judge.prompt": f"judge.prompt={name} names no prompt file; use {known}, or the path of a YAML file of that form."
+    }
+
+
+def _image_text_problems(judge: dict[str, Any]) -> dict[str, str]:
+    if not str(judge.get("_target_")).endswith(".ClipCalibrated") or not judge.get("image_weight"):
+        return {}
+    path = str((judge.get("image_text") or {}).get("path"))
+    is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
+    if not is_folder or (Path(path).expanduser() / "config.json").is_file():
+        return {}
+    hint = " `python run.py experiment=make_tiny_clip` makes the built-in one." if path.endswith("tiny_clip") else ""
+    return {
+        "judge.image_text.path": f"judge.image_text.path={path} is no folder with a model in it (no config.json).{hint}"
+    }
 
 
 def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:

@@ -66,6 +66,9 @@ KEYS: dict[str, Rule] = {
     "model.recipe.micro_batch_size": COUNT,
     "model.recipe.epochs": COUNT,
     "model.recipe.max_new_tokens": COUNT,
+    "model.recipe.critic": TEXT,
+    "model.recipe.critic_tokens": COUNT,
+    "model.recipe.image_text": TEXT,
     "data": COMPONENT,
     "aug": COMPONENT,
     "pairs.num_negatives": integer(1, 64),
@@ -90,6 +93,7 @@ KEYS: dict[str, Rule] = {
     "generation.temperature": number(0, 10),
     "generation.top_p": number(above=0, high=1),
     "judge": COMPONENT,
+    "prompts.demonstrations": list_of(mapping_of(TEXT)),
     "prompts.*": list_of(TEXT, or_one=True),
     "loss": COMPONENT,
     "reference.mode": choice("cached", "live"),
@@ -184,8 +188,9 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "columns": integer(1, 20),
         "output": TEXT.or_null(),
     },
+    "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
     "merge": {"output": TEXT.or_null()},
 }
 
 # Groups whose keys are those of their file in conf/, of the same type: settings of one task of ours.
-FILE_GROUPS = ("tiny_llava",)
+FILE_GROUPS = ("tiny_llava", "tiny_clip")

@@ -132,6 +132,12 @@ COMBINATIONS = [
     (["lora=none", "pairs.refresh=epoch"], "lora=none", "reference=live"),
     (["lora=none", "lora.r=8"], "lora.r=8", "Leave one of the two out"),
     (["method=seva_multi", "pairs.control=swapped"], "pairs.control=swapped", "pairs.num_negatives=1"),
+    (["judge=clip_calibrated"], "scores sentence trees, and this method makes none", "method=csr"),
+    (["method=csr", "judge=self_critic"], "SelfCritic cannot score the leaves", "judge=clip_calibrated"),
+    (["method=csr", "judge=by_construction"], "ByConstruction cannot score the leaves", "judge=clip_calibrated"),
+    (["method=sima", "judge=by_construction"], "knows no better one among samples", "judge=self_critic"),
+    (["method=csr", "judge.image_text=null"], "judge.image_weight=0.9 needs judge.image_text", "judge.image_weight=0"),
+    (["method=csr", "stages.align.proposer.prune_from=2"], "prune_from=2 is less than keep_top", "Raise prune_from"),
     (["reference.source=previous_round"], "needs a method with rounds", "reference.source=initial"),
     (["model.quantization=nf4"], "model.quantization=nf4 cannot be used yet", "model.quantization=none"),
     (["trainer=fsdp"], "fsdp cannot be used yet", "trainer=ddp"),
@@ -166,7 +172,27 @@ def test_a_forbidden_combination_is_refused_with_the_reason_and_the_way_out(
     assert reason in problem and way_out in problem
 
 
+def test_a_critics_prompt_file_that_is_not_there_is_named(tmp_path: Path, compose_config: Compose) -> None:
+    problems = find_problems(compose_config("method=sima", "judge.prompt=critic_ful"))
+    assert list(problems) == ["judge.prompt"] and "critic_full, critic_short" in problems["judge.prompt"]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("item: x")
+    assert find_problems(compose_config("method=sima", f"judge.prompt={mine}")) == {}
+
+
+def test_an_image_text_model_that_is_not_there_is_named_where_it_is_needed(
+    tmp_path: Path, compose_config: Compose
+) -> None:
+    where = f"judge.image_text.path={tmp_path}"
+    problems = find_problems(compose_config("method=csr", where))
+    assert list(problems) == ["judge.image_text.path"] and "no config.json" in problems["judge.image_text.path"]
+    assert find_problems(compose_config("method=self_rewarding", where)) == {}
+    assert find_problems(compose_config("method=csr", "judge.image_text.path=openai/clip-vit-large-patch14-336")) == {}
+
+
 def test_combinations_that_only_look_forbidden_are_allowed() -> None:
+    assert problems_of("method=self_rewarding", "judge.image_text=null") == []
+    assert problems_of("method=csr", "pairs.num_negatives=3", "loss=multi_negative") == []
     assert problems_of("loss=stic", "pairs.num_negatives=4") == []
     assert problems_of("loss=multi_negative") == []
     assert problems_of("lora=none", "reference=live", "pairs.refresh=epoch") == []

@@ -15,7 +15,12 @@ from parallax.settings.components import COMPONENTS
 from parallax.settings.schema import FILE_GROUPS, KEYS, STAGE_GROUPS, TASK_KEYS
 
 FILES = [file for file in sorted(CONF.rglob("*.yaml")) if file.relative_to(CONF).parts[0] not in ("hydra", "local")]
-NEEDS = {"data=preference_file": ["method=dpo_file"], "task=evaluate": [], "experiment=make_tiny_llava": []}
+NEEDS = {
+    "data=preference_file": ["method=dpo_file"],
+    "judge=clip_calibrated": ["method=csr"],
+    "task=evaluate": [],
+    "experiment=make_tiny_llava": [],
+}
 CHOICES = [f"{group}={name}" for group in groups() for name in choices(group) if group not in FILE_GROUPS]
 Compose = Callable[..., DictConfig]
 
@@ -111,3 +116,10 @@ def components_in(node: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(node, list):
         for value in node:
             yield from components_in(value)
+
+
+def test_lines_of_a_text_of_several_lines_are_no_keys(tmp_path: Path) -> None:
+    file = tmp_path / "group" / "file.yaml"
+    file.parent.mkdir()
+    file.write_text("# Title.\nitem: |-  # what is asked\n  Question: here\n\n  Answer: there\nnext: 1  # a number\n")
+    assert [key.key for key in described_keys(file, tmp_path)] == ["group.item", "group.next"]

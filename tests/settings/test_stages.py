@@ -111,6 +111,27 @@ def test_the_published_recipes_have_the_papers_settings(
     assert stage["data"]["parts"] == {"textcaps": 8000, "ocr_vqa": 4000}
 
 
+@pytest.mark.parametrize(
+    ("method", "size", "epochs"), [("sima", "7b", 3), ("sima", "13b", 1), ("csr", "7b", 1), ("csr", "13b", 1)]
+)
+def test_sima_and_csr_have_the_papers_settings(method: str, size: str, epochs: int, compose_config: Compose) -> None:
+    """SIMA (arXiv 2405.15973) and CSR (arXiv 2405.14622) share their optimiser settings."""
+    (stage,) = resolve_stages(compose_config(f"experiment={method}_llava15_{size}", "data.path=x", "data.image_root=y"))
+    assert (stage["lora"]["r"], stage["lora"]["alpha"], stage["loss"]["beta"]) == (128, 256, 0.1)
+    optim, trainer = stage["optim"], stage["trainer"]
+    assert (optim["lr"], optim["scheduler"], optim["warmup_ratio"], optim["weight_decay"]) == (1e-7, "cosine", 0.03, 0)
+    assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (epochs, 1.0)
+    proposer, judge = stage["proposer"], stage["judge"]
+    if method == "sima":
+        assert (proposer["num_samples"], proposer["temperature"], proposer["top_p"]) == (1, 0.8, 0.9)
+        assert (proposer["max_new_tokens"], judge["prompt"], judge["order"]) == (1024, "critic_full", "both")
+    else:
+        assert (proposer["num_groups"], proposer["diversity_penalty"], proposer["max_sentence_tokens"]) == (5, 3.0, 70)
+        assert (proposer["keep_top"], proposer["keep_bottom"], proposer["prune_from"]) == (1, 2, 5)
+        assert judge["image_text"]["path"] == "openai/clip-vit-large-patch14-336" and judge["image_weight"] == 0.9
+        assert proposer["judge"] == judge
+
+
 def test_overlay_goes_key_by_key_unless_the_class_changes() -> None:
     base = {"_target_": "a.B", "x": 1, "deep": {"y": 2, "z": 3}}
     assert overlay(base, {"deep": {"y": 5}}) == {"_target_": "a.B", "x": 1, "deep": {"y": 5, "z": 3}}

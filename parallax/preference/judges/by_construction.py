@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from parallax.preference.proposer import Generate
 from parallax.records import Candidate, Sample
 
 
@@ -14,7 +15,13 @@ class ByConstruction:
     name = "by_construction"
 
     def judge(
-        self, policy: Any, samples: Sequence[Sample], candidates: Sequence[Sequence[Candidate]]
+        self,
+        policy: Any,
+        samples: Sequence[Sample],
+        candidates: Sequence[Sequence[Candidate]],
+        *,
+        seed: int = 0,
+        generate: Generate | None = None,
     ) -> list[list[float]]:
         """Scores 1.0 or 0.0 by role."""
         return [[1.0 if candidate.role == "chosen" else 0.0 for candidate in group] for group in candidates]

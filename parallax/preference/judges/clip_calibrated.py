@@ -1,0 +1,167 @@
+"""CSR's judge (arXiv 2405.14622, section 3.1): each sentence is scored by the model's own probability and by how well it fits the
+picture, and an answer by its sentences. With an image weight of 0 it is the self-rewarding baseline and loads no other model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from parallax.preference.calibration import Combine, LenNorm, path_score, step_scores
+from parallax.preference.judge import Judgement
+from parallax.preference.proposer import Generate
+from parallax.preference.tree import Leaf, Node, Tree
+from parallax.records import Candidate, ImageRef, Sample
+
+
+class Relevance(Protocol):
+    """What says how well texts fit pictures; `parallax.models.image_text.ImageTextModel` does."""
+
+    def cosines(self, pairs: Sequence[tuple[ImageRef, str]], device: Any = "cpu") -> list[float]: ...
+
+    def digest(self) -> str: ...
+
+
+class ClipCalibrated:
+    """Scores the leaves of sentence trees.
+
+    Args:
+        image_text: the CLIP-like model; None only with an image weight of 0.
+        image_weight: λ, the share of the image relevance, 0 to 1 (the paper: 0.9).
+        combine, len_norm: how the two scores become one, and a path's steps one score; see `calibration`.
+    """
+
+    name = "clip_calibrated"
+
+    def __init__(
+        self,
+        image_text: Relevance | None = None,
+        *,
+        image_weight: float = 0.9,
+        combine: Combine = "sibling_rank",
+        len_norm: LenNorm = "sentences",
+    ) -> None:
+        if not 0 <= image_weight <= 1:
+            raise ValueError(f"judge.image_weight is {image_weight}; it is a share from 0 to 1")
+        if image_text is None and image_weight > 0:
+            raise ValueError(f"judge.image_weight={image_weight} needs judge.image_text, a CLIP-like model")
+        step_scores([-1.0], [1], [0.0], weight=image_weight, combine=combine)  # refuses what is unknown before a search
+        path_score([0.0], len_norm)
+        self.image_text, self.image_weight = image_text, image_weight
+        self.combine: Combine = combine
+        self.len_norm: LenNorm = len_norm
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the scores, as plain data."""
+        used = self.image_weight > 0 and self.image_text is not None
+        return {
+            "judge": self.name,
+            "image_text": self.image_text.digest() if used and self.image_text is not None else None,
+            "image_weight": self.image_weight,
+            "combine": self.combine,
+            "len_norm": self.len_norm,
+        }
+
+    def steps(self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: Any) -> list[list[float]]:
+        """The score of each sentence among its siblings, for many families at once. Higher is better."""
+        return [
+            step_scores(
+                [node.log_prob for node in siblings],
+                [len(node.token_ids) for node in siblings],
+                cosines,
+                weight=self.image_weight,
+                combine=self.combine,
+            )
+            for (_, siblings), cosines in zip(families, self._cosines(families, device), strict=True)
+        ]
+
+    def judge(
+        self,
+        policy: Any,
+        samples: Sequence[Sample],
+        candidates: Sequence[Sequence[Candidate]],
+        *,
+        seed: int,
+        generate: Generate,
+    ) -> list[Judgement]:
+        """Path scores; every response carries its sentences with both scores, and the pair names its tree.
+
+        Raises ValueError for candidates that are no leaves of a sentence tree.
+        """
+        trees = [_tree_of(sample, group) for sample, group in zip(samples, candidates, strict=True)]
+        families = [
+            (place, parent, siblings)
+            for place, tree in enumerate(trees)
+            if tree is not None
+            for parent, siblings in tree.families().items()
+        ]
+        asked = [(samples[place].image, siblings) for place, _, siblings in families]
+        steps: list[dict[int, float]] = [{} for _ in samples]
+        cosines: list[dict[int, float]] = [{} for _ in samples]
+        found = zip(families, self.steps(asked, policy.device), self._cosines(asked, policy.device), strict=True)
+        for (place, _, siblings), scores, relevance in found:
+            steps[place] |= {node.id: score for node, score in zip(siblings, scores, strict=True)}
+            if relevance is not None:
+                cosines[place] |= {node.id: cosine for node, cosine in zip(siblings, relevance, strict=True)}
+        return [
+            self._judged(group, tree, steps[place], cosines[place])
+            for place, (group, tree) in enumerate(zip(candidates, trees, strict=True))
+        ]
+
+    def words(self, counts: Mapping[str, int]) -> str:
+        """One line about a build."""
+        return (
+            f"clip-calibrated: {counts.get('leaves', 0):,} answers and {counts.get('sentences', 0):,} sentences of "
+            f"{counts.get('trees', 0):,} trees scored, {self.image_weight:g} of it by the picture"
+        )
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _cosines(
+        self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: Any
+    ) -> Sequence[list[float] | None]:
+        if self.image_weight == 0 or self.image_text is None:
+            return [None] * len(families)
+        pairs = [(image, node.text) for image, siblings in families for node in siblings]
+        values = iter(self.image_text.cosines(pairs, device))
+        return [[next(values) for _ in siblings] for _, siblings in families]
+
+    def _judged(
+        self, group: Sequence[Candidate], tree: Tree | None, steps: dict[int, float], cosines: dict[int, float]
+    ) -> Judgement:
+        if tree is None:
+            return Judgement()  # no candidates: the selector says so
+        scores, each = [], []
+        for leaf in group:
+            assert isinstance(leaf, Leaf)
+            path = [node for node in tree.path(leaf.node) if node.is_sentence]
+            scores.append(path_score([steps[node.id] for node in path], self.len_norm))
+            each.append(
+                {
+                    "node": leaf.node,
+                    "sentences": [
+                        {
+                            "node": node.id,
+                            "text": node.text,
+                            "mean_log_prob": node.mean_log_prob,
+                            "cosine": cosines.get(node.id),
+                            "step": steps[node.id],
+                        }
+                        for node in path
+                    ],
+                }
+            )
+        notes = {"tree": tree.key, "leaves": len(group), "sentences": len(steps)}
+        counts = {"trees": 1, "leaves": len(group), "sentences": len(steps)}
+        return Judgement(tuple(scores), notes=notes, each=tuple(each), counts=counts)
+
+
+def _tree_of(sample: Sample, group: Sequence[Candidate]) -> Tree | None:
+    """The one tree that all candidates of a sample are leaves of; None where there are none."""
+    for candidate in group:
+        if not isinstance(candidate, Leaf):
+            raise ValueError(
+                f"judge=clip_calibrated scores the leaves of sentence trees, and sample {sample.id!r} came with other "
+                "answers; use method=csr, or another judge"
+            )
+    return group[0].tree if group else None  # type: ignore[attr-defined]

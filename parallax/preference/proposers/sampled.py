@@ -1,0 +1,63 @@
+"""SIMA's proposer (arXiv 2405.15973, section 3.1): one greedy answer and n sampled ones to the same question on the same image.
+
+Nothing says beforehand which is better; that is the judge's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from parallax.models.requests import GenerationRequest
+from parallax.preference.proposer import Ask, Generate, propose_planned
+from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+
+
+class Sampled:
+    """Greedy first, then samples, each with a seed of its own.
+
+    Args:
+        num_samples: n, at least 1.
+        max_new_tokens: token limit of every answer.
+        temperature: of the samples, above 0 (the paper: 0.8).
+        top_p: share of probability kept when sampling (the paper: 0.9).
+    """
+
+    def __init__(
+        self, num_samples: int = 1, *, max_new_tokens: int = 512, temperature: float = 0.8, top_p: float = 0.9
+    ) -> None:
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; there must be at least 1 sample beside the greedy answer")
+        if temperature <= 0:
+            raise ValueError(
+                f"temperature is {temperature}; samples at 0 would repeat the greedy answer, so give a number above 0"
+            )
+        self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
+        self.temperature, self.top_p = temperature, top_p
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the requests but the seed, as plain data."""
+        return {
+            "proposer": type(self).__name__,
+            "num_samples": self.num_samples,
+            "decoding": {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "top_p": self.top_p},
+        }
+
+    def requests(self, sample: Sample, seed: int) -> list[Ask]:
+        """The greedy request, which is the one that SeVa asks too, and n sampled ones."""
+        asks = [self._ask(sample, "greedy", 0, Decoding(self.max_new_tokens))]
+        for k in range(self.num_samples):
+            own = seed_for(seed, sample.id, "decode/sample", k)
+            asks.append(
+                self._ask(sample, "sample", k, Decoding(self.max_new_tokens, self.temperature, self.top_p, own))
+            )
+        return asks
+
+    def propose(
+        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
+    ) -> list[list[Candidate]]:
+        """Candidates per sample, greedy first."""
+        return propose_planned(self, samples, seed=seed, generate=generate)
+
+    def _ask(self, sample: Sample, role: str, index: int, decoding: Decoding) -> Ask:
+        return Ask(role, index, GenerationRequest(sample.id, sample.image, sample.question, ViewSpec(), decoding))

@@ -1,0 +1,140 @@
+"""Reads a verdict out of what a judging model said: which of two answers is better.
+
+What counts, from the strongest to the weakest: a mark such as `[[1]]`; a labelled verdict such as `Verdict: 2`; a sentence that
+compares (`response 1 is better`, `both are equally good`); a bare `2`. Of several of one kind the last counts, since a
+model that thinks aloud decides at the end. SIMA's code takes only the exact `[[1]]` and `[[2]]` (arXiv 2405.15973).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal
+
+Verdict = Literal["first", "second", "tie", "unreadable"]
+
+_ONE, _TWO = ("1", "one", "first", "1st", "a", "former"), ("2", "two", "second", "2nd", "b", "latter")
+_NUMBER = r"(?:1st|2nd|1|2|one|two|first|second)"
+_NOUN = r"(?:responses?|answers?|options?|candidates?|assistants?|repl(?:y|ies)|descriptions?|outputs?|choices?)"
+_SUBJECT = (
+    rf"(?:{_NOUN}\s{{0,2}}(?:number|no\.?|nr\.?|\#)?\s{{0,2}}[\(\[\"'*]{{0,4}}(?P<numbered>{_NUMBER}|a|b)\b[\)\]\"'*]{{0,4}}"
+    rf"|(?:the\s)?\b(?P<ordinal>first|second|1st|2nd|former|latter)\b(?:\s(?:one|{_NOUN}))?"
+    rf"|(?<![\w.,\[])[\(\[\"'*#]{{0,4}}(?P<bare>1|2)\b(?![.,]\d)[\)\]\"'*]{{0,4}})"
+)
+_BETTER = (
+    r"(?:better|best|superior|prefer(?:red|able)|stronger|wins?|won|winner|more\s(?:accurate|faithful|correct|precise|truthful|aligned"
+    r"|factual|reliable|helpful|relevant|detailed)|fewer\s(?:errors|mistakes|hallucinations)|closer)"
+)
+_WORSE = (
+    r"(?:worse|worst|inferior|weaker|loses|lost|less\s(?:accurate|faithful|correct|precise|truthful|aligned|factual|reliable|helpful"
+    r"|relevant|detailed)|not\sas\s(?:good|accurate|faithful|correct)|more\s(?:errors|mistakes|hallucinations))"
+)
+_NOT = r"(?:\bnot\b|n't\b|\bnever\b|\bneither\b|\bnor\b|\bno\b|\bhardly\b)"
+_TIE_WORDS = (
+    r"(?:tie[ds]?|draw|equal(?:ly)?|same|no\s(?:clear\s)?(?:difference|winner)|indistinguishable|neither|none|either|both|equivalent"
+    r"|comparable|cannot\s(?:decide|tell|say)|can't\s(?:decide|tell|say)|undecided)"
+)
+_TIE = re.compile(
+    r"\b(?:tie[ds]?|draw|equally|(?:are|is|as|of)\sequal|same\s(?:quality|level)|equivalent|comparable|indistinguishable"
+    r"|no\s(?:clear\s)?(?:difference|winner)|neither|both\s(?:are|responses|answers|options)"
+    r"|(?:cannot|can't|can\snot)\s(?:decide|tell|say)|undecided)\b"
+)
+_MARK = re.compile(r"\[\s{0,4}\[([^\[\]]{0,40})\]\s{0,4}\]")
+_SINGLE_MARK = re.compile(r"\[\s{0,4}(1|2|one|two)\s{0,4}\]")
+_LABEL = re.compile(
+    r"\b(?:final\s|overall\s|my\s|the\s)?(?:verdict|decision|answer|choice|winner|judge?ment|preference|conclusion|result|rating"
+    r"|better|best)\b(?:\s(?:one|response|answer|option))?\s{0,3}(?:is\s{0,2}:?|was|:|=|->|→|[-–—])\s{0,3}"
+    rf"(?:the\s)?(?:{_NOUN}\s)?(?:number\s|no\.?\s|\#)?[\(\[\"'*\s]{{0,5}}"
+    rf"(?P<said>{_NUMBER}|a|b|former|latter|{_TIE_WORDS})\b(?![.,]\d)"
+)
+_COMPARES = re.compile(rf"{_SUBJECT}(?P<between>[^.;\n]{{0,60}}?)\b(?P<word>{_BETTER}|{_WORSE})\b")
+_NAMES = re.compile(
+    rf"(?P<word>{_BETTER}|{_WORSE})(?:\s(?:one|{_NOUN}))?\s{{0,2}}(?:is|was|would\sbe|:|=)\s{{0,2}}{_SUBJECT}"
+)
+_CHOOSES = re.compile(
+    r"(?P<not>(?:not|n't|never)\s)?\b(?:prefer|choose|chose|pick|select|favou?r|go\swith|vote\sfor|side\swith|opt\sfor)\b"
+    rf"(?P<between>[^.;\n]{{0,20}}?){_SUBJECT}"
+)
+_BARE = re.compile(
+    rf"(?:the\s)?(?:{_NOUN}\s)?(?:number\s|no\.?\s|\#)?(?P<said>{_NUMBER}|a|b|{_TIE_WORDS})(?:\s(?:one|{_NOUN}))?"
+)
+_ODD = str.maketrans({"【": "[", "】": "]", "⟦": "[[", "⟧": "]]", "〔": "[", "〕": "]", "「": "[", "」": "]", "’": "'", "‘": "'",
+                      "“": '"', "”": '"', "：": ":", "\u200b": "", "\ufeff": ""})  # fmt: skip
+LONGEST = 20_000  # characters looked at, from the end: a verdict comes last
+
+
+def read_verdict(text: str) -> Verdict:
+    """`first`, `second`, `tie`, or `unreadable`. Never raises, whatever the text."""
+    plain = unicodedata.normalize("NFKC", text[-LONGEST:].translate(_ODD)).casefold()
+    plain = re.sub(r"[ \t\r\f\v\u00a0]+", " ", plain)
+    for reader in (_marks, _labels, _sentences):
+        found = reader(plain)
+        if found is not None:
+            return found
+    bare = _BARE.fullmatch(plain.strip(" \n.!*_()\"'#:-"))
+    return _meaning(bare["said"]) if bare else "unreadable"
+
+
+def _meaning(word: str) -> Verdict:
+    word = word.strip()
+    return "first" if word in _ONE else "second" if word in _TWO else "tie"
+
+
+def _marks(text: str) -> Verdict | None:
+    """The last `[[…]]` that says something; a single bracket counts where there is no double one."""
+    readable = [said for mark in _MARK.finditer(text) if (said := _inside(mark[1])) is not None]
+    if readable:
+        return readable[-1]
+    single = _SINGLE_MARK.findall(text)
+    return _meaning(single[-1]) if single else None
+
+
+def _inside(mark: str) -> Verdict | None:
+    word = mark.strip(" \n.\"'*#:()")
+    found = _BARE.fullmatch(word)
+    if found:
+        return _meaning(found["said"])
+    return "tie" if word in ("c", "0", "1=2", "1/2", "1 and 2", "1, 2", "1 & 2") else None
+
+
+def _labels(text: str) -> Verdict | None:
+    found: Verdict | None = None
+    for label in _LABEL.finditer(text):
+        rest = text[label.end() : label.end() + 30]
+        if re.match(rf"\s(?:is|was|seems|has|fits)\b|.{{0,20}}\b(?:{_BETTER}|{_WORSE})\b", rest) and "than" not in rest:
+            continue  # "my conclusion: answer 1 is worse" is a sentence that compares
+        found = _meaning(label["said"])
+    return found
+
+
+def _sentences(text: str) -> Verdict | None:
+    """The last comparison or tie that is stated, negations taken into account."""
+    events: list[tuple[int, Verdict]] = []
+    for found in _COMPARES.finditer(text):
+        between, word = found["between"], found["word"]
+        named, better = _named(found), re.fullmatch(_BETTER, word) is not None
+        if re.search(rf"\b{_NOUN}\s{{0,2}}(?:{_NUMBER}|a|b)\b|\bthan\b", between):
+            continue  # the comparison belongs to the nearer name
+        if re.search(_NOT, between):
+            if not re.search(r"\bthe\b", between[-6:]):
+                continue  # "1 is not better" leaves open who is; "1 is not the better one" does not
+            better = not better
+        events.append((found.end(), _side(named, better)))
+    for found in _NAMES.finditer(text):
+        better = re.fullmatch(_BETTER, found["word"]) is not None
+        events.append((found.end(), _side(_named(found), better)))
+    for found in _CHOOSES.finditer(text):
+        if not found["not"] and not re.search(_NOT, found["between"]):
+            events.append((found.end(), _side(_named(found), True)))
+    for found in _TIE.finditer(text):
+        if not re.search(rf"{_NOT}\s(?:a\s)?$", text[max(0, found.start() - 8) : found.start()]):
+            events.append((found.end(), "tie"))
+    return max(events, key=lambda event: event[0])[1] if events else None
+
+
+def _named(found: re.Match[str]) -> str:
+    return found["numbered"] or found["ordinal"] or found["bare"]
+
+
+def _side(named: str, better: bool) -> Verdict:
+    return "first" if (named in _ONE) == better else "second"

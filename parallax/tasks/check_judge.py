@@ -1,0 +1,165 @@
+"""The task `check_judge`: does the judge prefer the answer that is truer to the image?
+
+    python run.py task=check_judge method=sima                        # between the method's own answers
+    python run.py task=check_judge method=sima task.answers=corrupted # between descriptions that are right and wrong by design
+
+Needs data whose objects are known. Of each sample the best and the worst candidate by the judge's scores are compared with the
+truth: fewer hallucinated mentions, else more of what is there (`parallax/evaluation/agreement.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from parallax.settings.errors import ConfigError
+from parallax.settings.stages import resolve_stages
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from parallax.preference.judge import Judgement
+    from parallax.records import Candidate, Sample
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Judge, compare, write `judge.json` into the run folder. Returns its content under `judge`."""
+    from datamodules.build import outcomes_of_samples
+    from datamodules.candidates import CandidateMaker
+    from parallax.records.atomic import atomic_write_json
+    from parallax.records.candidate_store import CandidateStore
+    from parallax.records.skipped import SkippedLog
+    from parallax.reports.environment import write_environment
+    from parallax.reports.run_log import run_log
+    from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+
+    stage = next((stage for stage in resolve_stages(cfg) if stage["fit"] == "preference"), None)
+    if stage is None:
+        raise ConfigError(f"task=check_judge: the method {cfg.method.name} has no stage that uses pairs")
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder = Path(plain["paths"]["output_dir"])
+    with run_log(folder):
+        write_environment(folder, plain)
+        device = pick_device(plain["trainer"]["accelerator"])
+        policy = make_policy(plain, stage["lora"], adapter=plain.get("adapter"), device=device)
+        module = make_datamodule(stage, plain, folder)
+        samples = [s for s in islice(module.source, int(plain["task"]["samples"])) if s.objects is not None]
+        if not samples:
+            raise ConfigError(
+                "task=check_judge: no sample of `data` says which objects are in its image; use data=shapes"
+            )
+        maker = CandidateMaker(
+            policy, CandidateStore(module.cache_dir / "candidates"), batch_size=module.generation_batch_size
+        )
+        proposer = Corrupted() if plain["task"]["answers"] == "corrupted" else module.proposer
+        skipped = SkippedLog(folder / "skipped.jsonl", total=len(samples))
+        heard = Listener()
+        list(
+            outcomes_of_samples(
+                samples, policy=policy, proposer=proposer, judge=module.judge, selector=heard, maker=maker, skipped=skipped,
+                seed=int(plain["seed"]),
+            )
+        )  # fmt: skip
+        content = compared(heard.samples, heard.groups, heard.judged)
+        log.info("%s: %s", getattr(module.judge, "name", type(module.judge).__name__), content["words"])
+        if content["counts"] and hasattr(module.judge, "words"):
+            log.info(module.judge.words(content["counts"]))
+        atomic_write_json(folder / "judge.json", content)
+    return {"judge": content}
+
+
+class Listener:
+    """Stands where a selector would and keeps what was judged instead of choosing."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self.groups: list[Sequence[Candidate]] = []
+        self.judged: list[Judgement] = []
+
+    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Any) -> Any:
+        from parallax.preference.judge import as_judgement
+        from parallax.records import Dropped
+
+        self.samples.append(sample)
+        self.groups.append(candidates)
+        self.judged.append(as_judgement(scores))
+        return Dropped(sample.id, sample.source, "listened")
+
+    def check(self, pair: Any) -> Any:
+        return pair
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
+def compared(
+    samples: Sequence[Sample], groups: Sequence[Sequence[Candidate]], judged: Sequence[Judgement]
+) -> dict[str, Any]:
+    """The agreement with the truth as plain data: share, interval, counts, and a sentence."""
+    from datamodules.shapes.language import mentioned_objects
+    from parallax.evaluation.agreement import agreement, true_preference
+
+    decisions: list[int | None] = []
+    truths: list[int | None] = []
+    counts: Counter[str] = Counter()
+    for sample, group, own in zip(samples, groups, judged, strict=True):
+        counts.update(own.counts)
+        scores = own.scores or (0.0,) * len(group)
+        if len(group) < 2:
+            continue
+        best = max(range(len(scores)), key=lambda i: scores[i])
+        worst = min(reversed(range(len(scores))), key=lambda i: scores[i])
+        decided = scores[best] > scores[worst]
+        pair = (best, worst) if decided else (0, len(group) - 1)
+        said = [mentioned_objects(group[place].text) for place in pair]
+        decisions.append(0 if decided else None)
+        truths.append(true_preference(said[0], said[1], sample.objects or ()))
+    found = agreement(decisions, truths)
+    without = sum(truth is None for truth in truths)
+    return {
+        "agreement": found.share,
+        **found.as_data(),
+        "samples": len(samples),
+        "without_truth": without,
+        "counts": dict(sorted(counts.items())),
+        "words": f"{found.words()}; of {len(samples)} pairs {without} are equally true",
+    }
+
+
+class Corrupted:
+    """Not the model's answers but known ones: the true description, and the same with one to three things wrong."""
+
+    def propose(self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Any) -> list[list[Candidate]]:
+        """The true answer and a wrong one, in an order drawn per sample."""
+        return [self._pair(sample, seed) for sample in samples]
+
+    def _pair(self, sample: Sample, seed: int) -> list[Candidate]:
+        from datamodules.shapes.language import corrupted
+        from datamodules.shapes.questions import DESCRIBERS
+        from datamodules.shapes.scene import Scene, generator
+        from parallax.records import Candidate, Decoding, GenerationSpec, ViewSpec
+
+        if sample.kind not in DESCRIBERS or "scene" not in sample.attributes:
+            raise ConfigError(
+                "task.answers=corrupted describes scenes of the built-in world: use data=shapes data.kinds=[describe]"
+            )
+        rng = generator("check judge", seed, sample.id)
+        scene = Scene.from_json(dict(sample.attributes["scene"]))
+        describe = DESCRIBERS[sample.kind]
+        texts = [describe(scene), describe(corrupted(scene, rng, int(rng.integers(1, 4))))]
+        if rng.random() < 0.5:
+            texts.reverse()
+        spec = GenerationSpec(
+            "", "", "", "", sample.image.digest(), sample.question, ViewSpec(), Decoding(1), "corrupted"
+        )
+        return [
+            Candidate(spec.key(), sample.id, "sample", place, (), text, True, spec) for place, text in enumerate(texts)
+        ]

@@ -1,0 +1,97 @@
+"""SIMA, CSR and self-rewarding from the command's configuration to a tuned adapter, small; and the judges against the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from parallax.settings.check import check
+from parallax.tasks import run_task
+from parallax.tasks.check_judge import compared
+
+SMALL = (
+    "data.size=5", "trainer.batch_size=4", "trainer.max_epochs=1", "evaluation.when=[]", "trainer=cpu", "logger=none",
+    "generation.max_new_tokens=40",
+)  # fmt: skip
+TREE = (
+    "stages.align.proposer.num_groups=3",
+    "stages.align.proposer.keep_bottom=1",
+    "stages.align.proposer.prune_from=3",
+)
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(compose_config: Callable[..., DictConfig], tmp_path: Path) -> Run:
+    """`run("folder", "method=csr")`: a small run with one cache per test; gives its folder."""
+
+    def start(name: str, *overrides: str) -> Path:
+        folder = tmp_path / name
+        cfg = compose_config(*SMALL, *overrides, f"paths.output_dir={folder}", f"paths.cache_dir={tmp_path / 'cache'}")
+        check(cfg)
+        run_task(cfg)
+        return folder
+
+    return start
+
+
+def pairs_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from pyarrow import parquet
+
+    report = json.loads((folder / "stages/align/pairs.json").read_text())
+    return report, parquet.read_table(Path(report["pair_set"]) / "pairs.parquet").to_pylist()
+
+
+def test_sima_tunes_on_what_the_model_itself_preferred(run: Run) -> None:
+    report, pairs = pairs_of(
+        run(
+            "sima",
+            "method=sima",
+            "judge.order=random",
+            "stages.align.proposer.temperature=1.5",
+            "stages.align.proposer.top_p=1",
+        )
+    )
+    assert report["judge"]["verdicts"] >= report["kept"] == len(pairs) > 0
+    assert all(json.loads(pair["meta"])["judge"]["order"] == "random" for pair in pairs)
+
+
+def test_csr_tunes_on_the_best_and_worst_path_and_another_weight_searches_nothing_again(run: Run) -> None:
+    folder = run("csr", "method=csr", *TREE)
+    report, pairs = pairs_of(folder)
+    assert (report["built"], report["reused"]) == (5, 0) and report["judge"]["trees"] == 5 and pairs
+    for pair in pairs:
+        assert pair["chosen_score"] > pair["rejected_scores"][0]
+        told = json.loads(pair["chosen_provenance"])["judge"]["sentences"]
+        assert all(-1 <= sentence["cosine"] <= 1 for sentence in told)
+    assert (folder / "stages/align/adapter/adapter_config.json").is_file()
+    again, others = pairs_of(run("self", "method=self_rewarding", *TREE))
+    assert (again["built"], again["reused"]) == (0, 5)
+    assert json.loads(others[0]["chosen_provenance"])["judge"]["sentences"][0]["cosine"] is None
+
+
+def test_a_judge_is_compared_with_the_truth(run: Run) -> None:
+    folder = run("check", "task=check_judge", "method=sima", "task.answers=corrupted", "task.samples=5")
+    content = json.loads((folder / "judge.json").read_text())
+    assert content["samples"] == 5 and content["decided"] + content["undecided"] + content["without_truth"] == 5
+    assert content["counts"]["verdicts"] == 10
+    assert "samples" in content and content["without_truth"] == 0
+
+
+def test_the_truth_of_a_comparison_by_hand() -> None:
+    from types import SimpleNamespace
+
+    from parallax.preference.judge import Judgement
+
+    sample: Any = SimpleNamespace(objects=("red circle", "blue star"))
+    right, wrong, same = (SimpleNamespace(text=t) for t in ("a red circle", "a red star", "a red circle."))
+    groups: Any = [[right, wrong], [wrong, right], [right, wrong], [right, same]]
+    judged = [Judgement((1.0, -1.0)), Judgement((1.0, -1.0)), Judgement(reason="tie"), Judgement((0.0, 1.0))]
+    found = compared([sample] * 4, groups, judged)
+    assert (found["right"], found["decided"], found["undecided"], found["without_truth"]) == (1, 2, 1, 1)
