@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.steps import StepPlan
 from parallax.models.batch import EncodedPrompt, PairBatch, StepBatch
 from parallax.models.encoder import Encoder
-from parallax.records import PreferencePair
+from parallax.records import PreferencePair, ViewSpec
 
 MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micro-batch
 
@@ -32,6 +32,7 @@ class PairBatches:
         ids: their ids.
         encoder: of the policy.
         reference: per pair its 1 + K reference log-probs, or None when the reference is scored live.
+        noise: per pair the view under which its image is shown a second time, or None where the objective needs none.
     """
 
     def __init__(
@@ -40,15 +41,24 @@ class PairBatches:
         ids: Sequence[str],
         encoder: Encoder,
         reference: Sequence[Sequence[float]] | None = None,
+        noise: Sequence[ViewSpec] | None = None,
     ) -> None:
-        self.pairs, self.ids, self.encoder = pairs, ids, encoder
+        self.pairs, self.ids, self.encoder, self.noise = pairs, ids, encoder, noise
         self.reference = torch.tensor(reference, dtype=torch.float32) if reference is not None else None  # (N, 1 + K)
 
     def __call__(self, places: Sequence[int]) -> PairBatch:
         scoring = self.encoder.collate([encode_pair(self.encoder, self.pairs[place]) for place in places])
         reference = self.reference[list(places)] if self.reference is not None else None
         assert reference is None or reference.shape == scoring.response_lengths.shape, "one log-prob per response"
-        return PairBatch(scoring, reference, [self.ids[place] for place in places], scoring.response_lengths)
+        return PairBatch(
+            scoring, reference, [self.ids[place] for place in places], scoring.response_lengths, self._noisy(places)
+        )
+
+    def _noisy(self, places: Sequence[int]) -> list[dict[str, Tensor]] | None:
+        if self.noise is None:
+            return None
+        shown = [(self.pairs[place], self.noise[place]) for place in places]
+        return [self.encoder.encode_prompt(pair.image.load(), pair.prompt, view).vision for pair, view in shown]
 
 
 class Steps(Dataset[StepBatch]):

@@ -76,6 +76,7 @@ class ScoringBatch(_Movable):
     vision: list[dict[str, Tensor]]  # B entries: the image of each prompt
     token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (B, P)
     response_mask: Tensor | None = None  # (B, 1 + K, R) bool: response tokens that count; None = all
+    target_ids: Tensor | None = None  # (B, 1 + K, R): tokens scored in place of the response's own; None = its own
 
     def __post_init__(self) -> None:
         batch, responses, _ = self.response_ids.shape
@@ -110,6 +111,9 @@ class PairBatch(_Movable):
     reference_log_probs: Tensor | None  # (B, 1 + K) float32
     pair_ids: list[str]
     lengths: Tensor  # (B, 1 + K) int64: scored tokens of each response
+    noisy_vision: list[dict[str, Tensor]] | None = (
+        None  # the images under training noise, for objectives that look at them
+    )
     weight: float = 1.0  # 0.0: computed only to keep processes in step, its loss and metrics do not count
 
     def __len__(self) -> int:

@@ -15,19 +15,42 @@ from torch import Tensor
 
 from parallax.models.backbone import base_model
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.choosing import Pick, own_choice
 from parallax.models.layout import Layout
 from parallax.models.separate_layout import separate_sequences
 
 
-def score(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> ResponseLogProbs:
-    """Log-probs of all responses of a batch, with gradients where they are enabled. Float32, or float64 for such a model."""
+def score(
+    model: Any, batch: ScoringBatch, layout: Layout = separate_sequences, pick: Pick = "label"
+) -> ResponseLogProbs:
+    """Log-probs of all responses of a batch, with gradients where they are enabled. Float32, or float64 for such a model.
+
+    Scored are the response's own tokens; the batch's `target_ids` in their place where it has them; and with `pick` other
+    than "label", at positions of rejected responses, tokens the network chooses itself (see `choosing`).
+    """
     network = base_model(model)
     arranged = layout(network, batch)
     logits = _logits_at(network, arranged.inputs, arranged.predictors)
-    values = token_log_probs(logits, arranged.targets)
     counted = batch.counted()
+    targets = arranged.targets if batch.target_ids is None else batch.target_ids[counted]
+    if pick != "label":
+        is_rejected = counted.nonzero()[:, 1] > 0  # column 0 is the chosen response
+        targets = torch.where(is_rejected, own_choice(logits, targets, pick), targets)
+    values = token_log_probs(logits, targets)
     per_token = values.new_zeros(counted.shape).masked_scatter(counted, values)
     return ResponseLogProbs(total=per_token.sum(-1), counts=counted.sum(-1), per_token=per_token)
+
+
+@torch.no_grad()
+def choose(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> Tensor:
+    """The most likely token at every counted response position, given the response up to there. Shape: (B, 1 + K, R).
+
+    Where nothing is counted the response's own token stands.
+    """
+    network = base_model(model)
+    arranged = layout(network, batch)
+    best = _logits_at(network, arranged.inputs, arranged.predictors).argmax(dim=-1)
+    return batch.response_ids.masked_scatter(batch.counted(), best)
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:

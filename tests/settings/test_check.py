@@ -85,7 +85,7 @@ OUTSIDE = [
     ("pairs.max_per_source={a: 0}", "an integer of 1 or more, or a mapping"),
     ("trainer.devices=0", "an integer of 1 or more or auto"),
     ("generation.top_p=0", "a number above 0 and at most 1"),
-    ("evaluation.when=[during]", "a list, each one of before, after"),
+    ("evaluation.when=[during]", "a list, each one of before, after_round, after"),
     ("model.image_pad=1", "true or false"),
     ("method=7", "is no choice of method"),
     ("optim=3", "is no choice of optim"),
@@ -132,7 +132,6 @@ COMBINATIONS = [
     (["lora=none", "pairs.refresh=epoch"], "lora=none", "reference=live"),
     (["lora=none", "lora.r=8"], "lora.r=8", "Leave one of the two out"),
     (["method=seva_multi", "pairs.control=swapped"], "pairs.control=swapped", "pairs.num_negatives=1"),
-    (["reference.source=previous_round"], "needs a method with rounds", "reference.source=initial"),
     (["model.quantization=nf4"], "model.quantization=nf4 cannot be used yet", "model.quantization=none"),
     (["trainer=fsdp"], "fsdp cannot be used yet", "trainer=ddp"),
     (["trainer=fsdp2"], "fsdp2 cannot be used yet", "trainer=ddp"),
@@ -151,9 +150,19 @@ COMBINATIONS = [
     (["logger.wandb.log_model=true", "logger.wandb.mode=offline"], "uploads nothing", "mode=online"),
     (["evaluation=none", "evaluation.every_n_steps=5"], "nothing to evaluate", "evaluation=shapes"),
     (["task=evaluate", "evaluation=none"], "nothing to evaluate", "evaluation=shapes"),
-    (["evaluation.describe_and_respond=true"], "cannot be used yet", "false"),
+    (["evaluation.describe_and_respond=true", "evaluation.describe_template=x"], "lacks a place", "{question}"),
     (["method.stages=[algn]"], "no such stage; it has: align", ""),
     (["stages.algn.loss.beta=1"], "has no stage algn; its stages are: align", ""),
+    (["method=stic", "++stages.infuse.lora.r=4"], "all stages train the same adapter", "Set lora for all"),
+    (["method=spin", "lora=none", "reference.source=initial"], "reference.source=initial needs", "previous_stage"),
+    (["pairs.rejected_scorer=argmax_not_label"], "keeps log-probs of given tokens", "reference=live"),
+    (["pairs.rejected_scorer=argmax", "loss=nll"], "does nothing sensible with NLL", "rejected_scorer=label"),
+    (["loss=povid", "reference=live"], "stages.align.noise names no view", "method=povid"),
+    (["method=povid", "stages.noise.reference.mode=cached"], "chooses as it trains", "reference=live"),
+    (["method=povid", "++stages.noise.pairs.num_negatives=2"], "takes one rejected text", "pairs.num_negatives=1"),
+    (["method=povid", "++stages.align.noise=${aug}"], "no loss looks at it", "loss=povid"),
+    (["++stages.align.share=0.5"], "belongs to supervised stages", "fit=supervised"),
+    (["method=gt_dpo", "stages.align.fit=supervised"], "are the data's own", "proposer=null"),
     (["stages.align.pairs.num_negatives=2"], "pairs.num_negatives=2 does not go with DPO", "multi_negative"),
 ]
 
@@ -171,6 +180,8 @@ def test_combinations_that_only_look_forbidden_are_allowed() -> None:
     assert problems_of("loss=multi_negative") == []
     assert problems_of("lora=none", "reference=live", "pairs.refresh=epoch") == []
     assert problems_of("lora=none") == []
+    assert problems_of("reference.source=previous_round") == []
+    assert problems_of("pairs.rejected_scorer=argmax", "reference=live") == []
     assert problems_of("model.train_projector=true", "reference=live") == []
     assert problems_of("trainer.micro_batch_size=64", "trainer.batch_size=8") == []
 

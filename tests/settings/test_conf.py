@@ -15,7 +15,12 @@ from parallax.settings.components import COMPONENTS
 from parallax.settings.schema import FILE_GROUPS, KEYS, STAGE_GROUPS, TASK_KEYS
 
 FILES = [file for file in sorted(CONF.rglob("*.yaml")) if file.relative_to(CONF).parts[0] not in ("hydra", "local")]
-NEEDS = {"data=preference_file": ["method=dpo_file"], "task=evaluate": [], "experiment=make_tiny_llava": []}
+NEEDS = {
+    "data=preference_file": ["method=dpo_file"],
+    "task=evaluate": [],
+    "experiment=make_tiny_llava": [],
+    "loss=povid": ["method=povid", "method.stages=[noise]"],
+}
 CHOICES = [f"{group}={name}" for group in groups() for name in choices(group) if group not in FILE_GROUPS]
 Compose = Callable[..., DictConfig]
 

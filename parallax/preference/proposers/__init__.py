@@ -1,6 +1,9 @@
 """Proposers: where candidate answers come from."""
 
+from parallax.preference.proposers.by_prompt import ByPrompt
 from parallax.preference.proposers.by_view import ByView
+from parallax.preference.proposers.edited import GroundTruthAgainstEdited
 from parallax.preference.proposers.given import Given
+from parallax.preference.proposers.ground_truth import GroundTruth
 
-__all__ = ["ByView", "Given"]
+__all__ = ["ByPrompt", "ByView", "Given", "GroundTruth", "GroundTruthAgainstEdited"]
