@@ -15,13 +15,13 @@ _METHODS = {
         "chosen, the others are rejected together, and no person or other model judged them."
     ),
     "stic": (
-        "The model described each image twice: asked to look carefully, step by step, and either asked to imagine things or shown a "
-        "corrupted image. The first answer is chosen, the second rejected. Then it was tuned on questions that carry its own "
-        "description of the image, with the answers of the data."
+        "The model described each image twice: asked to look carefully, step by step, and either asked to imagine things or "
+        "shown a corrupted image. The first answer is chosen, the second rejected. Then it was tuned on questions that carry its "
+        "own description of the image, with the answers of the data."
     ),
     "positive_only": (
-        "The model learned its own answers to a careful request, without any rejected ones, and then questions that carry its own "
-        "description of the image, with the answers of the data."
+        "The model learned its own answers to a careful request, without any rejected ones, and then questions that carry its "
+        "own description of the image, with the answers of the data."
     ),
     "continual_sft": "The model went on with plain fine-tuning on the answers of the data. There is no preference in it.",
     "gt_dpo": "The answer of the data is chosen, the model's own answer is rejected.",

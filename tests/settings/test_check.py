@@ -297,3 +297,16 @@ def below(bound: float | None) -> float | None:
 
 def above(bound: float | None) -> float | None:
     return None if bound is None else bound + 1
+
+
+def test_a_stages_own_data_is_asked_for_and_looked_for_where_the_stage_runs(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    words = ["experiment=stic_llava15_7b", f"data.path={tmp_path}"]
+    problems = find_problems(compose_config(*words))
+    assert set(problems) == {"stages.infuse.data.path", "stages.infuse.data.image_root"}
+    assert "the JSON (or JSONL) file" in problems["stages.infuse.data.path"]
+    assert find_problems(compose_config(*words, "method.stages=[align]")) == {}
+    own = [f"stages.infuse.data.path={tmp_path}/none.json", f"stages.infuse.data.image_root={tmp_path}"]
+    assert list(find_problems(compose_config(*words, *own))) == ["stages.infuse.data.path"]
+    assert find_problems(compose_config(*words, "task=evaluate", "evaluation=shapes")) == {}

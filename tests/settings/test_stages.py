@@ -139,5 +139,6 @@ def test_a_stage_may_take_over_a_part_of_another(compose_config: Compose) -> Non
 def test_what_a_method_needs_on_some_data_comes_with_that_data_alone(compose_config: Compose) -> None:
     _, on_shapes = resolve_stages(compose_config("method=stic"))
     _, on_files = resolve_stages(compose_config("method=stic", "data=image_folder", "data.path=x"))
+    assert on_files["data"]["prompts"] == on_files["infusion"]["prompts"]
     assert on_shapes["data"]["split"] == "base_train" and on_files["data"]["path"] == "x"
     assert on_shapes["infusion"]["prompts"] != on_files["infusion"]["prompts"]
