@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from parallax.models.encoder import Encoder, PromptTooLong
 from parallax.preference.judge import Judge, Scores, as_judgement
 from parallax.preference.proposer import Proposer, SearchProposer
 from parallax.preference.selector import Selector
-from parallax.records import BadImage, Dropped, PreferencePair, Sample
+from parallax.records import BadImage, Dropped, PreferencePair, Sample, Turn
 from parallax.records.skipped import SetAside, SkippedLog
 
 SLICE = 4096  # samples planned and answered at a time: bounds memory, and is far more than one batch
@@ -40,13 +41,34 @@ def outcomes_of_samples(
     """
     stream = iter(samples)
     while batch := list(islice(stream, SLICE)):
-        usable, groups = _propose(batch, policy, proposer, maker, skipped, seed)
+        usable, groups = _propose(fit_for(proposer, batch, skipped), policy, proposer, maker, skipped, seed)
+        usable = [as_trained(proposer, sample, seed) for sample in usable]
         usable, groups, scores = _judge(usable, groups, policy, judge, maker, skipped, seed)
         for sample, candidates, own in zip(usable, groups, scores, strict=True):
             if counts is not None:
                 counts.update(as_judgement(own).counts)
             yield selector.select(sample, candidates, own)
         finished(len(batch))
+
+
+def fit_for(proposer: Any, samples: list[Sample], skipped: SkippedLog) -> list[Sample]:
+    """The samples the proposer can work with; the others go to `skipped` with the reason its `unfit` gives, if it has one."""
+    unfit = getattr(proposer, "unfit", None)
+    if unfit is None:
+        return samples
+    faults = [(sample, unfit(sample)) for sample in samples]
+    for sample, fault in faults:
+        if fault is not None:
+            skipped.add(SetAside(sample.id, sample.source, *fault))
+    return [sample for sample, fault in faults if fault is None]
+
+
+def as_trained(proposer: Any, sample: Sample, seed: int) -> Sample:
+    """The sample with the question its pair is trained on, where the proposer says another than the sample's own."""
+    question = getattr(proposer, "trained_question", None)
+    if question is None:
+        return sample
+    return replace(sample, turns=(Turn(question(sample, seed), sample.answer), *sample.turns[1:]))
 
 
 def _propose(

@@ -14,7 +14,7 @@ from datamodules.steps import StepPlan
 from parallax.models.batch import EncodedPrompt, PairBatch, StepBatch
 from parallax.models.encoder import Encoder
 from parallax.models.feature_cache import ReadyFeatures
-from parallax.records import PreferencePair, fingerprint
+from parallax.records import PreferencePair, ViewSpec, fingerprint
 
 MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micro-batch
 
@@ -34,6 +34,7 @@ class PairBatches:
         encoder: of the policy.
         reference: per pair its 1 + K reference log-probs, or None when the reference is scored live.
         features: of the policy; images whose features are ready there are not loaded again.
+        noise: per pair the view under which its image is shown a second time, or None where the objective needs none.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class PairBatches:
         encoder: Encoder,
         reference: Sequence[Sequence[float]] | None = None,
         features: ReadyFeatures | None = None,
+        noise: Sequence[ViewSpec] | None = None,
     ) -> None:
-        self.pairs, self.ids, self.encoder, self.features = pairs, ids, encoder, features
+        self.pairs, self.ids, self.encoder, self.features, self.noise = pairs, ids, encoder, features, noise
         self._processor = ""
         self.reference = torch.tensor(reference, dtype=torch.float32) if reference is not None else None  # (N, 1 + K)
 
@@ -54,7 +56,15 @@ class PairBatches:
             scoring.image_names = [self._image_name(place) for place in places]
         reference = self.reference[list(places)] if self.reference is not None else None
         assert reference is None or reference.shape == scoring.response_lengths.shape, "one log-prob per response"
-        return PairBatch(scoring, reference, [self.ids[place] for place in places], scoring.response_lengths)
+        return PairBatch(
+            scoring, reference, [self.ids[place] for place in places], scoring.response_lengths, self._noisy(places)
+        )
+
+    def _noisy(self, places: Sequence[int]) -> list[dict[str, Tensor]] | None:
+        if self.noise is None:
+            return None
+        shown = [(self.pairs[place], self.noise[place]) for place in places]
+        return [self.encoder.encode_prompt(pair.image.load(), pair.prompt, view).vision for pair, view in shown]
 
     def _encoded(self, place: int) -> tuple[EncodedPrompt, list[Tensor]]:
         pair, name = self.pairs[place], self._image_name(place) if self.features is not None else ""

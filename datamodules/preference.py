@@ -17,6 +17,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from augment.registry import spec_of
+from augment.view import View, generator_for
 from datamodules.build import Outcome, outcomes_of_pairs, outcomes_of_samples
 from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import PairBatches, mapped
@@ -31,7 +33,7 @@ from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
 from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector
-from parallax.records import Dropped, PreferencePair, Sample, fingerprint
+from parallax.records import Dropped, PreferencePair, Sample, ViewSpec, fingerprint, seed_for
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.pair_store import PairSet
 from parallax.records.reference_table import ReferenceTable
@@ -60,6 +62,8 @@ class PreferenceDataModule(StepDataModule):
         skipped: path of the run's skipped.jsonl; None keeps the list in memory.
         limit: only the first so many samples; None for all.
         limit_pairs: only the first so many kept pairs are trained on; None for all.
+        noise: view under which every image is shown a second time while training (POVID's second stage), each with its
+            sample's own seed; None for objectives that look at no such thing.
         show_progress: draw progress bars where there is a terminal.
     """
 
@@ -79,6 +83,7 @@ class PreferenceDataModule(StepDataModule):
         skipped: Path | str | None = None,
         limit: int | None = None,
         limit_pairs: int | None = None,
+        noise: View | None = None,
         show_progress: bool = True,
     ) -> None:
         self.settings = dict(pairs or {})
@@ -90,7 +95,7 @@ class PreferenceDataModule(StepDataModule):
         if reference_mode not in ("cached", "live"):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
-        self.limit, self.limit_pairs, self.show_progress = limit, limit_pairs, show_progress
+        self.limit, self.limit_pairs, self.noise, self.show_progress = limit, limit_pairs, noise, show_progress
         self.pairs: list[PreferencePair] = []
         self.pair_ids: list[str] = []
         self.dropped: list[Dropped] = []
@@ -212,7 +217,7 @@ class PreferenceDataModule(StepDataModule):
             raise RuntimeError(
                 "the pairs have changed since the reference was scored; call fill_reference(policy) again"
             )
-        return self._batches(reference)
+        return self._batches(reference, self._noise_views())
 
     def attach_references(self, rows: Mapping[str, Sequence[float]]) -> None:
         """Reference log-probs scored elsewhere: pair id -> 1 + K numbers, for every pair."""
@@ -230,10 +235,16 @@ class PreferenceDataModule(StepDataModule):
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _batches(self, reference: list[list[float]] | None) -> PairBatches:
+    def _noise_views(self) -> list[ViewSpec] | None:
+        if self.noise is None:
+            return None
+        seeds = [seed_for(self.seed, pair.sample_id, "training noise") for pair in self.pairs]
+        return [spec_of(self.noise.draw(generator_for(seed), 0), seed) for seed in seeds]
+
+    def _batches(self, reference: list[list[float]] | None, noise: list[ViewSpec] | None = None) -> PairBatches:
         if self._policy is None or not self.pairs:
             raise RuntimeError("there are no pairs yet; call build_pairs(policy, trainer) before asking for batches")
-        return PairBatches(self.pairs, self.pair_ids, self._policy.encoder, reference, self._policy.features)
+        return PairBatches(self.pairs, self.pair_ids, self._policy.encoder, reference, self._policy.features, noise)
 
     def _outcomes(self, policy: Any, total: int, maker: CandidateMaker, skipped: SkippedLog) -> list[Outcome]:
         samples = _first(self.source, total)

@@ -1,7 +1,8 @@
 """The data of a supervised stage: dialogues with their answers, served as optimiser steps.
 
 A dialogue is a prompt (everything up to the first answer) with one "response" (all that follows) whose mask marks the
-assistant's tokens. Samples without an answer are set aside.
+assistant's tokens. Samples without an answer are set aside. A stage may let the policy write part of its own data: answers
+(`proposer`) or descriptions before questions (`infusion`), see `own_answers.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import numpy as np
 import pytorch_lightning as pl
 
 from datamodules.build import reason_of
+from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import mapped
+from datamodules.own_answers import infused_samples, own_answers, share_of
 from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths
 from datamodules.serving import StepDataModule
 from parallax.models.batch import EncodedDialogue, PairBatch
 from parallax.models.encoder import Encoder
-from parallax.records import BadImage, Sample
+from parallax.preference.infusion import Infusion
+from parallax.records import BadImage, Response, Sample
+from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SetAside, SkippedLog
 
 log = logging.getLogger(__name__)
@@ -41,14 +46,32 @@ def encode_sample(encoder: Encoder, sample: Sample) -> EncodedDialogue:
 
 
 class DialogueBatches:
-    """Makes micro-batches of dialogues. Picklable."""
+    """Makes micro-batches of dialogues. Picklable.
 
-    def __init__(self, samples: Sequence[Sample], encoder: Encoder) -> None:
-        self.samples, self.encoder = samples, encoder
+    Args:
+        samples: dialogues with their answers.
+        encoder: of the policy.
+        responses: per sample the answer as the policy generated it, whose tokens are learned as they are; None for answers
+            that came as text.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], encoder: Encoder, responses: Sequence[Response] | None = None
+    ) -> None:
+        self.samples, self.encoder, self.responses = samples, encoder, responses
 
     def __call__(self, places: Sequence[int]) -> PairBatch:
-        samples = [self.samples[place] for place in places]
-        scoring = self.encoder.collate_dialogues([encode_sample(self.encoder, sample) for sample in samples])
+        samples, encoder = [self.samples[place] for place in places], self.encoder
+        if self.responses is None:
+            scoring = encoder.collate_dialogues([encode_sample(encoder, sample) for sample in samples])
+        else:
+            answers = [self.responses[place] for place in places]
+            scoring = encoder.collate(
+                [
+                    (encoder.encode_prompt(sample.image.load(), sample.question), [encoder.encode_response(answer)])
+                    for sample, answer in zip(samples, answers, strict=True)
+                ]
+            )
         return PairBatch(scoring, None, [sample.id for sample in samples], scoring.counted().sum(-1))
 
     def trial(self, place: int) -> int | tuple[str, str]:
@@ -74,6 +97,11 @@ class SupervisedDataModule(StepDataModule):
         seed: of the order.
         skipped: path of the run's skipped.jsonl; None keeps the list in memory.
         limit: only the first so many samples.
+        share: of the source that is used, above 0 to 1, drawn by a hash of each sample's id.
+        proposer: whose chosen answers are learned in place of the source's own; None for the source's.
+        infusion: puts the policy's own description before each first question; None leaves questions as they are.
+        cache_dir: holds `candidates/`; needed where the policy is asked for something.
+        generation: of the `generation` group: batch_size.
     """
 
     items = "dialogues"
@@ -82,6 +110,11 @@ class SupervisedDataModule(StepDataModule):
         self,
         source: Sequence[Sample],
         *,
+        share: float = 1.0,
+        proposer: Any = None,
+        infusion: Infusion | None = None,
+        cache_dir: Path | str | None = None,
+        generation: Mapping[str, Any] | None = None,
         trainer: Mapping[str, Any] | None = None,
         repeat: int = 1,
         max_skipped_share: float = 0.05,
@@ -92,35 +125,71 @@ class SupervisedDataModule(StepDataModule):
         super().__init__(trainer, seed=seed, repeat=repeat)
         self.source, self.max_skipped_share = source, max_skipped_share
         self.skipped_path, self.limit = skipped, limit
+        self.share, self.proposer, self.infusion = share, proposer, infusion
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
+        self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
+        self.generation_workers = (generation or {}).get("num_workers")
+        if (proposer is not None or infusion is not None) and cache_dir is None:
+            raise ValueError("a supervised stage whose policy writes its own data needs a cache_dir to keep it in")
         self.samples: list[Sample] = []
+        self.responses: list[Response] | None = None
         self.skipped: dict[str, int] = {}
+        self.made = (0, 0)  # answers generated now, answers found in the cache
         self.report: BuildReport | None = None
         self._lengths: RowLengths | None = None
 
-    def prepare_samples(self, policy: Any) -> int:
-        """Read and encode every sample once, set aside those that cannot be used, and return how many are left."""
+    def prepare_samples(self, policy: Any, trainer: pl.Trainer | None = None) -> int:
+        """Read and encode every sample once, set aside those that cannot be used, and return how many are left.
+
+        What the policy has to write is asked of it as it is now; with a `trainer`, on its predict loop.
+        """
         self._policy = policy
-        samples = [self.source[place] for place in range(len(self.source))][: self.limit]
+        every = [self.source[place] for place in range(len(self.source))][: self.limit]
+        samples = share_of(every, self.share, self.seed)
         faulty = list(getattr(self.source, "set_aside", ()))
-        skipped = SkippedLog(self.skipped_path, self.max_skipped_share, len(samples) + len(faulty))
+        is_first = trainer is None or trainer.global_rank == 0
+        path = self.skipped_path if is_first else None
+        skipped = SkippedLog(path, self.max_skipped_share, len(samples) + len(faulty))
         for item in faulty:
             skipped.add(item)
-        self.samples, lengths = [], []
-        trials = mapped(DialogueBatches(samples, policy.encoder).trial, range(len(samples)), self.num_workers)
-        for sample, found in zip(samples, trials, strict=True):
+        wanted = len(samples) + len(faulty)
+        responses: list[Response] | None = None
+        if self.cache_dir is not None and (self.proposer is not None or self.infusion is not None):
+            maker = CandidateMaker(
+                policy,
+                CandidateStore(self.cache_dir / "candidates"),
+                trainer=trainer,
+                batch_size=self.generation_batch_size,
+                num_workers=self.generation_workers,
+            )
+            if self.proposer is not None:
+                learned = own_answers(samples, self.proposer, maker, skipped, seed=self.seed)
+                samples, responses = [sample for sample, _ in learned], [answer for _, answer in learned]
+            if self.infusion is not None:
+                answer_of = dict(zip([s.id for s in samples], responses or [], strict=False))
+                samples = infused_samples(samples, self.infusion, maker, skipped, seed=self.seed)
+                responses = [answer_of[sample.id] for sample in samples] if responses is not None else None
+            self.made = (maker.built, maker.reused)
+        good, lengths = [], []
+        trials = mapped(
+            DialogueBatches(samples, policy.encoder, responses).trial, range(len(samples)), self.num_workers
+        )
+        for place, (sample, found) in enumerate(zip(samples, trials, strict=True)):
             if isinstance(found, int):
-                self.samples.append(sample)
+                good.append(place)
                 lengths.append(found)
             else:
                 skipped.add(SetAside(sample.id, sample.source, *found))
+        self.samples = [samples[place] for place in good]
+        self.responses = [responses[place] for place in good] if responses is not None else None
         tokens = np.array(lengths, dtype=np.int64)
         self._lengths = RowLengths(tokens, tokens)  # one response each, so one row in every layout
         self.skipped = skipped.counts()
         if not self.samples:
             raise ValueError(
-                f"none of {len(samples)} samples can be learned from ({self.skipped}); a supervised stage needs answers"
+                f"none of {wanted} samples can be learned from ({self.skipped}); a supervised stage needs answers"
             )
-        log.info("dialogues: %s of %s", f"{len(self.samples):,}", f"{len(samples) + len(faulty):,}")
+        log.info("dialogues: %s of %s", f"{len(self.samples):,}", f"{wanted:,}")
         return len(self.samples)
 
     @property
@@ -131,9 +200,9 @@ class SupervisedDataModule(StepDataModule):
     def build_pairs(self, policy: Any, trainer: pl.Trainer | None = None) -> BuildReport:
         """`prepare_samples`, with the account that preference stages give."""
         began = time.perf_counter()
-        kept = self.prepare_samples(policy)
+        kept = self.prepare_samples(policy, trainer)
         samples = kept + sum(self.skipped.values())
-        self.report = BuildReport(samples, 0, 0, kept, skipped=self.skipped, seconds=time.perf_counter() - began)
+        self.report = BuildReport(samples, *self.made, kept, skipped=self.skipped, seconds=time.perf_counter() - began)
         return self.report
 
     def row_lengths(self) -> RowLengths | None:
@@ -146,7 +215,7 @@ class SupervisedDataModule(StepDataModule):
     def _served(self) -> DialogueBatches:
         if self._policy is None:
             raise RuntimeError("there are no dialogues yet; call prepare_samples(policy) before asking for batches")
-        return DialogueBatches(self.samples, self._policy.encoder)
+        return DialogueBatches(self.samples, self._policy.encoder, self.responses)
 
     def batches(self) -> Iterator[PairBatch]:
         """All samples once in micro-batches, rows of like length together: for a loss over the whole set."""

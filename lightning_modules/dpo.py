@@ -7,6 +7,7 @@ this module scores the responses, gets the reference's log-probs, and leaves the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from lightning_modules.objectives import Objective
 from lightning_modules.tuning import TuningModule
-from parallax.models.batch import PairBatch
+from parallax.models.batch import PairBatch, ScoringBatch
+from parallax.models.choosing import PICKS, Pick
 
 ReferenceMode = Literal["live", "cached"]
 
@@ -26,6 +28,8 @@ class DPOModule(TuningModule):
         policy: what is trained.
         objective: (policy log-probs, reference log-probs, lengths) → loss per pair.
         optim: the `optim` group as a plain dict.
+        rejected_scorer: which tokens are scored for rejected responses: their own ("label"), or ones the network chooses
+            (see `parallax.models.choosing`). Policy and reference then choose for themselves, so the reference is live.
         reference_mode: "cached" takes the reference's log-probs from the batch; "live" scores each batch again with the
             network without its adapter.
         total_steps: optimiser steps of the whole fit.
@@ -39,13 +43,22 @@ class DPOModule(TuningModule):
         optim: Mapping[str, Any],
         *,
         reference_mode: ReferenceMode = "cached",
+        rejected_scorer: Pick = "label",
         total_steps: int,
         **rest: Any,
     ) -> None:
         super().__init__(policy, optim, total_steps=total_steps, **rest)
         if reference_mode not in ("live", "cached"):
             raise ValueError(f"reference.mode={reference_mode!r} is not known: use cached or live")
-        self.objective, self.reference_mode = objective, reference_mode
+        if rejected_scorer not in PICKS:
+            raise ValueError(f"pairs.rejected_scorer={rejected_scorer!r} is not known: use one of {', '.join(PICKS)}")
+        chosen_live = rejected_scorer != "label" or objective.looks_at_noise
+        if chosen_live and reference_mode == "cached" and objective.needs_reference:
+            raise ValueError(
+                "reference.mode=cached holds log-probs of given tokens, and here tokens are scored that the policy chooses as "
+                "it trains; use reference=live"
+            )
+        self.objective, self.reference_mode, self.rejected_scorer = objective, reference_mode, rejected_scorer
 
     def setup(self, stage: str) -> None:
         """With lora=none a live reference is a copy of the weights as they are now."""
@@ -55,22 +68,29 @@ class DPOModule(TuningModule):
 
     def losses(self, micro_batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Score all 1 + K responses under policy and reference, and ask the objective. Shapes: all (batch,)."""
-        reference = self.reference_log_probs(micro_batch)
-        scores = self.policy.score(micro_batch.scoring)
-        assert scores.total.shape == micro_batch.lengths.shape, "one log-prob per response, chosen first"
+        batch = micro_batch.scoring
+        if self.objective.looks_at_noise:
+            batch = with_noisy_choice(self.policy, micro_batch)
+        else:
+            assert batch.response_lengths.shape == micro_batch.lengths.shape, "one log-prob per response, chosen first"
+        reference = self.reference_log_probs(micro_batch, batch)
+        scores = self.policy.score(batch, self.rejected_scorer)
         output = self.objective(scores.total, reference, scores.counts)
         return output.loss, {**output.metrics, "tokens": scores.counts.sum(1)}
 
-    def reference_log_probs(self, micro_batch: PairBatch) -> Tensor | None:
+    def reference_log_probs(self, micro_batch: PairBatch, batch: ScoringBatch | None = None) -> Tensor | None:
         """Summed log-probs under the reference, or None for an objective that needs none. Shape: (batch, 1 + K).
 
-        Raises ValueError when they should be in the batch and are not.
+        `batch` is what is scored, when that is not the micro-batch as it came. Raises ValueError when the log-probs should be
+        in the micro-batch and are not.
         """
         if not self.objective.needs_reference:
             return None
         if self.reference_mode == "live":
             with torch.no_grad(), self.policy.reference():
-                total: Tensor = self.policy.score(micro_batch.scoring).total
+                total: Tensor = self.policy.score(
+                    micro_batch.scoring if batch is None else batch, self.rejected_scorer
+                ).total
             return total
         if micro_batch.reference_log_probs is None:
             raise ValueError(
@@ -78,3 +98,34 @@ class DPOModule(TuningModule):
                 "expects them; build the reference table first, or use reference.mode=live"
             )
         return micro_batch.reference_log_probs
+
+
+def with_noisy_choice(policy: Any, micro_batch: PairBatch) -> ScoringBatch:
+    """The batch with one more rejected response per pair: what the policy would say in the chosen one's place under noise.
+
+    POVID's second stage: the policy reads the chosen response beside the noised image, and its most likely tokens are scored
+    beside the clean image, at the chosen response's positions and with its prefixes. Shapes: (B, 1 + K, R) → (B, 2 + K, R).
+    """
+    batch = micro_batch.scoring
+    if micro_batch.noisy_vision is None:
+        raise ValueError(
+            "this objective looks at a noised image and the batch has none; set the stage's `noise` to a view"
+        )
+    chosen = replace(
+        batch,
+        response_ids=batch.response_ids[:, :1],
+        response_lengths=batch.response_lengths[:, :1],
+        response_mask=None if batch.response_mask is None else batch.response_mask[:, :1],
+    )
+    noisy = replace(
+        chosen, vision=micro_batch.noisy_vision, image_names=None
+    )  # kept features are those of clean images
+    said = policy.choose(noisy)  # (B, 1, R)
+    mask = batch.response_mask
+    return replace(
+        batch,
+        response_ids=torch.cat([batch.response_ids, chosen.response_ids], dim=1),
+        response_lengths=torch.cat([batch.response_lengths, chosen.response_lengths], dim=1),
+        response_mask=None if mask is None else torch.cat([mask, mask[:, :1]], dim=1),
+        target_ids=torch.cat([batch.response_ids, said], dim=1),
+    )

@@ -31,6 +31,7 @@ class Objective(ABC):
     """
 
     pairs_only: ClassVar[bool] = False  # True: defined for one rejected response, refused for more
+    looks_at_noise: ClassVar[bool] = False  # True: the last column is what the policy says under a noised image
     needs_reference: bool = True
     beta: float | None = None
 

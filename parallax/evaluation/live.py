@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.suites import Suite
+from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
 from parallax.records.atomic import atomic_write_text
 from parallax.records.skipped import SetAside, SkippedLog
@@ -52,6 +53,7 @@ def evaluate(
     skipped_file: Path | str | None = None,
     progress: Callable[[int], None] | None = None,
     cache_dir: Path | str | None = None,
+    describe: Describe | None = None,
 ) -> Evaluation:
     """Ask the policy every question of the suites and score the answers.
 
@@ -68,6 +70,9 @@ def evaluate(
         skipped_file: JSONL file that takes the samples set aside and why; they are in `Evaluation.skipped` in any case.
         progress: called with the number of answers that were just finished.
         cache_dir: where answers are kept for reuse (None: nowhere).
+        describe: first let the policy describe each image, then ask with the description before the question, the image
+            there both times (None: ask as it is). Suites that ask for a description themselves are asked as they are. A
+            sample whose image gets no description is set aside.
 
     Raises:
         ValueError: two suites of one name or with one metric.
@@ -84,7 +89,11 @@ def evaluate(
     for suite in suites:
         with _left_as_found(policy):
             requests = [_request(sample, suite.max_new_tokens, decoding, view, seed) for sample in suite.samples]
+            unseen: dict[str, str] = {}
+            if describe is not None and not getattr(suite, "asks_for_descriptions", False):
+                requests, unseen = _described(policy, suite.samples, requests, describe, batch_size, cache_dir)
             outcome = _answers(policy, requests, batch_size, progress, cache_dir)
+            outcome.skipped = unseen | outcome.skipped
         aside = SkippedLog(skipped_file, max_skipped_share, total=len(suite.samples))
         for name, why in outcome.skipped.items():
             aside.add(SetAside(name, f"evaluation/{suite.name}", "bad_sample", why))
@@ -102,6 +111,7 @@ def evaluate(
         "policy": policy.fingerprint(),
         "suites": {suite.name: len(suite.samples) for suite in suites},
         "view": asdict(view or IDENTITY),
+        "describe": asdict(describe) if describe is not None else None,
         "decoding": {"temperature": decoding.temperature, "top_p": decoding.top_p} if decoding else "greedy",
         "reused": reused,
         "seconds": round(seconds, 3),
@@ -170,6 +180,44 @@ def _answers(
     if file is not None:
         atomic_write_text(file, json.dumps({"answers": answers, "skipped": skipped}, ensure_ascii=False))
     return outcome
+
+
+def _described(
+    policy: Policy,
+    samples: Sequence[Sample],
+    requests: Sequence[GenerationRequest],
+    describe: Describe,
+    batch_size: int,
+    cache_dir: Path | str | None,
+) -> tuple[list[GenerationRequest], dict[str, str]]:
+    """The requests with a description of their image in the prompt, and why some samples have none.
+
+    Questions about one image share its description, as it is the same greedy answer.
+    """
+    first: dict[tuple[str, str], str] = {}  # (image, view) -> the sample that is asked for the description
+    seen_by: dict[str, tuple[str, str]] = {}
+    asked, failed = [], {}
+    for sample, request in zip(samples, requests, strict=True):
+        try:
+            seen = (sample.image.digest(), fingerprint(asdict(request.view)))
+        except BadImage as error:
+            failed[sample.id] = str(error)
+            continue
+        seen_by[sample.id] = seen
+        if first.setdefault(seen, sample.id) == sample.id:
+            asked.append(describe.request(sample, request.view))
+    told = _answers(policy, asked, batch_size, None, cache_dir)
+    infused = []
+    for request in requests:
+        if request.sample_id in failed:
+            continue
+        teller = first[seen_by[request.sample_id]]
+        if teller in told.answers:
+            prompt = infuse(describe.template, told.answers[teller][0], request.prompt)
+            infused.append(replace(request, prompt=prompt))
+        else:
+            failed[request.sample_id] = told.skipped.get(teller, "its image could not be described")
+    return infused, failed
 
 
 def _request(

@@ -74,6 +74,8 @@ class ChairSuite(_Questions):
         counting: see `parallax.evaluation.chair.chair_counts`.
     """
 
+    asks_for_descriptions = True  # so that describe-and-respond does not describe twice
+
     def __init__(
         self,
         samples: Iterable[Sample],

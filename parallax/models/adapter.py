@@ -21,16 +21,23 @@ def is_adapter(folder: Path) -> bool:
 
 def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True) -> Any:
     """Wrap `model` with the adapter in `folder`, trainable. Raises ValueError when keys or shapes do not agree."""
-    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
-    from peft.utils import get_peft_model_state_dict
-    from safetensors.torch import load_file
+    from peft import PeftConfig, get_peft_model
 
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"the adapter folder {folder} has no {WEIGHTS}; only safetensors adapters are read")
+    _weights_of(folder)
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=autocast)
-    saved, expected = load_file(str(folder / WEIGHTS)), get_peft_model_state_dict(wrapped)
+    read_adapter(wrapped, folder)
+    return wrapped
+
+
+def read_adapter(wrapped: Any, folder: Path) -> None:
+    """Put the weights in `folder` into the adapter that `wrapped` has. Raises ValueError when keys or shapes do not agree."""
+    from peft import set_peft_model_state_dict
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved, expected = load_file(str(_weights_of(folder))), get_peft_model_state_dict(wrapped)
     missing, unexpected = sorted(expected.keys() - saved.keys()), sorted(saved.keys() - expected.keys())
     reshaped = [key for key in saved.keys() & expected.keys() if saved[key].shape != expected[key].shape]
     complaints = [
@@ -44,8 +51,13 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True) -> An
     ]
     if complaints:
         raise ValueError(
-            f"the adapter in {folder} does not fit {type(model).__name__}: {', '.join(complaints)}. It was made for another "
-            "model or by another version; use the model it was trained on"
+            f"the adapter in {folder} does not fit {type(wrapped.get_base_model()).__name__}: {', '.join(complaints)}. It was "
+            "made for another model or by another version; use the model it was trained on"
         )
     set_peft_model_state_dict(wrapped, saved)
-    return wrapped
+
+
+def _weights_of(folder: Path) -> Path:
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"the adapter folder {folder} has no {WEIGHTS}; only safetensors adapters are read")
+    return folder / WEIGHTS

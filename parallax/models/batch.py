@@ -80,6 +80,7 @@ class ScoringBatch(_Movable):
     features: list[Tensor] | None = (
         None  # B ready image features, each (image tokens, hidden); None = made from the pixels
     )
+    target_ids: Tensor | None = None  # (B, 1 + K, R): tokens scored in place of the response's own; None = its own
 
     def __post_init__(self) -> None:
         batch, responses, _ = self.response_ids.shape
@@ -114,6 +115,9 @@ class PairBatch(_Movable):
     reference_log_probs: Tensor | None  # (B, 1 + K) float32
     pair_ids: list[str]
     lengths: Tensor  # (B, 1 + K) int64: scored tokens of each response
+    noisy_vision: list[dict[str, Tensor]] | None = (
+        None  # the images under training noise, for objectives that look at them
+    )
     weight: float = 1.0  # 0.0: computed only to keep processes in step, its loss and metrics do not count
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, base_model, positions, text_config
 from parallax.models.batch import EncodedPrompt
-from parallax.models.kv_cache import keep_rows, new_cache
+from parallax.models.kv_cache import STEP, keep_rows, new_cache
 from parallax.models.policy import Policy
 from parallax.models.sentence_end import SentenceEnds, ending
 
@@ -100,7 +100,7 @@ class _Lockstep:
         rows = torch.arange(len(self.tokens), device=self.device)  # original numbers of the rows still in the batch
         spread = rows // groups
         logits, following, mask = logits[spread], following[spread], mask[spread]
-        keep_rows(cache, spread, 0)
+        keep_rows(cache, spread, 0, STEP)
         going = torch.ones(len(rows), dtype=torch.bool, device=self.device)
         pending = torch.zeros_like(going)  # at a point after a digit
         while True:
@@ -114,7 +114,7 @@ class _Lockstep:
                 break
             if alive <= KEEP_SHARE * len(rows):
                 chosen = going.nonzero()[:, 0]
-                dropped = keep_rows(cache, chosen, int(mask[chosen].int().argmax(dim=1).min()))
+                dropped = keep_rows(cache, chosen, int(mask[chosen].int().argmax(dim=1).min()), STEP)
                 rows, picked, following, mask = rows[chosen], picked[chosen], following[chosen], mask[chosen, dropped:]
                 going, pending = going[chosen], pending[chosen]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

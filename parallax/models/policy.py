@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from parallax.models import generation, saving, scoring
+from parallax.models.adapter import read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.choosing import Pick
 from parallax.models.encoder import Encoder
 from parallax.models.feature_cache import ReadyFeatures
 from parallax.models.layout import Layout
@@ -56,6 +58,8 @@ class Policy:
         self._fingerprint: str | None = None
         self._full_was_touched = False
         self._reference_copy: nn.Module | None = None
+        self._reference_adapter: dict[str, nn.Parameter] = {}  # frozen weights of an earlier adapter; none: the base
+        self._reference_name: str | None = None
         self._dropouts: dict[tuple[str, str], float] = {}
         self._inside_reference = False
 
@@ -90,14 +94,17 @@ class Policy:
             if not self.has_adapter and self._full_was_touched:
                 self._fingerprint = tensors_digest(self.model.state_dict())
             elif not self.has_adapter or self._adapter_is_fresh:
-                self._fingerprint = self.reference_fingerprint()
+                self._fingerprint = self._base_fingerprint()
             else:
-                adapter = {"adapter": self._adapter_digest(), "base": self.reference_fingerprint()}
+                adapter = {"adapter": self._adapter_digest(), "base": self._base_fingerprint()}
                 self._fingerprint = fingerprint(adapter)
         return self._fingerprint
 
     def reference_fingerprint(self) -> str:
-        """Names the weights behind `reference()`: the base model's, as loaded."""
+        """Names the weights behind `reference()`: the base model's, or those that `take_reference` kept."""
+        return self._reference_name or self._base_fingerprint()
+
+    def _base_fingerprint(self) -> str:
         if self._base_digest is None:
             base = base_model(self.model) if self._reference_copy is None else self._reference_copy
             if not self.has_adapter and self._full_was_touched and self._reference_copy is None:
@@ -158,15 +165,27 @@ class Policy:
             )
         return results
 
-    def score(self, batch: ScoringBatch) -> ResponseLogProbs:
-        """Log-probs of the batch's responses (chosen first), with gradients where enabled. The batch is on our device."""
-        if self.features is not None:
-            batch = self.features.fill(self.model, batch)
-        return scoring.score(self.model, batch, self.layout)
+    def score(self, batch: ScoringBatch, pick: Pick = "label") -> ResponseLogProbs:
+        """Log-probs of the batch's responses (chosen first), with gradients where enabled. The batch is on our device.
+
+        `pick` other than "label" scores, at the positions of rejected responses, tokens the network itself prefers (see
+        `choosing.own_choice`).
+        """
+        return scoring.score(self.model, self._with_features(batch), self.layout, pick)
+
+    def choose(self, batch: ScoringBatch) -> Tensor:
+        """The token this policy finds most likely at every response position, the response given. Shape: (B, 1 + K, R)."""
+        return scoring.choose(self.model, self._with_features(batch), self.layout)
+
+    def _with_features(self, batch: ScoringBatch) -> ScoringBatch:
+        return batch if self.features is None else self.features.fill(self.model, batch)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside: the same network as it was loaded, without its adapter (with lora=none: a frozen copy)."""
+        """Inside: the same network without its adapter, or with the adapter that `take_reference` kept.
+
+        With lora=none it is a frozen copy of the weights as loaded.
+        """
         if self._inside_reference:
             yield
             return
@@ -175,7 +194,10 @@ class Policy:
         trained = self.model
         self._inside_reference = True
         try:
-            if self.has_adapter:
+            if self._reference_adapter:
+                with self._instead(self._reference_adapter):
+                    yield
+            elif self.has_adapter:
                 with self.model.disable_adapter():
                     yield
             else:
@@ -194,6 +216,32 @@ class Policy:
                 "training, or use reference.mode=cached"
             )
         self._reference_copy = deepcopy(self.model).requires_grad_(False).eval()
+
+    def take_reference(self, adapter: Path | None = None) -> None:
+        """From now on the reference is the policy as it is now, or as it is with the adapter in the folder `adapter`.
+
+        Costs the memory of one more adapter; with lora=none, of one more model. An adapter that has learned nothing is the
+        base model, which needs no copy.
+        """
+        if not self.has_adapter:
+            self.keep_reference()
+            return
+        learned = dict(self.trainable_parameters())
+        now = {name: value.detach().clone() for name, value in learned.items()}
+        if adapter is not None:
+            read_adapter(self.model, adapter)
+            self.touched()
+        if self._adapter_is_fresh:
+            return
+        self._reference_adapter = {
+            name: nn.Parameter(value.detach().clone(), requires_grad=False) for name, value in learned.items()
+        }
+        self._reference_name = self.fingerprint()
+        if adapter is not None:
+            with torch.no_grad():
+                for name, value in learned.items():
+                    value.copy_(now[name])
+            self.touched()
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -237,6 +285,24 @@ class Policy:
         saving.save_merged(self.model, self.encoder.processor, folder)
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _instead(self, weights: dict[str, nn.Parameter]) -> Iterator[None]:
+        """Inside: these parameters stand where the trained ones of the same names are. Graphs of the latter stay whole."""
+        places = []
+        for name, kept in weights.items():
+            owner, _, attribute = name.rpartition(".")
+            module = self.model.get_submodule(owner)
+            live = module._parameters[attribute]
+            if kept.device != live.device:
+                kept = weights[name] = nn.Parameter(kept.detach().to(live.device), requires_grad=False)
+            places.append((module, attribute, live))
+            module._parameters[attribute] = kept
+        try:
+            yield
+        finally:
+            for module, attribute, live in places:
+                module._parameters[attribute] = live
 
     @contextmanager
     def _answering(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from parallax.models.backbone import base_model
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.choosing import Pick, own_choice
 from parallax.models.head import head_log_probs
 from parallax.models.layout import Arranged, Layout
 from parallax.models.separate_layout import separate_sequences
@@ -24,14 +25,38 @@ from parallax.models.separate_layout import separate_sequences
 PLAIN_HEADS = frozenset({"llava", "llava_next", "qwen2_vl", "qwen2_5_vl"})
 
 
-def score(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> ResponseLogProbs:
-    """Log-probs of all responses of a batch, with gradients where they are enabled. Float32, or float64 for such a model."""
+def score(
+    model: Any, batch: ScoringBatch, layout: Layout = separate_sequences, pick: Pick = "label"
+) -> ResponseLogProbs:
+    """Log-probs of all responses of a batch, with gradients where they are enabled. Float32, or float64 for such a model.
+
+    Scored are the response's own tokens; the batch's `target_ids` in their place where it has them; and with `pick` other
+    than "label", at positions of rejected responses, tokens the network chooses itself (see `choosing`).
+    """
     network = base_model(model)
     arranged = layout(network, batch)
-    values = _values(network, arranged)
     counted = batch.counted()
+    targets = arranged.targets if batch.target_ids is None else batch.target_ids[counted]
+    if pick == "label":
+        values = _label_log_probs(network, arranged, targets)
+    else:
+        logits = _logits(network, arranged)
+        is_rejected = counted.nonzero()[:, 1] > 0  # column 0 is the chosen response
+        values = token_log_probs(logits, torch.where(is_rejected, own_choice(logits, targets, pick), targets))
     per_token = values.new_zeros(counted.shape).masked_scatter(counted, values)
     return ResponseLogProbs(total=per_token.sum(-1), counts=counted.sum(-1), per_token=per_token)
+
+
+@torch.no_grad()
+def choose(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> Tensor:
+    """The most likely token at every counted response position, given the response up to there. Shape: (B, 1 + K, R).
+
+    Where nothing is counted the response's own token stands.
+    """
+    network = base_model(model)
+    arranged = layout(network, batch)
+    best = _logits(network, arranged).argmax(dim=-1)
+    return batch.response_ids.masked_scatter(batch.counted(), best)
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -40,23 +65,32 @@ def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
 
 
-def _values(network: Any, arranged: Arranged) -> Tensor:
+def _label_log_probs(network: Any, arranged: Arranged, targets: Tensor) -> Tensor:
     """The log-prob of each scored token. Shape: (M,)."""
     head = network.get_output_embeddings()
-    plain = network.config.model_type in PLAIN_HEADS and type(head) is torch.nn.Linear
+    if network.config.model_type in PLAIN_HEADS and type(head) is torch.nn.Linear:
+        hidden, _ = _forward(network, arranged, through_head=False)
+        return head_log_probs(hidden, head, targets)
+    return token_log_probs(_logits(network, arranged), targets)
+
+
+def _logits(network: Any, arranged: Arranged) -> Tensor:
+    """Logits at the scored positions only. Shape: (M, V)."""
+    return _forward(network, arranged, through_head=True)[1]
+
+
+def _forward(network: Any, arranged: Arranged, through_head: bool) -> tuple[Tensor, Tensor]:
+    """What the head is given at the scored positions, and what it makes of them: (M, H) and (M, V), or (0, V) without it."""
     picked: list[Tensor] = []
 
     def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0]  # (rows, S, H)
-        wanted = hidden.reshape(-1, hidden.shape[-1])[arranged.predictors]
-        picked.append(wanted)
-        return ((wanted[:0] if plain else wanted)[None], *args[1:])
+        picked.append(hidden.reshape(-1, hidden.shape[-1])[arranged.predictors])
+        return ((picked[0] if through_head else picked[0][:0])[None], *args[1:])
 
-    handle = head.register_forward_pre_hook(pick)
+    handle = network.get_output_embeddings().register_forward_pre_hook(pick)
     try:
-        logits: Tensor = network(**arranged.inputs, use_cache=False).logits  # (1, M, V), or (1, 0, V) for a plain head
+        logits: Tensor = network(**arranged.inputs, use_cache=False).logits
     finally:
         handle.remove()
-    if plain:
-        return head_log_probs(picked[0], head, arranged.targets)
-    return token_log_probs(logits[0], arranged.targets)
+    return picked[0], logits[0]

@@ -35,7 +35,11 @@ Generate = Callable[[Sequence[Ask]], list[Candidate]]  # from the store where kn
 
 
 class Proposer(Protocol):
-    """(policy, samples) → candidates per sample."""
+    """(policy, samples) → candidates per sample.
+
+    A proposer may also have `trained_question(sample, seed)`, the question its pairs are trained on where that is not the
+    sample's own, and `unfit(sample)`, which gives (reason, sentence) for a sample it cannot work with, else None.
+    """
 
     def propose(
         self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate

@@ -14,6 +14,25 @@ _METHODS = {
         "Each question was answered once looking at the clean image and {k} times at {view}. The first answer is "
         "chosen, the others are rejected together, and no person or other model judged them."
     ),
+    "stic": (
+        "The model described each image twice: asked to look carefully, step by step, and either asked to imagine things or "
+        "shown a corrupted image. The first answer is chosen, the second rejected. Then it was tuned on questions that carry its "
+        "own description of the image, with the answers of the data."
+    ),
+    "positive_only": (
+        "The model learned its own answers to a careful request, without any rejected ones, and then questions that carry its "
+        "own description of the image, with the answers of the data."
+    ),
+    "continual_sft": "The model went on with plain fine-tuning on the answers of the data. There is no preference in it.",
+    "gt_dpo": "The answer of the data is chosen, the model's own answer is rejected.",
+    "spin": (
+        "In rounds, the answer of the data is chosen and a sample of the model as it was when the round began is rejected; that "
+        "model is also the reference."
+    ),
+    "povid": (
+        "The answer of the data is chosen and the same text with hallucinations put in is rejected; in a second stage, what the "
+        "model would say in its place about a noised image is rejected as well."
+    ),
     "dpo_file": "The model was tuned on preference pairs that were given in a file.",
     "sima": (
         "Each question was answered greedily and by sampling, and the same model, with the image before it, said which answer is "
@@ -32,6 +51,7 @@ _LOSSES = {
     "DPO": "direct preference optimisation", "IPO": "IPO", "Hinge": "the hinge loss", "Robust": "robust DPO",
     "Stic": "DPO with a share of the chosen answers' log-likelihood (STIC)",
     "MultiNegative": "DPO against several rejected answers at once", "Weighted": "a weighted sum of objectives",
+    "Povid": "DPO against a hallucinated text and against what the model says under noise",
 }  # fmt: skip
 _VIEWS = {
     "diffusion": "a view covered with diffusion noise (step {noise_steps} of 1000)",

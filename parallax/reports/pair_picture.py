@@ -29,7 +29,7 @@ def pairs_of_run(run_folder: Path) -> list[PreferencePair]:
     from hydra.utils import instantiate
 
     config = yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))
-    pointer = json.loads(next(iter(sorted(run_folder.glob("stages/*/pairs.json")))).read_text("utf-8"))
+    pointer = json.loads(next(iter(sorted(run_folder.glob("stages/**/pairs.json")))).read_text("utf-8"))
     images: dict[str, ImageRef] = {s.id: s.image for s in instantiate(config["data"], _convert_="all")}
     return PairSet(pointer["pair_set"]).load(lambda sample_id, _: images[sample_id])
 

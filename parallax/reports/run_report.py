@@ -101,10 +101,11 @@ def write_report(
     folder = Path(run_folder)
     config = _yaml(folder / "config.yaml")
     results = {**numbers.make_results(None, None), **_json(folder / "results.json")}
-    rows = {path.parent.name: read_metrics(path) for path in sorted(folder.glob("stages/*/metrics.csv"))}
+    logged = sorted(folder.glob("stages/**/metrics.csv"))
+    rows = {str(path.parent.relative_to(folder / "stages")): read_metrics(path) for path in logged}
     rows = rows or ({"": read_metrics(folder / "metrics.csv")} if (folder / "metrics.csv").is_file() else {})
-    before = before or _evaluation(sorted(folder.glob("stages/*/eval_before.json"))[:1])
-    after = after or _evaluation(sorted(folder.glob("stages/*/eval_after.json"))[-1:])
+    before = before or _evaluation(sorted(folder.glob("stages/**/eval_before.json"))[:1])
+    after = after or _evaluation(sorted(folder.glob("stages/**/eval_after.json"))[-1:])
     found = health_warnings(rows, results, [e for e in (after or before,) if e is not None])
     every = [pair for group in pairs.values() for pair in group] if isinstance(pairs, Mapping) else list(pairs)
     images = {sample.id: sample.image for sample in samples}

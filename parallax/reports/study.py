@@ -99,13 +99,13 @@ def _sums(evaluation: Evaluation, metric: str) -> dict[str, tuple[float, float]]
 
 
 def _evaluations(folder: Path) -> tuple[Evaluation, Evaluation]:
-    before, after = (sorted(folder.glob(f"stages/*/eval_{when}.json")) for when in ("before", "after"))
+    before, after = (sorted(folder.glob(f"stages/**/eval_{when}.json")) for when in ("before", "after"))
     return Evaluation.load(before[0]), Evaluation.load(after[-1])
 
 
 def _late_mean(folder: Path, metric: str) -> float:
     """Mean over the last quarter of a run's optimiser steps; nan where the objective has no such metric."""
-    rows = [row for path in sorted(folder.glob("stages/*/metrics.csv")) for row in read_metrics(path)]
+    rows = [row for path in sorted(folder.glob("stages/**/metrics.csv")) for row in read_metrics(path)]
     _, values = curve(rows, metric)
     late = values[-max(1, len(values) // 4) :]
     return float(np.mean(late)) if late else float("nan")

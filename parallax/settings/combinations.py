@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallax.settings.components import PAIRS_ONLY
+from parallax.settings.refusals import Found, refused
+from parallax.settings.stage_combinations import between_stages, kind_of_fit, live_reference
 
-Found = Iterator[tuple[str, str]]  # (key, sentence)
-
-
-def refused(key: str, sentence: str) -> tuple[str, str]:
-    """A choice that does not go with another: the key to blame, and the reason with the way out."""
-    return key, sentence
+INFUSED = ("{description}", "{question}")
 
 
 def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, str]:
@@ -21,8 +18,10 @@ def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) ->
     for key, sentence in _everywhere(plain):
         found.setdefault(key, sentence)
     for stage in stages:
-        for key, sentence in _stage(stage, plain):
+        for key, sentence in (*_stage(stage, plain), *kind_of_fit(stage), *live_reference(stage)):
             found.setdefault(key, sentence)
+    for key, sentence in between_stages(plain, stages):
+        found.setdefault(key, sentence)
     return found
 
 
@@ -75,10 +74,11 @@ def _everywhere(plain: dict[str, Any]) -> Found:
             f"model.feature_cache={model['feature_cache']} would keep image features that model.train_projector=true changes. "
             "Use model.feature_cache=none.",
         )
-    if evaluation["describe_and_respond"]:
+    template = evaluation["describe_template"]
+    if evaluation["describe_and_respond"] and not all(template.count(word) == 1 for word in INFUSED):
         yield refused(
-            "evaluation.describe_and_respond",
-            "evaluation.describe_and_respond=true cannot be used yet. Use evaluation.describe_and_respond=false.",
+            "evaluation.describe_template",
+            f"evaluation.describe_template={template!r} lacks a place: it must hold {' and '.join(INFUSED)}, each once.",
         )
     if plain["task"]["name"] == "evaluate" and not evaluation["suites"]:
         yield refused(
@@ -210,11 +210,6 @@ def _reference(stage: dict[str, Any]) -> Found:
             f"pairs.refresh={stage['pairs']['refresh']} needs reference log-probs of new pairs while training goes on, and "
             "with lora=none the weights that would give them are gone by then. Use reference=live, which keeps a frozen "
             "copy of the model in memory, or pairs.refresh=never.",
-        )
-    if stage["reference"]["source"] == "previous_round":
-        yield refused(
-            "reference.source",
-            "reference.source=previous_round needs a method with rounds, and this one has none. Use reference.source=initial.",
         )
 
 

@@ -66,9 +66,17 @@ def meanings() -> dict[str, str]:
 
 def meaning_of(key: str, plain: dict[str, Any]) -> str:
     """What conf/ says about a key of this configuration, "" for nothing. A stage's own key means what the group's does."""
-    key = re.sub(r"^stages\.[^.]+\.(?=\w+\.)", "", key) if key not in meanings() else key
+    node: Any = plain
+    if key not in meanings() and (stage := re.match(r"stages\.([^.]+)\.(\w+)\.", key)) is not None:
+        key = key.removeprefix(f"stages.{stage[1]}.")
+        own = (plain.get("stages") or {}).get(stage[1])
+        node = (
+            own
+            if isinstance(own, dict) and isinstance(own.get(stage[2]), dict) and "_target_" in own[stage[2]]
+            else plain
+        )
     group = key.split(".")[0]
-    target = plain[group].get("_target_") if isinstance(plain.get(group), dict) else None
+    target = node[group].get("_target_") if isinstance(node.get(group), dict) else None
     for file in sorted((CONF / group).glob("*.yaml")) if target else ():
         if f"_target_: {target}\n" in file.read_text(encoding="utf-8"):
             for described in described_keys(file):

@@ -35,6 +35,7 @@ def between(low: float, high: float, *, above: float | None = None) -> Rule:
 
 CROP_AREA = between(0, 1, above=0)
 VIEWS = list_of(ANYTHING)
+POOL = list_of(TEXT, or_one=True)  # prompts to draw from
 JITTER = {"brightness": TEN, "contrast": TEN, "saturation": TEN, "hue": number(0, 0.5)}
 CONTRASTIVE = {
     "size": SIDE,
@@ -126,6 +127,18 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "prune_by": choice("model_score", "calibrated"), "keep_pruned": FLAG, "drop_junk": FLAG, "batch_size": COUNT,
         "cache_dir": TEXT.or_null(),
     },
+    "parallax.preference.proposers.by_prompt.ByPrompt": {
+        "good": POOL, "neutral": POOL, "bad": POOL, "view": COMPONENT, "bad_share": SHARE, "num_negatives": integer(1, 64),
+        "max_new_tokens": COUNT, "temperature": TEN, "top_p": number(above=0, high=1),
+    },
+    "parallax.preference.proposers.ground_truth.GroundTruth": {
+        "num_negatives": integer(1, 64), "max_new_tokens": COUNT, "temperature": TEN, "top_p": number(above=0, high=1),
+    },
+    "parallax.preference.proposers.edited.GroundTruthAgainstEdited": {"rewrite": COMPONENT},
+    "parallax.preference.proposers.edited.TextsFromFile": {"path": TEXT},
+    "parallax.preference.infusion.Infusion": {
+        "prompts": POOL, "template": TEXT, "max_new_tokens": COUNT, "temperature": TEN, "top_p": number(above=0, high=1),
+    },
     "parallax.preference.judges.by_construction.ByConstruction": {},
     "parallax.preference.judges.self_critic.SelfCritic": {
         "prompt": TEXT, "order": choice("both", "fixed", "random"), "metrics": USE, "demonstrations": USE,
@@ -154,6 +167,9 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "beta": POSITIVE, "alpha": POSITIVE, "norm": NORM, "constant": POSITIVE, "base": COMPONENT.or_null(),
     },
     "lightning_modules.objectives.NLL": {"norm": NORM, "constant": POSITIVE},
+    "lightning_modules.objectives.Povid": {
+        "beta": POSITIVE, "text_weight": NOT_NEGATIVE, "noise_weight": NOT_NEGATIVE,
+    },
     "lightning_modules.objectives.Weighted": {"terms": list_of(ANYTHING)},
     # evaluation
     "parallax.evaluation.suites.ChairSuite": {
@@ -171,3 +187,11 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
 # Objectives defined for one rejected answer only.
 PAIRS_ONLY = {f"lightning_modules.objectives.{name}" for name in ("DPO", "Robust", "IPO", "Hinge")}
 NEEDS_NO_REFERENCE = {"lightning_modules.objectives.NLL"}
+# Objectives that look at the image under noise while training.
+LOOKS_AT_NOISE = {"lightning_modules.objectives.Povid"}
+# Proposers whose chosen answers are the data's own, so that a supervised stage does without them.
+CHOSEN_IS_GIVEN = {
+    "parallax.preference.proposers.given.Given",
+    "parallax.preference.proposers.ground_truth.GroundTruth",
+    "parallax.preference.proposers.edited.GroundTruthAgainstEdited",
+}

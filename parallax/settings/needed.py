@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,16 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
     task = plain.get("task", {}).get("name")
     problems: dict[str, str] = {}
     for key in absent:
-        if key.startswith("data.") and task not in PAIR_TASKS:
+        if _is_not_read(key, plain, task):
             continue
         meaning = meaning_of(key, plain)
         problems[key] = f"{key} is not given{f': {meaning}' if meaning else ''}. Add {key}=… to the command."
     if task in PAIR_TASKS:
-        for key in ("path", "image_root"):
-            path = plain["data"].get(key)
-            if isinstance(path, str) and f"data.{key}" not in absent and not Path(path).exists():
-                problems[f"data.{key}"] = f"data.{key}={path} does not exist (looked from {Path.cwd()})."
+        for group, data in _sources(plain):
+            for key in ("path", "image_root"):
+                path = data.get(key)
+                if isinstance(path, str) and f"{group}.{key}" not in absent and not Path(path).exists():
+                    problems[f"{group}.{key}"] = f"{group}.{key}={path} does not exist (looked from {Path.cwd()})."
     if task in MODEL_TASKS:
         problems |= _model_problems(plain.get("model", {}))
         problems |= _adapter_problems(plain.get("adapter"), task)
@@ -36,6 +38,24 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
     if isinstance(resume, str) and resume not in ("auto", "never") and not Path(resume).is_dir():
         problems["resume"] = f"resume={resume} is neither auto nor never nor a run folder that exists."
     return problems
+
+
+def _is_not_read(key: str, plain: dict[str, Any], task: Any) -> bool:
+    """Whether this run can do without the value: data of a task that reads none, or of a stage that does not run."""
+    stage = re.match(r"stages\.([^.]+)\.", key)
+    if (key.startswith("data.") or stage is not None) and task not in PAIR_TASKS:
+        return True
+    return stage is not None and ".data." in key and stage[1] not in plain.get("method", {}).get("stages", [])
+
+
+def _sources(plain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Every source this run reads, by its dotted key."""
+    own = [
+        (f"stages.{name}.data", node["data"])
+        for name, node in (plain.get("stages") or {}).items()
+        if name in plain["method"]["stages"] and isinstance(node, dict) and isinstance(node.get("data"), dict)
+    ]
+    return [("data", plain["data"]), *own]
 
 
 def _model_problems(model: dict[str, Any]) -> dict[str, str]:

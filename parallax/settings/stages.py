@@ -1,4 +1,4 @@
-"""What each stage of a method gets: the groups everybody uses, with what the stage changes for itself.
+"""What each stage of a method gets (the groups everybody uses, with what the stage changes for itself), and in which rounds.
 
 `stages.align.loss.beta=0.3` changes β for the stage `align` alone. Nodes that refer to a group (`${aug}`, `${pairs.…}`)
 see the stage's own values.
@@ -6,6 +6,7 @@ see the stage's own values.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,34 @@ from omegaconf.errors import OmegaConfBaseException
 
 from parallax.settings.errors import ConfigError
 from parallax.settings.schema import STAGE_GROUPS
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage of one round: what a run does at a time."""
+
+    round: int  # from 1
+    name: str  # in logs, results and below stages/: `align`; `round_2/align` where the method has several rounds
+    stage: dict[str, Any]  # see `resolve_stages`
+    opens_round: bool  # the first stage of its round
+    closes_round: bool  # the last one
+
+
+def planned_stages(cfg: DictConfig) -> list[PlannedStage]:
+    """The stages of `method.stages`, `method.rounds` times over, in the order they run."""
+    stages, rounds = resolve_stages(cfg), int(cfg.method.rounds)
+    last = len(stages) - 1
+    return [
+        PlannedStage(
+            number,
+            stage["name"] if rounds == 1 else f"round_{number}/{stage['name']}",
+            {**stage},
+            opens_round=place == 0,
+            closes_round=place == last,
+        )
+        for number in range(1, rounds + 1)
+        for place, stage in enumerate(stages)
+    ]
 
 
 def resolve_stages(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -38,7 +67,7 @@ def resolve_stage(cfg: DictConfig, name: str) -> dict[str, Any]:
     own = {group: node.pop(group) for group in STAGE_GROUPS if group in node}
     for group, change in own.items():
         plain[group] = change if _turns_off(change) else overlay(plain.get(group), change)
-    plain["stages"] = {name: node}
+    plain["stages"] = {**plain["stages"], name: node}  # the others stay for references such as ${stages.align.proposer}
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:

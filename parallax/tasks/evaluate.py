@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from parallax.evaluation import Evaluation, Suite
     from parallax.models.policy import Policy
+    from parallax.preference.infusion import Describe
     from parallax.records import ViewSpec
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 def build_suites(evaluation: Mapping[str, Any]) -> list[Suite]:
-    """The suites of the `evaluation` group (plain data), cut to `evaluation.limit` where it is set. May be empty.
-
-    Raises ValueError when the configuration asks for something this group cannot do.
-    """
+    """The suites of the `evaluation` group (plain data), cut to `evaluation.limit` where it is set. May be empty."""
     from hydra.utils import instantiate
 
-    if evaluation.get("describe_and_respond"):
-        raise ValueError("evaluation.describe_and_respond=true is not available; set it to false")
     suites = [instantiate(node, _convert_="all") for node in (evaluation.get("suites") or {}).values() if node]
     limit = evaluation.get("limit")
     return [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
@@ -92,6 +88,19 @@ def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None
 
     view = instantiate(evaluation["view"], _convert_="all")
     return ViewSpec(view.name, view.params(), seed)
+
+
+def describing(evaluation: Mapping[str, Any]) -> Describe | None:
+    """The first step of describe-and-respond, where `evaluation.describe_and_respond` asks for it."""
+    if not evaluation.get("describe_and_respond"):
+        return None
+    from parallax.preference.infusion import Describe
+
+    return Describe(
+        evaluation["describe_prompt"],
+        max_new_tokens=int(evaluation["describe_max_new_tokens"]),
+        template=evaluation["describe_template"],
+    )
 
 
 def run_suites(
@@ -127,6 +136,7 @@ def run_suites(
             skipped_file=Path(config["paths"]["output_dir"]) / "skipped.jsonl",
             progress=done,
             cache_dir=config["paths"]["cache_dir"] if cache else None,
+            describe=describing(wanted),
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datamodules.preference import PreferenceDataModule
+    from datamodules.supervised import SupervisedDataModule
     from parallax.models.policy import Policy
 
 
@@ -63,6 +64,31 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
         skipped=run_folder / "skipped.jsonl",
         limit=debug.get("limit_samples"),
         limit_pairs=debug.get("overfit_pairs"),
+        noise=part("noise"),
+    )
+
+
+def make_supervised(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> SupervisedDataModule:
+    """The datamodule of a supervised stage; nothing is read yet but the source's index."""
+    from hydra.utils import instantiate
+
+    from datamodules.supervised import SupervisedDataModule
+
+    def part(name: str) -> Any:
+        return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
+
+    return SupervisedDataModule(
+        part("data"),
+        share=float(stage.get("share") or 1.0),
+        proposer=part("proposer"),
+        infusion=part("infusion"),
+        cache_dir=plain["paths"]["cache_dir"],
+        generation=stage["generation"],
+        trainer=stage["trainer"],
+        seed=int(plain["seed"]),
+        max_skipped_share=stage["pairs"]["max_skipped_share"],
+        skipped=run_folder / "skipped.jsonl",
+        limit=(plain.get("debug") or {}).get("limit_samples"),
     )
 
 

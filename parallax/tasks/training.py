@@ -60,11 +60,13 @@ def fit_preference(
     loss = stage["loss"]
     objective = instantiate(dict(loss), _convert_="all") if isinstance(loss, Mapping) else loss
     mode = (stage.get("reference") or {}).get("mode", "cached")
+    scorer: Any = (stage.get("pairs") or {}).get("rejected_scorer") or "label"
 
     def module(total: int) -> TuningModule:
         return DPOModule(
-            policy, objective, stage["optim"], reference_mode=mode, total_steps=total, **_step_settings(stage)
-        )
+            policy, objective, stage["optim"], reference_mode=mode, rejected_scorer=scorer, total_steps=total,
+            **_step_settings(stage),
+        )  # fmt: skip
 
     refresh = str((stage.get("pairs") or {}).get("refresh", "never"))
     fit = _Fit(policy, datamodule, stage, Path(folder), module, refresh)

@@ -14,7 +14,8 @@ from parallax.evaluation import AccuracySuite, ChairSuite, Evaluation, cached_ev
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.models.requests import GenerationRequest
-from parallax.records import Decoding, Sample, ViewSpec
+from parallax.preference.infusion import Describe
+from parallax.records import Decoding, Sample, Turn, ViewSpec
 from parallax.records.skipped import TooManySkipped
 from tests.evaluation.pictures import painted
 from tests.models.checkpoints import write_checkpoint
@@ -203,3 +204,42 @@ def test_evaluation_works_with_any_callable_for_progress(policy: Policy, samples
     done = counted.append
     evaluate(policy, suites(samples), batch_size=4, progress=done)
     assert sum(counted) == 12
+
+
+def test_describing_first_puts_the_policys_own_description_before_the_question(
+    policy: Policy, samples: list[Sample], tmp_path: Path
+) -> None:
+    describe = Describe("Describe the image.", 5, "{description} | {question}")
+    twice = [*samples[:3], replace(samples[0], id="again", turns=(Turn("And now?", "red"),))]
+    suite = AccuracySuite(twice, max_new_tokens=4)
+    evaluation = evaluate(policy, [suite], describe=describe, cache_dir=tmp_path / "cache")
+    for item, sample in zip(evaluation.items, twice, strict=True):
+        asked = GenerationRequest(sample.id, sample.image, describe.prompt, ViewSpec(), Decoding(5))
+        (described,) = policy.generate([asked])
+        (answer,) = policy.generate(
+            [replace(asked, prompt=f"{described.text} | {sample.question}", decoding=Decoding(4))]
+        )
+        assert item.answer == answer.text and item.question == sample.question
+    assert evaluation.meta["describe"] == {
+        "prompt": "Describe the image.",
+        "max_new_tokens": 5,
+        "template": describe.template,
+    }
+    assert evaluate(policy, [suite], describe=describe, cache_dir=tmp_path / "cache").meta["reused"] == ["accuracy"]
+
+
+def test_describing_first_leaves_suites_that_ask_for_descriptions_as_they_are(
+    policy: Policy, samples: list[Sample]
+) -> None:
+    chair = [ChairSuite(samples, letters, max_new_tokens=6)]
+    plain = evaluate(policy, chair)
+    described = evaluate(policy, chair, describe=Describe("Describe the image.", 5))
+    assert [item.answer for item in plain.items] == [item.answer for item in described.items]
+
+
+def test_an_image_that_cannot_be_described_sets_its_questions_aside(policy: Policy, tmp_path: Path) -> None:
+    samples = painted(tmp_path, 3)
+    (tmp_path / "1.png").unlink()
+    suite = [AccuracySuite(samples, max_new_tokens=3)]
+    evaluation = evaluate(policy, suite, describe=Describe("Describe.", 3), max_skipped_share=0.9)
+    assert [entry["sample_id"] for entry in evaluation.skipped] == ["s1"] and len(evaluation.items) == 2

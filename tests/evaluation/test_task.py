@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from parallax.evaluation import Evaluation
-from parallax.tasks.evaluate import build_suites, evaluation_view, run
+from parallax.tasks.evaluate import build_suites, describing, evaluation_view, run
 
 SMALL = (
     "task=evaluate", "evaluation.scenes=6", "evaluation.pope_scenes=2", "evaluation.bootstrap=50", "logger=none",
@@ -34,9 +34,17 @@ def test_the_configuration_gives_the_suites_of_the_built_in_world(compose_config
     assert build_suites({"suites": {}}) == []
 
 
-def test_what_is_not_available_is_refused_in_words() -> None:
-    with pytest.raises(ValueError, match="describe_and_respond"):
-        build_suites({"describe_and_respond": True})
+def test_describing_first_is_asked_for_by_the_configuration(compose_config: Callable[..., Any]) -> None:
+    assert describing(plain(compose_config())["evaluation"]) is None
+    first = describing(plain(compose_config("evaluation.describe_and_respond=true", *SMALL))["evaluation"])
+    assert first is not None and (first.prompt, first.max_new_tokens) == ("Describe the image.", 16)
+    with pytest.raises(ValueError, match="describe_template='no place' must hold"):
+        describing(
+            {
+                **plain(compose_config("evaluation.describe_and_respond=true"))["evaluation"],
+                "describe_template": "no place",
+            }
+        )
 
 
 def test_a_view_of_the_configuration_becomes_a_spec() -> None:

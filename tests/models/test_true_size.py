@@ -1,6 +1,7 @@
 """The configured models at true size, on the meta device: sizes as published, LoRA on the language model and nowhere else."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 
 from parallax.models.lora import add_lora
 from parallax.models.true_size import architectures, meta_model
+from parallax.settings.stages import resolve_stages
 
 MODELS = Path(__file__).parents[2] / "conf" / "model"
 KINDS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -51,3 +53,28 @@ def test_true_size_is_the_published_one_and_lora_is_on_the_language_model_only(n
 def test_an_architecture_that_is_not_described_is_refused() -> None:
     with pytest.raises(ValueError, match="'llava_9' is not described; there are llava15_13b"):
         meta_model("llava_9")
+
+
+STIC = {"stic_llava15_7b": "llava15_7b", "stic_llava16_mistral_7b": "llava16_mistral_7b"}
+
+
+@pytest.mark.parametrize("experiment", STIC)
+def test_stic_at_true_size_has_the_papers_settings_and_one_adapter(experiment: str, compose_config: Any) -> None:
+    cfg = compose_config(f"experiment={experiment}")
+    assert cfg.model.name == STIC[experiment]
+    align, infuse = resolve_stages(cfg)
+    assert [(stage["optim"]["lr"], stage["trainer"]["batch_size"]) for stage in (align, infuse)] == [
+        (1e-7, 8),
+        (2e-5, 32),
+    ]
+    assert (align["loss"]["beta"], align["loss"]["alpha"]) == (0.1, 1 / 1024)
+    assert align["lora"] == infuse["lora"] and (align["lora"]["r"], align["lora"]["alpha"]) == (128, 256)
+    assert {stage["trainer"]["max_epochs"] for stage in (align, infuse)} == {1}
+    assert align["proposer"]["temperature"] == infuse["infusion"]["temperature"] == 0.2
+    assert align["proposer"]["max_new_tokens"] == 1024 and len(align["proposer"]["bad"]) == 8
+    assert align["data"]["limit"] == 6000 and infuse["data"]["limit"] == 5000
+    layers, _, sizes = PUBLISHED[STIC[experiment]]
+    with torch.device("meta"):
+        tuned = add_lora(meta_model(STIC[experiment]), align["lora"], seed=0)
+    trained = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)
+    assert trained == lora_by_hand(*sizes, layers=layers, rank=128)

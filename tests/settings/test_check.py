@@ -85,7 +85,7 @@ OUTSIDE = [
     ("pairs.max_per_source={a: 0}", "an integer of 1 or more, or a mapping"),
     ("trainer.devices=0", "an integer of 1 or more or auto"),
     ("generation.top_p=0", "a number above 0 and at most 1"),
-    ("evaluation.when=[during]", "a list, each one of before, after"),
+    ("evaluation.when=[during]", "a list, each one of before, after_round, after"),
     ("model.image_pad=1", "true or false"),
     ("method=7", "is no choice of method"),
     ("optim=3", "is no choice of optim"),
@@ -138,7 +138,6 @@ COMBINATIONS = [
     (["method=sima", "judge=by_construction"], "knows no better one among samples", "judge=self_critic"),
     (["method=csr", "judge.image_text=null"], "judge.image_weight=0.9 needs judge.image_text", "judge.image_weight=0"),
     (["method=csr", "stages.align.proposer.prune_from=2"], "prune_from=2 is less than keep_top", "Raise prune_from"),
-    (["reference.source=previous_round"], "needs a method with rounds", "reference.source=initial"),
     (["model.quantization=nf4"], "model.quantization=nf4 cannot be used yet", "model.quantization=none"),
     (["trainer=fsdp"], "fsdp cannot be used yet", "trainer=ddp"),
     (["trainer=fsdp2"], "fsdp2 cannot be used yet", "trainer=ddp"),
@@ -157,9 +156,19 @@ COMBINATIONS = [
     (["logger.wandb.log_model=true", "logger.wandb.mode=offline"], "uploads nothing", "mode=online"),
     (["evaluation=none", "evaluation.every_n_steps=5"], "nothing to evaluate", "evaluation=shapes"),
     (["task=evaluate", "evaluation=none"], "nothing to evaluate", "evaluation=shapes"),
-    (["evaluation.describe_and_respond=true"], "cannot be used yet", "false"),
+    (["evaluation.describe_and_respond=true", "evaluation.describe_template=x"], "lacks a place", "{question}"),
     (["method.stages=[algn]"], "no such stage; it has: align", ""),
     (["stages.algn.loss.beta=1"], "has no stage algn; its stages are: align", ""),
+    (["method=stic", "++stages.infuse.lora.r=4"], "all stages train the same adapter", "Set lora for all"),
+    (["method=spin", "lora=none", "reference.source=initial"], "reference.source=initial needs", "previous_stage"),
+    (["pairs.rejected_scorer=argmax_not_label"], "keeps log-probs of given tokens", "reference=live"),
+    (["pairs.rejected_scorer=argmax", "loss=nll"], "does nothing sensible with NLL", "rejected_scorer=label"),
+    (["loss=povid", "reference=live"], "stages.align.noise names no view", "method=povid"),
+    (["method=povid", "stages.noise.reference.mode=cached"], "chooses as it trains", "reference=live"),
+    (["method=povid", "++stages.noise.pairs.num_negatives=2"], "takes one rejected text", "pairs.num_negatives=1"),
+    (["method=povid", "++stages.align.noise=${aug}"], "no loss looks at it", "loss=povid"),
+    (["++stages.align.share=0.5"], "belongs to supervised stages", "fit=supervised"),
+    (["method=gt_dpo", "stages.align.fit=supervised"], "are the data's own", "proposer=null"),
     (["stages.align.pairs.num_negatives=2"], "pairs.num_negatives=2 does not go with DPO", "multi_negative"),
 ]
 
@@ -197,6 +206,8 @@ def test_combinations_that_only_look_forbidden_are_allowed() -> None:
     assert problems_of("loss=multi_negative") == []
     assert problems_of("lora=none", "reference=live", "pairs.refresh=epoch") == []
     assert problems_of("lora=none") == []
+    assert problems_of("reference.source=previous_round") == []
+    assert problems_of("pairs.rejected_scorer=argmax", "reference=live") == []
     assert problems_of("model.train_projector=true", "reference=live") == []
     assert problems_of("trainer.micro_batch_size=64", "trainer.batch_size=8") == []
 
@@ -312,3 +323,16 @@ def below(bound: float | None) -> float | None:
 
 def above(bound: float | None) -> float | None:
     return None if bound is None else bound + 1
+
+
+def test_a_stages_own_data_is_asked_for_and_looked_for_where_the_stage_runs(
+    compose_config: Compose, tmp_path: Path
+) -> None:
+    words = ["experiment=stic_llava15_7b", f"data.path={tmp_path}"]
+    problems = find_problems(compose_config(*words))
+    assert set(problems) == {"stages.infuse.data.path", "stages.infuse.data.image_root"}
+    assert "the JSON (or JSONL) file" in problems["stages.infuse.data.path"]
+    assert find_problems(compose_config(*words, "method.stages=[align]")) == {}
+    own = [f"stages.infuse.data.path={tmp_path}/none.json", f"stages.infuse.data.image_root={tmp_path}"]
+    assert list(find_problems(compose_config(*words, *own))) == ["stages.infuse.data.path"]
+    assert find_problems(compose_config(*words, "task=evaluate", "evaluation=shapes")) == {}

@@ -20,6 +20,7 @@ NEEDS = {
     "judge=clip_calibrated": ["method=csr"],
     "task=evaluate": [],
     "experiment=make_tiny_llava": [],
+    "loss=povid": ["method=povid", "method.stages=[noise]"],
 }
 CHOICES = [f"{group}={name}" for group in groups() for name in choices(group) if group not in FILE_GROUPS]
 Compose = Callable[..., DictConfig]

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from parallax.settings.errors import ConfigError
 from parallax.settings.schema import STAGE_GROUPS
-from parallax.settings.stages import overlay, resolve_stages
+from parallax.settings.stages import overlay, planned_stages, resolve_stages
 
 Compose = Callable[..., DictConfig]
 SECOND = "+stages.second={fit: supervised, proposer: null, selector: {_target_: parallax.preference.selector.BestAgainstRest}}"
@@ -137,3 +137,29 @@ def test_overlay_goes_key_by_key_unless_the_class_changes() -> None:
     assert overlay(base, {"deep": {"y": 5}}) == {"_target_": "a.B", "x": 1, "deep": {"y": 5, "z": 3}}
     assert overlay(base, {"_target_": "a.C", "w": 1}) == {"_target_": "a.C", "w": 1}
     assert overlay(base, None) is None
+
+
+def test_rounds_repeat_the_stages_under_names_of_their_own(compose_config: Compose) -> None:
+    words = (SECOND, "method.stages=[align,second]")
+    once = planned_stages(compose_config(*words))
+    assert [(p.round, p.name, p.opens_round, p.closes_round) for p in once] == [
+        (1, "align", True, False), (1, "second", False, True),
+    ]  # fmt: skip
+    twice = planned_stages(compose_config(*words, "method.rounds=2"))
+    assert [p.name for p in twice] == ["round_1/align", "round_1/second", "round_2/align", "round_2/second"]
+    assert [p.opens_round for p in twice] == [True, False, True, False]
+    assert twice[0].stage == twice[2].stage and twice[0].stage is not twice[2].stage
+
+
+def test_a_stage_may_take_over_a_part_of_another(compose_config: Compose) -> None:
+    first, second = resolve_stages(compose_config("method=povid"))
+    assert second["proposer"] == first["proposer"] and second["selector"] == first["selector"]
+    assert second["noise"]["_target_"] == "augment.diffusion.Diffusion" and first.get("noise") is None
+
+
+def test_what_a_method_needs_on_some_data_comes_with_that_data_alone(compose_config: Compose) -> None:
+    _, on_shapes = resolve_stages(compose_config("method=stic"))
+    _, on_files = resolve_stages(compose_config("method=stic", "data=image_folder", "data.path=x"))
+    assert on_files["data"]["prompts"] == on_files["infusion"]["prompts"]
+    assert on_shapes["data"]["split"] == "base_train" and on_files["data"]["path"] == "x"
+    assert on_shapes["infusion"]["prompts"] != on_files["infusion"]["prompts"]

@@ -110,6 +110,36 @@ def test_supervised_tuning_on_llava_json(start: Callable[..., Any], photographs:
     }
     file.write_text(json.dumps([{**entry, "id": str(i)} for i in range(4)]))
     results = start(
-        "data=llava_json", f"data.path={file}", f"data.image_root={photographs}", "++stages.align.fit=supervised"
+        "data=llava_json", f"data.path={file}", f"data.image_root={photographs}", "++stages.align.fit=supervised",
+        "stages.align.proposer=null",
     )  # fmt: skip
     assert results["steps"] == 1 and (results["folder"] / "stages/align/adapter").is_dir()
+
+
+def llava_file(photographs: Path, tmp_path: Path) -> list[str]:
+    """Four questions with answers about photographs, as LLaVA's JSON; the words that choose it."""
+    entries = [
+        {"id": str(number), "image": name, "conversations": [
+            {"from": "human", "value": "<image>\nWhat is in the picture?"}, {"from": "gpt", "value": f"Thing {number}."}]}
+        for number, name in enumerate(["ocr_vqa/china.jpg", "flower with spaces.webp", "grey.png", "palette.png"])
+    ]  # fmt: skip
+    file = tmp_path / "mix.json"
+    file.write_text(json.dumps(entries))
+    return ["data=llava_json", f"data.path={file}", f"data.image_root={photographs}", "pairs.drop_equal=false"]
+
+
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [("stic", 2), ("positive_only", 2), ("gt_dpo", 1), ("spin", 3), ("continual_sft", 1), ("povid", 2)],
+)
+def test_methods_on_llava_json_with_photographs(
+    start: Callable[..., Any], photographs: Path, tmp_path: Path, method: str, steps: int
+) -> None:
+    words = [f"method={method}", *llava_file(photographs, tmp_path)]
+    if method == "povid":
+        rewritten = tmp_path / "rewritten.json"
+        rewritten.write_text(json.dumps({str(number): f"Thing {number} and a dog." for number in range(4)}))
+        words.append(f"stages.align.proposer.rewrite.path={rewritten}")
+    results = start(*words, "generation.max_new_tokens=8")
+    assert results["steps"] == steps
+    assert (results["folder"] / "report.html").is_file()

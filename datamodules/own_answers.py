@@ -1,0 +1,77 @@
+"""Supervised data that the policy makes itself: its own good answers to learn, and its own descriptions before questions.
+
+Answers are content-addressed like every other candidate, so a run that is repeated or goes on finds them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from datamodules.build import as_trained, fit_for, reason_of
+from datamodules.candidates import CandidateMaker, Unanswerable
+from parallax.preference.infusion import Infusion
+from parallax.preference.proposer import Ask
+from parallax.records import Candidate, Response, Sample, Turn, seed_for
+from parallax.records.skipped import SetAside, SkippedLog
+
+Plan = Callable[[Sample], Ask]
+
+
+def infused_samples(
+    samples: Sequence[Sample], infusion: Infusion, maker: CandidateMaker, skipped: SkippedLog, *, seed: int
+) -> list[Sample]:
+    """The samples with the policy's description before the first question. Later turns and all answers stay as they are."""
+    kept, described = _answered(
+        samples, lambda sample: Ask("description", 0, infusion.request(sample, seed)), maker, skipped
+    )
+    return [
+        replace(sample, turns=(replace(first, question=infusion.question(told.text, first.question)), *rest))
+        for sample, told in zip(kept, described, strict=True)
+        for first, *rest in [sample.turns]
+    ]
+
+
+def own_answers(
+    samples: Sequence[Sample], proposer: Any, maker: CandidateMaker, skipped: SkippedLog, *, seed: int
+) -> list[tuple[Sample, Response]]:
+    """What the proposer would call chosen, with the sample as it is trained on. Nothing is asked for the rejected side."""
+
+    def chosen(sample: Sample) -> Ask:
+        return next(ask for ask in proposer.requests(sample, seed) if ask.role == "chosen")
+
+    kept, answers = _answered(fit_for(proposer, list(samples), skipped), chosen, maker, skipped)
+    made = []
+    for sample, candidate in zip(kept, answers, strict=True):
+        if not candidate.text.strip():
+            skipped.add(SetAside(sample.id, sample.source, "empty", f"the answer to sample {sample.id!r} is empty"))
+            continue
+        shown = as_trained(proposer, sample, seed)
+        answered = replace(shown, turns=(Turn(shown.question, candidate.text),))
+        made.append((answered, Response(candidate.text, candidate.token_ids, {"candidate": candidate.key})))
+    return made
+
+
+def share_of(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """A share of the samples, above 0 to 1, drawn by a hash of each sample's id; at least one, in their order."""
+    if share == 1:
+        return list(samples)
+    wanted = max(1, round(share * len(samples)))
+    drawn = sorted(range(len(samples)), key=lambda place: (seed_for(seed, samples[place].id, "share"), place))
+    return [samples[place] for place in sorted(drawn[:wanted])]
+
+
+def _answered(
+    samples: Sequence[Sample], plan: Plan, maker: CandidateMaker, skipped: SkippedLog
+) -> tuple[list[Sample], list[Candidate]]:
+    left = list(samples)
+    while left:
+        try:
+            return left, maker.answers([plan(sample) for sample in left])
+        except Unanswerable as unanswerable:
+            for sample in left:
+                if (why := unanswerable.why.get(sample.id)) is not None:
+                    skipped.add(SetAside(sample.id, sample.source, reason_of(why), why))
+            left = [sample for sample in left if sample.id not in unanswerable.why]
+    return [], []

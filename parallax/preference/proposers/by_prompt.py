@@ -1,0 +1,99 @@
+"""STIC's proposer (arXiv 2405.19716, section 4.1): the same image asked well, and asked badly or shown badly.
+
+Chosen: a prompt that asks for a careful look, step by step, on the clean image. Rejected: with probability `bad_share` a prompt
+that invites imagined things, on the clean image; else the neutral prompt on a corrupted image. The pair is trained on under
+the neutral prompt alone: neither the good nor the bad wording is ever seen in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from augment.registry import spec_of
+from augment.view import View, generator_for
+from parallax.models.requests import GenerationRequest
+from parallax.preference.prompts import PromptPool
+from parallax.preference.proposer import Ask, Generate, propose_planned
+from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+
+
+class ByPrompt:
+    """Good prompt against bad prompt or corrupted image, by construction. The sample's own question is not used.
+
+    Args:
+        good, neutral, bad: pools of prompts; each sample draws its own of each, by its own seed.
+        view: what corrupts the image.
+        bad_share: probability of the bad prompt rather than the corrupted image, 0 to 1.
+        num_negatives: K, at least 1; each rejected answer draws bad prompt or corruption anew.
+        max_new_tokens: token limit of every answer.
+        temperature: 0 is greedy; the paper samples at 0.2.
+        top_p: share of probability kept when sampling.
+    """
+
+    def __init__(
+        self,
+        good: Sequence[str],
+        neutral: Sequence[str],
+        bad: Sequence[str],
+        view: View,
+        bad_share: float = 0.5,
+        num_negatives: int = 1,
+        *,
+        max_new_tokens: int = 1024,
+        temperature: float = 0.2,
+        top_p: float = 1.0,
+    ) -> None:
+        if not 0 <= bad_share <= 1:
+            raise ValueError(f"bad_share is {bad_share}; it is a probability from 0 to 1")
+        if num_negatives < 1:
+            raise ValueError(f"num_negatives is {num_negatives}; a pair needs at least 1 rejected answer")
+        self.good, self.neutral, self.bad = (
+            PromptPool([texts] if isinstance(texts, str) else list(texts), name)
+            for texts, name in ((good, "good"), (neutral, "neutral"), (bad, "bad"))
+        )
+        self.view, self.bad_share, self.num_negatives = view, bad_share, num_negatives
+        self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the requests but the seed, as plain data."""
+        return {
+            "proposer": type(self).__name__,
+            "good": list(self.good), "neutral": list(self.neutral), "bad": list(self.bad),
+            "view": {"name": self.view.name, "params": self.view.params()},
+            "bad_share": self.bad_share,
+            "num_negatives": self.num_negatives,
+            "decoding": {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "top_p": self.top_p},
+        }  # fmt: skip
+
+    def trained_question(self, sample: Sample, seed: int) -> str:
+        """The neutral prompt the sample's pair is trained on."""
+        return self.neutral.draw(seed, sample.id)
+
+    def requests(self, sample: Sample, seed: int) -> list[Ask]:
+        """The good request, then K rejected ones. A pure function of its arguments."""
+        asks = [self._ask(sample, seed, "chosen", 0, self.good.draw(seed, sample.id), ViewSpec())]
+        for k in range(self.num_negatives):
+            if self._draws_bad_prompt(sample, seed, k):
+                asks.append(self._ask(sample, seed, "rejected", k, self.bad.draw(seed, sample.id, k), ViewSpec()))
+                continue
+            drawn = self.view.draw(generator_for(seed_for(seed, sample.id, "mixture", k)), k)
+            view = spec_of(drawn, seed_for(seed, sample.id, "view", k))
+            asks.append(self._ask(sample, seed, "rejected", k, self.trained_question(sample, seed), view))
+        return asks
+
+    def propose(
+        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
+    ) -> list[list[Candidate]]:
+        """Candidates per sample, chosen first."""
+        return propose_planned(self, samples, seed=seed, generate=generate)
+
+    def _draws_bad_prompt(self, sample: Sample, seed: int, k: int) -> bool:
+        return seed_for(seed, sample.id, "bad prompt or corrupted image", k) % 1_000_000 < self.bad_share * 1_000_000
+
+    def _ask(self, sample: Sample, seed: int, role: str, index: int, prompt: str, view: ViewSpec) -> Ask:
+        decoding = Decoding(self.max_new_tokens)
+        if self.temperature > 0:
+            own = seed_for(seed, sample.id, f"decode/{role}", index)
+            decoding = Decoding(self.max_new_tokens, self.temperature, self.top_p, own)
+        return Ask(role, index, GenerationRequest(sample.id, sample.image, prompt, view, decoding))

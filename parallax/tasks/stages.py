@@ -1,0 +1,187 @@
+"""One stage of a run: take the policy as it is, build the stage's data, fit, hand the policy on as an adapter on disk."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parallax.settings.stages import PlannedStage
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
+    from parallax.records import PreferencePair
+    from parallax.tasks.manifest import RunManifest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """What the stages of one run share, and what they add up to."""
+
+    plain: dict[str, Any]
+    folder: Path
+    device: str
+    loggers: list[Any]
+    manifest: RunManifest
+    started: float = field(default_factory=time.perf_counter)
+    pairs: dict[str, list[PreferencePair]] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=lambda: {"built": 0, "reused": 0, "kept": 0, "dropped": {}})
+    warnings: list[str] = field(default_factory=list)
+    fits: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+
+    def stage_folder(self, planned: PlannedStage) -> Path:
+        return self.folder / "stages" / planned.name
+
+
+@dataclass(frozen=True)
+class StageStart:
+    """Where a stage begins."""
+
+    adapter: Path | None  # what the policy was loaded with; None for the base model
+    round_adapter: Path | None  # what it was loaded with as the round began
+
+
+def run_stage(
+    this: Run, policy: Policy, planned: PlannedStage, start: StageStart, evaluate: Callable[[int], dict[str, float]] | None
+) -> Path:  # fmt: skip
+    """Build the stage's data, fit, write the adapter, note it in the manifest. Returns the adapter's folder.
+
+    `evaluate` is asked every `evaluation.every_n_steps` optimiser steps; None for never.
+    """
+    from parallax.records.atomic import atomic_write_json
+
+    stage, folder = dict(planned.stage), this.stage_folder(planned)
+    folder.mkdir(parents=True, exist_ok=True)
+    log.info("stage %s", planned.name)
+    stage["debug"], stage["seed"] = this.plain.get("debug") or {}, int(this.plain["seed"])
+    stage["name"] = planned.name
+    before = policy.fingerprint()
+    reference = _set_reference(policy, stage, start)
+    extra: dict[str, Any] = {"resume_from": _checkpoint(this.plain, folder), "callbacks": _callbacks(this, evaluate)}
+    fit = _supervised if stage["fit"] == "supervised" else _preference
+    summary = fit(this, policy, stage, folder, extra)
+    adapter = folder / "adapter"
+    policy.save_adapter(adapter)
+    atomic_write_json(folder / "fit.json", summary)
+    note = {
+        "round": planned.round,
+        "stage": planned.stage["name"],
+        "fit": stage["fit"],
+        "policy_before": before,
+        "adapter_before": _relative(start.adapter, this.folder),
+        "reference": reference,
+        "data": summary["pair_reports"],
+        "adapter": _relative(adapter, this.folder),
+        "policy_after": policy.fingerprint(),
+        "summary": {key: summary[key] for key in ("steps", "seconds", "metrics", "bad_steps", "segments", "warnings")},
+    }
+    this.manifest.note(planned.name, **note)
+    add_up(this, this.manifest.stages[planned.name])
+    return adapter
+
+
+def add_up(this: Run, entry: Mapping[str, Any]) -> None:
+    """Count a finished stage, just now or in an earlier process, into the run's results."""
+    summary = dict(entry["summary"])
+    this.steps += int(summary["steps"])
+    this.warnings += [warning for warning in summary.pop("warnings") if warning not in this.warnings]
+    this.fits[entry["name"]] = summary
+    for report in entry["data"][:1]:  # pairs that are built anew while training are not counted twice
+        for key in ("built", "reused", "kept"):
+            this.counts[key] += report[key]
+        for reason, count in (dict(report["dropped"]) | dict(report["skipped"])).items():
+            this.counts["dropped"][reason] = this.counts["dropped"].get(reason, 0) + count
+
+
+def take_up_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
+    """The pairs of a stage that an earlier process finished, for the report. Left out, with a word, if they are gone."""
+    from hydra.utils import instantiate
+
+    from parallax.records.pair_store import PairSet
+
+    if planned.stage["fit"] != "preference" or not entry["data"]:
+        return
+    source = instantiate(planned.stage["data"], _convert_="all")
+    known = getattr(source, "pairs", None)
+    images = {item.sample_id: item.image for item in known} if known is not None else {s.id: s.image for s in source}
+    try:
+        self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(lambda sample_id, _: images[sample_id])
+        this.pairs[planned.name] = self_made
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("the pairs of stage %s are not in the report: %s", planned.name, error)
+
+
+def _set_reference(policy: Policy, stage: Mapping[str, Any], start: StageStart) -> dict[str, Any] | None:
+    """Make the policy's reference what `reference.source` says; what the manifest is told about it."""
+    if stage["fit"] != "preference":
+        return None
+    source = stage["reference"]["source"]
+    if source == "previous_stage":
+        policy.take_reference()
+    elif source == "previous_round" and start.round_adapter is not None:
+        policy.take_reference(start.round_adapter if start.round_adapter != start.adapter else None)
+    return {"source": source, "mode": stage["reference"]["mode"], "policy": policy.reference_fingerprint()}
+
+
+def _checkpoint(plain: Mapping[str, Any], folder: Path) -> Path | None:
+    """The checkpoint this stage goes on from: the newest whole one in its folder, if the run is resumed."""
+    from lightning_modules.callbacks.checkpoints import newest_checkpoint
+
+    found = newest_checkpoint(folder / "checkpoints") if plain["resume"] != "never" else None
+    if found is not None:
+        log.info("going on from %s", found)
+    return found
+
+
+def _callbacks(this: Run, evaluate: Callable[[int], dict[str, float]] | None) -> list[Any]:
+    """Evaluation between optimiser steps, where `evaluation.every_n_steps` asks for it."""
+    every = this.plain["evaluation"]["every_n_steps"]
+    if not every or evaluate is None:
+        return []
+    from lightning_modules.callbacks.every_n_steps import EveryNSteps
+
+    return [EveryNSteps(int(every), evaluate)]
+
+
+def _preference(
+    this: Run, policy: Policy, stage: dict[str, Any], folder: Path, extra: dict[str, Any]
+) -> dict[str, Any]:
+    from parallax.records.atomic import atomic_write_json
+    from parallax.reports.pairs_table import log_pairs
+    from parallax.tasks.parts import make_datamodule
+    from parallax.tasks.training import fit_preference
+
+    datamodule = make_datamodule(stage, this.plain, this.folder)
+    report = datamodule.build_pairs(policy)
+    atomic_write_json(folder / "pairs.json", report.as_data())
+    this.pairs[stage["name"]] = datamodule.pairs
+    rows = int((this.plain.get("logger") or {}).get("wandb", {}).get("log_pairs") or 0)
+    if rows:
+        log_pairs(this.loggers, datamodule.pairs, limit=rows)
+    return fit_preference(policy, datamodule, stage, folder, this.loggers, **extra)
+
+
+def _supervised(
+    this: Run, policy: Policy, stage: dict[str, Any], folder: Path, extra: dict[str, Any]
+) -> dict[str, Any]:
+    from parallax.records.atomic import atomic_write_json
+    from parallax.tasks.parts import make_supervised
+    from parallax.tasks.training import fit_supervised
+
+    datamodule = make_supervised(stage, this.plain, this.folder)
+    summary = fit_supervised(policy, datamodule, stage, folder, this.loggers, **extra)
+    if datamodule.report is not None:
+        atomic_write_json(folder / "dialogues.json", datamodule.report.as_data())
+    return summary
+
+
+def _relative(path: Path | None, folder: Path) -> str | None:
+    if path is None:
+        return None
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
