@@ -14,8 +14,9 @@ from lightning_modules.quiet import quiet_lightning
 
 OURS = frozenset(  # keys of the group that are ours to read, or that manual optimisation does itself
     {
-        "accelerator", "activation_checkpointing", "batch_size", "checkpoint", "deterministic", "devices", "gradient_clip_val",
-        "log_every_n_steps", "max_epochs", "max_steps", "micro_batch_size", "num_nodes", "num_workers", "precision",
+        "accelerator", "activation_checkpointing", "batch_size", "checkpoint", "deterministic", "devices", "find_batch_size",
+        "gradient_clip_val", "log_every_n_steps",
+        "max_epochs", "max_steps", "micro_batch_size", "num_nodes", "num_workers", "precision",
         "print_every_n_steps", "strategy",
     }
 )  # fmt: skip

@@ -22,7 +22,7 @@ for T = rows x width tokens in a forward pass, compute type of c bytes and a res
     - LoRA's inner r values per adapted layer.
   With activation checkpointing: the input of each layer, H s, and everything above for one layer at a time.
 - **output head**: logits of the M scored positions in float32, and three times that while they are differentiated.
-- **workspace**: the largest of the short-lived tensors: around an MLP, around the output head, around the vision tower, in the optimiser.
+- **workspace**: the largest of the short-lived tensors: around an MLP, the output head, the vision tower, in the optimiser.
 - **reference**: nothing with LoRA (the same network without its adapter); a frozen copy with `lora=none` and a live one.
 - **several processes**: DDP keeps gradients once more in its buckets; sharding divides weights, gradients and moments, and
   gathers two layers, embedding and head at a time.

@@ -115,6 +115,7 @@ KEYS: dict[str, Rule] = {
     "trainer.max_steps": integer(-1),
     "trainer.gradient_clip_val": POSITIVE.or_null(),
     "trainer.batch_size": COUNT,
+    "trainer.find_batch_size": FLAG,
     "trainer.micro_batch_size": COUNT,
     "trainer.num_workers": integer(0, 1024),
     "trainer.activation_checkpointing": FLAG,

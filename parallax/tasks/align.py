@@ -184,11 +184,13 @@ def _preference(
 ) -> dict[str, Any]:
     from parallax.records.atomic import atomic_write_json
     from parallax.reports.pairs_table import log_pairs
+    from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule
     from parallax.tasks.training import fit_preference
 
     datamodule = make_datamodule(stage, this.plain, this.folder)
-    report = datamodule.build_pairs(policy)
+    with explained_generation(policy, stage["generation"]):
+        report = datamodule.build_pairs(policy)
     atomic_write_json(folder / "pairs.json", report.as_data())
     _count(this.counts, report.as_data())
     this.pairs[stage["name"]] = datamodule.pairs
@@ -225,9 +227,11 @@ def _evaluate(this: _Run, policy: Policy, suites: list[Any], when: str, path: Pa
     if when not in this.plain["evaluation"]["when"] or not suites:
         return None
     from parallax.tasks.evaluate import run_suites
+    from parallax.tasks.memory_forecast import explained_generation
 
     log.info("evaluating %s", when)
-    evaluation = run_suites(policy, suites, this.plain, when)
+    with explained_generation(policy, this.plain["evaluation"]):
+        evaluation = run_suites(policy, suites, this.plain, when)
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation.save(path)
     return evaluation
