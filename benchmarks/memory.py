@@ -38,10 +38,12 @@ def shapes(model: str, quick: bool) -> Iterator[Work]:
     for number, (tokens, responses, pairs, checkpointing, layout) in enumerate(grid):
         if not quick or number % 11 == 0:
             yield replace(
-                start, response_tokens=tokens, responses=responses, pairs=pairs, checkpointing=checkpointing, layout=layout
+                start, response_tokens=tokens, responses=responses, pairs=pairs, checkpointing=checkpointing, layout=layout,
+                attention="prefix_sdpa" if layout == "shared" else "sdpa", fused=bool(number % 2),
             )  # fmt: skip
     yield replace(start, weights="bfloat16", autocast="bfloat16", pairs=2)
     yield replace(start, micro_batches=2, checkpointing=True, layout="shared")
+    yield replace(start, weights="bfloat16", autocast="bfloat16", pairs=2, fused=True)
     if not quick:
         yield replace(start, weights="bfloat16", autocast="bfloat16", pairs=2, layout="shared", checkpointing=True)
         yield replace(start, rank=0, pairs=2)
@@ -53,7 +55,7 @@ def measured(model: str, work: Work, device: str = "cpu") -> tuple[Plan, int]:
     """The forecast, and the most bytes that weights, moments and one optimiser step really took."""
     policy = random_policy(
         model, rank=work.rank, layout=work.layout, attention=work.attention, dtype=DTYPES[work.weights], device=device,
-        checkpointing=work.checkpointing,
+        checkpointing=work.checkpointing, fused=work.fused,
     )  # fmt: skip
     learned = [parameter for _, parameter in policy.trainable_parameters()]
     if work.autocast:
@@ -100,6 +102,7 @@ def described(work: Work) -> str:
     words += [work.autocast] if work.autocast else []
     words += ["all weights"] if work.full else []
     words += ["two micro-batches"] if work.micro_batches > 1 else []
+    words += ["fused"] if work.fused else []
     words += [work.attention] if work.attention != "sdpa" else []
     return ", ".join(words)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from parallax.models.batch import PairBatch, ScoringBatch
+from parallax.models.fused_lora import fuse
 from parallax.models.loading import layout_for, train_language_model
 from parallax.models.lora import add_lora
 from parallax.models.policy import Policy
@@ -58,26 +59,31 @@ def random_policy(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     checkpointing: bool = False,
+    fused: bool = False,
 ) -> Policy:
     """A policy of this size in training mode, its weights drawn on the device. `rank` 0 trains the language model in full."""
     from transformers import AutoModelForImageTextToText
 
+    kernel = "sdpa" if attention in ("prefix_sdpa", "flex_attention") else attention
     config = model_config(name)
     torch.manual_seed(0)
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
+            model = AutoModelForImageTextToText.from_config(config, attn_implementation=kernel)
     finally:
         torch.set_default_dtype(usual)
     model.to(device=device, dtype=dtype).requires_grad_(False)
     if rank:
         model = add_lora(model, {"r": rank}, seed=0)
+        if fused:
+            fuse(model)
     else:
         train_language_model(model, [])
     encoder: Any = None  # there is no tokenizer
-    policy = Policy(model.to(device), encoder, name=name, layout=layout_for(layout, model), adapter_is_fresh=bool(rank))
+    arranged = layout_for(layout, model, "auto" if attention == "prefix_sdpa" else attention)
+    policy = Policy(model.to(device), encoder, name=name, layout=arranged, adapter_is_fresh=bool(rank))
     policy.for_preference_training()
     policy.activation_checkpointing(checkpointing)
     return policy

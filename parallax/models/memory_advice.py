@@ -67,7 +67,12 @@ def training_knobs(shape: ModelShape, work: Work, situation: Situation, limit: i
     if not work.checkpointing:
         changes.append(("trainer.activation_checkpointing=true", replace(work, checkpointing=True)))
     if work.layout == "separate" and situation.shares_prompts:
-        changes.append(("model.layout=shared", replace(work, layout="shared")))
+        changes.append(
+            (
+                "model.layout=shared",
+                replace(work, layout="shared", attention="prefix_sdpa" if work.attention == "sdpa" else work.attention),
+            )
+        )
     if work.full:
         changes.append(("lora=default lora.r=64", replace(work, rank=64, reference="none")))
     elif work.rank > 8:

@@ -14,11 +14,12 @@ for T = rows x width tokens in a forward pass, compute type of c bytes and a res
       weight is trained, the normalised input too;
     - attention: q, k, v and the output (Hq + 2 Hkv + Hq) c and one float32 per head (flash and memory-efficient kernels
       recompute the rest); with a mask of our own k and v are repeated to all heads, and the mask is kept as numbers of the
-      compute type, width^2 c per row; eager attention keeps the probabilities, heads x width^2, in float32 and in c;
+      compute type, width^2 c per row, or, where the common prompt is attended without a mask (`prefix_attention.py`), width
+      times the responses' tokens, and the output once more, put together from its two parts; eager attention keeps the probabilities, heads x width^2, in float32 and in c;
     - MLP: gate, silu(gate) and up, 3 I c;
     - the input of each linear layer whose own weight or adapter is trained. q, k and v read the same tensor, gate and up
       too, and o reads attention's output, so float32 LoRA adds H + H + I. Where the type differs, each layer has a
-      converted copy: 5 H + Hq + I. Dropout gives each layer a copy in any case, and a byte per element for the mask;
+      converted copy: 5 H + Hq + I, unless the adapter multiplies in the compute type itself (`fused_lora.py`). Dropout gives each layer a copy in any case, and a byte per element for the mask;
     - LoRA's inner r values per adapted layer.
   With activation checkpointing: the input of each layer, H s, and everything above for one layer at a time.
 - **output head**: logits of the M scored positions in float32, and three times that while they are differentiated.
@@ -65,7 +66,8 @@ class Work:
         dropout: whether LoRA dropout is on.
         optimiser: adamw | adamw_8bit | paged_adamw | paged_adamw_8bit.
         checkpointing: activations are recomputed.
-        attention: sdpa | eager | flash_attention_2 | flex_attention.
+        attention: sdpa | prefix_sdpa (a shared prompt without a mask) | eager | flash_attention_2 | flex_attention.
+        fused: LoRA layers compute as in `fused_lora.py`.
         reference: cached | live | none.
         strategy: single | ddp | sharded.
         processes: how many, 1 or more.
@@ -96,6 +98,7 @@ class Work:
     processes: int = 1
     on_gpu: bool = False
     head_chunk: int = 0
+    fused: bool = False
     train_projector: bool = False
 
     def __post_init__(self) -> None:
@@ -103,7 +106,7 @@ class Work:
             "layout": ("separate", "shared"),
             "quantization": ("none", "nf4", "int8"),
             "optimiser": ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"),
-            "attention": ("sdpa", "eager", "flash_attention_2", "flex_attention"),
+            "attention": ("sdpa", "prefix_sdpa", "eager", "flash_attention_2", "flex_attention"),
             "reference": ("cached", "live", "none"),
             "strategy": ("single", "ddp", "sharded"),
         }
@@ -295,7 +298,7 @@ def _casts(shape: ModelShape, work: Work, trained: int) -> int:
     if work.autocast is None:
         return 0
     c = BYTES[work.autocast]
-    learned = trained * c if work.trained != work.autocast else 0
+    learned = trained * c if not _same_type(work) else 0
     if work.full or work.weights == work.autocast or work.quantization != "none":
         return learned
     at_once = shape.linear_parameters // (shape.layers if work.checkpointing else 1)
@@ -317,11 +320,12 @@ def layer_bytes(shape: ModelShape, work: Work) -> int:
     norms = 2 * (shape.hidden * 4 + 4)
     if work.full:
         norms += 2 * shape.hidden * _stream(work)
-    masked = _masked(work)
-    repeated = query if masked or work.attention == "eager" else key
-    attention = (2 * query + 2 * repeated) * c + (0 if work.attention == "eager" else 4 * shape.heads)
+    seen = _masked_queries(work)
+    repeated = query if seen or work.attention == "eager" else key
+    joined = query if work.layout == "shared" and work.attention in ("prefix_sdpa", "flex_attention") else 0
+    attention = (2 * query + 2 * repeated + joined) * c + (0 if work.attention == "eager" else 4 * shape.heads)
     per_pair_of_tokens = work.rows * work.width * work.width
-    squares = per_pair_of_tokens * c if masked else 0
+    squares = work.rows * work.width * seen * c
     if work.attention == "eager":
         squares = per_pair_of_tokens * shape.heads * (4 + (c if c != 4 else 0))
     mlp = 3 * shape.intermediate * c
@@ -348,13 +352,18 @@ def _inputs(shape: ModelShape, work: Work) -> int:
 
 def _same_type(work: Work) -> bool:
     """Whether what is trained computes in the type of the tensors that flow, so that none is converted on the way in."""
+    if work.fused and not work.full and not work.dropout and work.quantization == "none":
+        return True
     if work.autocast is not None:
         return work.trained == work.autocast
     return work.trained == work.weights
 
 
-def _masked(work: Work) -> bool:
-    return work.layout == "shared" and work.attention == "sdpa"
+def _masked_queries(work: Work) -> int:
+    """Columns of a row whose attention has an explicit mask."""
+    if work.layout == "separate":
+        return 0
+    return {"sdpa": work.width, "prefix_sdpa": work.width - work.prompt_tokens}.get(work.attention, 0)
 
 
 def _saved(shape: ModelShape, work: Work) -> tuple[int, int, int]:
@@ -365,8 +374,7 @@ def _saved(shape: ModelShape, work: Work) -> tuple[int, int, int]:
     around += 2 * tokens * shape.head_dim * c + work.pairs * work.image_tokens * shape.hidden * BYTES[work.weights]
     if work.full:
         around += work.pairs * work.responses * work.response_tokens * shape.hidden * c
-    if _masked(work):
-        around += work.rows * work.width * work.width  # the mask as it was made
+    around += work.rows * work.width * _masked_queries(work)  # the mask as it was made
     first = 0 if work.full else norm
     if work.checkpointing:
         inputs = shape.layers * tokens * shape.hidden * _stream(work)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from parallax.models import memory_advice
+from parallax.models import memory_advice, prefix_attention
 from parallax.models.backbone import base_model
 from parallax.models.device_memory import device_memory
+from parallax.models.fused_lora import FusedLinear
 from parallax.models.memory_advice import Situation
 from parallax.models.memory_planner import Plan, Work, plan_generation, plan_training
 from parallax.models.model_shape import ModelShape, shape_of
@@ -120,10 +121,11 @@ class Forecast:
             strategy=_strategy(trainer),
             processes=processes,
             on_gpu=trainer.strategy.root_device.type == "cuda",
+            fused=any(isinstance(module, FusedLinear) for module in policy.model.modules()),
             train_projector=any(".modules_to_save" in name for name, _ in policy.trainable_parameters()),
         )
         share = -(-int(self.datamodule.batch_size) // processes)
-        budget = int(settings.get("micro_batch_tokens") or 0)
+        budget = _token_budget(settings)
         pairs = budget * work.pairs // work.tokens if budget else int(self.datamodule.micro_batch_size)
         pairs = max(1, min(pairs, share))
         return replace(work, pairs=pairs, micro_batches=-(-share // pairs))
@@ -165,10 +167,16 @@ def _situation(policy: Any, trainer: Mapping[str, Any]) -> Situation:
     pixels = dict(size).get("longest_edge") if size is not None else None
     free = pixels if hasattr(policy.encoder.processor.image_processor, "merge_size") else None
     return Situation(
-        micro_batch_tokens=int(trainer.get("micro_batch_tokens") or 0),
+        micro_batch_tokens=_token_budget(trainer),
         max_pixels=int(free or 0),
         shares_prompts=can_share(base_model(policy.model)),
     )
+
+
+def _token_budget(trainer: Mapping[str, Any]) -> int:
+    """Tokens per forward pass where they are given as a number; 0 where micro_batch_size decides."""
+    budget = trainer.get("micro_batch_tokens")
+    return budget if isinstance(budget, int) else 0
 
 
 def _image_tokens(policy: Any, prompt_ids: Any) -> int:
@@ -199,7 +207,9 @@ def _adapted(model: Any) -> tuple[str, ...]:
 
 def _attention(model: Any) -> str:
     name = str(getattr(base_model(model).config.get_text_config(), "_attn_implementation", "sdpa"))
-    return name if name in ("sdpa", "eager", "flash_attention_2", "flex_attention") else "flex_attention"
+    ours = {prefix_attention.SDPA: "prefix_sdpa", prefix_attention.FLEX: "flex_attention"}
+    known = ("sdpa", "eager", "flash_attention_2", "flex_attention")
+    return ours.get(name, name if name in known else "sdpa")
 
 
 def _quantization(model: Any) -> str:

@@ -1,7 +1,7 @@
 """The longest rows of a stage as a micro-batch: what a forecast and a trial step are made for.
 
-How long a pair is in tokens is known only once its image and text are encoded, so pairs are ranked by their answers and
-their prompt's characters, and only the first of that ranking are encoded.
+Where the datamodule has counted tokens, its counts rank the pairs. Otherwise their answers and their prompt's characters do,
+and only the first of that ranking are encoded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ LOOKED_AT = 8  # pairs that are encoded to learn how long rows are
 
 def longest_first(datamodule: Any) -> list[int]:
     """Places of the stage's pairs (or dialogues), the longest first, as far as text tells."""
-    lengths = [_length(item) for item in datamodule.pairs]
+    counted = datamodule.row_lengths() if hasattr(datamodule, "row_lengths") else None
+    lengths = list(counted.widths) if counted is not None else [_length(item) for item in datamodule.pairs]
     return sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
 
 
