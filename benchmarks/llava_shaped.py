@@ -39,13 +39,7 @@ class Shape:
 
 def write_checkpoint(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Path:
     """Write model, tokenizer and processor; a folder that holds the same is left alone. Returns the folder."""
-    from transformers import (
-        AutoModelForImageTextToText,
-        CLIPImageProcessor,
-        GenerationConfig,
-        LlavaConfig,
-        LlavaProcessor,
-    )
+    from transformers import AutoModelForImageTextToText, CLIPImageProcessor, GenerationConfig, LlavaConfig, LlavaProcessor
 
     from parallax.models.tiny_checkpoints import VICUNA
 

@@ -279,9 +279,7 @@ def memory(args: Any) -> dict[str, Any]:
     for side in ("TRL", "ours"):
         command = [sys.executable, __file__, "--memory-of", side, "--batch", str(args.batch), "--dtype", "float32",
                    "--threads", str(args.threads)]  # fmt: skip
-        found[side] = json.loads(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-        )
+        found[side] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     print(json.dumps(found), flush=True)
     return found
 
@@ -303,16 +301,12 @@ def _resident() -> float:
 
 def main() -> None:
     arguments = parser(__file__, "A training step against TRL's, and shared against separate prompts.", rounds=3)
-    arguments.add_argument(
-        "--part", choices=("all", "trl", "layouts", "memory", "agreement"), default="all", help="what is measured"
-    )
+    arguments.add_argument("--part", choices=("all", "trl", "layouts", "memory", "agreement"), default="all", help="what is measured")
     arguments.add_argument("--responses", type=_numbers, default=[64, 128, 256], help="tokens per response against TRL")
     arguments.add_argument("--counts", type=_numbers, default=[2, 3, 5, 9], help="responses per image for the layouts")
     arguments.add_argument("--batch", type=int, default=4, help="pairs per step")
     arguments.add_argument("--steps", type=int, default=3, help="timed steps of each side in each round")
-    arguments.add_argument(
-        "--dtype", choices=("auto", *DTYPES), default="auto", help="auto: the faster one of each side"
-    )
+    arguments.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="auto: the faster one of each side")
     arguments.add_argument("--memory-of", choices=("TRL", "ours"), help="internal: one side, in this process")
     args = arguments.parse_args()
     for name in ("pytorch_lightning", "transformers", "trl", "datasets"):
@@ -325,9 +319,7 @@ def main() -> None:
         return
     result: dict[str, Any] = {"model": Shape().name(), "prompt_tokens": PROMPT, "lora_rank": RANK, "threads": threads}
     if args.part in ("all", "agreement", "trl"):
-        result["largest_relative_difference_of_losses"] = agreement(
-            checkpoint, write_rows(folder / "images", args.batch, 64), args.batch
-        )
+        result["largest_relative_difference_of_losses"] = agreement(checkpoint, write_rows(folder / "images", args.batch, 64), args.batch)
     if args.part in ("all", "memory"):
         result["memory_mib"] = memory(args)
     if args.part in ("all", "trl"):
@@ -342,9 +334,7 @@ def report(result: dict[str, Any]) -> str:
     """The tables."""
     parts = []
     if "largest_relative_difference_of_losses" in result:
-        parts.append(
-            f"losses over four steps: largest relative difference {result['largest_relative_difference_of_losses']:.1e}"
-        )
+        parts.append(f"losses over four steps: largest relative difference {result['largest_relative_difference_of_losses']:.1e}")
     if "memory_mib" in result:
         rows = [[side, m["loaded"], m["peak"], m["peak"] - m["loaded"]] for side, m in result["memory_mib"].items()]
         parts.append(table(["float32, R = 128", "MiB loaded", "MiB peak", "MiB of a step"], rows))
@@ -354,16 +344,7 @@ def report(result: dict[str, Any]) -> str:
              f"{f['ratio_live']:.2f}", f["reference_seconds_per_pair"]]
             for f in result["against_trl"]
         ]  # fmt: skip
-        head = [
-            "tokens per response",
-            "TRL in",
-            "s per step",
-            "ours in",
-            "s per step",
-            "ratio",
-            "ratio, live reference",
-            "reference, s per pair, once",
-        ]
+        head = ["tokens per response", "TRL in", "s per step", "ours in", "s per step", "ratio", "ratio, live reference", "reference, s per pair, once"]
         parts.append(table(head, rows))
     if "layouts" in result:
         rows = [
@@ -371,9 +352,7 @@ def report(result: dict[str, Any]) -> str:
              f"{100 * f['share_of_bound']:.0f} %"]
             for f in result["layouts"]
         ]  # fmt: skip
-        parts.append(
-            table(["responses per image", "in", "separate, s", "shared, s", "ratio", "bound", "reached"], rows)
-        )
+        parts.append(table(["responses per image", "in", "separate, s", "shared, s", "ratio", "bound", "reached"], rows))
     return "\n\n".join(parts)
 
 

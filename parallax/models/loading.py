@@ -139,9 +139,7 @@ def layout_for(name: str, network: nn.Module, attention: str = "auto") -> Layout
                 f"separate sequences (model.layout={name}, {type(plain).__name__}: {needed}); use model.attention=auto"
             )
         if name == "auto":
-            log.info(
-                "%s: responses are scored as separate sequences; to share a prompt, %s", type(plain).__name__, needed
-            )
+            log.info("%s: responses are scored as separate sequences; to share a prompt, %s", type(plain).__name__, needed)
         return separate_sequences
     if attention in ("auto", "flex_attention"):
         prefix_attention.register()

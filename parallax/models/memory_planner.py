@@ -13,13 +13,15 @@ for T = rows x width tokens in a forward pass, compute type of c bytes and a res
     - RMSNorm, twice: its input in float32 (the residual itself if that is float32) and one root per token; when its own
       weight is trained, the normalised input too;
     - attention: q, k, v and the output (Hq + 2 Hkv + Hq) c and one float32 per head (flash and memory-efficient kernels
-      recompute the rest); with a mask of our own k and v are repeated to all heads, and the mask is kept as numbers of the
-      compute type, width^2 c per row, or, where the common prompt is attended without a mask (`prefix_attention.py`), width
-      times the responses' tokens, and the output once more, put together from its two parts; eager attention keeps the probabilities, heads x width^2, in float32 and in c;
+      recompute the rest). With a mask of our own k and v are repeated to all heads, and the mask is kept as numbers of the
+      compute type: width^2 c per row, or, where the common prompt is attended without a mask (`prefix_attention.py`),
+      width times the responses' tokens, and the output once more, put together from its two parts. Eager attention keeps
+      the probabilities, heads x width^2, in float32 and in c;
     - MLP: gate, silu(gate) and up, 3 I c;
     - the input of each linear layer whose own weight or adapter is trained. q, k and v read the same tensor, gate and up
       too, and o reads attention's output, so float32 LoRA adds H + H + I. Where the type differs, each layer has a
-      converted copy: 5 H + Hq + I, unless the adapter multiplies in the compute type itself (`fused_lora.py`). Dropout gives each layer a copy in any case, and a byte per element for the mask;
+      converted copy, 5 H + Hq + I, unless the adapter multiplies in the compute type itself (`fused_lora.py`). Dropout
+      gives each layer a copy in any case, and a byte per element for the mask;
     - LoRA's inner r values per adapted layer.
   With activation checkpointing: the input of each layer, H s, and everything above for one layer at a time.
 - **output head**: logits of the M scored positions in float32, and three times that while they are differentiated.
@@ -403,6 +405,8 @@ def _around_layer(shape: ModelShape, work: Work) -> int:
     """Short-lived tensors around the last layer's MLP, where they are largest."""
     c, tokens = work.compute, work.tokens
     backward = 2 * shape.intermediate * c
+    if work.checkpointing:  # the recomputed layer's output and the gradient of it
+        backward += 2 * shape.hidden * _stream(work)
     forward = 0
     if not work.full and not _same_type(work):  # the down projection's input, as it is and in the adapter's type
         forward = shape.intermediate * (c + BYTES[work.trained]) + 4 * shape.hidden * c

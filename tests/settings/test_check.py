@@ -136,6 +136,7 @@ COMBINATIONS = [
     (["model.quantization=nf4"], "model.quantization=nf4 cannot be used yet", "model.quantization=none"),
     (["trainer=fsdp"], "fsdp cannot be used yet", "trainer=ddp"),
     (["trainer=fsdp2"], "fsdp2 cannot be used yet", "trainer=ddp"),
+    (["trainer=fsdp2", "trainer.find_batch_size=true"], "trainer.find_batch_size=true does not go", "find_batch_size=false"),
     (["trainer=cpu", "trainer.precision=16-mixed"], "16-mixed needs a GPU", "bf16-mixed"),
     (["trainer=cpu", "model.dtype=float16"], "float16 needs a GPU", "model.dtype=auto"),
     (["trainer=cpu", "model.attention=flash_attention_2"], "flash_attention_2 needs a GPU", "model.attention=auto"),

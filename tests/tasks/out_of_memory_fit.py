@@ -12,6 +12,8 @@ import pytorch_lightning as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from parallax.models.memory_advice import NotEnoughMemory
+from parallax.models.requests import GenerationRequest
+from parallax.records import Decoding, ViewSpec
 from parallax.tasks.memory_forecast import explained_generation
 from parallax.tasks.training import fit_preference
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
@@ -27,23 +29,24 @@ class MemoryEnds(pl.Callback):
     """The forecast and the reference have room, the training step has not."""
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        leave(16)
+        leave(8)
 
 
 def main(folder: Path) -> None:
     """Both in turn."""
-    trainer = {**TRAINER, "batch_size": 256, "micro_batch_size": 256}
-    policy, datamodule = policy_and_pairs(folder, trainer=trainer, repeat=32)
+    trainer = {**TRAINER, "batch_size": 128, "micro_batch_size": 128}
+    policy, datamodule = policy_and_pairs(folder, trainer=trainer, repeat=16)
     datamodule.build_pairs(policy)
-    requests = datamodule.proposer.requests(datamodule.source[0], 0) * 600
+    sample = datamodule.source[0]
+    requests = [GenerationRequest(sample.id, sample.image, "Describe the image.", ViewSpec(), Decoding(6))] * 400
     try:
         fit_preference(policy, datamodule, {**STAGE, "trainer": trainer}, folder / "stage", callbacks=[MemoryEnds()])
     except NotEnoughMemory as error:
         print("TRAINING", error)
-    leave(16)
+    leave(4)
     try:
-        with explained_generation(policy, {"batch_size": 1200, "max_new_tokens": 6}):
-            policy.generate(requests, batch_size=1200)
+        with explained_generation(policy, {"batch_size": 400, "max_new_tokens": 6}):
+            policy.generate(requests, batch_size=400)
     except NotEnoughMemory as error:
         print("GENERATION", error)
 
