@@ -171,9 +171,11 @@ def _callbacks(this: _Run, policy: Policy, suites: list[Any]) -> list[Any]:
         return []
     from lightning_modules.callbacks.every_n_steps import EveryNSteps
     from parallax.tasks.evaluate import run_suites
+    from parallax.tasks.memory_forecast import explained_generation
 
     def act(step: int) -> dict[str, float]:
-        metrics = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False).metrics
+        with explained_generation(policy, this.plain["evaluation"]):
+            metrics = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False).metrics
         return {f"eval/{name}": metric.value for name, metric in metrics.items() if metric.value is not None}
 
     return [EveryNSteps(int(every), act)]

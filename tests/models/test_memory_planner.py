@@ -15,14 +15,8 @@ from benchmarks.random_model import autocast
 from parallax.models import scoring
 from parallax.models.backbone import base_model
 from parallax.models.lora import add_lora
-from parallax.models.memory_planner import (
-    Work,
-    layer_bytes,
-    plan_generation,
-    plan_training,
-    trained_parameters,
-    weight_bytes,
-)
+from parallax.models.memory_planner import Work, plan_generation, plan_training
+from parallax.models.memory_terms import layer_bytes, trained_parameters, weight_bytes
 from parallax.models.model_shape import shape_of
 from parallax.models.true_size import architectures, count_lora, meta_model
 

@@ -136,7 +136,6 @@ COMBINATIONS = [
     (["model.quantization=nf4"], "model.quantization=nf4 cannot be used yet", "model.quantization=none"),
     (["trainer=fsdp"], "fsdp cannot be used yet", "trainer=ddp"),
     (["trainer=fsdp2"], "fsdp2 cannot be used yet", "trainer=ddp"),
-    (["trainer=fsdp2", "trainer.find_batch_size=true"], "trainer.find_batch_size=true does not go", "find_batch_size=false"),
     (["trainer=cpu", "trainer.precision=16-mixed"], "16-mixed needs a GPU", "bf16-mixed"),
     (["trainer=cpu", "model.dtype=float16"], "float16 needs a GPU", "model.dtype=auto"),
     (["trainer=cpu", "model.attention=flash_attention_2"], "flash_attention_2 needs a GPU", "model.attention=auto"),
@@ -157,6 +156,14 @@ COMBINATIONS = [
     (["stages.algn.loss.beta=1"], "has no stage algn; its stages are: align", ""),
     (["stages.align.pairs.num_negatives=2"], "pairs.num_negatives=2 does not go with DPO", "multi_negative"),
 ]
+
+
+def test_processes_that_share_weights_cannot_try_micro_batches() -> None:
+    problems = problems_of("trainer=fsdp2", "trainer.find_batch_size=true")
+    assert any(
+        "trainer.find_batch_size=true does not go with trainer.strategy=fsdp2" in problem for problem in problems
+    )
+    assert not problems_of("trainer.find_batch_size=true")
 
 
 @pytest.mark.parametrize(("typed", "reason", "way_out"), COMBINATIONS, ids=lambda value: " ".join(value))
