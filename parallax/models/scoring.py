@@ -47,6 +47,12 @@ def score(
     return ResponseLogProbs(total=per_token.sum(-1), counts=counted.sum(-1), per_token=per_token)
 
 
+def has_plain_head(model: Any) -> bool:
+    """Whether the log-probs of this model's head can be taken in chunks."""
+    network = base_model(model)
+    return network.config.model_type in PLAIN_HEADS and type(network.get_output_embeddings()) is torch.nn.Linear
+
+
 @torch.no_grad()
 def choose(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> Tensor:
     """The most likely token at every counted response position, given the response up to there. Shape: (B, 1 + K, R).
@@ -67,10 +73,9 @@ def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _label_log_probs(network: Any, arranged: Arranged, targets: Tensor) -> Tensor:
     """The log-prob of each scored token. Shape: (M,)."""
-    head = network.get_output_embeddings()
-    if network.config.model_type in PLAIN_HEADS and type(head) is torch.nn.Linear:
+    if has_plain_head(network):
         hidden, _ = _forward(network, arranged, through_head=False)
-        return head_log_probs(hidden, head, targets)
+        return head_log_probs(hidden, network.get_output_embeddings(), targets)
     return token_log_probs(_logits(network, arranged), targets)
 
 

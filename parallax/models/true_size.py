@@ -31,14 +31,21 @@ def architectures() -> list[str]:
 def meta_model(name: str) -> Any:
     """The network of conf/model/<name>.yaml on the meta device. Raises ValueError for a name that is not described."""
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
+
+    config = config_of(name)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def config_of(name: str) -> Any:
+    """The transformers configuration of conf/model/<name>.yaml. Raises ValueError for a name that is not described."""
+    from transformers import AutoConfig
 
     if name not in architectures():
         raise ValueError(f"the architecture of {name!r} is not described; there are {', '.join(architectures())}")
     settings = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+    return AutoConfig.for_model(settings.pop("model_type"), **settings)
 
 
 def count_lora(name: str, rank: int) -> LoraCount:

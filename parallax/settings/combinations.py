@@ -250,6 +250,12 @@ def _trainer(trainer: dict[str, Any]) -> Found:
             f"trainer.strategy={trainer['strategy']} cannot be used yet: the modules do not shard their weights so far. "
             "Use trainer=ddp (a copy of the model per process) or trainer=gpu.",
         )
+    if trainer["find_batch_size"] and trainer["strategy"] in ("fsdp", "fsdp2"):
+        yield refused(
+            "trainer.find_batch_size",
+            f"trainer.find_batch_size=true does not go with trainer.strategy={trainer['strategy']}: processes that share weights "
+            "cannot try sizes on their own. Use trainer.find_batch_size=false; the line at the start of a fit says what fits.",
+        )
     if trainer["accelerator"] == "cpu" and trainer["precision"].startswith("16"):
         yield refused(
             "trainer.precision",

@@ -127,6 +127,7 @@ KEYS: dict[str, Rule] = {
     "trainer.max_steps": integer(-1),
     "trainer.gradient_clip_val": POSITIVE.or_null(),
     "trainer.batch_size": COUNT,
+    "trainer.find_batch_size": FLAG,
     "trainer.micro_batch_size": COUNT,
     "trainer.micro_batch_tokens": integer(1, None, "auto").or_null(),
     "trainer.group_by_length": FLAG,

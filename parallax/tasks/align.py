@@ -151,9 +151,11 @@ def _watch(this: Run, policy: Policy, suites: list[Any]) -> Callable[[int], dict
     if not suites:
         return None
     from parallax.tasks.evaluate import run_suites
+    from parallax.tasks.memory_forecast import explained_generation
 
     def act(step: int) -> dict[str, float]:
-        metrics = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False).metrics
+        with explained_generation(policy, this.plain["evaluation"]):
+            metrics = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False).metrics
         return {f"eval/{name}": metric.value for name, metric in metrics.items() if metric.value is not None}
 
     return act
@@ -174,9 +176,11 @@ def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Pat
     if when not in this.plain["evaluation"]["when"] or not suites:
         return None
     from parallax.tasks.evaluate import run_suites
+    from parallax.tasks.memory_forecast import explained_generation
 
     log.info("evaluating %s", when)
-    evaluation = run_suites(policy, suites, this.plain, when)
+    with explained_generation(policy, this.plain["evaluation"]):
+        evaluation = run_suites(policy, suites, this.plain, when)
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation.save(path)
     return evaluation

@@ -19,6 +19,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from parallax.records.atomic import atomic_write_json
     from parallax.reports.environment import write_environment
     from parallax.reports.run_log import run_log
+    from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
     stage = next((stage for stage in resolve_stages(cfg) if stage["fit"] == "preference"), None)
@@ -30,7 +31,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         write_environment(folder, plain)
         device = pick_device(plain["trainer"]["accelerator"])
         policy = make_policy(plain, stage["lora"], adapter=plain.get("adapter"), device=device)
-        report = make_datamodule(stage, plain, folder).build_pairs(policy)
+        with explained_generation(policy, stage["generation"]):
+            report = make_datamodule(stage, plain, folder).build_pairs(policy)
         atomic_write_json(folder / "pairs.json", report.as_data())
         log.info("pair set in %s", report.pair_set)
     return {"pairs": report.as_data()}

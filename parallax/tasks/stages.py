@@ -154,11 +154,13 @@ def _preference(
 ) -> dict[str, Any]:
     from parallax.records.atomic import atomic_write_json
     from parallax.reports.pairs_table import log_pairs
+    from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule
     from parallax.tasks.training import fit_preference
 
     datamodule = make_datamodule(stage, this.plain, this.folder)
-    report = datamodule.build_pairs(policy)
+    with explained_generation(policy, stage["generation"]):
+        report = datamodule.build_pairs(policy)
     atomic_write_json(folder / "pairs.json", report.as_data())
     this.pairs[stage["name"]] = datamodule.pairs
     rows = int((this.plain.get("logger") or {}).get("wandb", {}).get("log_pairs") or 0)

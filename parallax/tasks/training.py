@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from lightning_modules.callbacks import FitProgress, RewardHealth, StepCheckpoints
+from lightning_modules.callbacks import FindBatchSize, FitProgress, RewardHealth, StepCheckpoints
 from lightning_modules.callbacks.checkpoints import checkpoints_in, remove_later_than, step_of
 from lightning_modules.dpo import DPOModule
 from lightning_modules.segments import Segment, segments_of
 from lightning_modules.sft import SFTModule
 from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import make_trainer
+from parallax.models.memory_advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
+from parallax.tasks.found_batch_size import FoundBatchSize
+from parallax.tasks.memory_forecast import Forecast, explained_generation
 
 if TYPE_CHECKING:
     from lightning_modules.tuning import TuningModule
@@ -53,7 +56,8 @@ def fit_preference(
     Returns:
         Plain data: steps, total_steps, segments, seconds, metrics (of the last step), warnings (sentences), bad_steps,
         pair_reports (one per build), references (pairs whose log-probs were computed and reused), padding (of the first
-        epoch's micro-batches), checkpoint (path of the last one).
+        epoch's micro-batches), checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what
+        trainer.find_batch_size found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
     """
     from hydra.utils import instantiate
 
@@ -143,11 +147,16 @@ class _Fit:
         progress = FitProgress(label, total, every_n_steps=self.settings.get("print_every_n_steps"))
         trainer = self._trainer(_with_csv(loggers, self.folder), [*callbacks, health, progress, keeper], total)
         module = self.make_module(total)
+        forecast = Forecast(self.policy, self.datamodule, self.stage, trainer, module)
+        self.found = FoundBatchSize(self.settings, self.folder, forecast, resuming=resume is not None)
+        if trainer.global_rank == 0:
+            forecast.tell()
         try:
-            for segment in segments:
-                if done < segment.stop:
-                    self._fit_segment(segment, trainer, module, keeper, max(done, segment.start), resume)
-                    resume = None
+            with explained("training", forecast.advice):
+                for segment in segments:
+                    if done < segment.stop:
+                        self._fit_segment(segment, trainer, module, keeper, max(done, segment.start), resume)
+                        resume = None
             if resume is not None:  # it was the last step already
                 module.load_trained(resume)
         finally:
@@ -166,6 +175,8 @@ class _Fit:
             "references": getattr(self.datamodule, "references", None),
             "padding": padding.as_data() if (padding := getattr(self.datamodule, "padding", None)) else None,
             "checkpoint": str(newest) if newest else None,
+            "memory": forecast.as_data(),
+            "micro_batch": self.found.as_data(),
         }
 
     def _fit_segment(
@@ -182,15 +193,19 @@ class _Fit:
             self._pairs_of(segment, trainer, module, keeper, resume)
         self.datamodule.trainer = trainer  # tells it its process
         trainer.fit_loop.epoch_loop.max_steps = segment.stop
-        trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, _Reference)]  # type: ignore[attr-defined]
+        passing = (_Reference, FindBatchSize)
+        trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, passing)]  # type: ignore[attr-defined]
+        search = self.found.search()
         if self._needs_cached_reference(module):
             reference = _Reference(self.datamodule, self.policy)
-            if trainer.world_size == 1:
+            if trainer.world_size == 1 and search is None:
                 reference.fill(trainer)
             else:
                 trainer.callbacks.insert(0, reference)  # type: ignore[attr-defined]
         elif isinstance(module, DPOModule):
             self.datamodule.reference_mode = "live"  # its batches need no reference log-probs
+        if search is not None:  # before the reference is scored, which takes as many rows at a time
+            trainer.callbacks.insert(0, search)  # type: ignore[attr-defined]
         stream = StepStream(
             self.datamodule.epoch_loader,
             self.datamodule.steps_per_epoch(),
@@ -232,7 +247,9 @@ class _Fit:
     def _build(self) -> None:
         """Build the pairs with the policy as it is; several processes share the work on Lightning's predict loop."""
         trainer = self._trainer([], [], -1)
-        self.datamodule.build_pairs(self.policy, trainer if trainer.world_size > 1 else None)
+        generation = self.stage.get("generation") or {"batch_size": 128, "max_new_tokens": 512}
+        with explained_generation(self.policy, generation):
+            self.datamodule.build_pairs(self.policy, trainer if trainer.world_size > 1 else None)
         self._note_report()
 
     def _note_report(self) -> None:

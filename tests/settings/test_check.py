@@ -173,6 +173,14 @@ COMBINATIONS = [
 ]
 
 
+def test_processes_that_share_weights_cannot_try_micro_batches() -> None:
+    problems = problems_of("trainer=fsdp2", "trainer.find_batch_size=true")
+    assert any(
+        "trainer.find_batch_size=true does not go with trainer.strategy=fsdp2" in problem for problem in problems
+    )
+    assert not problems_of("trainer.find_batch_size=true")
+
+
 @pytest.mark.parametrize(("typed", "reason", "way_out"), COMBINATIONS, ids=lambda value: " ".join(value))
 def test_a_forbidden_combination_is_refused_with_the_reason_and_the_way_out(
     typed: list[str], reason: str, way_out: str

@@ -1,0 +1,229 @@
+"""The memory planner's questions about a run, answered from its live parts: policy, pairs, trainer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from parallax.models import memory_advice, prefix_attention
+from parallax.models.backbone import base_model
+from parallax.models.device_memory import device_memory
+from parallax.models.fused_lora import FusedLinear
+from parallax.models.head import rows_per_chunk
+from parallax.models.memory_advice import Situation
+from parallax.models.memory_planner import Plan, Work, plan_generation, plan_training
+from parallax.models.model_shape import ModelShape, shape_of
+from parallax.models.scoring import has_plain_head
+from parallax.models.shared_layout import can_share, shared_prefix
+from parallax.tasks.trial_batches import LOOKED_AT, trial_batch
+
+log = logging.getLogger(__name__)
+
+TEXT_TOKENS = 64  # of a prompt beside its image, where no prompt has been encoded yet
+AUTOCAST = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+TRUE_TYPES = {"bf16-true": "bfloat16", "16-true": "float16", "64-true": "float64"}
+
+
+class Forecast:
+    """What one fit will need.
+
+    Args:
+        policy: as it is loaded.
+        datamodule: with its pairs.
+        stage: the stage's groups as plain data.
+        trainer: Lightning's, for precision and strategy.
+        module: the Lightning module.
+    """
+
+    def __init__(self, policy: Any, datamodule: Any, stage: Mapping[str, Any], trainer: Any, module: Any) -> None:
+        self.policy, self.datamodule, self.stage = policy, datamodule, stage
+        self.shape: ModelShape = shape_of(policy.model)
+        self.situation = _situation(policy, stage["trainer"])
+        self.work = self._work(trainer, module)
+        self.device = "cuda" if trainer.strategy.root_device.type == "cuda" else "cpu"
+        self.memory = device_memory(self.device)
+
+    @property
+    def plan(self) -> Plan:
+        return plan_training(self.shape, self.work)
+
+    @property
+    def share(self) -> int:
+        """Pairs of an optimiser step that one process has at most."""
+        return -(-int(self.datamodule.batch_size) // self.work.processes)
+
+    def with_pairs(self, pairs: int) -> None:
+        """Another micro-batch size."""
+        self.work = replace(self.work, pairs=pairs, micro_batches=-(-self.share // pairs))
+
+    def largest(self) -> int:
+        """Pairs per forward pass that fit by forecast, from 1 to the step's share."""
+        have = memory_advice.CLOSE * memory_advice.there(self.plan, self.memory)
+        fits = 1
+        for pairs in range(2, self.share + 1):
+            if plan_training(self.shape, replace(self.work, pairs=pairs)).peak > have:
+                break
+            fits = pairs
+        return fits
+
+    def tell(self) -> None:
+        """The line at the start of a fit, and the knobs where it does not fit or is close."""
+        log.info(memory_advice.start_line(self.plan, self.memory, self.work))
+        for note in self.shape.notes:
+            log.info("the forecast of memory is rough: %s", note)
+        if warning := memory_advice.warning(self.plan, self.memory, self._knobs()):
+            log.warning(warning)
+
+    def advice(self) -> str:
+        """What to say when memory has run out."""
+        line = memory_advice.start_line(self.plan, self.memory, self.work).replace("memory: ", "The plan was: ", 1)
+        return f"{line}. {memory_advice.advice(self._knobs())}"
+
+    def as_data(self) -> dict[str, Any]:
+        """For fit.json."""
+        have = memory_advice.there(self.plan, self.memory)
+        knobs = {knob.setting: knob.saving for knob in self._knobs()}
+        return {**self.plan.as_data(), "there_bytes": have, "device": self.memory.name, "savings_bytes": knobs}
+
+    def _knobs(self) -> list[memory_advice.Knob]:
+        have = memory_advice.there(self.plan, self.memory)
+        return memory_advice.training_knobs(self.shape, self.work, self.situation, have)
+
+    def _work(self, trainer: Any, module: Any) -> Work:
+        policy, settings = self.policy, self.stage["trainer"]
+        batch = trial_batch(self.datamodule, policy, min(LOOKED_AT, len(self.datamodule.pairs))).scoring
+        precision, full = str(trainer.precision), not policy.has_adapter
+        adapted = _adapted(policy.model)
+        learned = next((p for _, p in policy.trainable_parameters()), None)
+        weights = TRUE_TYPES.get(precision, policy.precision)
+        trained = str(learned.dtype).removeprefix("torch.") if learned is not None else "float32"
+        trained = "float32" if precision in AUTOCAST else TRUE_TYPES.get(precision, trained)
+        objective = getattr(module, "objective", None)
+        processes = int(trainer.world_size)
+        work = Work(
+            prompt_tokens=int(batch.prompt_lengths.max()),
+            image_tokens=_image_tokens(policy, batch.prompt_ids),
+            response_tokens=int(batch.response_lengths.max()),
+            responses=batch.responses_per_prompt,
+            layout="shared" if policy.layout is shared_prefix else "separate",
+            weights=weights,
+            autocast=AUTOCAST.get(precision),
+            trained=trained,
+            quantization=_quantization(policy.model),
+            rank=0 if full else int(policy.model.peft_config["default"].r),
+            targets=None if full else adapted,
+            dropout=bool(module.keep_dropout and (self.stage.get("lora") or {}).get("dropout")),
+            optimiser=str(self.stage["optim"].get("name", "adamw")),
+            checkpointing=bool(module.activation_checkpointing),
+            attention=_attention(policy.model),
+            reference=module.reference_mode if objective is not None and objective.needs_reference else "none",
+            strategy=_strategy(trainer),
+            processes=processes,
+            on_gpu=trainer.strategy.root_device.type == "cuda",
+            fused=any(isinstance(module, FusedLinear) for module in policy.model.modules()),
+            head_chunk=rows_per_chunk(self.shape.vocabulary) if has_plain_head(policy.model) else 0,
+            train_projector=any(".modules_to_save" in name for name, _ in policy.trainable_parameters()),
+        )
+        share = -(-int(self.datamodule.batch_size) // processes)
+        budget = _token_budget(settings)
+        pairs = budget * work.pairs // work.tokens if budget else int(self.datamodule.micro_batch_size)
+        pairs = max(1, min(pairs, share))
+        return replace(work, pairs=pairs, micro_batches=-(-share // pairs))
+
+
+@contextmanager
+def explained_generation(policy: Any, generation: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, answers are generated: an allocation that fails ends with the knobs of generation.
+
+    Args:
+        generation: the `generation` group: batch_size, max_new_tokens.
+    """
+
+    def explain() -> str:
+        rows, new = int(generation["batch_size"]), int(generation["max_new_tokens"])
+        image = _usual_image_tokens(policy)
+        rank = int(policy.model.peft_config["default"].r) if policy.has_adapter else 0
+        work = Work(
+            image + TEXT_TOKENS, image, new, rank=rank, weights=policy.precision,
+            trained="float32" if rank else policy.precision, quantization=_quantization(policy.model),
+        )  # fmt: skip
+        shape = shape_of(policy.model)
+        plan = plan_generation(shape, work, rows, new)
+        situation = _situation(policy, {})
+        knobs = memory_advice.generation_knobs(shape, work, situation, rows, new)
+        memory = device_memory(policy.device)
+        return (
+            f"{rows} answers of up to {new} tokens at a time are expected to take {memory_advice.size(plan.peak)}, "
+            f"{memory_advice.size(plan.parts['cache'])} of it for keys and values; "
+            f"{memory_advice.size(memory.free)} more is free on {memory.name}. {memory_advice.advice(knobs)}"
+        )
+
+    with memory_advice.explained("generating answers", explain):
+        yield
+
+
+def _situation(policy: Any, trainer: Mapping[str, Any]) -> Situation:
+    size = getattr(getattr(policy.encoder.processor, "image_processor", None), "size", None)
+    pixels = dict(size).get("longest_edge") if size is not None else None
+    free = pixels if hasattr(policy.encoder.processor.image_processor, "merge_size") else None
+    return Situation(
+        micro_batch_tokens=_token_budget(trainer),
+        max_pixels=int(free or 0),
+        shares_prompts=can_share(base_model(policy.model)),
+    )
+
+
+def _token_budget(trainer: Mapping[str, Any]) -> int:
+    """Tokens per forward pass where they are given as a number; 0 where micro_batch_size decides."""
+    budget = trainer.get("micro_batch_tokens")
+    return budget if isinstance(budget, int) else 0
+
+
+def _image_tokens(policy: Any, prompt_ids: Any) -> int:
+    config = base_model(policy.model).config
+    token = getattr(config, "image_token_id", None)
+    return int((prompt_ids == token).sum(1).max()) if token is not None else 0
+
+
+def _usual_image_tokens(policy: Any) -> int:
+    """Image tokens of a prompt before one is encoded: as the configuration says; tiles and free sizes at their largest."""
+    config = base_model(policy.model).config
+    processor = policy.encoder.processor.image_processor
+    if hasattr(processor, "merge_size"):
+        side = int(processor.patch_size) * int(processor.merge_size)
+        return max(1, int(dict(processor.size).get("longest_edge") or side * side) // side**2)
+    tiles = 1 + max((p[0] * p[1] for p in getattr(config, "image_grid_pinpoints", None) or []), default=0) // max(
+        1, int(getattr(config.vision_config, "image_size", 1) or 1) ** 2
+    )
+    return int(getattr(config, "image_seq_length", None) or 576) * tiles
+
+
+def _adapted(model: Any) -> tuple[str, ...]:
+    names = {
+        name.removesuffix(".lora_A").rsplit(".", 1)[-1] for name, _ in model.named_modules() if name.endswith(".lora_A")
+    }
+    return tuple(sorted(names))
+
+
+def _attention(model: Any) -> str:
+    name = str(getattr(base_model(model).config.get_text_config(), "_attn_implementation", "sdpa"))
+    ours = {prefix_attention.SDPA: "prefix_sdpa", prefix_attention.FLEX: "flex_attention"}
+    known = ("sdpa", "eager", "flash_attention_2", "flex_attention")
+    return ours.get(name, name if name in known else "sdpa")
+
+
+def _quantization(model: Any) -> str:
+    settings = getattr(base_model(model).config, "quantization_config", None)
+    if settings is None:
+        return "none"
+    return "nf4" if getattr(settings, "load_in_4bit", False) else "int8"
+
+
+def _strategy(trainer: Any) -> str:
+    name = type(trainer.strategy).__name__
+    if name in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
+        return "sharded"
+    return "ddp" if trainer.world_size > 1 else "single"
