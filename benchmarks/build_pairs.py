@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +186,11 @@ def profile(policy: Any, requests: list[Any], batch_size: int) -> str:
     from parallax.models.requests import GenerationCounts
     from parallax.models.rollout import Rollout
 
-    encoder, spent = policy.encoder, {}
+    encoder = policy.encoder
+    spent: dict[str, float] = {}
+    policy.generate(requests[:batch_size], batch_size=batch_size, num_workers=0)  # warm-up
 
     def timed(name: str, act: Callable[[], Any]) -> Any:
-        act() if name.startswith(("open", "content")) else None
         began = time.perf_counter()
         result = act()
         spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
@@ -203,16 +205,13 @@ def profile(policy: Any, requests: list[Any], batch_size: int) -> str:
     with torch.no_grad(), policy._answering():
         for batch in batches:
             stream = PromptStream(encoder, requests, batch, num_workers=0, ahead=1, pin_memory=False)
-            parts = timed("encode: open, view, processor, tokens (in workers)", lambda stream=stream: list(stream))
+            parts = timed("encode: open, view, processor, tokens (in workers)", partial(list, stream))
             rollout = Rollout(policy.model, pad=encoder.pad_token_id, ends=encoder.end_token_ids, counts=counts)
-
-            def read(parts: Any = parts, rollout: Any = rollout) -> None:
-                for part in parts:
-                    rollout.read(part, [requests[p].decoding for p in part.places], [looks[p] for p in part.places])
-
-            timed("vision tower and prompt", read)
+            for part in parts:
+                decodings, seen = [requests[p].decoding for p in part.places], [looks[p] for p in part.places]
+                timed("vision tower and prompt", partial(rollout.read, part, decodings, seen))
             answers = timed("decoding steps", rollout.answers)
-            timed("text of answers", lambda answers=answers: [encoder.decode(ids) for ids in answers])
+            timed("text of answers", partial(list, map(encoder.decode, answers)))
     rows = [[name, 1000 * seconds / len(requests)] for name, seconds in spent.items()]
     return table(["part", "ms per answer"], rows)
 

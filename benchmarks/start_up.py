@@ -32,30 +32,42 @@ MILESTONES = {  # what it is -> how its line in run.log goes on
 LIMIT = 300.0  # seconds after which a process that has not come to its first token is given up
 
 
-def one_start(folder: Path, *extra: str) -> tuple[dict[str, float], str]:
-    """Seconds from the start of the process to each milestone, and what it wrote to stderr."""
+def one_start(folder: Path, *extra: str) -> tuple[dict[str, tuple[float, float]], str]:
+    """Seconds from the start of the process to each milestone and processor seconds spent by then; what it wrote to stderr."""
     arguments = [
-        "experiment=quick", f"hydra.run.dir={folder}/run", f"paths.cache_dir={folder}/cache", "resume=never", "~logger.wandb",
+        "experiment=quick", f"hydra.run.dir={folder}/run", f"paths.cache_dir={folder}/cache", "resume=never",
     ]  # fmt: skip
-    errors = open(folder / "stderr.txt", "w+", encoding="utf-8")  # noqa: SIM115
+    errors = folder / "stderr.txt"
     began = time.time()
-    process = subprocess.Popen(
-        [sys.executable, *extra, str(ROOT / "run.py"), *arguments],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    with errors.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            [sys.executable, *extra, str(ROOT / "run.py"), *arguments],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stream, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    spent: dict[str, float] = {}
     try:
         while True:
             found = _milestones(folder / "run" / "run.log", began)
-            errors.seek(0)
+            for name in found.keys() - spent.keys():
+                spent[name] = _processor_seconds(process.pid)
             if len(found) == len(MILESTONES):
-                return found, errors.read()
+                return {name: (found[name], spent[name]) for name in MILESTONES}, errors.read_text(encoding="utf-8")
             if process.poll() is not None or time.time() - began > LIMIT:
-                raise SystemExit(f"run.py did not come to its first token; it wrote:\n{errors.read()[-2000:]}")
+                wrote = errors.read_text(encoding="utf-8")[-2000:]
+                raise SystemExit(f"run.py did not come to its first token; it wrote:\n{wrote}")
             time.sleep(0.02)
     finally:
         process.terminate()
         process.wait()
-        errors.close()
+
+
+def _processor_seconds(pid: int) -> float:
+    """Processor time of a process and its threads so far, user and system; nan where /proc does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _milestones(log: Path, began: float) -> dict[str, float]:
@@ -81,19 +93,20 @@ def main() -> None:
     options = parser(__file__, __doc__.splitlines()[0], rounds=3)
     options.add_argument("--imports", action="store_true", help="one more process: the slowest imports")
     asked = options.parse_args()
-    starts: list[dict[str, float]] = []
+    starts: list[dict[str, tuple[float, float]]] = []
     for number in range(-asked.warmup, asked.rounds):
         with tempfile.TemporaryDirectory() as folder:
             found, _ = one_start(Path(folder))
-        print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items()), file=sys.stderr)
+        print(", ".join(f"{name} {seconds:.2f} s" for name, (seconds, _) in found.items()), file=sys.stderr)
         if number >= 0:
             starts.append(found)
-    middle = {name: median(start[name] for start in starts) for name in MILESTONES}
-    rows, before = [], 0.0
-    for name, seconds in middle.items():
-        rows.append([name, seconds, seconds - before])
-        before = seconds
-    print(table(["milestone", "s after start", "s of its own"], rows))
+    middle = {name: [median(start[name][column] for start in starts) for column in (0, 1)] for name in MILESTONES}
+    rows: list[list[object]] = []
+    before = [0.0, 0.0]
+    for name, (seconds, spent) in middle.items():
+        rows.append([name, seconds, seconds - before[0], spent - before[1]])
+        before = [seconds, spent]
+    print(table(["milestone", "s after start", "s of its own", "of processor time"], rows))
     content: dict[str, object] = {"milestones": middle, "rounds": starts}
     if asked.imports:
         with tempfile.TemporaryDirectory() as folder:

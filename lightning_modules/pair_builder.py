@@ -84,9 +84,10 @@ class PairBuilderModule(pl.LightningModule):
         self.act = act
         self.network = policy.model
 
-    def predict_step(self, batch: Sequence[PlannedGeneration], batch_idx: int) -> None:
-        """Answers all of this process's share."""
+    def predict_step(self, batch: Sequence[PlannedGeneration], batch_idx: int) -> int:
+        """Answers all of this process's share; returns how many requests that were."""
         self.act(batch)
+        return len(batch)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Requests are plain values; the policy moves what it makes of them."""
