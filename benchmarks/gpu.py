@@ -27,7 +27,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:] = [
+    str(ROOT),
+    *(entry for entry in sys.path if entry != str(ROOT / "benchmarks")),
+]  # not this folder's names
 
 import torch
 

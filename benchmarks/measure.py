@@ -3,9 +3,11 @@
 A claim is a ratio of medians measured in one run on one machine. The sides of a comparison take turns, so that whatever
 else the machine does hits both; who goes first changes from round to round; warm-up rounds are run and not counted.
 
-A benchmark is a script. Its first lines put the checkout on the path, so that it measures the code beside it:
+A benchmark is a script. Its first lines put the checkout on the path, so that it measures the code beside it, and take this folder
+off it, since `profile.py` is called like a module of Python's own:
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    ROOT = Path(__file__).resolve().parents[1]
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT / "benchmarks"))]
     from benchmarks.measure import interleaved, medians, parser, table, write_json
 """
 

@@ -18,12 +18,15 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:] = [
+    str(ROOT),
+    *(entry for entry in sys.path if entry != str(ROOT / "benchmarks")),
+]  # not this folder's names
 
-from benchmarks.length_distributions import DISTRIBUTIONS  # noqa: E402
-from benchmarks.measure import parser, table, write_json  # noqa: E402
-from datamodules.row_lengths import Padding, lengths_in_rows  # noqa: E402
-from datamodules.steps import StepPlan  # noqa: E402
+from benchmarks.length_distributions import DISTRIBUTIONS
+from benchmarks.measure import parser, table, write_json
+from datamodules.row_lengths import Padding, lengths_in_rows
+from datamodules.steps import StepPlan
 
 
 def main() -> None:

@@ -31,13 +31,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:] = [
+    str(ROOT),
+    *(entry for entry in sys.path if entry != str(ROOT / "benchmarks")),
+]  # not this folder's names
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 warnings.simplefilter("ignore")
 
-from benchmarks.llava_shaped import IMAGE_TOKENS, QUESTION_TOKENS, Row, Shape, write_checkpoint, write_rows  # noqa: E402
-from benchmarks.measure import medians, parser, table, use_threads, write_json  # noqa: E402
+from benchmarks.llava_shaped import IMAGE_TOKENS, QUESTION_TOKENS, Row, Shape, write_checkpoint, write_rows
+from benchmarks.measure import medians, parser, table, use_threads, write_json
 
 RANK, BETA, LR = 64, 0.1, 5e-5
 PROMPT = IMAGE_TOKENS + QUESTION_TOKENS
