@@ -3,8 +3,8 @@
 A claim is a ratio of medians measured in one run on one machine. The sides of a comparison take turns, so that whatever
 else the machine does hits both; who goes first changes from round to round; warm-up rounds are run and not counted.
 
-A benchmark is a script. Its first lines put the checkout on the path, so that it measures the code beside it, and take this folder
-off it, since `profile.py` is called like a module of Python's own:
+A benchmark is a script. Its first lines put the checkout on the path, so that it measures the code beside it, and take this
+folder off it, since `profile.py` is called like a module of Python's own:
 
     ROOT = Path(__file__).resolve().parents[1]
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT / "benchmarks"))]

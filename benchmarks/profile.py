@@ -4,8 +4,8 @@
     python benchmarks/profile.py --part step --dtype bfloat16 --negatives 4
     python benchmarks/profile.py --part build          # what `benchmarks/build_pairs.py --profile` shows
 
-A step is what `benchmarks/train_step.py` times: loading, encoding, forward, backward, clipping, update. Its parts are sums of the time
-inside torch's operators, found by their names; what is left is Python, image files and the processor.
+A step is what `benchmarks/train_step.py` times: loading, encoding, forward, backward, clipping, update. Its parts are sums of the
+time inside torch's operators, found by their names; what is left is Python, image files and the processor.
 """
 
 from __future__ import annotations
