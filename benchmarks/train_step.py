@@ -45,7 +45,8 @@ from benchmarks.measure import medians, parser, table, use_threads, write_json
 
 RANK, BETA, LR = 64, 0.1, 5e-5
 PROMPT = IMAGE_TOKENS + QUESTION_TOKENS
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16")  # of the weights; bfloat16 ones are trained with under autocast
+TRL_DTYPES = (*DTYPES, "float32+autocast")  # the last is what TRL does unless told otherwise
 
 
 class Ours:
@@ -239,7 +240,8 @@ def against_trl(args: Any, checkpoint: Path, folder: Path) -> list[dict[str, Any
     for tokens in args.responses:
         rows = write_rows(folder / "images", args.batch * (1 + args.steps), tokens)
         ours, our_dtype, our_trial = faster(lambda d: Ours(checkpoint, rows, args.batch, d), dtypes, 2)  # noqa: B023
-        trl, trl_dtype, trl_trial = faster(lambda d: Trl(checkpoint, rows, args.batch, d), dtypes, 2)  # noqa: B023
+        theirs = TRL_DTYPES if args.dtype == "auto" else dtypes
+        trl, trl_dtype, trl_trial = faster(lambda d: Trl(checkpoint, rows, args.batch, d), theirs, 2)  # noqa: B023
         live = Ours(checkpoint, rows, args.batch, our_dtype, live=True)
         sides = {"TRL": trl, "ours": ours, "ours, live reference": live}
         times = rounds_of(sides, args.rounds, args.steps)
