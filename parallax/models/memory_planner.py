@@ -24,7 +24,9 @@ for T = rows x width tokens in a forward pass, compute type of c bytes and a res
       gives each layer a copy in any case, and a byte per element for the mask;
     - LoRA's inner r values per adapted layer.
   With activation checkpointing: the input of each layer, H s, and everything above for one layer at a time.
-- **output head**: logits of the M scored positions in float32, and three times that while they are differentiated.
+- **output head**: logits of the M scored positions. In chunks (`head.py`): in the compute type if one chunk holds all, else of one
+  chunk, and four bytes (eight below float32) per logit of a chunk beside them. Else in float32, and three times that while they are
+  differentiated.
 - **workspace**: the largest of the short-lived tensors: around an MLP, the output head, the vision tower, in the optimiser.
 - **reference**: nothing with LoRA (the same network without its adapter); a frozen copy with `lora=none` and a live one.
 - **several processes**: DDP keeps gradients once more in its buckets; sharding divides weights, gradients and moments, and
@@ -44,10 +46,10 @@ from typing import Any
 from parallax.models.memory_terms import (
     around_layer,
     around_optimiser,
+    beside_head,
     cast_bytes,
     gathered_bytes,
     logits_bytes,
-    logits_in_compute_type,
     optimiser_bytes,
     saved_bytes,
     trained_parameters,
@@ -111,11 +113,11 @@ def plan_training(shape: ModelShape, work: Work) -> Plan:
     always = weights + adapter + reference + optimiser + gathered + buckets
     layers, one_layer, rest = saved_bytes(shape, work)
     logits = logits_bytes(shape, work)
-    beside_layer, beside_head = around_layer(shape, work), 3 * logits + logits_in_compute_type(shape, work)
+    beside_layer, near_head = around_layer(shape, work), beside_head(shape, work)
     recomputed = one_layer if work.checkpointing else 0
     kept = gradients if work.micro_batches > 1 else 0  # of the micro-batches before this one
     moments = {
-        "output head": always + casts + kept + layers + rest + logits + beside_head,
+        "output head": always + casts + kept + layers + rest + logits + near_head,
         "last layer": always + casts + kept + layers + rest + recomputed + beside_layer,
         "first layer": always + casts + gradients + rest + one_layer + beside_layer,
         "optimiser step": always + gradients + around_optimiser(trained, work, share),

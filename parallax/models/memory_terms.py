@@ -150,16 +150,25 @@ def saved_bytes(shape: ModelShape, work: Work) -> tuple[int, int, int]:
 
 
 def logits_bytes(shape: ModelShape, work: Work) -> int:
-    return _head_rows(work) * shape.vocabulary * max(4, BYTES[work.weights])
-
-
-def logits_in_compute_type(shape: ModelShape, work: Work) -> int:
-    return _head_rows(work) * shape.vocabulary * work.compute if work.compute < 4 else 0
-
-
-def _head_rows(work: Work) -> int:
+    """Logits that are there from the forward pass to the backward pass."""
     scored = work.pairs * work.responses * work.response_tokens
-    return min(scored, work.head_chunk) if work.head_chunk else scored
+    if not work.head_chunk:
+        return scored * shape.vocabulary * max(4, BYTES[work.weights])
+    return scored * shape.vocabulary * work.compute if scored <= work.head_chunk else 0
+
+
+def beside_head(shape: ModelShape, work: Work) -> int:
+    """Short-lived tensors of the output head.
+
+    In chunks (`head.py`): logits of one chunk unless they are kept, float32 ones of it, and their exponentials. Else thrice the
+    logits while their log-softmax is differentiated, and themselves in the compute type.
+    """
+    scored = work.pairs * work.responses * work.response_tokens
+    if not work.head_chunk:
+        converted = scored * shape.vocabulary * work.compute if work.compute < 4 else 0
+        return 3 * logits_bytes(shape, work) + converted
+    own = 0 if scored <= work.head_chunk else work.compute
+    return min(scored, work.head_chunk) * shape.vocabulary * (own + (8 if work.compute < 4 else 4))
 
 
 def around_layer(shape: ModelShape, work: Work) -> int:

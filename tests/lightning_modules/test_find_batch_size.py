@@ -100,7 +100,7 @@ def test_a_size_that_runs_out_of_memory_does_not_fit_and_other_errors_are_raised
     def greedy(size: int) -> Any:
         if size > 1:
             policy_score = policy.score
-            policy.score = lambda batch: (
+            policy.score = lambda batch, *_: (
                 torch.empty(2**60, dtype=torch.uint8) if len(batch) > 1 else policy_score(batch)
             )
         return pair_batch(policy, range(size))
