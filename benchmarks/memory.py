@@ -27,6 +27,7 @@ import torch
 from benchmarks.allocator import peak_of
 from benchmarks.measure import parser, table, use_threads, write_json
 from benchmarks.random_model import SIZES, autocast, model_config, random_pairs, random_policy
+from parallax.models.head import rows_per_chunk
 from parallax.models.memory_planner import Plan, Work, plan_training
 from parallax.models.model_shape import shape_of
 
@@ -83,7 +84,7 @@ def measured(model: str, work: Work, device: str = "cpu") -> tuple[Plan, int]:
                 policy.score(batch.scoring).total.sum().backward()
         optimiser.step()
 
-    work = replace(work, on_gpu=device == "cuda")
+    work = replace(work, on_gpu=device == "cuda", head_chunk=rows_per_chunk(model_config(model).text_config.vocab_size))
     return plan_training(shape_of(policy.model), work), always + peak_of(step, device)
 
 

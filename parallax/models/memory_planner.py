@@ -43,6 +43,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
+from parallax.models.batching import PART
 from parallax.models.memory_terms import (
     around_layer,
     around_optimiser,
@@ -147,14 +148,15 @@ def plan_generation(shape: ModelShape, work: Work, rows: int, new_tokens: int, h
     weights, adapter = weight_bytes(shape, work), 0 if work.full else trained * BYTES[work.trained]
     always = weights + adapter + held
     per_column = 2 * rows * shape.kv_heads * shape.head_dim * c  # keys and values of one layer
-    tokens, prompt = rows * work.prompt_tokens, work.prompt_tokens
+    read = min(rows, PART)  # prompts that are read at once
+    tokens, prompt = read * work.prompt_tokens, work.prompt_tokens
     room = prompt + CACHE_STEP
     final = prompt + CACHE_STEP * (1 + ceil(max(0, new_tokens - CACHE_STEP - 1) / CACHE_STEP))
     inner = tokens * (3 * shape.intermediate + 2 * shape.hidden) * c
-    mask = rows * prompt * prompt * (1 + c)
-    features = tokens and rows * work.image_tokens * shape.hidden * c
+    mask = read * prompt * prompt * (1 + c)
+    features = tokens and read * work.image_tokens * shape.hidden * c
     moments = {
-        "vision tower": always + vision_bytes(shape, rows * work.image_tokens, c),
+        "vision tower": always + vision_bytes(shape, read * work.image_tokens, c),
         "prefill": always + shape.layers * per_column * room + features + inner + mask,
         "decoding": always + features + (shape.layers + 1) * per_column * final + rows * shape.vocabulary * (c + 8),
     }
