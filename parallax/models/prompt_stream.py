@@ -99,13 +99,13 @@ class PromptStream:
 
 
 def workers_for(wanted: int | str, requests: int) -> int:
-    """How many worker processes: `wanted`, and for "auto" half of the cores this process may use, none for a few requests."""
+    """How many worker processes: `wanted`, and for "auto" a quarter of the cores this process may use, none for a few requests."""
     if wanted != "auto":
         return int(wanted)
     if requests < FEW:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1) // 2)
+    return min(MOST, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1) // 4)
 
 
 def explained(error: RuntimeError, num_workers: int) -> RuntimeError:
