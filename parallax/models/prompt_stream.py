@@ -99,7 +99,7 @@ class PromptStream:
 
 
 def workers_for(wanted: int | str, requests: int) -> int:
-    """How many worker processes: `wanted`, and for "auto" a quarter of the cores this process may use, none for a few requests."""
+    """How many worker processes: `wanted`; for "auto" a quarter of the cores this process may use, none for a few requests."""
     if wanted != "auto":
         return int(wanted)
     if requests < FEW:
