@@ -42,16 +42,16 @@ class HeadLogProbs(torch.autograd.Function):
             logits = linear(hidden[part], weight, bias)
             picked[part] = logits.gather(-1, targets[part, None])[:, 0].to(exact)
             sums[part] = logits.to(exact).logsumexp(dim=-1)
-        ctx.kept = logits if len(hidden) <= chunk else None
+        kept = logits if len(hidden) <= chunk else None  # freed by the backward pass, like everything that is saved
         ctx.dtype = logits.dtype if logits is not None else hidden.dtype  # that of autocast, if it is on
-        ctx.save_for_backward(hidden, weight, bias, targets, sums)
+        ctx.save_for_backward(hidden, weight, bias, targets, sums, kept)
         ctx.chunk = chunk
         return picked - sums
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients  # (M,)
-        hidden, weight, bias, targets, sums = ctx.saved_tensors
+        hidden, weight, bias, targets, sums, kept = ctx.saved_tensors
         matrix = weight.to(ctx.dtype)
         for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
@@ -60,7 +60,7 @@ class HeadLogProbs(torch.autograd.Function):
             part = slice(start, start + ctx.chunk)
             rows = hidden[part].to(ctx.dtype)
             logits = (
-                ctx.kept if ctx.kept is not None else linear(rows, matrix, None if bias is None else bias.to(ctx.dtype))
+                kept if kept is not None else linear(rows, matrix, None if bias is None else bias.to(ctx.dtype))
             )
             wanted = torch.sub(logits, sums[part, None]).exp_().mul_(-gradient[part, None])  # (rows, V)
             wanted.scatter_add_(1, targets[part, None], gradient[part, None])

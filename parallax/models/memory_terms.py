@@ -160,7 +160,7 @@ def logits_bytes(shape: ModelShape, work: Work) -> int:
 def beside_head(shape: ModelShape, work: Work) -> int:
     """Short-lived tensors of the output head.
 
-    In chunks (`head.py`): logits of one chunk unless they are kept, float32 ones of it, and their exponentials. Else thrice the
+    In chunks (`head.py`): logits of one chunk unless they are kept, and what `logsumexp` makes of them in float32. Else thrice the
     logits while their log-softmax is differentiated, and themselves in the compute type.
     """
     scored = work.pairs * work.responses * work.response_tokens
@@ -168,7 +168,7 @@ def beside_head(shape: ModelShape, work: Work) -> int:
         converted = scored * shape.vocabulary * work.compute if work.compute < 4 else 0
         return 3 * logits_bytes(shape, work) + converted
     own = 0 if scored <= work.head_chunk else work.compute
-    return min(scored, work.head_chunk) * shape.vocabulary * (own + (8 if work.compute < 4 else 4))
+    return min(scored, work.head_chunk) * shape.vocabulary * (own + (12 if work.compute < 4 else 8))
 
 
 def around_layer(shape: ModelShape, work: Work) -> int:
