@@ -59,9 +59,7 @@ class HeadLogProbs(torch.autograd.Function):
         for start in range(0, len(hidden), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             rows = hidden[part].to(ctx.dtype)
-            logits = (
-                kept if kept is not None else linear(rows, matrix, None if bias is None else bias.to(ctx.dtype))
-            )
+            logits = kept if kept is not None else linear(rows, matrix, None if bias is None else bias.to(ctx.dtype))
             wanted = torch.sub(logits, sums[part, None]).exp_().mul_(-gradient[part, None])  # (rows, V)
             wanted.scatter_add_(1, targets[part, None], gradient[part, None])
             wanted = wanted.to(ctx.dtype)

@@ -25,7 +25,7 @@ for T = rows x width tokens in a forward pass, compute type of c bytes and a res
     - LoRA's inner r values per adapted layer.
   With activation checkpointing: the input of each layer, H s, and everything above for one layer at a time.
 - **output head**: logits of the M scored positions. In chunks (`head.py`): in the compute type if one chunk holds all, else of
-  one chunk, and eight bytes (twelve below float32) per logit of a chunk beside them. Else in float32, and three times that while
+  one chunk, and four bytes (eight below float32) per logit of a chunk beside them. Else in float32, and three times that while
   they are differentiated.
 - **workspace**: the largest of the short-lived tensors: around an MLP, the output head, the vision tower, in the optimiser.
 - **reference**: nothing with LoRA (the same network without its adapter); a frozen copy with `lora=none` and a live one.

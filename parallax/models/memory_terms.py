@@ -168,7 +168,7 @@ def beside_head(shape: ModelShape, work: Work) -> int:
         converted = scored * shape.vocabulary * work.compute if work.compute < 4 else 0
         return 3 * logits_bytes(shape, work) + converted
     own = 0 if scored <= work.head_chunk else work.compute
-    return min(scored, work.head_chunk) * shape.vocabulary * (own + (12 if work.compute < 4 else 8))
+    return min(scored, work.head_chunk) * shape.vocabulary * (own + (8 if work.compute < 4 else 4))
 
 
 def around_layer(shape: ModelShape, work: Work) -> int:
