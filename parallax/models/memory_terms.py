@@ -160,7 +160,7 @@ def logits_bytes(shape: ModelShape, work: Work) -> int:
 def beside_head(shape: ModelShape, work: Work) -> int:
     """Short-lived tensors of the output head.
 
-    In chunks (`head.py`): logits of one chunk unless they are kept, and what `logsumexp` makes of them in float32. Else thrice the
+    In chunks (`head.py`): logits of one chunk unless they are kept, and what `logsumexp` makes of them. Else thrice the
     logits while their log-softmax is differentiated, and themselves in the compute type.
     """
     scored = work.pairs * work.responses * work.response_tokens
