@@ -309,15 +309,16 @@ class PreferenceDataModule(StepDataModule):
 
     def _advice(self) -> str:
         assert self.report is not None
-        most = next(iter(self.report.dropped), "")
-        if most == "equal" and not hasattr(self.proposer, "view"):
-            return "the answers to a question are all the same: sample at a higher temperature, or more often"
-        if most in ("disagreement", "unreadable_verdict", "tie"):
+        dropped = self.report.dropped
+        most = next(iter(dropped), "")
+        if not dropped.keys().isdisjoint(("disagreement", "unreadable_verdict", "tie")):  # it kept none that it judged
             return (
                 f"the judge could not tell the answers apart ({self.judge_counts.get('verdicts_first', 0):,} of "
                 f"{self.judge_counts.get('verdicts', 0):,} verdicts were for the first place); use a model that can judge, or "
                 "judge.order=random to take verdicts that nothing confirms"
             )
+        if most == "equal" and not hasattr(self.proposer, "view"):
+            return "the answers to a question are all the same: sample at a higher temperature, or more often"
         if most == "equal":
             return "the spoiled images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"
         return (
