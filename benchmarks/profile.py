@@ -22,7 +22,8 @@ sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT / "
 
 from benchmarks.llava_shaped import write_checkpoint, write_rows
 from benchmarks.measure import parser, table, use_threads, write_json
-from benchmarks.train_step import DTYPES, Ours
+from benchmarks.our_side import Ours
+from benchmarks.train_step import DTYPES
 
 PARTS = (  # the first that fits counts
     ("attention, backward", ("attention", "backward")),

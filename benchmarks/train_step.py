@@ -23,11 +23,8 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,164 +39,12 @@ warnings.simplefilter("ignore")
 
 from benchmarks.llava_shaped import IMAGE_TOKENS, QUESTION_TOKENS, Row, Shape, write_checkpoint, write_rows
 from benchmarks.measure import medians, parser, table, use_threads, write_json
+from benchmarks.our_side import RANK, Ours
+from benchmarks.trl_side import Trl
 
-RANK, BETA, LR = 64, 0.1, 5e-5
 PROMPT = IMAGE_TOKENS + QUESTION_TOKENS
 DTYPES = ("float32", "bfloat16")  # of the weights; bfloat16 ones are trained with under autocast
 TRL_DTYPES = (*DTYPES, "float32+autocast")  # the last is what TRL does unless told otherwise
-
-
-class Ours:
-    """`DPOModule` on Lightning, fed by the loader that runs use."""
-
-    def __init__(
-        self,
-        checkpoint: Path,
-        rows: Sequence[Row],
-        batch: int,
-        dtype: str,
-        layout: str = "auto",
-        live: bool = False,
-        cache: str = "auto",
-    ) -> None:
-        from datamodules.encoded_steps import PairBatches
-        from datamodules.steps import StepPlan
-        from lightning_modules.objectives import DPO, MultiNegative
-        from parallax.models.loading import load_policy
-        from parallax.records import PreferencePair, Response
-        from parallax.records.images import FileImage
-
-        self.batch, self.dtype, self.live = batch, dtype, live
-        model = {"path": str(checkpoint), "dtype": dtype, "layout": layout, "feature_cache": cache}
-        self.policy = load_policy(model, {"r": RANK, "dropout": 0.0})
-        pairs = [
-            PreferencePair(
-                sample_id=row.image.name, source="benchmark", prompt=row.prompt,
-                image=FileImage(str(row.image.parent), row.image.name),
-                chosen=Response(row.responses[0]), rejected=tuple(Response(text) for text in row.responses[1:]),
-            )
-            for row in rows
-        ]  # fmt: skip
-        names = [row.image.name for row in rows]
-        self.make = PairBatches(pairs, names, self.policy.encoder, features=self.policy.features)
-        self.plan = StepPlan(len(rows), batch, batch)
-        self.objective = DPO(beta=BETA) if len(rows[0].responses) == 2 else MultiNegative(beta=BETA)
-        self.reference_seconds = 0.0 if live else self._fill_reference(len(rows))
-
-    def _fill_reference(self, count: int) -> float:
-        """Seconds that the reference of one pair takes, once."""
-        import torch
-
-        began, totals = time.perf_counter(), []
-        with torch.inference_mode(), self._autocast(), self.policy.reference():
-            for start in range(0, count, self.batch):
-                places = range(start, min(start + self.batch, count))
-                totals.append(self.policy.score(self.make(places).scoring).total.float())
-        self.make.reference = torch.cat(totals)
-        return (time.perf_counter() - began) / count
-
-    def _autocast(self) -> Any:
-        import torch
-
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bfloat16")
-
-    def steps(self, count: int, lr: float = LR) -> tuple[list[float], list[float]]:
-        """Seconds and losses of `count` steps; the seconds of the first, which waits for start-up, are left out."""
-        import pytorch_lightning as pl
-
-        from datamodules.encoded_steps import epoch_of_steps
-        from lightning_modules.dpo import DPOModule
-        from lightning_modules.step_stream import StepStream
-        from lightning_modules.trainer import make_trainer
-
-        module = DPOModule(
-            self.policy, self.objective, {"lr": lr, "scheduler": "constant", "weight_decay": 0.0},
-            reference_mode="live" if self.live else "cached", total_steps=count,
-        )  # fmt: skip
-        ends: list[float] = []
-        losses: list[float] = []
-
-        class Watch(pl.Callback):
-            def on_train_batch_end(self, *_: Any) -> None:
-                ends.append(time.perf_counter())
-                losses.append(module.last_metrics["train/loss"])
-
-        trainer = make_trainer({"accelerator": "cpu"}, folder=tempfile.gettempdir(), callbacks=[Watch()],
-                               max_steps=count, weights=self.policy.precision)  # fmt: skip
-        stream = StepStream(
-            lambda epoch, first: epoch_of_steps(self.plan, self.make, epoch=epoch, first_step=first),
-            self.plan.steps_per_epoch, start=0, stop=count,
-        )  # fmt: skip
-        trainer.fit(module, train_dataloaders=stream)
-        return [b - a for a, b in pairwise(ends)], losses
-
-
-class Trl:
-    """TRL's `DPOTrainer`, as its documentation uses it on vision data."""
-
-    def __init__(self, checkpoint: Path, rows: Sequence[Row], batch: int, dtype: str) -> None:
-        import torch
-        from datasets import Dataset, Image
-        from peft import LoraConfig
-        from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
-        from trl import DPOConfig, DPOTrainer
-
-        from parallax.models.lora import language_targets
-
-        def said(role: str, text: str) -> list[dict[str, str]]:
-            return [{"role": role, "content": text}]
-
-        data = Dataset.from_list(
-            [
-                {
-                    "images": [str(row.image)],
-                    "prompt": said("user", row.prompt),
-                    "chosen": said("assistant", row.responses[0]),
-                    "rejected": said("assistant", row.responses[1]),
-                }
-                for row in rows
-            ]
-        )
-        from datasets import List
-
-        data = data.cast_column("images", List(Image()))
-        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=getattr(torch, dtype.split("+")[0]))
-        lora = LoraConfig(
-            r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules=language_targets(model), task_type="CAUSAL_LM"
-        )
-        self.folder = tempfile.mkdtemp(prefix="trl_")
-        self.settings: dict[str, Any] = dict(  # noqa: C408
-            output_dir=self.folder, per_device_train_batch_size=batch, learning_rate=LR, lr_scheduler_type="constant",
-            beta=BETA, max_length=None, gradient_checkpointing=False, use_cpu=True, bf16=dtype != "float32",
-            logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True, max_grad_norm=1.0, weight_decay=0.0,
-            dataloader_num_workers=0, seed=0,
-        )  # fmt: skip
-        self.trainer = DPOTrainer(
-            model=model, args=DPOConfig(**self.settings), train_dataset=data,
-            processing_class=AutoProcessor.from_pretrained(checkpoint), peft_config=lora,
-        )  # fmt: skip
-        watch = self
-
-        class Watch(TrainerCallback):
-            def on_step_end(self, *_: Any, **__: Any) -> None:
-                watch.ends.append(time.perf_counter())
-
-            def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
-                if "loss" in logs:
-                    watch.losses.append(float(logs["loss"]))
-
-        self.ends: list[float] = []
-        self.losses: list[float] = []
-        self.trainer.add_callback(Watch())
-
-    def steps(self, count: int, lr: float = LR) -> tuple[list[float], list[float]]:
-        """As `Ours.steps`."""
-        self.ends.clear()
-        self.losses.clear()
-        self.trainer.args.max_steps, self.trainer.args.learning_rate = count, lr
-        self.trainer.optimizer = self.trainer.lr_scheduler = None
-        self.trainer.train()
-        return [b - a for a, b in pairwise(self.ends)], list(self.losses)
 
 
 def agreement(checkpoint: Path, rows: Sequence[Row], batch: int) -> float:
