@@ -16,8 +16,10 @@ from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, base_model, positions, text_config
 from parallax.models.batch import EncodedPrompt
-from parallax.models.kv_cache import STEP, keep_rows, new_cache
+from parallax.models.kv_cache import STEP, has_full_attention, keep_rows, new_cache
 from parallax.models.policy import Policy
+from parallax.models.prompt_stream import pad_left
+from parallax.models.read_prompts import ReadPrompts
 from parallax.models.sentence_end import SentenceEnds, ending
 
 VERSION = 1  # of this decoding; a change that may change tokens raises it, and stored trees are searched again
@@ -62,10 +64,19 @@ class GroupBeams:
         self.texts_at_once = max(1, batch_size // groups)
         vocabulary = base_model(policy.model).get_output_embeddings().weight.shape[0]
         self.ends = SentenceEnds(policy.encoder.tokenizer, int(vocabulary))
+        network = base_model(policy.model)
+        self.prompts = (
+            ReadPrompts(network, policy.encoder.pad_token_id) if has_full_attention(text_config(network)) else None
+        )
 
     @torch.no_grad()
     def next_sentences(self, starts: Sequence[Start]) -> list[list[Sentence]]:
-        """`groups` sentences for each start, first group first, in the order of the starts."""
+        """`groups` sentences for each start, first group first, in the order of the starts.
+
+        Prompts (by identity) that the call before asked for too are not read again; the policy must not change in between.
+        """
+        if self.prompts is not None:
+            self.prompts.keep_only([start.prompt for start in starts])
         results: list[list[Sentence]] = [[] for _ in starts]
         order = sorted(range(len(starts)), key=lambda i: (len(starts[i].prompt.input_ids) + len(starts[i].said), i))
         with self.policy._answering():
@@ -96,7 +107,7 @@ class _Lockstep:
 
     def run(self) -> list[list[Sentence]]:
         groups = self.beams.groups
-        logits, cache, mask, following = self._prefill()
+        logits, cache, mask, following = self._after_prompts() if self.beams.prompts is not None else self._prefill()
         rows = torch.arange(len(self.tokens), device=self.device)  # original numbers of the rows still in the batch
         spread = rows // groups
         logits, following, mask = logits[spread], following[spread], mask[spread]
@@ -163,7 +174,38 @@ class _Lockstep:
                 open_number[place] = True
         return still, open_number
 
+    def _after_prompts(self) -> tuple[Tensor, Any, Tensor, Tensor]:
+        """Read what was said so far behind prompts that have been read: logits, cache, real columns, next positions."""
+        assert self.beams.prompts is not None
+        reads = self.beams.prompts.get([start.prompt for start in self.starts])
+        said = [torch.tensor(start.said, dtype=torch.long) for start in self.starts]
+        width = max(map(len, said))
+        cache, mask = self.beams.prompts.as_cache(reads, width)
+        logits = torch.stack([read.logits for read in reads])
+        following = torch.stack([read.following for read in reads])
+        self.position_rank = reads[0].rank
+        if not width:
+            return logits, cache, mask, following
+        lengths = torch.tensor([len(row) for row in said], device=self.device)
+        ids = pad_left(said, self.encoder.pad_token_id, width).to(self.device)
+        real = torch.arange(width, device=self.device) >= width - lengths[:, None]
+        mask = torch.cat([mask, real], dim=1)
+        position_ids = following[:, None] + (real.long().cumsum(dim=1) - 1).clamp(min=0)
+        if self.position_rank == 3:
+            position_ids = position_ids[None].expand(3, -1, -1)
+        output = self.model(
+            input_ids=ids,
+            attention_mask=None if bool(mask.all()) else mask.long(),
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits = torch.where(lengths[:, None] > 0, output.logits[:, -1], logits)
+        return logits, cache, mask, following + lengths
+
     def _prefill(self) -> tuple[Tensor, Any, Tensor, Tensor]:
+        """Read prompts and what was said together, where a cache cannot be put together from parts."""
         lengths = [len(start.prompt.input_ids) + len(start.said) for start in self.starts]
         width = max(lengths)
         ids = torch.full((len(self.starts), width), self.encoder.pad_token_id, dtype=torch.long)

@@ -125,3 +125,16 @@ def test_the_first_group_is_the_policys_own_greedy_answer(make_policy: Any) -> N
         limit = request.decoding.max_new_tokens
         (made,) = GroupBeams(policy, groups=2).next_sentences([Start(prompt, (), limit)])
         assert made[0].token_ids == answer.token_ids[: len(made[0].token_ids)]
+
+
+def test_a_prompt_is_read_once_however_often_it_is_gone_on_from() -> None:
+    policy: Any = ScriptedPolicy(one_after("ant", ".", "bee", "."))
+    beams, prompt = GroupBeams(policy, groups=2), policy.encoder.encode_prompt(None, "q", None)
+    (first,) = beams.next_sentences([Start(prompt, (), 8)])
+    read = policy.model.calls
+    assert beams.next_sentences([Start(prompt, (), 8)]) == [first]
+    assert policy.model.calls == 2 * read - 1
+    (second,) = beams.next_sentences([Start(prompt, first[0].token_ids, 8)])
+    assert [words(first[0]), words(second[0])] == ["ant .", "bee ."]
+    beams.next_sentences([Start(policy.encoder.encode_prompt(None, "q", None), (), 8)])
+    assert len(beams.prompts._known) == 1  # the first prompt is forgotten

@@ -128,18 +128,35 @@ def llava_file(photographs: Path, tmp_path: Path) -> list[str]:
     return ["data=llava_json", f"data.path={file}", f"data.image_root={photographs}", "pairs.drop_equal=false"]
 
 
+TREE = ("num_groups=2", "keep_bottom=1", "prune_from=2", "max_sentence_tokens=6", "max_path_tokens=12")
+MORE = {
+    "sima": [
+        "judge.order=random",
+        "stages.align.proposer.temperature=2",
+    ],  # the model at hand judges photographs at random
+    "seva": ["aug.noise_steps=900"],
+    "seva_multi": ["aug=several", "pairs.num_negatives=2"],
+    "csr": [f"stages.align.proposer.{word}" for word in TREE],
+    "self_rewarding": [f"stages.align.proposer.{word}" for word in TREE],
+}
+
+
 @pytest.mark.parametrize(
     ("method", "steps"),
-    [("stic", 2), ("positive_only", 2), ("gt_dpo", 1), ("spin", 3), ("continual_sft", 1), ("povid", 2)],
-)
+    [
+        ("seva", 1), ("seva_multi", 1), ("stic", 2), ("sima", 1), ("csr", 1), ("self_rewarding", 1), ("positive_only", 2),
+        ("gt_dpo", 1), ("spin", 3), ("continual_sft", 1), ("povid", 2),
+    ],
+)  # fmt: skip
 def test_methods_on_llava_json_with_photographs(
     start: Callable[..., Any], photographs: Path, tmp_path: Path, method: str, steps: int
 ) -> None:
-    words = [f"method={method}", *llava_file(photographs, tmp_path)]
+    words = [f"method={method}", *llava_file(photographs, tmp_path), *MORE.get(method, [])]
     if method == "povid":
         rewritten = tmp_path / "rewritten.json"
         rewritten.write_text(json.dumps({str(number): f"Thing {number} and a dog." for number in range(4)}))
         words.append(f"stages.align.proposer.rewrite.path={rewritten}")
-    results = start(*words, "generation.max_new_tokens=8")
+    results = start(*words, "generation.max_new_tokens=12")
     assert results["steps"] == steps
     assert (results["folder"] / "report.html").is_file()
+    assert (Path(results["adapter"]) / "adapter_model.safetensors").is_file()
