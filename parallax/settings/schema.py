@@ -199,6 +199,19 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
     "merge": {"output": TEXT.or_null()},
+    "capacity": {
+        "models": list_of(choice("llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b")),
+        "gpus": list_of(choice("rtx4090", "a100_40gb", "a100_80gb", "h100_80gb", "h200")),
+        "setups": list_of(choice("lora", "lora_ddp", "lora_sharded", "qlora", "full_sharded")),
+        "processes": integer(2),
+        "ranks": list_of(COUNT),
+        "negatives": list_of(COUNT),
+        "image_tokens": COUNT,
+        "question_tokens": COUNT,
+        "response_tokens": COUNT,
+        "usable": number(above=0, high=1),
+        "output": TEXT.or_null(),
+    },
 }
 
 # Groups whose keys are those of their file in conf/, of the same type: settings of one task of ours.

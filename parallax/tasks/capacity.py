@@ -1,0 +1,95 @@
+"""What fits on which GPU, and the least time that a million images take there. Calculated; nothing is loaded or run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Write the tables of `task.models` on `task.gpus` to `task.output` and show them."""
+    from parallax.records.atomic import atomic_write_text
+    from parallax.reports.run_log import run_log
+
+    task: dict[str, Any] = OmegaConf.to_container(cfg.task, resolve=True)  # type: ignore[assignment]
+    folder = Path(str(cfg.paths.output_dir))
+    with run_log(folder):
+        text = "\n\n".join(_model(name, task) for name in task["models"]) + "\n"
+        path = Path(task["output"] or folder / "capacity.md")
+        atomic_write_text(path, text)
+        print(text)
+        log.info("written to %s", path)
+
+
+def _model(name: str, task: dict[str, Any]) -> str:
+    """The two tables of one model."""
+    from parallax.models.capacity import GPUS, SETUPS, fits
+    from parallax.models.head import rows_per_chunk
+    from parallax.models.memory_planner import Work
+    from parallax.models.model_shape import shape_of
+    from parallax.models.true_size import meta_model
+
+    shape = shape_of(meta_model(name))
+    gpus = [GPUS[gpu] for gpu in task["gpus"]]
+    prompt = int(task["image_tokens"]) + int(task["question_tokens"])
+    work = Work(
+        prompt_tokens=prompt, image_tokens=int(task["image_tokens"]), response_tokens=int(task["response_tokens"]),
+        layout="shared", weights="bfloat16", autocast="bfloat16", attention="prefix_sdpa", checkpointing=True, fused=True,
+        on_gpu=True, head_chunk=rows_per_chunk(shape.vocabulary),
+    )  # fmt: skip
+    lines = fits(
+        shape,
+        gpus,
+        task["setups"],
+        task["ranks"],
+        task["negatives"],
+        work,
+        float(task["usable"]),
+        int(task["processes"]),
+    )
+    rows = [
+        [SETUPS[fit.setup].title, fit.rank or "–", fit.negatives, *(_pairs(number) for number in fit.pairs)]
+        for fit in lines
+    ]
+    titles = [gpu.title for gpu in gpus]
+    several = f" Where several GPUs work together, there are {task['processes']}." if rows else ""
+    return "\n\n".join(
+        [
+            f"### {name}",
+            f"{shape.parameters / 1e9:.2f} billion parameters, {prompt} + {work.response_tokens} tokens. Largest "
+            f"micro-batch in pairs per GPU; – means that not one pair fits.{several}",
+            _table(["", "LoRA rank", "K", *titles], rows),
+            "Building pairs with one rejected answer, bfloat16, one GPU: answers generated at once, and the least hours for a "
+            "million images (a bound, not a measurement).",
+            _table(["", *titles], _building(shape, work, gpus, float(task["usable"]))),
+        ]
+    )
+
+
+def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list[list[Any]]:
+    from parallax.models.capacity import largest_generation, least_seconds_per_image
+
+    at_once = [largest_generation(shape, work, int(usable * gpu.bytes)) for gpu in gpus]
+    seconds = [least_seconds_per_image(shape, work, gpu, rows, 2) for gpu, rows in zip(gpus, at_once, strict=True)]
+    return [
+        ["answers at once", *(rows or "–" for rows in at_once)],
+        ["hours per million images, at least", *(f"{1e6 * s / 3600:.0f}" if s < 1e9 else "–" for s in seconds)],
+        ["images per day, at most", *(f"{86400 / s:,.0f}" if s < 1e9 else "–" for s in seconds)],
+    ]
+
+
+def _pairs(number: int) -> str:
+    from parallax.models.capacity import MOST_PAIRS
+
+    return "–" if number == 0 else f"≥ {number}" if number == MOST_PAIRS else str(number)
+
+
+def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
