@@ -19,6 +19,7 @@ from parallax.models.prompt_stream import EncodedPart, PromptStream, explained, 
 from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.models.rollout import Rollout
 from parallax.records import BadImage
+from parallax.records.interruption import leave_if_asked
 
 VERSION = 1  # of this decoding; a change that may change tokens raises it, and cached candidates are made again
 AHEAD = 2  # batches that may lie ready while the model decodes
@@ -90,6 +91,8 @@ def generate(
             if progress is not None:
                 progress(sum(map(len, batch)) + done)
                 done = 0
+            if finished is not None:
+                leave_if_asked("after a batch of answers")
     except RuntimeError as error:
         raise explained(error, stream.num_workers) from error
     counts.seconds, counts.waited = time.perf_counter() - began, stream.waited

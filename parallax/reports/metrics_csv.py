@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from parallax.records.atomic import atomic_file
+from parallax.records.atomic import atomic_file, flush
 
 
 class MetricsCsv(Logger):
@@ -63,6 +63,11 @@ class MetricsCsv(Logger):
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns, restval="").writerow(self._rows[-1])
         self._started = True
+
+    def save(self) -> None:
+        """Bring what was logged to the disk itself, so that a checkpoint never knows of steps the curves do not."""
+        if self._started:
+            flush(self.path)
 
     def _rewrite(self) -> None:
         with atomic_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
