@@ -261,6 +261,7 @@ class TuningModule(pl.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name].detach().clone() for name in state if name in trained}
         checkpoint["bad_steps"] = [asdict(bad) for bad in self.bad_steps]
+        checkpoint["last_metrics"] = dict(self.last_metrics)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of something else; go on from its step with the data position given by the loader."""
@@ -274,11 +275,14 @@ class TuningModule(pl.LightningModule):
                 "settings the checkpoint was made with"
             )
         self.bad_steps = [BadStep(**bad) for bad in checkpoint.get("bad_steps", [])]
+        self.last_metrics = dict(checkpoint.get("last_metrics", {}))
         forget_position(checkpoint)
         self.policy.touched()
 
-    def load_trained(self, path: Path) -> None:
-        """Take the trained weights, and nothing else, from a checkpoint."""
+    def load_trained(self, path: Path) -> dict[str, Any]:
+        """Take the trained weights, and what was noted of the steps, from a checkpoint; returns the states of callbacks."""
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         self.on_load_checkpoint(checkpoint)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
+        states: dict[str, Any] = checkpoint.get("callbacks") or {}
+        return states

@@ -59,6 +59,9 @@ def run_stage(
     stage, folder = dict(planned.stage), this.stage_folder(planned)
     folder.mkdir(parents=True, exist_ok=True)
     log.info("stage %s", planned.name)
+    for logger in this.loggers:
+        if hasattr(logger, "begin"):
+            logger.begin(planned.name)
     stage["debug"], stage["seed"] = this.plain.get("debug") or {}, int(this.plain["seed"])
     stage["name"] = planned.name
     before = policy.fingerprint()

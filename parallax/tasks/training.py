@@ -158,7 +158,9 @@ class _Fit:
                         self._fit_segment(segment, trainer, module, keeper, max(done, segment.start), resume)
                         resume = None
             if resume is not None:  # it was the last step already
-                module.load_trained(resume)
+                states = module.load_trained(resume)
+                if health.state_key in states:
+                    health.load_state_dict(states[health.state_key])
         finally:
             module.on_train_end()
             self.policy.model.to(self.home)
