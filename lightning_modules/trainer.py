@@ -86,9 +86,9 @@ def _leave_signals_to_us(trainer: pl.Trainer) -> None:
     Processes that Lightning has started get the signal passed on.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    launcher = getattr(trainer.strategy, "launcher", None)
-    if hasattr(launcher, "kill"):
-        tell_when_asked(launcher.kill)
+    kill = getattr(getattr(trainer.strategy, "launcher", None), "kill", None)
+    if kill is not None:
+        tell_when_asked(kill)
 
 
 def accelerator_for(name: str) -> str:

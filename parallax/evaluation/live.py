@@ -172,7 +172,9 @@ def _answers(
                 progress(len(requests))
             return _Outcome(kept.answers, skipped | kept.skipped, reused=True)
     wanted = [request for request in requests if request.sample_id not in skipped]
-    kept_answers = _KeptAnswers(policy, wanted, Path(cache_dir) / "evaluation_answers") if cache_dir is not None else None
+    kept_answers = (
+        _KeptAnswers(policy, wanted, Path(cache_dir) / "evaluation_answers") if cache_dir is not None else None
+    )
     answers = kept_answers.known if kept_answers is not None else {}
     wanted = [request for request in wanted if request.sample_id not in answers]
     if progress is not None and answers:

@@ -59,7 +59,10 @@ def leave_if_asked(here: str = "", *, everywhere: bool = False) -> None:
     `everywhere`: another process of the run may have been asked in its place, and all leave together.
     """
     if stop_requested() or everywhere:
-        log.info("stopping%s: all that is done so far is saved; the same command goes on from here", f" {here}" if here else "")
+        log.info(
+            "stopping%s: all that is done so far is saved; the same command goes on from here",
+            f" {here}" if here else "",
+        )
         raise Interrupted(_asked.signum or signal.SIGTERM)
 
 

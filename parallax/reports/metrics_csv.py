@@ -57,7 +57,10 @@ class MetricsCsv(Logger):
             self._replacing = False
         values = {name: repr(float(value)) for name, value in metrics.items()}
         new = [name for name in values if name not in self._columns]
-        same_step = bool(self._rows) and (self._rows[-1]["step"], self._rows[-1].get("stage")) == (str(step), self._stage)
+        same_step = bool(self._rows) and (self._rows[-1]["step"], self._rows[-1].get("stage")) == (
+            str(step),
+            self._stage,
+        )
         if same_step:
             self._rows[-1].update(values)
         else:

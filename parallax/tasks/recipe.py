@@ -37,8 +37,12 @@ def recipe_key(plain: Mapping[str, Any]) -> str:
 
 def run_key(plain: Mapping[str, Any]) -> str:
     """Names the run of this task and recipe on these very data."""
-    task = {name: value for name, value in (plain.get("task") or {}).items()}
-    facts = {"task": task, "recipe": _recipe(plain), "files": data_digests(plain), "weights": model_digests(plain)}
+    facts = {
+        "task": plain.get("task"),
+        "recipe": _recipe(plain),
+        "files": data_digests(plain),
+        "weights": model_digests(plain),
+    }
     return fingerprint(_without_places(facts, _root(plain)))
 
 

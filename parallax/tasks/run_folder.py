@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from parallax.records.interruption import Interrupted, listening
 from parallax.records.run_lock import FolderInUse, RunLock, in_use
 from parallax.tasks.recipe import code_digest, run_key
-from parallax.tasks.run_state import FILE, RunState, now, runs_beside, state_of
+from parallax.tasks.run_state import RunState, now, runs_beside, state_of
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Choice:
 
 
 def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> Any:
-    """Call `act(cfg)` in the run's folder, held and watched over. A run that is finished already is not run: its results are returned.
+    """Call `act(cfg)` in the run's folder, held and watched over; of a run that is finished, return the results instead.
 
     Args:
         own: the folder the run has by itself: Hydra's, or `paths.output_dir`.
@@ -74,7 +74,9 @@ def choose(resume: str, key: str, task: str, own: Path) -> Choice:
     if resume not in ("auto", "never"):
         folder = Path(resume)
         if not folder.is_dir():
-            raise FileNotFoundError(f"resume={resume} is no folder here; name the run folder to go on with, auto or never")
+            raise FileNotFoundError(
+                f"resume={resume} is no folder here; name the run folder to go on with, auto or never"
+            )
         return _going_on(folder, state_of(folder), key, task)
     if resume == "never":
         if (own / "stages").exists():
@@ -89,7 +91,9 @@ def choose(resume: str, key: str, task: str, own: Path) -> Choice:
         if state.key != key or state.task != task:
             continue
         if (holder := in_use(folder)) is not None:
-            raise FolderInUse(f"this very run is going on in {folder} ({holder}); wait for it, or start another with resume=never")
+            raise FolderInUse(
+                f"this very run is going on in {folder} ({holder}); wait for it, or start another with resume=never"
+            )
         if state.code != code_digest():
             said = f"{folder} holds this run, made by other code, and stays as it is; resume={folder} goes on with it"
             return Choice(own, said=said)
@@ -148,7 +152,7 @@ def _going_on(folder: Path, state: RunState | None, key: str, task: str) -> Choi
         other = "" if state.code == code_digest() else " (by other code)"
         said = f"this run is finished{other}: {folder}, {state.ended}; resume=never runs it once more"
         return Choice(folder, state, finished=True, said=said)
-    said = None
+    said: str | None = None
     if not state.finished:
         said = f"going on with the run in {folder}, which {state.words()} (started {state.started})"
     if same and state.code != code_digest():
@@ -187,5 +191,3 @@ def _note_failure(folder: Path, state: RunState, error: BaseException) -> None:
     except OSError as second:
         if second.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO):
             raise
-
-

@@ -1,4 +1,4 @@
-"""Errors as users see them: what we foresaw comes as its sentence, with the trace in a file; what we did not comes with its trace.
+"""Errors as users see them: what we foresaw comes as its sentence, with the trace in a file; anything else with its trace.
 
 An error is foreseen when our own code raised it on purpose (its innermost line is a `raise` of ours), or when it says that a disk
 is full or cannot be written, whichever library met it.

@@ -120,7 +120,10 @@ def test_a_damaged_checkpoint_is_passed_over(new_policy: NewPolicy, tmp_path: Pa
     flipped[len(whole) // 2] ^= 1  # loads like any other, with one weight a little off
     newest.write_bytes(flipped)
     assert newest_checkpoint(tmp_path) == before
-    assert "step-000006.ckpt cannot be read (its bytes are not those that were written); the checkpoint before" in caplog.text
+    assert (
+        "step-000006.ckpt cannot be read (its bytes are not those that were written); the checkpoint before"
+        in caplog.text
+    )
     newest.write_bytes(whole[: len(whole) // 2])
     (tmp_path / "step-000006.ckpt.sha256").unlink()  # as versions before this one left them
     assert newest_checkpoint(tmp_path) == before

@@ -1,4 +1,4 @@
-"""Faults that tests inject are counted, so that `make faults` can make the table of docs/reliability.md from the tests themselves."""
+"""Faults that tests inject are counted: `make faults` makes the table of docs/reliability.md from the tests themselves."""
 
 import json
 import os

@@ -10,7 +10,14 @@ from typing import Any
 
 TIMES = {"seconds", "wait_share", "started", "ended", "moment"}  # how long things took is not part of the result
 PLACES = {"pair_set", "checkpoint", "adapter", "output_dir", "cache_dir", "resume"}
-EFFORT = {"built", "reused", "references", "computed", "memory", "padding"}  # nor what was found in the cache, nor free memory
+EFFORT = {
+    "built",
+    "reused",
+    "references",
+    "computed",
+    "memory",
+    "padding",
+}  # nor what was found in the cache, nor free memory
 
 
 def results_of(folder: Path) -> dict[str, Any]:
@@ -22,7 +29,9 @@ def results_of(folder: Path) -> dict[str, Any]:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.name == "metrics.csv":
             with path.open(newline="") as file:
-                found[name] = [{k: v for k, v in row.items() if k.split("/")[-1] not in EFFORT} for row in csv.DictReader(file)]
+                found[name] = [
+                    {k: v for k, v in row.items() if k.split("/")[-1] not in EFFORT} for row in csv.DictReader(file)
+                ]
         elif path.name in ("results.json", "pairs.json", "fit.json", "manifest.json") or path.name.startswith("eval_"):
             found[name] = _steady(json.loads(path.read_text()))
             if path.name == "pairs.json":

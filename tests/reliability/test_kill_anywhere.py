@@ -14,7 +14,7 @@ from tests.reliability.sameness import differences, results_of
 
 METHODS = {
     "two stages": ("method=stic", "stages.infuse.data.size=10"),
-    "pairs built anew while training": ("method=seva", "pairs.refresh=2_steps", "evaluation.every_n_steps=2", "export.merged=true"),
+    "pairs built anew": ("method=seva", "pairs.refresh=2_steps", "evaluation.every_n_steps=2", "export.merged=true"),
 }  # fmt: skip
 
 
@@ -55,7 +55,11 @@ def kill_all_over(method: str, kills: int, folder: Path) -> list[str]:
 def test_killed_at_a_few_moments(tmp_path: Path, injected: Injected) -> None:
     wrong = kill_all_over("two stages", 2, tmp_path)
     assert not wrong, "\n\n".join(wrong)
-    injected("SIGKILL at a random moment of a run", 2, "the same command goes on; pairs, losses, adapter the same to the last bit")
+    injected(
+        "SIGKILL at a random moment of a run",
+        2,
+        "the same command goes on; pairs, losses, adapter the same to the last bit",
+    )
 
 
 @pytest.mark.slow
@@ -63,4 +67,8 @@ def test_killed_at_a_few_moments(tmp_path: Path, injected: Injected) -> None:
 def test_killed_at_fifty_moments(tmp_path: Path, injected: Injected, method: str) -> None:
     wrong = kill_all_over(method, 25, tmp_path)
     assert not wrong, "\n\n".join(wrong)
-    injected("SIGKILL at a random moment of a run", 25, "the same command goes on; pairs, losses, adapter the same to the last bit")
+    injected(
+        "SIGKILL at a random moment of a run",
+        25,
+        "the same command goes on; pairs, losses, adapter the same to the last bit",
+    )
