@@ -82,11 +82,59 @@ def listening() -> Iterator[None]:
     for signum in SIGNALS:
         signal.signal(signum, _note)
     try:
-        yield
+        with _watching_for_the_second():
+            yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
         _asked.signum, _asked.process, _asked.listeners = None, 0, []
+
+
+@contextmanager
+def _watching_for_the_second() -> Iterator[None]:
+    """Leave at once on a second Ctrl-C even while the main thread is deep inside a library and cannot run a handler.
+
+    The system writes a byte for each signal into a pipe, and a thread reads it.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        asked = False
+        while byte := os.read(reading, 1):
+            if byte[0] == 0:
+                break
+            if asked and byte[0] == signal.SIGINT:
+                _leave_at_once(signal.SIGINT)
+            asked = asked or byte[0] in SIGNALS
+        os.close(reading)
+
+    thread = threading.Thread(target=watch, daemon=True, name="second Ctrl-C")
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writing, b"\0")
+        thread.join()
+        os.close(writing)
+
+
+def _forget_in_a_worker() -> None:
+    """A forked worker must not write its signals into our pipe: a Ctrl-C reaches every process of a terminal."""
+    if _asked.process and threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forget_in_a_worker)
+
+
+def _leave_at_once(signum: int) -> None:
+    _say(f"{signal.Signals(signum).name} again: leaving at once. What was saved before stays as it is.")
+    if sys.stderr.isatty():
+        os.write(2, SHOW_CURSOR.encode())
+    os._exit(128 + signum)
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -97,10 +145,7 @@ def _note(signum: int, frame: FrameType | None) -> None:
     name = signal.Signals(signum).name
     if _asked.signum is not None:
         if signum == signal.SIGINT:
-            _say(f"{name} again: leaving at once. What was saved before stays as it is.")
-            if sys.stderr.isatty():
-                os.write(2, SHOW_CURSOR.encode())
-            os._exit(128 + signum)
+            _leave_at_once(signum)
         return  # Slurm may say it twice
     _asked.signum = signum
     again = " Press Ctrl-C again to leave at once." if signum == signal.SIGINT else ""

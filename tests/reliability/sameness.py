@@ -39,6 +39,12 @@ def results_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def only_run(folder: Path) -> Path:
+    """The one run folder below outputs/."""
+    (found,) = [path.parent for path in (folder / "outputs").glob("*/*/results.json")]
+    return found
+
+
 def pairs_of(folder: str) -> list[str]:
     """Every pair of a pair set, in order, as text."""
     from pyarrow import parquet

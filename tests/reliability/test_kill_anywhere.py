@@ -10,18 +10,12 @@ import pytest
 
 from tests.reliability.conftest import Injected
 from tests.reliability.program import SMALL, Program, run
-from tests.reliability.sameness import differences, results_of
+from tests.reliability.sameness import differences, only_run, results_of
 
 METHODS = {
     "two stages": ("method=stic", "stages.infuse.data.size=10"),
     "pairs built anew": ("method=seva", "pairs.refresh=2_steps", "evaluation.every_n_steps=2", "export.merged=true"),
 }  # fmt: skip
-
-
-def only_run(folder: Path) -> Path:
-    """The one run folder below outputs/."""
-    (found,) = [path.parent for path in (folder / "outputs").glob("*/*/results.json")]
-    return found
 
 
 def killed_and_resumed(words: tuple[str, ...], moments: list[float], whole: Path, folder: Path) -> list[str]:
