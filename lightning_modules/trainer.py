@@ -16,8 +16,8 @@ from parallax.records.interruption import tell_when_asked
 OURS = frozenset(  # keys of the group that are ours to read, or that manual optimisation does itself
     {
         "accelerator", "activation_checkpointing", "batch_size", "checkpoint", "deterministic", "devices", "find_batch_size",
-        "gradient_clip_val", "group_by_length", "log_every_n_steps", "max_epochs", "max_steps", "micro_batch_size",
-        "micro_batch_tokens", "num_nodes", "num_workers", "precision", "print_every_n_steps", "strategy",
+        "gradient_clip_val", "group_by_length", "log_every_n_steps", "max_bad_steps", "max_epochs", "max_steps",
+        "micro_batch_size", "micro_batch_tokens", "num_nodes", "num_workers", "precision", "print_every_n_steps", "strategy",
     }
 )  # fmt: skip
 STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2")

@@ -110,6 +110,7 @@ def _step_settings(stage: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "clip": trainer.get("gradient_clip_val", 1.0),
         "activation_checkpointing": bool(trainer.get("activation_checkpointing", False)),
+        "max_bad_steps": int(trainer.get("max_bad_steps", 10)),
     }
 
 

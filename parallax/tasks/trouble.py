@@ -30,7 +30,7 @@ READ_ONLY = {
     errno.EPERM: "writing there is not allowed",
 }
 WRITERS_WORDS = (  # how libraries say that writing failed, without the system's number
-    (r"PytorchStreamWriter failed|unexpected pos \d+|enforce fail at inline_container", errno.ENOSPC),
+    (r"PytorchStreamWriter failed|unexpected pos \d+", errno.ENOSPC),
     (r"No space left on device|os error 28", errno.ENOSPC),
     (r"Disk quota exceeded|os error 122", errno.EDQUOT),
     (r"File too large|os error 27", errno.EFBIG),

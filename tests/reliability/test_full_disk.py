@@ -48,4 +48,8 @@ def test_a_full_disk_costs_nothing_but_the_time_to_free_it(
         stopped += full_and_freed(limit, folder) != "nothing was larger"
         assert not differences(whole, results_of(only_run(folder))), limit
     assert stopped >= len(limits) // 2
-    injected("disk full at a writing place", stopped, "a sentence; after freeing space the same command ends with the same result")
+    injected(
+        "disk full at a writing place",
+        stopped,
+        "a sentence; after freeing space the same command ends with the same result",
+    )

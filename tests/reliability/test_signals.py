@@ -51,7 +51,11 @@ def test_a_signal_saves_first(
     again = run([*WORDS, "trainer.print_every_n_steps=1"], tmp_path, environment=environment)
     assert again.status == 0 and "which was stopped" in again.screen, again.screen
     assert not differences(results_of(whole), results_of(only_run(tmp_path)))
-    injected(f"{signum.name}{' under Slurm' if environment else ''}", 1, "saved, left; the same command ends with the same result")
+    injected(
+        f"{signum.name}{' under Slurm' if environment else ''}",
+        1,
+        "saved, left; the same command ends with the same result",
+    )
 
 
 def test_a_second_ctrl_c_leaves_at_once_and_does_no_harm(tmp_path: Path, whole: Path, injected: Injected) -> None:
