@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from parallax.records.interruption import Interrupted, listening
 from parallax.records.run_lock import FolderInUse, RunLock, in_use
+from parallax.tasks.disk_room import check_writable
 from parallax.tasks.recipe import code_digest, run_key
 from parallax.tasks.run_state import RunState, now, runs_beside, state_of
 
@@ -58,6 +59,8 @@ def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) 
         discard_empty(own)
     if choice.finished:
         return _finished(choice)
+    if task in SEARCHED:
+        check_writable({"paths.output_dir": choice.folder, "paths.cache_dir": plain["paths"]["cache_dir"]})
     with held(choice, key, task) as folder:
         os.environ[FOLDER] = str(folder)
         return act(_placed(cfg, folder))

@@ -24,11 +24,7 @@ FULL = {
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "a file became larger than this process may write",
 }
-READ_ONLY = {
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "writing there is not allowed",
-    errno.EPERM: "writing there is not allowed",
-}
+NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 WRITERS_WORDS = (  # how libraries say that writing failed, without the system's number
     (r"PytorchStreamWriter failed|unexpected pos \d+", errno.ENOSPC),
     (r"No space left on device|os error 28", errno.ENOSPC),
@@ -64,11 +60,14 @@ def disk_sentence(error: BaseException) -> str | None:
             f"{FULL[number]}{where}. Nothing that was written before is damaged. Free some space and give the same command "
             "again: it goes on from what is saved"
         )
-    if number in READ_ONLY and isinstance(error, OSError) and error.filename is not None:
+    if number == errno.EROFS:
+        name = getattr(error, "filename", None) or "where the run writes"
         return (
-            f"{READ_ONLY[number]}: {error.filename}. Choose other folders with paths.output_dir and paths.cache_dir, or make "
+            f"the file system is read-only: {name}. Choose other folders with paths.output_dir and paths.cache_dir, or make "
             "this one writable"
         )
+    if number in NOT_ALLOWED and isinstance(error, OSError) and error.filename is not None:
+        return f"this user may not open {error.filename}; look at its owner and permissions"
     return None
 
 

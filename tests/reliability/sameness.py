@@ -45,6 +45,20 @@ def only_run(folder: Path) -> Path:
     return found
 
 
+def bytes_that_differ(one: Path, other: Path) -> list[str]:
+    """Files of two runs of the same command that are not the same byte for byte, among those that hold no times and places."""
+    kinds = (".safetensors", ".ckpt", ".csv", ".parquet")
+    files = {
+        path.relative_to(one) for path in one.rglob("*") if path.suffix in kinds or path.name == "adapter_config.json"
+    }
+    assert len(files) >= 5, f"there is little to compare: {files}"
+    wrong = [str(file) for file in sorted(files) if (one / file).read_bytes() != (other / file).read_bytes()]
+    for folder in ("pairs", "references"):
+        sets = [sorted((run.parents[2] / "cache" / folder).rglob("pairs.parquet")) for run in (one, other)]
+        wrong += [str(a) for a, b in zip(*sets, strict=True) if a.read_bytes() != b.read_bytes()]
+    return wrong
+
+
 def pairs_of(folder: str) -> list[str]:
     """Every pair of a pair set, in order, as text."""
     from pyarrow import parquet

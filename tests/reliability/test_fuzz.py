@@ -99,7 +99,7 @@ def written(data: bytes, name: str) -> Iterator[Path]:
         yield path
 
 
-@sizes(150, 20_000)
+@sizes(150, 10_000)
 def test_any_bytes_as_a_json_file(cases: int, injected: Injected) -> None:
     @searched(cases, st.binary(max_size=200) | JSON.map(lambda v: json.dumps(v).encode()), st.integers(0, 200))
     def check(data: bytes, cut: int) -> None:
@@ -127,7 +127,7 @@ def accounted(source: Any, rows: int) -> None:
     assert len({sample.id for sample in used}) == len(used)
 
 
-@sizes(150, 15_000)
+@sizes(150, 6_000)
 def test_any_rows_of_llava_json(cases: int, root: Path, injected: Injected) -> None:
     @searched(cases, st.lists(LLAVA | JSON, max_size=5))
     def check(rows: list[Any]) -> None:
@@ -137,7 +137,7 @@ def test_any_rows_of_llava_json(cases: int, root: Path, injected: Injected) -> N
     injected("fuzz: rows of LLaVA's JSON", cases, "used or set aside with a reason; counts in = counts out")
 
 
-@sizes(150, 15_000)
+@sizes(150, 6_000)
 def test_any_rows_of_a_preference_file(cases: int, root: Path, injected: Injected) -> None:
     @searched(cases, st.lists(PAIR | JSON, max_size=4), st.sampled_from(sorted(PARSERS)))
     def check(rows: list[Any], form: str) -> None:
@@ -147,7 +147,7 @@ def test_any_rows_of_a_preference_file(cases: int, root: Path, injected: Injecte
     injected("fuzz: rows of preference files", cases, "used or set aside with a reason; counts in = counts out")
 
 
-@sizes(200, 20_000)
+@sizes(200, 30_000)
 def test_any_row_for_the_parsers(cases: int, injected: Injected) -> None:
     @searched(cases, PAIR, st.sampled_from(sorted(PARSERS)))
     def check(row: dict[str, Any], form: str) -> None:
@@ -161,7 +161,7 @@ def test_any_row_for_the_parsers(cases: int, injected: Injected) -> None:
     injected("fuzz: rows for the pair parsers", cases, "a pair or a reason")
 
 
-@sizes(300, 30_000)
+@sizes(300, 50_000)
 def test_any_text_as_a_verdict_or_an_answer(cases: int, injected: Injected) -> None:
     words = st.lists(st.sampled_from(WORDS), max_size=12)
 
@@ -176,7 +176,7 @@ def test_any_text_as_a_verdict_or_an_answer(cases: int, injected: Injected) -> N
     )
 
 
-@sizes(150, 10_000)
+@sizes(150, 8_000)
 def test_damaged_images(cases: int, injected: Injected) -> None:
     whole = []
     for form, options in (("PNG", {}), ("JPEG", {}), ("WEBP", {}), ("GIF", {}), ("BMP", {}), ("TIFF", {}), ("PPM", {})):
@@ -198,7 +198,7 @@ def test_damaged_images(cases: int, injected: Injected) -> None:
     injected("fuzz: damaged image files", cases, "an RGB image or a refusal with the reason")
 
 
-@sizes(60, 1_500)
+@sizes(60, 600)
 def test_any_value_for_any_key(cases: int, compose_config: Callable[..., DictConfig], injected: Injected) -> None:
     plain: Any = OmegaConf.to_container(compose_config("logger=[wandb,tensorboard]"), resolve=False)
     places: list[tuple[str, ...]] = []
@@ -231,7 +231,7 @@ def test_any_value_for_any_key(cases: int, compose_config: Callable[..., DictCon
     injected("fuzz: values of configuration keys", cases, "accepted, or refused in sentences")
 
 
-@sizes(60, 2_000)
+@sizes(60, 500)
 def test_any_words_on_the_command_line(cases: int, injected: Injected) -> None:
     word = st.text(string.ascii_letters + "=.,[]{}()'\"~+-@/${}:\\ 0123456789", max_size=20)
     near = st.tuples(
@@ -250,7 +250,7 @@ def test_any_words_on_the_command_line(cases: int, injected: Injected) -> None:
     injected("fuzz: words on the command line", cases, "accepted, or refused in sentences")
 
 
-@sizes(30, 3_000)
+@sizes(30, 1_500)
 def test_any_pairs_come_back_from_the_store(cases: int, root: Path, injected: Injected) -> None:
     real = st.text(st.characters(codec="utf-8"), max_size=30)
     ids = st.none() | st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5).map(tuple)
