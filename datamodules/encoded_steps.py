@@ -14,7 +14,7 @@ from datamodules.steps import StepPlan
 from parallax.models.batch import EncodedPrompt, PairBatch, StepBatch
 from parallax.models.encoder import Encoder
 from parallax.models.feature_cache import ReadyFeatures
-from parallax.models.workers import begin_worker, with_new_workers
+from parallax.models.workers import begin_worker, watched, with_new_workers
 from parallax.records import PreferencePair, ViewSpec, fingerprint
 
 STALLED = 600.0  # seconds after which a step that does not come is given up
@@ -125,7 +125,7 @@ def mapped(make: Callable[[Any], Any], arguments: Sequence[Any], num_workers: in
     done = 0
 
     def rest() -> Iterator[Any]:
-        return iter(_loader(_Made(make, arguments), range(done, len(arguments)), num_workers, False))
+        return watched(_loader(_Made(make, arguments), range(done, len(arguments)), num_workers, False))
 
     for item in with_new_workers(rest):
         done += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from parallax.models.batch import StepBatch
-from parallax.models.workers import with_new_workers
+from parallax.models.workers import watched, with_new_workers
 
 
 class SealedStep:
@@ -55,7 +55,7 @@ class StepStream:
         brought = 0
 
         def rest() -> Iterator[StepBatch]:
-            return iter(self.epoch_loader(epoch, inside + brought))
+            return watched(self.epoch_loader(epoch, inside + brought))
 
         for batch in with_new_workers(rest):
             brought += 1

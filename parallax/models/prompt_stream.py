@@ -23,7 +23,7 @@ from parallax.models.encoder import Encoder, PromptTooLong
 from parallax.models.image_trial import dangerous_images
 from parallax.models.packed import Packed
 from parallax.models.requests import GenerationRequest, NotFinite
-from parallax.models.workers import WorkerDied, begin_worker, worker_lost
+from parallax.models.workers import WorkerDied, begin_worker, watched, worker_lost
 from parallax.records import BadImage
 from parallax.records.images import DECODE_SECONDS
 
@@ -99,7 +99,7 @@ class PromptStream:
         began, number, careful = time.perf_counter(), 0, 0
         while number < len(self._parts):
             try:
-                for part in self._loader(number, self.num_workers if not careful else 0):
+                for part in watched(self._loader(number, self.num_workers if not careful else 0)):
                     number += 1
                     self.waited += time.perf_counter() - began
                     yield part

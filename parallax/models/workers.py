@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import TypeVar
 
 import torch
@@ -30,6 +32,48 @@ def begin_worker(_: int) -> None:
 def worker_lost(error: RuntimeError) -> bool:
     """Whether a data loader says that a worker has died or does not answer."""
     return "DataLoader worker" in str(error) or "DataLoader timed out" in str(error)
+
+
+def watched(loader: Iterable[T]) -> Iterator[T]:
+    """Iterate over a data loader whose workers' deaths are told where the next item is asked for, and nowhere else.
+
+    torch raises them wherever the main thread happens to be, in the middle of a training step if need be.
+    """
+    if not getattr(loader, "num_workers", 0):
+        yield from loader
+        return
+    iterator = iter(loader)
+    _take_over_deaths()
+    try:
+        while True:
+            try:
+                _waiting.append(True)
+                torch._C._error_if_any_worker_fails()
+                item = next(iterator)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError) as error:  # it died while it handed a tensor over
+                raise RuntimeError(f"DataLoader worker was lost while it handed over its work ({error})") from error
+            finally:
+                _waiting.clear()
+            yield item
+    finally:
+        shut_down = getattr(iterator, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
+
+
+_waiting: list[bool] = []  # not empty while `watched` asks for an item
+
+
+def _take_over_deaths() -> None:
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, _on_death)
+
+
+def _on_death(signum: int, frame: FrameType | None) -> None:
+    if _waiting:
+        torch._C._error_if_any_worker_fails()
 
 
 def with_new_workers(rest: Callable[[], Iterator[T]]) -> Iterator[T]:
