@@ -15,8 +15,8 @@ from parallax.records.packed_pairs import PackedPairs
 PAIRS = [
     PreferencePair(
         f"sample {n}", "made", FileImage("/images", f"{n}.png"), f"Wie heißt das? 图 {n}",
-        Response("Ein \"Haus\".\n", (1, 2, n), {"view": {"name": "identity"}, "n": n}, 0.5), (Response("Nichts."), Response("", (2,))), "describe",
-        {"more": [1, None]},
+        Response("Ein \"Haus\".\n", (1, 2, n), {"view": {"name": "identity"}, "n": n}, 0.5),
+        (Response("Nichts."), Response("", (2,))), "describe", {"more": [1, None]},
     )
     for n in range(5)
 ]  # fmt: skip
