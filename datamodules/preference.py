@@ -269,7 +269,7 @@ class PreferenceDataModule(StepDataModule):
                 ids.append(outcome.id)
         kept: Sequence[PreferencePair] = made
         caps = {name: self.settings.get(name) for name in ("max_per_source", "max_pairs")}
-        control = self.settings.get("control") or "none"
+        control: Any = self.settings.get("control") or "none"
         if any(value is not None for value in caps.values()):
             kept, over = cap(kept, seed=self.seed, **caps)
             dropped += over

@@ -50,17 +50,16 @@ class MetricsCsv(Logger):
         if not self._started:
             self._rows = read_metrics(self.path)
             self._columns = list(dict.fromkeys([*self._columns, *(name for row in self._rows for name in row)]))
-        again = step is not None and self._replacing
+        summing_up = step is None  # numbers of the whole run stand beside its last step
+        again = not summing_up and self._replacing
         step = int(step if step is not None else (self._rows[-1]["step"] if self._rows else 0))
         if again:
             self._rows = [row for row in self._rows if row.get("stage") != self._stage or int(row["step"]) < step]
             self._replacing = False
         values = {name: repr(float(value)) for name, value in metrics.items()}
         new = [name for name in values if name not in self._columns]
-        same_step = bool(self._rows) and (self._rows[-1]["step"], self._rows[-1].get("stage")) == (
-            str(step),
-            self._stage,
-        )
+        last = self._rows[-1] if self._rows else {}
+        same_step = bool(last) and (summing_up or (last["step"], last.get("stage")) == (str(step), self._stage))
         if same_step:
             self._rows[-1].update(values)
         else:

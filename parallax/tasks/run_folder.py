@@ -153,8 +153,8 @@ def _going_on(folder: Path, state: RunState | None, key: str, task: str) -> Choi
         raise FileExistsError(f"{folder} holds a run of another configuration (see its config.yaml); {ADVICE}")
     if same and state.finished and any((folder / name).is_file() for name in RESULTS):
         other = "" if state.code == code_digest() else " (by other code)"
-        said = f"this run is finished{other}: {folder}, {state.ended}; resume=never runs it once more"
-        return Choice(folder, state, finished=True, said=said)
+        done = f"this run is finished{other}: {folder}, {state.ended}; resume=never runs it once more"
+        return Choice(folder, state, finished=True, said=done)
     said: str | None = None
     if not state.finished:
         said = f"going on with the run in {folder}, which {state.words()} (started {state.started})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ class Run:
     loggers: list[Any]
     manifest: RunManifest
     started: float = field(default_factory=time.perf_counter)
-    pairs: dict[str, list[PreferencePair]] = field(default_factory=dict)
+    pairs: dict[str, Sequence[PreferencePair]] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=lambda: {"built": 0, "reused": 0, "kept": 0, "dropped": {}})
     warnings: list[str] = field(default_factory=list)
     fits: dict[str, Any] = field(default_factory=dict)
