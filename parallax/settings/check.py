@@ -55,7 +55,7 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
 
 def _misshapen(plain: dict[str, Any]) -> Problems:
     """Groups that are no groups at all, without which nothing else can be looked at."""
-    groups = dict.fromkeys(key.split(".")[0] for key in KEYS if "." in key)
+    groups = dict.fromkeys(key.split(".")[0] for key, rule in KEYS.items() if "." in key or rule.kind == "component")
     problems: Problems = {}
     for name in groups:
         value = plain.get(name)
