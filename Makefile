@@ -14,7 +14,7 @@ ARGS ?=
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run quick lint format test test-full docs clean clean-all
+.PHONY: help install run quick lint format test test-full faults audit docs clean clean-all
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,13 @@ test: lint  ## lint and all quick tests, with coverage
 test-full: lint  ## all tests, the slow ones too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST)
+
+faults: $(STAMP)  ## inject every fault of tests/reliability and write the table of docs/reliability.md (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.table $(ARGS)
+
+audit: $(STAMP)  ## known vulnerabilities of the installed packages (asks the package index's advisories)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip freeze --quiet --exclude-editable > $(VENV)/frozen.txt
+	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(VENV)/frozen.txt
 
 docs: $(STAMP)  ## write the parts of docs/ that are made from the code
 	$(BIN)/python -m parallax.settings.document

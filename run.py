@@ -12,6 +12,7 @@ from parallax.settings.check import check
 from parallax.settings.command_line import complain, prepare
 from parallax.settings.errors import ConfigError
 from parallax.tasks import run_task
+from parallax.tasks.trouble import sentence_of, told_notes
 
 ROOT = Path(__file__).resolve().parent
 
@@ -32,3 +33,8 @@ if __name__ == "__main__":
     except (ConfigError, HydraException) as error:
         complain(error)
         sys.exit(2)
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        print("\n".join([f"The run stopped: {sentence.rstrip('.')}.", *told_notes(error)]), file=sys.stderr)
+        sys.exit(1)

@@ -14,6 +14,7 @@ from parallax.models.requests import GenerationCounts
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate
 from parallax.records.candidate_store import CandidateStore
+from parallax.records.key_index import KeyIndex
 
 __all__ = ["CandidateMaker", "Unanswerable"]
 
@@ -48,7 +49,7 @@ class CandidateMaker:
         self.batch_size, self.num_workers, self.progress = batch_size, num_workers, progress
         self.counts = GenerationCounts()
         self.built = self.reused = 0  # distinct answers
-        self._seen: set[str] = set()
+        self._seen = KeyIndex()
 
     def answers(self, asks: Sequence[Ask]) -> list[Candidate]:
         """A candidate for each ask, in order. Raises `Unanswerable` when there is none for some, after making all others."""
@@ -56,8 +57,8 @@ class CandidateMaker:
         planned: list[PlannedGeneration | None] = [self._plan(ask, why) for ask in asks]
         asked = {plan.key: plan for plan in reversed(planned) if plan is not None}
         missing = self._agreed([key for key in asked if key not in self.store])
-        new = asked.keys() - self._seen
-        self._seen |= new
+        new = {key for key in asked if key not in self._seen}
+        self._seen.add((key, 0) for key in new)
         known = len(new - set(missing))
         self.reused += known
         self.progress(known)

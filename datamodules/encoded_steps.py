@@ -14,8 +14,10 @@ from datamodules.steps import StepPlan
 from parallax.models.batch import EncodedPrompt, PairBatch, StepBatch
 from parallax.models.encoder import Encoder
 from parallax.models.feature_cache import ReadyFeatures
+from parallax.models.workers import begin_worker, watched, with_new_workers
 from parallax.records import PreferencePair, ViewSpec, fingerprint
 
+STALLED = 600.0  # seconds after which a step that does not come is given up
 MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micro-batch
 
 
@@ -119,21 +121,24 @@ class _Made(Dataset[Any]):
 
 
 def mapped(make: Callable[[Any], Any], arguments: Sequence[Any], num_workers: int = 0) -> Iterator[Any]:
-    """`map(make, arguments)` in worker processes."""
-    yield from _loader(_Made(make, arguments), range(len(arguments)), num_workers, False)
+    """`map(make, arguments)` in worker processes; a worker that is lost is replaced, and the work it had in hand done again."""
+    done = 0
+
+    def rest() -> Iterator[Any]:
+        return watched(_loader(_Made(make, arguments), range(done, len(arguments)), num_workers, False))
+
+    for item in with_new_workers(rest):
+        done += 1
+        yield item
 
 
 def _loader(dataset: Dataset[Any], sampler: Any, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenizers complain about worker processes otherwise
     return DataLoader(
         dataset, batch_size=None, sampler=sampler, num_workers=num_workers, collate_fn=_as_it_is, pin_memory=pin_memory,
-        worker_init_fn=_one_thread if num_workers else None,
+        worker_init_fn=begin_worker if num_workers else None, timeout=STALLED if num_workers else 0,
     )  # fmt: skip
 
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)

@@ -35,6 +35,7 @@ from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector
 from parallax.records import Dropped, PreferencePair, Sample, ViewSpec, fingerprint, seed_for
 from parallax.records.candidate_store import CandidateStore
+from parallax.records.packed_pairs import PackedPairs
 from parallax.records.pair_store import PairSet
 from parallax.records.reference_table import ReferenceTable
 from parallax.records.skipped import SkippedLog
@@ -96,7 +97,7 @@ class PreferenceDataModule(StepDataModule):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
         self.limit, self.limit_pairs, self.noise, self.show_progress = limit, limit_pairs, noise, show_progress
-        self.pairs: list[PreferencePair] = []
+        self.pairs: Sequence[PreferencePair] = []
         self.pair_ids: list[str] = []
         self.dropped: list[Dropped] = []
         self.report: BuildReport | None = None
@@ -140,10 +141,9 @@ class PreferenceDataModule(StepDataModule):
                 skipped=skipped,
                 num_workers=self.num_workers,
             )
-            outcomes = list(given)
+            self._keep(given)
         else:
-            outcomes = self._outcomes(policy, total, maker, skipped)
-        self._keep(outcomes)
+            self._keep(self._outcomes(policy, total, maker, skipped))
         manifest = self._manifest(policy, total + len(faulty), skipped)
         key = self._store(manifest)
         self.report = BuildReport(
@@ -246,31 +246,37 @@ class PreferenceDataModule(StepDataModule):
             raise RuntimeError("there are no pairs yet; call build_pairs(policy, trainer) before asking for batches")
         return PairBatches(self.pairs, self.pair_ids, self._policy.encoder, reference, self._policy.features, noise)
 
-    def _outcomes(self, policy: Any, total: int, maker: CandidateMaker, skipped: SkippedLog) -> list[Outcome]:
+    def _outcomes(self, policy: Any, total: int, maker: CandidateMaker, skipped: SkippedLog) -> Iterator[Outcome]:
         samples = _first(self.source, total)
         answers = total
         if isinstance(self.proposer, PlannedProposer) and total:
             answers = total * len(self.proposer.requests(self.source[0], self.seed))
         with bar("answers", answers, shown=self.show_progress) as progress:
             maker.progress = progress
-            return list(
-                outcomes_of_samples(
-                    samples, policy=policy, proposer=self.proposer, judge=self.judge, selector=self.selector, maker=maker,
-                    skipped=skipped, seed=self.seed, counts=self.judge_counts,
-                )
+            yield from outcomes_of_samples(
+                samples, policy=policy, proposer=self.proposer, judge=self.judge, selector=self.selector, maker=maker,
+                skipped=skipped, seed=self.seed, counts=self.judge_counts,
             )  # fmt: skip
 
-    def _keep(self, outcomes: Sequence[Outcome]) -> None:
-        made = [outcome for outcome in outcomes if isinstance(outcome, PreferencePair)]
-        kept, over = cap(
-            made,
-            seed=self.seed,
-            max_per_source=self.settings.get("max_per_source"),
-            max_pairs=self.settings.get("max_pairs"),
-        )
-        kept = apply_control(kept, self.settings.get("control") or "none", seed=self.seed)
-        self.dropped = [outcome for outcome in outcomes if isinstance(outcome, Dropped)] + over
-        self.pairs, self.pair_ids = kept, [pair.id for pair in kept]
+    def _keep(self, outcomes: Iterable[Outcome]) -> None:
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        made, ids, dropped = PackedPairs(folder=self.cache_dir), [], []
+        for outcome in outcomes:
+            if isinstance(outcome, Dropped):
+                dropped.append(outcome)
+            else:
+                made.append(outcome)
+                ids.append(outcome.id)
+        kept: Sequence[PreferencePair] = made
+        caps = {name: self.settings.get(name) for name in ("max_per_source", "max_pairs")}
+        control: Any = self.settings.get("control") or "none"
+        if any(value is not None for value in caps.values()):
+            kept, over = cap(kept, seed=self.seed, **caps)
+            dropped += over
+        if control != "none":
+            kept = apply_control(kept, control, seed=self.seed)
+        self.dropped = dropped
+        self.pairs, self.pair_ids = kept, ids if kept is made else [pair.id for pair in kept]
         self.reference_log_probs, self._lengths = None, None
 
     def _manifest(self, policy: Any, samples: int, skipped: SkippedLog) -> dict[str, Any]:

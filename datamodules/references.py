@@ -7,6 +7,7 @@ from typing import Any
 
 from datamodules.encoded_steps import PairBatches, mapped
 from parallax.records import PreferencePair, fingerprint
+from parallax.records.interruption import leave_if_asked, stop_requested
 from parallax.records.reference_table import ReferenceTable
 
 SCORING = 2  # version of how a pair is scored; raised when its numbers change
@@ -63,9 +64,10 @@ def fill_references(
             rows |= dict(zip(batch.pair_ids, totals.float().cpu().tolist(), strict=True))
             if progress is not None:
                 progress(len(batch))
-            if count % SHARD == 0:
+            if count % SHARD == 0 or stop_requested():
                 table.add(rows, name)
                 rows = {}
+                leave_if_asked("while the reference scores the pairs")
     table.add(rows, name)
     if world > 1:
         trainer.strategy.barrier("references")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from parallax.models.batch import StepBatch
+from parallax.models.workers import watched, with_new_workers
 
 
 class SealedStep:
@@ -49,6 +50,17 @@ class StepStream:
         self.epoch_loader, self.steps_per_epoch = epoch_loader, steps_per_epoch
         self.origin, self.start, self.stop, self.first_epoch = origin, start, stop, first_epoch
 
+    def _rest_of_epoch(self, epoch: int, inside: int) -> Iterator[StepBatch]:
+        """The epoch's steps from `inside` on, whatever workers are lost on the way."""
+        brought = 0
+
+        def rest() -> Iterator[StepBatch]:
+            return watched(self.epoch_loader(epoch, inside + brought))
+
+        for batch in with_new_workers(rest):
+            brought += 1
+            yield batch
+
     def __len__(self) -> int:
         return self.stop - self.start
 
@@ -57,7 +69,7 @@ class StepStream:
         while step < self.stop:
             passes, inside = divmod(step - self.origin, self.steps_per_epoch)
             before = step
-            for batch in self.epoch_loader(self.first_epoch + passes, inside):
+            for batch in self._rest_of_epoch(self.first_epoch + passes, inside):
                 yield SealedStep(batch)
                 step += 1
                 if step == self.stop:

@@ -11,12 +11,13 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.quiet import quiet_lightning
+from parallax.records.interruption import tell_when_asked
 
 OURS = frozenset(  # keys of the group that are ours to read, or that manual optimisation does itself
     {
         "accelerator", "activation_checkpointing", "batch_size", "checkpoint", "deterministic", "devices", "find_batch_size",
-        "gradient_clip_val", "group_by_length", "log_every_n_steps", "max_epochs", "max_steps", "micro_batch_size",
-        "micro_batch_tokens", "num_nodes", "num_workers", "precision", "print_every_n_steps", "strategy",
+        "gradient_clip_val", "group_by_length", "log_every_n_steps", "max_bad_steps", "max_epochs", "max_steps",
+        "micro_batch_size", "micro_batch_tokens", "num_nodes", "num_workers", "precision", "print_every_n_steps", "strategy",
     }
 )  # fmt: skip
 STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2")
@@ -51,7 +52,7 @@ def make_trainer(
         raise ValueError(f"trainer.{unknown[0]} is not known, neither here nor to Lightning's Trainer; remove it")
     accelerator = accelerator_for(str(trainer_cfg.get("accelerator", "auto")))
     devices = trainer_cfg.get("devices", 1)
-    return pl.Trainer(
+    trainer = pl.Trainer(
         **{
             "accelerator": accelerator,
             "devices": devices,
@@ -75,6 +76,19 @@ def make_trainer(
             **extra,
         }
     )
+    _leave_signals_to_us(trainer)
+    return trainer
+
+
+def _leave_signals_to_us(trainer: pl.Trainer) -> None:
+    """Lightning's own handlers end a fit before its last step is saved, and requeue Slurm jobs; `interruption` saves first.
+
+    Processes that Lightning has started get the signal passed on.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    kill = getattr(getattr(trainer.strategy, "launcher", None), "kill", None)
+    if kill is not None:
+        tell_when_asked(kill)
 
 
 def accelerator_for(name: str) -> str:

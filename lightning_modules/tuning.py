@@ -13,7 +13,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy
 from torch import Tensor, nn
 
+from lightning_modules.bad_steps import BadStep, save_bad_step
 from lightning_modules.gradients import clip_to, norm_of, sum_over_processes
 from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
@@ -29,15 +30,6 @@ from lightning_modules.step_sums import StepSums
 from parallax.models.batch import PairBatch, StepBatch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class BadStep:
-    """An optimiser step that was left out, because a loss or a gradient was not a finite number."""
-
-    step: int
-    reason: str
-    pair_ids: list[str]
 
 
 class TrainingDiverged(RuntimeError):
@@ -107,6 +99,7 @@ class TuningModule(pl.LightningModule):
         schedule: Any = self.lr_schedulers()
         sums, divisor = StepSums(), self.denominator(step)
         self._finite: list[tuple[list[str], Tensor]] = []
+        self._present = step
         optimiser.zero_grad(set_to_none=True)
         with self._gradients_stay_local():
             for micro_batch in step.micro_batches:
@@ -172,17 +165,24 @@ class TuningModule(pl.LightningModule):
             ids = [name for part in gathered for name in part]
         bad = BadStep(self.global_step, f"the {what} is not a finite number", ids)
         self.bad_steps.append(bad)
+        kept = save_bad_step(self._folder, bad, self._present.micro_batches, self.policy.encoder)
         named = f" (pairs {', '.join(ids[:8])}{' …' if len(ids) > 8 else ''})" if ids else ""
-        log.warning("step %d was left out: %s%s", bad.step, bad.reason, named)
+        log.warning("step %d was left out: %s%s; it is kept in %s", bad.step, bad.reason, named, kept)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "on_bad_step"):
                 callback.on_bad_step(self.trainer, self, bad)
         if len(self.bad_steps) > self.max_bad_steps:
             raise TrainingDiverged(
                 f"{len(self.bad_steps)} steps gave a loss or gradient that is not a finite number, {self.max_bad_steps} are "
-                f"allowed; the last was step {bad.step}{named}. Lower optim.lr, or use trainer.precision=bf16-mixed or 32-true, "
-                "and look at these pairs"
+                f"allowed (trainer.max_bad_steps); the last was step {bad.step}{named}, kept in {kept}. The last good "
+                "checkpoint is untouched. Lower optim.lr, or use trainer.precision=bf16-mixed or 32-true, and look at these pairs"
             )
+
+    @property
+    def _folder(self) -> Path:
+        """Where steps that were left out are kept: the stage's folder; each process but the first has one of its own."""
+        rank = self.trainer.global_rank
+        return Path(self.trainer.default_root_dir) / (f"rank-{rank}" if rank else "")
 
     # -- gradients over processes ---------------------------------------------------------------------------------
 
@@ -261,6 +261,7 @@ class TuningModule(pl.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name].detach().clone() for name in state if name in trained}
         checkpoint["bad_steps"] = [asdict(bad) for bad in self.bad_steps]
+        checkpoint["last_metrics"] = dict(self.last_metrics)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of something else; go on from its step with the data position given by the loader."""
@@ -274,11 +275,14 @@ class TuningModule(pl.LightningModule):
                 "settings the checkpoint was made with"
             )
         self.bad_steps = [BadStep(**bad) for bad in checkpoint.get("bad_steps", [])]
+        self.last_metrics = dict(checkpoint.get("last_metrics", {}))
         forget_position(checkpoint)
         self.policy.touched()
 
-    def load_trained(self, path: Path) -> None:
-        """Take the trained weights, and nothing else, from a checkpoint."""
+    def load_trained(self, path: Path) -> dict[str, Any]:
+        """Take the trained weights, and what was noted of the steps, from a checkpoint; returns the states of callbacks."""
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         self.on_load_checkpoint(checkpoint)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
+        states: dict[str, Any] = checkpoint.get("callbacks") or {}
+        return states

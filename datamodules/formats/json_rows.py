@@ -24,6 +24,25 @@ class Row:
     value: Any = None
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.error is None and not _is_text(self.value):
+            object.__setattr__(self, "value", None)
+            object.__setattr__(
+                self, "error", "it holds half a character (a lone surrogate such as \\ud800), which is no text"
+            )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether every string inside can be written as UTF-8."""
+    if isinstance(value, str):
+        try:
+            return value.isascii() or bool(value.encode())
+        except UnicodeEncodeError:
+            return False
+    if isinstance(value, dict):
+        return all(_is_text(key) and _is_text(item) for key, item in value.items())
+    return all(map(_is_text, value)) if isinstance(value, list) else True
+
 
 def json_rows(path: Path | str) -> Iterator[Row]:
     """Rows of a `.json` list or of JSON lines; which of the two it is shows in the first character.

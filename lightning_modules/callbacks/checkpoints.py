@@ -2,7 +2,8 @@
 
 `checkpoints/step-000120.ckpt` holds what is trained, the optimiser, the schedule and the step. The newest `keep` stay. A
 `segment-000100.ckpt` holds the state in which a set of pairs came into use: to go on from step 120, the pairs of that
-moment are needed, and the policy that made them.
+moment are needed, and the policy that made them. Beside each lies `<name>.sha256` with its size and digest, by which one that
+was damaged later is known.
 """
 
 from __future__ import annotations
@@ -17,13 +18,20 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from parallax.records.atomic import atomic_write_text, flush
+from parallax.records.fingerprint import file_digest
+from parallax.records.interruption import leave_if_asked, stop_requested
+
 log = logging.getLogger(__name__)
 
 UNFINISHED = ".tmp-"  # how names of checkpoints that are being written begin
+RECORD = ".sha256"  # added to a checkpoint's name: size in bytes and digest
 
 
 class StepCheckpoints(Checkpoint):
-    """Saves every so many optimiser steps and at the end, keeps the newest.
+    """Saves every so many optimiser steps, at the end, and when the run is asked to stop; keeps the newest.
+
+    A checkpoint of step s is written when step s + 1 begins, after all loggers have been told of step s.
 
     Args:
         folder: where checkpoints go.
@@ -36,10 +44,15 @@ class StepCheckpoints(Checkpoint):
             raise ValueError(f"trainer.checkpoint.keep={keep}: at least one checkpoint must be kept")
         self.folder, self.every_n_steps, self.keep = Path(folder), every_n_steps, keep
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Save when the step is due."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Save when the step that has just been made is due, or when this is the last moment to do so."""
+        step, leaving = trainer.global_step, stop_requested()
+        if trainer.world_size > 1:  # one process that was asked is enough, and all save together
+            leaving = trainer.strategy.reduce_boolean_decision(leaving, all=False)
+        if step and (leaving or (self.every_n_steps and step % self.every_n_steps == 0)):
             self.save(trainer)
+        if leaving:
+            leave_if_asked(f"after step {step}", everywhere=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last step."""
@@ -52,8 +65,9 @@ class StepCheckpoints(Checkpoint):
             unfinished = path.with_name(UNFINISHED + path.name)
             trainer.save_checkpoint(unfinished, weights_only=False)
             if trainer.is_global_zero:
-                _flush(unfinished)
-                os.replace(unfinished, path)
+                for logger in trainer.loggers:
+                    logger.save()  # the curves up to here are on disk before the checkpoint is
+                _finish(unfinished, path)
             trainer.strategy.barrier("checkpoint")
         if trainer.is_global_zero:
             for old in checkpoints_in(self.folder)[: -self.keep]:
@@ -69,7 +83,7 @@ class StepCheckpoints(Checkpoint):
         if not target.exists():
             unfinished = target.with_name(UNFINISHED + target.name)
             shutil.copytree(path, unfinished) if path.is_dir() else shutil.copy2(path, unfinished)
-            os.replace(unfinished, target)
+            _finish(unfinished, target)
 
     def newest(self) -> Path | None:
         """The newest checkpoint in the folder."""
@@ -87,26 +101,33 @@ def step_of(path: Path) -> int:
 
 
 def newest_checkpoint(folder: Path | str) -> Path | None:
-    """The checkpoint a run goes on from, or None. One that cannot be read is passed over, and the log says so."""
+    """The checkpoint a run goes on from, or None. One that is damaged is passed over, and the log says so."""
     for path in reversed(checkpoints_in(folder)):
-        if _readable(path):
+        fault = fault_of(path)
+        if fault is None:
             return path
-        log.warning("%s cannot be read; the checkpoint before it is used", path)
+        log.warning("%s cannot be read (%s); the checkpoint before it is used", path, fault)
     return None
 
 
 def remove_later_than(folder: Path | str, step: int) -> None:
-    """Remove checkpoints beyond `step`: a resumed run makes them again."""
+    """Remove checkpoints beyond `step`, which a resumed run makes again, and what a killed writer left behind."""
     for path in [*checkpoints_in(folder), *checkpoints_in(folder, "segment")]:
         if step_of(path) > step:
             _remove(path)
+    for left in Path(folder).glob(f"{UNFINISHED}*"):
+        _remove(left)
 
 
-def _readable(path: Path) -> bool:
+def fault_of(path: Path) -> str | None:
+    """What is wrong with a checkpoint: not the bytes that were written, or nothing that can be loaded. None if it is whole."""
     import torch
 
+    record = path.with_name(path.name + RECORD)
+    if record.is_file() and record.read_text().strip() != _facts(path):
+        return "its bytes are not those that were written"
     if path.is_dir():  # a sharded checkpoint
-        return (path / "meta.pt").is_file()
+        return None if (path / "meta.pt").is_file() else "it has no meta.pt"
     try:
         content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except (
@@ -118,15 +139,27 @@ def _readable(path: Path) -> bool:
         UnpicklingError,
     ) as error:  # ways in which a torn file fails
         log.debug("%s: %s", path, error)
-        return False
-    return "state_dict" in content and "optimizer_states" in content
+        return "it is torn or no checkpoint"
+    whole = "state_dict" in content and "optimizer_states" in content
+    return None if whole else "it holds no weights or no optimiser"
+
+
+def _finish(unfinished: Path, path: Path) -> None:
+    """On disk, recorded, and only then under its name."""
+    for part in [*(unfinished.rglob("*") if unfinished.is_dir() else ()), unfinished]:
+        flush(part)
+    atomic_write_text(path.with_name(path.name + RECORD), _facts(unfinished) + "\n")
+    os.replace(unfinished, path)
+    flush(path.parent)
+
+
+def _facts(path: Path) -> str:
+    """Size in bytes and SHA-256; of a folder, those of all its files."""
+    files = sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
+    facts = [f"{file.stat().st_size} {file_digest(file)}" for file in files]
+    return facts[0] if not path.is_dir() else " ".join(facts)
 
 
 def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    if path.is_file():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+    path.with_name(path.name + RECORD).unlink(missing_ok=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,12 @@ from parallax.evaluation.suites import Suite
 from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
 from parallax.records.atomic import atomic_write_text
+from parallax.records.keyed_store import KeyedStore
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
-    from parallax.models.requests import GenerationRequest
+    from parallax.models.requests import Generation, GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -170,16 +172,42 @@ def _answers(
                 progress(len(requests))
             return _Outcome(kept.answers, skipped | kept.skipped, reused=True)
     wanted = [request for request in requests if request.sample_id not in skipped]
+    kept_answers = (
+        _KeptAnswers(policy, wanted, Path(cache_dir) / "evaluation_answers") if cache_dir is not None else None
+    )
+    answers = kept_answers.known if kept_answers is not None else {}
+    wanted = [request for request in wanted if request.sample_id not in answers]
+    if progress is not None and answers:
+        progress(len(answers))
 
     def set_aside(request: GenerationRequest, reason: str) -> None:
         skipped[request.sample_id] = reason
 
-    found = policy.generate(wanted, batch_size=batch_size, progress=progress, set_aside=set_aside)
-    answers = {r.sample_id: (g.text, g.finished) for r, g in zip(wanted, found, strict=True) if g is not None}
+    found = policy.generate(
+        wanted, batch_size=batch_size, progress=progress, set_aside=set_aside,
+        finished=partial(kept_answers.keep, wanted) if kept_answers is not None else None,
+    )  # fmt: skip
+    answers |= {r.sample_id: (g.text, g.finished) for r, g in zip(wanted, found, strict=True) if g is not None}
     outcome = _Outcome(answers, skipped, reused=False)
     if file is not None:
         atomic_write_text(file, json.dumps({"answers": answers, "skipped": skipped}, ensure_ascii=False))
     return outcome
+
+
+class _KeptAnswers:
+    """Answers of an evaluation that was stopped in the middle of a suite, kept batch by batch."""
+
+    def __init__(self, policy: Policy, requests: Sequence[GenerationRequest], folder: Path) -> None:
+        self.policy, self.store = policy, KeyedStore(folder)
+        key_of = {request.sample_id: policy.spec(request).key() for request in requests}
+        found = self.store.get_many(key_of.values())
+        self.known: dict[str, Answer] = {
+            name: (str(found[key][0]), bool(found[key][1])) for name, key in key_of.items() if key in found
+        }
+
+    def keep(self, requests: Sequence[GenerationRequest], made: Mapping[int, Generation]) -> None:
+        """Store the answers of one batch, by place in `requests`."""
+        self.store.add({self.policy.spec(requests[p]).key(): [g.text, g.finished] for p, g in made.items()})
 
 
 def _described(

@@ -16,9 +16,10 @@ from parallax.models.backbone import base_model
 from parallax.models.batching import Batch, looks_of, plan_batches
 from parallax.models.encoder import Encoder
 from parallax.models.prompt_stream import EncodedPart, PromptStream, explained, refusal, workers_for
-from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
+from parallax.models.requests import Generation, GenerationCounts, GenerationRequest, NotFinite
 from parallax.models.rollout import Rollout
 from parallax.records import BadImage
+from parallax.records.interruption import leave_if_asked
 
 VERSION = 1  # of this decoding; a change that may change tokens raises it, and cached candidates are made again
 AHEAD = 2  # batches that may lie ready while the model decodes
@@ -81,7 +82,13 @@ def generate(
                     )
                 read += part.places
             made = {}
-            for place, ids in zip(read, rollout.answers() if read else [], strict=True):
+            said = rollout.answers() if read else []
+            for row in sorted(rollout.broken):
+                request = wanted[read[row]]
+                refuse(places[read[row]], not_finite(request))
+            for row, (place, ids) in enumerate(zip(read, said, strict=True)):
+                if row in rollout.broken:
+                    continue
                 made[places[place]] = Generation(tuple(ids), encoder.decode(ids), ids[-1] in encoder.end_token_ids)
             for place, answer in made.items():
                 results[place] = answer
@@ -90,10 +97,20 @@ def generate(
             if progress is not None:
                 progress(sum(map(len, batch)) + done)
                 done = 0
+            if finished is not None:
+                leave_if_asked("after a batch of answers")
     except RuntimeError as error:
         raise explained(error, stream.num_workers) from error
     counts.seconds, counts.waited = time.perf_counter() - began, stream.waited
     return results, counts
+
+
+def not_finite(request: GenerationRequest) -> NotFinite:
+    """The sentence for an answer that is none."""
+    return NotFinite(
+        f"the model's logits are not finite numbers for the image {request.image.describe()!r} and the prompt "
+        f"{request.prompt[:80]!r}; use model.dtype=bfloat16 or float32, and look at the weights"
+    )
 
 
 def _stream(

@@ -6,6 +6,7 @@ Nothing depends on how many workers there are. The time the model waits for the 
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -19,16 +20,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from parallax.models.encoder import Encoder, PromptTooLong
+from parallax.models.image_trial import dangerous_images
 from parallax.models.packed import Packed
-from parallax.models.requests import GenerationRequest
+from parallax.models.requests import GenerationRequest, NotFinite
+from parallax.models.workers import WorkerDied, begin_worker, watched, worker_lost
 from parallax.records import BadImage
+from parallax.records.images import DECODE_SECONDS
+
+log = logging.getLogger(__name__)
 
 FEW = 128  # requests for which starting a worker costs more than it saves
 MOST = 8  # workers that `auto` starts at most
 
 
-class WorkerDied(RuntimeError):
-    """A process that prepares images has ended before its work was done."""
+STALLED = 120.0  # seconds after which a part that does not come is given up
 
 
 @dataclass
@@ -76,26 +81,60 @@ class PromptStream:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenizers complain about worker processes otherwise
         self.waited = 0.0
         self.num_workers = min(num_workers, len(parts))
+        self._parts = _Parts(encoder, requests, parts)
+        self._pin_memory = pin_memory
         options: dict[str, Any] = {}
         if self.num_workers:
             # a fork starts in milliseconds, a new interpreter has to import torch
             method = "fork" if sys.platform == "linux" else None
             options = {
+                "timeout": STALLED,
                 "multiprocessing_context": multiprocessing.get_context(method),
                 "prefetch_factor": max(2, -(-ahead // self.num_workers)),
-                "worker_init_fn": _alone,
+                "worker_init_fn": begin_worker,
             }
-        self._loader: DataLoader[EncodedPart] = DataLoader(
-            _Parts(encoder, requests, parts), batch_size=None, collate_fn=_as_it_is, num_workers=self.num_workers,
-            pin_memory=pin_memory, generator=torch.Generator(), **options,
-        )  # fmt: skip
+        self._options = options
 
     def __iter__(self) -> Iterator[EncodedPart]:
-        began = time.perf_counter()
-        for part in self._loader:
-            self.waited += time.perf_counter() - began
-            yield part
-            began = time.perf_counter()
+        began, number, careful = time.perf_counter(), 0, 0
+        while number < len(self._parts):
+            try:
+                for part in watched(self._loader(number, self.num_workers if not careful else 0)):
+                    number += 1
+                    self.waited += time.perf_counter() - began
+                    yield part
+                    began = time.perf_counter()
+                    if careful and number == careful:
+                        careful = 0  # beyond what the lost workers had in hand
+                        break
+            except RuntimeError as error:
+                if not worker_lost(error) or careful:
+                    raise
+                careful = self._sort_out(number, error)
+
+    def _sort_out(self, number: int, error: RuntimeError) -> int:
+        """Find the images on which workers are lost among the parts they had in hand; returns where workers may go on.
+
+        Raises the error when no image is to blame: then it is memory, and going on would only lose more workers.
+        """
+        window = self.num_workers * int(self._options["prefetch_factor"]) + 1
+        end = min(number + window, len(self._parts))
+        log.warning(
+            "%s; looking for the image it happened on", str(error).strip().splitlines()[0].rstrip(".")
+        )  # the answers made so far are kept
+        before = len(self._parts.banned)
+        for part in range(number, end):
+            self._parts.try_images(part)
+        if len(self._parts.banned) == before:
+            raise error
+        return end
+
+    def _loader(self, first: int, num_workers: int) -> DataLoader[EncodedPart]:
+        return DataLoader(
+            self._parts, batch_size=None, sampler=range(first, len(self._parts)), collate_fn=_as_it_is,
+            num_workers=num_workers, pin_memory=self._pin_memory, generator=torch.Generator(),
+            **(self._options if num_workers else {}),
+        )  # fmt: skip
 
 
 def workers_for(wanted: int | str, requests: int) -> int:
@@ -110,7 +149,7 @@ def workers_for(wanted: int | str, requests: int) -> int:
 
 def explained(error: RuntimeError, num_workers: int) -> RuntimeError:
     """An error of the data loader in our words where a worker has died; any other error as it is."""
-    if "DataLoader worker" not in str(error):
+    if not worker_lost(error):
         return error
     return WorkerDied(
         f"a process that prepares images for generation has died ({str(error).strip().splitlines()[0]}). Most often memory or "
@@ -122,6 +161,14 @@ def explained(error: RuntimeError, num_workers: int) -> RuntimeError:
 class _Parts(Dataset[EncodedPart]):
     def __init__(self, encoder: Encoder, requests: Sequence[GenerationRequest], parts: Sequence[Sequence[int]]) -> None:
         self.encoder, self.requests, self.parts = encoder, requests, parts
+        self.banned: dict[int, BadImage] = {}  # places in `requests` whose image is not to be opened
+
+    def try_images(self, number: int) -> None:
+        """Ban those images of a part that end or hold up the process which opens them."""
+        runs = list(_runs(self.requests, self.parts[number]))
+        found = dangerous_images([self.requests[run[0]].image for run in runs], DECODE_SECONDS * 1.5)
+        for place, bad in found.items():
+            self.banned |= dict.fromkeys(runs[place], bad)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -140,6 +187,8 @@ class _Parts(Dataset[EncodedPart]):
 
     def _encode(self, places: Sequence[int]) -> list[dict[str, Any] | Exception]:
         """Prompts of some requests about one image, or why they cannot be."""
+        if places[0] in self.banned:
+            return [self.banned[places[0]]] * len(places)
         try:
             image = self.requests[places[0]].image.load()
         except Exception as error:  # told where the answer was asked for, whichever process we are in
@@ -167,7 +216,7 @@ class _Parts(Dataset[EncodedPart]):
 
 def refusal(error: Exception) -> str | None:
     """Why a request is set aside, or None for an error that is a mistake in the program or the configuration."""
-    return str(error) if isinstance(error, BadImage | PromptTooLong) else None
+    return str(error) if isinstance(error, BadImage | PromptTooLong | NotFinite) else None
 
 
 def _runs(requests: Sequence[GenerationRequest], places: Sequence[int]) -> Iterator[list[int]]:
@@ -184,10 +233,6 @@ def _runs(requests: Sequence[GenerationRequest], places: Sequence[int]) -> Itera
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _alone(_: int) -> None:
-    torch.set_num_threads(1)
 
 
 def pad_left(rows: Sequence[Tensor], value: int, width: int) -> Tensor:

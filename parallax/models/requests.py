@@ -33,6 +33,10 @@ class Generation:
     finished: bool
 
 
+class NotFinite(ValueError):
+    """The model's logits were no finite numbers, so that what it "said" is no answer."""
+
+
 @dataclass(slots=True)
 class GenerationCounts:
     """What one call of `generate` did.

@@ -66,6 +66,9 @@ class Rollout:
         self._parts: list[_ReadPart] = []
         self._unread: list[tuple[dict[str, Any], Hashable]] = []
         self._decodings: list[Decoding] = []
+        self.broken: set[int] = (
+            set()
+        )  # rows whose logits were not finite numbers at some step, in the order they were read
 
     def read(self, part: EncodedPart, decodings: Sequence[Decoding], looks: Sequence[Hashable]) -> None:
         """Take some rows in. `looks`: rows with equal ones show the model the same pixels, which are encoded once."""
@@ -92,13 +95,18 @@ class Rollout:
         ended = [False] * len(rows)
         for step in range(longest):
             picked, near = picker.pick(logits, numbers, step, self.dtype)
-            drawn, ties = torch.stack([picked, near.long()]).tolist()  # the one device-to-host sync of a step
+            broken = ~logits.amax(-1).isfinite()  # NaN and infinity come out as the largest
+            drawn, ties, bad = torch.stack([picked, near.long(), broken.long()]).tolist()  # the one sync of a step
             if step == 0 and not self.counts.tokens:
                 log.debug(
                     "first token, of the first %d answers", len(rows)
                 )  # benchmarks/start_up.py looks for this line
-            for row, token, tie in zip(rows, drawn, ties, strict=True):
+            for row, token, tie, wrong in zip(rows, drawn, ties, bad, strict=True):
                 if not ended[row]:
+                    if wrong:
+                        self.broken.add(row)
+                        ended[row] = True
+                        continue
                     tokens[row].append(token)
                     self.counts.near_ties += tie
                     ended[row] = token in self.ends or step + 1 == limits[row]

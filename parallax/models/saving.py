@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from parallax.models.backbone import base_model
+from parallax.records.atomic import replaced_folder
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """The adapter in PEFT's own format (safetensors)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(folder))
+    """The adapter in PEFT's own format (safetensors); the folder is whole or as it was."""
+    with replaced_folder(folder) as unfinished:
+        model.save_pretrained(str(unfinished))
 
 
 def save_merged(model: Any, processor: Any, folder: Path) -> None:
@@ -22,7 +23,6 @@ def save_merged(model: Any, processor: Any, folder: Path) -> None:
 
     The adapted weights are worked out layer by layer and collected on the CPU, so no second model is needed on the device.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     network = base_model(model)
     state = merged_state(network)
     with torch.device("meta"):
@@ -34,8 +34,9 @@ def save_merged(model: Any, processor: Any, folder: Path) -> None:
     if left:
         raise RuntimeError(f"merging left {len(left)} weights without a value, such as {left[0]!r}")
     shell.generation_config = network.generation_config
-    shell.save_pretrained(str(folder))
-    processor.save_pretrained(str(folder))
+    with replaced_folder(folder) as unfinished:
+        shell.save_pretrained(str(unfinished))
+        processor.save_pretrained(str(unfinished))
 
 
 def base_state(network: nn.Module) -> dict[str, Tensor]:

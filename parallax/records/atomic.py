@@ -26,9 +26,9 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     temporary = _temporary_name(target)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, target)
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -47,15 +47,39 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         for written in [*temporary.rglob("*"), temporary]:
-            _flush(written)
+            flush(written)
         try:
             os.rename(temporary, target)
         except OSError:
             if not target.is_dir():
                 raise
-        _flush(target.parent)
+        flush(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def replaced_folder(path: Path | str) -> Iterator[Path]:
+    """Give a temporary folder to fill; on a clean exit it takes the place of `path` and of what was there before.
+
+    For folders that are not named after their content. Between the old one's going and the new one's coming there is a moment
+    without either; never one with half a folder.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _temporary_name(target), _temporary_name(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for written in [*temporary.rglob("*"), temporary]:
+            flush(written)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(temporary, target)
+        flush(target.parent)
+    finally:
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:
@@ -83,8 +107,8 @@ def _temporary_name(target: Path) -> Path:
     return target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
 
 
-def _flush(path: Path) -> None:
-    """fsync a file or a folder."""
+def flush(path: Path) -> None:
+    """fsync a file or a folder: after this it survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -20,8 +20,11 @@ from typing import Any
 
 from parallax.records.atomic import atomic_file, is_temporary
 from parallax.records.candidate import Candidate, Decoding, GenerationSpec, ViewSpec
+from parallax.records.key_index import KeyIndex
 
 log = logging.getLogger(__name__)
+
+ROWS = 1 << 32  # more than a shard ever has: shard number * ROWS + row is a place
 
 
 class CandidateStore:
@@ -35,7 +38,7 @@ class CandidateStore:
         self.folder = Path(folder)
         self._shards: list[Path] = []
         self._known: set[str] = set()  # names of files already looked at, good or bad
-        self._rows: dict[bytes, tuple[int, int]] = {}  # key -> (shard number, row); 16 bytes a key
+        self._rows = KeyIndex()  # key -> shard number and row, see ROWS
         self.refresh()
 
     def __len__(self) -> int:
@@ -43,7 +46,7 @@ class CandidateStore:
         return len(self._rows)
 
     def __contains__(self, key: str) -> bool:
-        return bytes.fromhex(key) in self._rows
+        return key in self._rows
 
     def refresh(self) -> None:
         """Take in shards that other processes have written since. Unreadable or foreign files are ignored with a warning."""
@@ -73,8 +76,8 @@ class CandidateStore:
 
         wanted: dict[int, list[int]] = defaultdict(list)
         for key in dict.fromkeys(keys):
-            if (place := self._rows.get(bytes.fromhex(key))) is not None:
-                wanted[place[0]].append(place[1])
+            if (place := self._rows.get(key)) is not None:
+                wanted[place // ROWS].append(place % ROWS)
         found: dict[str, Candidate] = {}
         for shard, rows in wanted.items():
             path = self._shards[shard]
@@ -107,9 +110,9 @@ class CandidateStore:
         return path
 
     def _index(self, path: Path, keys: Sequence[str]) -> None:
-        rows = {bytes.fromhex(key): (len(self._shards), row) for row, key in enumerate(keys)}
+        first = len(self._shards) * ROWS
         self._shards.append(path)
-        self._rows |= {key: place for key, place in rows.items() if key not in self._rows}
+        self._rows.add((key, first + row) for row, key in enumerate(keys))
 
 
 def _schema() -> Any:

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from parallax.records.fingerprint import file_digest
 from parallax.records.sample import BadImage, ImageRef
+from parallax.records.time_limit import TookTooLong, time_limit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # never EPS and 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 ORIENTATION = 0x0112  # the EXIF tag
 MAX_PIXELS = 150_000_000  # larger images are refused before they are decoded
+DECODE_SECONDS = 60.0  # one that takes longer is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def upright_rgb(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> I
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), time_limit(DECODE_SECONDS):
             warnings.simplefilter("ignore")
             with Image.open(stream, formats=FORMATS) as opened:
                 if (pixels := opened.width * opened.height) > max_pixels:
@@ -99,6 +101,10 @@ def upright_rgb(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> I
         raise BadImage(f"image {name!r} is too large to open safely ({error})") from error
     except BadImage:
         raise
+    except TookTooLong as error:
+        raise BadImage(
+            f"image {name!r} takes longer than {DECODE_SECONDS:g} s to decode; it is damaged or too large"
+        ) from error
     except Image.UnidentifiedImageError as error:
         raise BadImage(
             f"image {name!r} is corrupt or of an unknown format; {', '.join(FORMATS)} can be read"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from parallax.records.fingerprint import file_digest
 from parallax.records.pair import Dropped, PreferencePair, Response
 from parallax.records.sample import ImageRef
 
+GROUP = 16_384  # pairs written at a time: bounds memory
 FORMAT = 1  # of the files below; raised when their columns change
 ResolveImage = Callable[[str, str], ImageRef]  # (sample id, image name as `describe()` gave it) -> image
 
@@ -41,7 +43,7 @@ class PairSet:
 
     def write(
         self,
-        pairs: Sequence[PreferencePair],
+        pairs: Iterable[PreferencePair],
         dropped: Sequence[Dropped] = (),
         manifest: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -55,8 +57,12 @@ class PairSet:
         if self.complete:
             return self.manifest()
         with atomic_folder(self.folder) as folder:
-            rows = [_row(pair) for pair in pairs]
-            parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_pair_schema()), folder / "pairs.parquet")
+            count, sources, stream = 0, Counter[str](), iter(pairs)
+            with parquet.ParquetWriter(folder / "pairs.parquet", _pair_schema()) as writer:
+                while batch := list(islice(stream, GROUP)):
+                    writer.write_table(pyarrow.Table.from_pylist([_row(pair) for pair in batch], schema=_pair_schema()))
+                    count += len(batch)
+                    sources.update(pair.source for pair in batch)
             gone = [
                 {"sample_id": d.sample_id, "source": d.source, "reason": d.reason, "detail": d.detail} for d in dropped
             ]
@@ -64,9 +70,9 @@ class PairSet:
             full = {
                 **(manifest or {}),
                 "format": FORMAT,
-                "pairs": len(pairs),
+                "pairs": count,
                 "dropped": dict(sorted(Counter(d.reason for d in dropped).items())),
-                "sources": dict(sorted(Counter(pair.source for pair in pairs).items())),
+                "sources": dict(sorted(sources.items())),
                 "pairs_sha256": file_digest(folder / "pairs.parquet"),
             }
             atomic_write_json(folder / "manifest.json", full)

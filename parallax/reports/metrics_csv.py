@@ -11,14 +11,14 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from parallax.records.atomic import atomic_file
+from parallax.records.atomic import atomic_file, flush
 
 
 class MetricsCsv(Logger):
     """A Lightning logger that appends to `<folder>/metrics.csv`.
 
-    A run that resumes at step s logs steps that the crashed run may have logged already: rows from its first step on
-    are replaced, so that the file reads as if nothing had happened.
+    A run that resumes at step s logs steps that the crashed run may have logged already: rows of the same stage from its first
+    step on are replaced, so that the file reads as if nothing had happened.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -27,6 +27,8 @@ class MetricsCsv(Logger):
         self._columns: list[str] = ["step"]
         self._rows: list[dict[str, str]] = []
         self._started = False
+        self._stage: str | None = None
+        self._replacing = True  # the next row may be there already
 
     @property
     def name(self) -> str:
@@ -45,24 +47,41 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        step = int(step if step is not None else (self._rows[-1]["step"] if self._rows else 0))
         if not self._started:
-            self._rows = [row for row in read_metrics(self.path) if int(row["step"]) < step]
+            self._rows = read_metrics(self.path)
             self._columns = list(dict.fromkeys([*self._columns, *(name for row in self._rows for name in row)]))
+        summing_up = step is None  # numbers of the whole run stand beside its last step
+        again = not summing_up and self._replacing
+        step = int(step if step is not None else (self._rows[-1]["step"] if self._rows else 0))
+        if again:
+            self._rows = [row for row in self._rows if row.get("stage") != self._stage or int(row["step"]) < step]
+            self._replacing = False
         values = {name: repr(float(value)) for name, value in metrics.items()}
         new = [name for name in values if name not in self._columns]
-        same_step = bool(self._rows) and self._rows[-1]["step"] == str(step)
+        last = self._rows[-1] if self._rows else {}
+        same_step = bool(last) and (summing_up or (last["step"], last.get("stage")) == (str(step), self._stage))
         if same_step:
             self._rows[-1].update(values)
         else:
-            self._rows.append({"step": str(step), **values})
+            self._rows.append({"step": str(step), **({"stage": self._stage} if self._stage else {}), **values})
         self._columns += new
-        if new or same_step or not self._started:
+        if new or same_step or again or not self._started:
             self._rewrite()
         else:
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns, restval="").writerow(self._rows[-1])
         self._started = True
+
+    def begin(self, stage: str) -> None:
+        """What is logged from now on belongs to this stage of the run, whose steps count from 0."""
+        self._stage, self._replacing = stage, True
+        if "stage" not in self._columns:
+            self._columns.insert(1, "stage")
+
+    def save(self) -> None:
+        """Bring what was logged to the disk itself, so that a checkpoint never knows of steps the curves do not."""
+        if self._started:
+            flush(self.path)
 
     def _rewrite(self) -> None:
         with atomic_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

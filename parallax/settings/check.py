@@ -12,9 +12,9 @@ from parallax.settings.blame import Problems
 from parallax.settings.combinations import combination_problems
 from parallax.settings.errors import ConfigError
 from parallax.settings.needed import missing_problems
-from parallax.settings.schema import STAGE_GROUPS
+from parallax.settings.schema import KEYS, STAGE_GROUPS
 from parallax.settings.stages import defined_stages, overlay, resolve_stage
-from parallax.settings.walk import Walk
+from parallax.settings.walk import Walk, shown
 
 NOT_GIVEN = "(not given)"  # stands for a mandatory value while the rest is checked
 
@@ -42,12 +42,32 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", "") or "the configuration")
         return {key: f"{key} refers to something that is not there: {str(error).splitlines()[0]}."}
+    if misshapen := _misshapen(plain):
+        return misshapen
     problems = _walk_all(raw, plain)
     if complete:
         problems.update(missing_problems(plain, absent))
     if not problems:
         stages = [resolve_stage(cfg, name) for name in plain["method"]["stages"]]
         problems.update(combination_problems(plain, stages))
+    return problems
+
+
+def _misshapen(plain: dict[str, Any]) -> Problems:
+    """Groups that are no groups at all, without which nothing else can be looked at."""
+    groups = dict.fromkeys(key.split(".")[0] for key, rule in KEYS.items() if "." in key or rule.kind == "component")
+    problems: Problems = {}
+    for name in groups:
+        value = plain.get(name)
+        if not isinstance(value, dict) and (value is not None or name in ("method", "task", "model")):
+            problems[name] = f"{name}={shown(value)} is not allowed: {name} is a group of keys."
+    for name, node in (plain.get("stages") or {}).items() if "stages" not in problems else ():
+        if not isinstance(node, dict):
+            problems[f"stages.{name}"] = f"stages.{name}={shown(node)} is not allowed: a stage is a group of keys."
+    stages = plain["method"].get("stages") if "method" not in problems else []
+    if not isinstance(stages, list) or not all(isinstance(name, str) for name in stages):
+        said = shown(stages)
+        problems["method.stages"] = f"method.stages={said} is not allowed: it must be a list of the names of stages."
     return problems
 
 

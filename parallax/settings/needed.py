@@ -88,7 +88,8 @@ def _critic_problems(judge: dict[str, Any]) -> dict[str, str]:
 def _image_text_problems(judge: dict[str, Any]) -> dict[str, str]:
     if not str(judge.get("_target_")).endswith(".ClipCalibrated") or not judge.get("image_weight"):
         return {}
-    path = str((judge.get("image_text") or {}).get("path"))
+    node = judge.get("image_text")
+    path = str(node.get("path")) if isinstance(node, dict) else ""
     is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
     if not is_folder or (Path(path).expanduser() / "config.json").is_file():
         return {}

@@ -136,6 +136,7 @@ KEYS: dict[str, Rule] = {
     "trainer.log_every_n_steps": COUNT,
     "trainer.print_every_n_steps": COUNT.or_null(),
     "trainer.deterministic": FLAG,
+    "trainer.max_bad_steps": NATURAL,
     "trainer.max_time": Rule("text", pattern=r"\d\d:\d\d:\d\d:\d\d", pattern_words="a time as DD:HH:MM:SS").or_null(),
     "trainer.detect_anomaly": FLAG,
     "trainer.checkpoint.every_n_steps": COUNT.or_null(),

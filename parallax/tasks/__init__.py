@@ -3,21 +3,25 @@
 import math
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 
 def run_task(cfg: DictConfig) -> float:
-    """Run the task the configuration names, in the run folder Hydra made.
+    """Run the task the configuration names, in the run folder Hydra made or in that of the run it goes on with.
 
     Returns the number a sweeper looks at: what the task returns, or the entry `optimized_metric` of the results it returns;
     nan when there is none.
     """
+    from parallax.tasks.run_folder import in_run_folder
+
     if cfg.paths.output_dir is None and HydraConfig.initialized():
         with open_dict(cfg):
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
-    value = import_module(f"parallax.tasks.{cfg.task.name}").run(cfg)
+    task = import_module(f"parallax.tasks.{cfg.task.name}").run
+    value = in_run_folder(cfg, task, Path(cfg.paths.output_dir)) if cfg.paths.output_dir is not None else task(cfg)
     if isinstance(value, Mapping) and cfg.optimized_metric is not None:
         from parallax.reports.results import lookup
 

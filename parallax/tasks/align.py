@@ -37,7 +37,7 @@ def align(cfg: DictConfig) -> dict[str, Any]:
     from parallax.reports.environment import write_environment
     from parallax.reports.loggers import build_loggers, close_loggers
     from parallax.reports.run_log import run_log
-    from parallax.tasks.manifest import RunManifest
+    from parallax.tasks.manifest import RunManifest, made_with
     from parallax.tasks.parts import pick_device
     from parallax.tasks.recipe import claim_folder
 
@@ -60,7 +60,8 @@ def align(cfg: DictConfig) -> dict[str, Any]:
         failed = True
         try:
             method = plain["method"]
-            manifest = RunManifest(folder, method=method["name"], rounds=int(method["rounds"]))
+            facts = made_with(plain)
+            manifest = RunManifest(folder, method=method["name"], rounds=int(method["rounds"]), made_with=facts)
             this = Run(plain, folder, pick_device(plain["trainer"]["accelerator"]), loggers, manifest)
             results = _align(this, plan)
             failed = False
@@ -83,6 +84,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         made = make_policy(plain, lora, adapter=adapter, device=this.device)
         trained = sum(parameter.numel() for _, parameter in made.trainable_parameters())
         log.info("policy %s, %s parameters trained", made.name, f"{trained:,}")
+        _check_room(this, plan, trained, sum(parameter.numel() for parameter in made.model.parameters()))
         return made
 
     first, last = this.stage_folder(plan[0]), this.stage_folder(plan[-1])
@@ -144,6 +146,21 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     log.info("adapter in %s", adapter)
     log.info("report in %s", report)
     return results
+
+
+def _check_room(this: Run, plan: list[PlannedStage], trained: int, all_numbers: int) -> None:
+    """Refuse a run that would fill the disk, before it spends hours."""
+    from parallax.tasks.disk_room import ALWAYS, MIB, check_room, needed_in_run_folder
+
+    left = [planned.stage for planned in plan if this.manifest.finished(planned.name) is None]
+    needed = needed_in_run_folder(this.plain, left, trained, all_numbers)
+    check_room(this.folder, needed, "paths.output_dir", " or a smaller trainer.checkpoint.keep")
+    features = (
+        int(this.plain["model"]["feature_cache_mib"]) * MIB if this.plain["model"]["feature_cache"] == "disk" else 0
+    )
+    check_room(
+        this.plain["paths"]["cache_dir"], {"answers and pairs": ALWAYS, "image features": features}, "paths.cache_dir"
+    )
 
 
 def _watch(this: Run, policy: Policy, suites: list[Any]) -> Callable[[int], dict[str, float]] | None:

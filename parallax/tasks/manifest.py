@@ -7,11 +7,13 @@ folder, so that the folder can be moved.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from parallax.records.atomic import atomic_write_json
 from parallax.records.fingerprint import file_digest
+from parallax.tasks.recipe import code_digest, data_digests, model_digests
 
 FILE = "manifest.json"
 
@@ -22,11 +24,12 @@ class RunManifest:
     Args:
         folder: the run folder; a manifest that is there is gone on with.
         method, rounds: of the run.
+        made_with: versions of packages, digests of code, data files and base model (`made_with`).
     """
 
-    def __init__(self, folder: Path, *, method: str, rounds: int) -> None:
+    def __init__(self, folder: Path, *, method: str, rounds: int, made_with: Mapping[str, Any] | None = None) -> None:
         self.folder, self.path = folder, folder / FILE
-        self.method, self.rounds = method, rounds
+        self.method, self.rounds, self.made_with = method, rounds, dict(made_with or {})
         self.stages: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
             self.stages = {entry["name"]: entry for entry in json.loads(self.path.read_text("utf-8"))["stages"]}
@@ -45,8 +48,25 @@ class RunManifest:
             self.stages = {known: self.stages[known] for known in names[: names.index(name)]}
         weights = weights_of(self.folder / facts["adapter"])
         self.stages[name] = {"name": name, **facts, "adapter_files": weights}
-        content = {"method": self.method, "rounds": self.rounds, "stages": list(self.stages.values())}
+        content = {
+            "method": self.method, "rounds": self.rounds, "made_with": self.made_with, "stages": list(self.stages.values())
+        }  # fmt: skip
         atomic_write_json(self.path, content)
+
+
+def made_with(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the result follows from, beside the configuration: versions, and SHA-256 digests of code, data and base model."""
+    from parallax.reports.environment import environment
+
+    facts = environment()
+    return {
+        "code": code_digest(),
+        "commit": facts["git"]["commit"],
+        "data": data_digests(plain),
+        "model": model_digests(plain),
+        "python": facts["python"],
+        "packages": facts["packages"],
+    }
 
 
 def weights_of(folder: Path) -> dict[str, str]:

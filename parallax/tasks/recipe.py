@@ -1,8 +1,14 @@
-"""What makes two runs the same run: everything of the configuration that changes the result, and the base model's weights."""
+"""What makes two runs the same run: everything of the configuration that changes the result, the data and the base model.
+
+`recipe_key` names the recipe and the weights. `run_key` names a run that can be gone on with or be called finished: the recipe,
+the task, and the bytes of every file the configuration points at. The code is named beside it (`code_digest`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +26,24 @@ NOT_PART_OF_THE_RECIPE = (
     "optimized_metric",
     "experiment",
 )
+CODE = ("run.py", "parallax", "lightning_modules", "datamodules", "augment")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def recipe_key(plain: Mapping[str, Any]) -> str:
     """Names the resolved configuration `plain`. Folders of caches and of the repository do not count; the weights do."""
-    kept = {name: value for name, value in plain.items() if name not in NOT_PART_OF_THE_RECIPE}
-    folder = Path(str(plain["model"]["path"]))
-    weights = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-    return fingerprint({"recipe": _without_places(kept), "weights": weights})
+    return fingerprint({"recipe": _recipe(plain), "weights": list(model_digests(plain).values())})
+
+
+def run_key(plain: Mapping[str, Any]) -> str:
+    """Names the run of this task and recipe on these very data."""
+    facts = {
+        "task": plain.get("task"),
+        "recipe": _recipe(plain),
+        "files": data_digests(plain),
+        "weights": model_digests(plain),
+    }
+    return fingerprint(_without_places(facts, _root(plain)))
 
 
 def claim_folder(plain: Mapping[str, Any]) -> Path:
@@ -58,9 +74,89 @@ def is_finished(folder: Path, plain: Mapping[str, Any]) -> bool:
     return mark.is_file() and mark.read_text().strip() == recipe_key(plain) and (folder / "results.json").is_file()
 
 
-def _without_places(value: Any) -> Any:
+def model_digests(plain: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of each weight file of the base model and of the adapter it starts from, where these are local folders."""
+    folders = {"model": plain["model"]["path"], "adapter": plain.get("adapter")}
+    return {
+        f"{name}/{path.name}": _digest(path)
+        for name, folder in folders.items()
+        if folder and Path(str(folder)).is_dir()
+        for path in sorted(Path(str(folder)).glob("*.safetensors"))
+    }
+
+
+def data_digests(plain: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of each file that a key `path` or `…_path` points at; of a folder, the names and sizes of what is in it."""
+    kept = {name: value for name, value in plain.items() if name not in (*NOT_PART_OF_THE_RECIPE, "model")}
+    return {key: _content(Path(value).expanduser()) for key, value in sorted(_paths(kept))}
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Names the source of this program: a change of any line gives another one."""
+    files = [ROOT / top for top in CODE if (ROOT / top).is_file()]
+    files += [path for top in CODE for path in (ROOT / top).rglob("*.py")]
+    return fingerprint({str(path.relative_to(ROOT)): file_digest(path) for path in sorted(files)})
+
+
+def _recipe(plain: Mapping[str, Any]) -> Any:
+    kept = {name: value for name, value in plain.items() if name not in NOT_PART_OF_THE_RECIPE}
+    model = {name: value for name, value in kept["model"].items() if name != "path" or not Path(str(value)).is_dir()}
+    return _without_places({**kept, "model": model}, _root(plain))
+
+
+def _root(plain: Mapping[str, Any]) -> str:
+    return str((plain.get("paths") or {}).get("root") or ROOT)
+
+
+def _without_places(value: Any, root: str) -> Any:
+    """Without cache folders, and with paths below the repository written from its top: a moved repository is the same."""
     if isinstance(value, Mapping):
-        return {key: _without_places(item) for key, item in value.items() if key not in ("cache_dir", "path")}
-    if isinstance(value, list):
-        return [_without_places(item) for item in value]
+        return {key: _without_places(item, root) for key, item in value.items() if key != "cache_dir"}
+    if isinstance(value, list | tuple):
+        return [_without_places(item, root) for item in value]
+    if isinstance(value, str) and os.path.isabs(root) and value.startswith(root.rstrip("/") + "/"):
+        return value[len(root.rstrip("/")) + 1 :]
     return value
+
+
+def _paths(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if isinstance(item, str) and (key == "path" or str(key).endswith("_path")) and item:
+                yield f"{at}{key}", item
+            else:
+                yield from _paths(item, f"{at}{key}.")
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _paths(item, f"{at}{place}.")
+
+
+def _content(path: Path) -> str:
+    try:
+        if path.is_file():
+            return _digest(path)
+        if path.is_dir():
+            return fingerprint(sorted(_listing(path)))
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    return "not a file here"
+
+
+def _listing(folder: Path) -> Iterator[list[Any]]:
+    for here, folders, files in os.walk(folder):
+        folders.sort()
+        for name in files:
+            file = Path(here, name)
+            size = file.stat().st_size if file.exists() else -1
+            yield [os.fsencode(file.relative_to(folder)).decode("utf-8", "backslashreplace"), size]
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_at(str(path), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _digest_at(path: str, modified_ns: int, size: int) -> str:
+    return file_digest(path)

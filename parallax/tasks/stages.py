@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ class Run:
     loggers: list[Any]
     manifest: RunManifest
     started: float = field(default_factory=time.perf_counter)
-    pairs: dict[str, list[PreferencePair]] = field(default_factory=dict)
+    pairs: dict[str, Sequence[PreferencePair]] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=lambda: {"built": 0, "reused": 0, "kept": 0, "dropped": {}})
     warnings: list[str] = field(default_factory=list)
     fits: dict[str, Any] = field(default_factory=dict)
@@ -59,6 +59,9 @@ def run_stage(
     stage, folder = dict(planned.stage), this.stage_folder(planned)
     folder.mkdir(parents=True, exist_ok=True)
     log.info("stage %s", planned.name)
+    for logger in this.loggers:
+        if hasattr(logger, "begin"):
+            logger.begin(planned.name)
     stage["debug"], stage["seed"] = this.plain.get("debug") or {}, int(this.plain["seed"])
     stage["name"] = planned.name
     before = policy.fingerprint()

@@ -63,8 +63,9 @@ def run(cfg: DictConfig) -> float:
 
 def _align(cfg: DictConfig) -> None:
     from parallax.tasks.align import align
+    from parallax.tasks.run_folder import in_run_folder
 
-    align(cfg)
+    in_run_folder(cfg, align, Path(cfg.paths.output_dir))
 
 
 def _compose(arm: str, words: Sequence[str], seed: int, folder: Path) -> DictConfig:

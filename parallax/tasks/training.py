@@ -110,6 +110,7 @@ def _step_settings(stage: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "clip": trainer.get("gradient_clip_val", 1.0),
         "activation_checkpointing": bool(trainer.get("activation_checkpointing", False)),
+        "max_bad_steps": int(trainer.get("max_bad_steps", 10)),
     }
 
 
@@ -158,7 +159,9 @@ class _Fit:
                         self._fit_segment(segment, trainer, module, keeper, max(done, segment.start), resume)
                         resume = None
             if resume is not None:  # it was the last step already
-                module.load_trained(resume)
+                states = module.load_trained(resume)
+                if health.state_key in states:
+                    health.load_state_dict(states[health.state_key])
         finally:
             module.on_train_end()
             self.policy.model.to(self.home)

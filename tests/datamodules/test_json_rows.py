@@ -83,3 +83,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert path.stat().st_size > 30e6 and peak < 8e6
+
+
+def test_a_row_with_half_a_character_has_an_error_and_the_others_do_not(tmp_path: Path) -> None:
+    file = tmp_path / "halves.json"
+    file.write_text('[{"a": "whole \\ud83d\\ude00"}, {"a": ["\\ud800"]}, {"\\udfff": 1}, 4]')
+    good, half, key, number = json_rows(file)
+    assert good.value == {"a": "whole 😀"} and number.value == 4
+    assert half.value is key.value is None and "half a character" in str(half.error) and half.error == key.error

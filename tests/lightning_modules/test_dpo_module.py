@@ -1,5 +1,6 @@
 """`DPOModule` on a real tiny LLaVA with LoRA: what must not change its steps, and what must."""
 
+import json
 import math
 from pathlib import Path
 
@@ -190,6 +191,14 @@ def test_a_step_with_a_loss_that_is_no_number_is_left_out_and_named(new_policy: 
     before = trained_state(policy)
     metrics = fit(module, [bad, good, good], tmp_path)
     assert [entry.pair_ids for entry in module.bad_steps] == [["pair-3"]]
+    told = json.loads((tmp_path / "bad_steps" / "step-000000.json").read_text())
+    assert told["reason"] == "the loss is not a finite number" and told["pair_ids"] == ["pair-3"]
+    (pair,) = told["pairs"]
+    assert pair["pair_id"] == "pair-3" and len(pair["responses"]) == 2 and all(pair["responses"])
+    (kept,) = torch.load(tmp_path / "bad_steps" / "step-000000.pt", weights_only=True)
+    assert kept["pair_ids"] == ["pair-3"] and torch.equal(
+        kept["response_ids"], bad.micro_batches[1].scoring.response_ids
+    )
     assert math.isnan(metrics[0]["train/loss"]) and metrics[1]["train/loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert metrics[2]["train/loss"] < metrics[1]["train/loss"]
     assert any(not torch.equal(value, before[name]) for name, value in trained_state(policy).items())

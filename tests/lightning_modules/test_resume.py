@@ -104,17 +104,30 @@ def test_only_the_newest_checkpoints_stay(new_policy: NewPolicy, tmp_path: Path)
     run(dpo(policy), steps_for(policy, 1), tmp_path)
     assert [path.name for path in checkpoints_in(tmp_path)] == ["step-000004.ckpt", "step-000006.ckpt"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
+    (tmp_path / ".tmp-step-000008.ckpt").write_bytes(b"a killed writer leaves this")
     remove_later_than(tmp_path, 4)
+    assert not list(tmp_path.glob(".tmp-*")) and len(list(tmp_path.iterdir())) == 2  # the checkpoint and its digest
     assert [path.name for path in checkpoints_in(tmp_path)] == ["step-000004.ckpt"]
 
 
-def test_a_torn_checkpoint_is_passed_over(new_policy: NewPolicy, tmp_path: Path, caplog: Any) -> None:
+def test_a_damaged_checkpoint_is_passed_over(new_policy: NewPolicy, tmp_path: Path, caplog: Any) -> None:
     policy = new_policy()
     run(dpo(policy), steps_for(policy, 1), tmp_path)
-    newest = tmp_path / "step-000006.ckpt"
-    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    assert newest_checkpoint(tmp_path) == tmp_path / "step-000004.ckpt"
-    assert "step-000006.ckpt cannot be read; the checkpoint before it is used" in caplog.text
+    newest, before = tmp_path / "step-000006.ckpt", tmp_path / "step-000004.ckpt"
+    whole = newest.read_bytes()
+    assert newest_checkpoint(tmp_path) == newest
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # loads like any other, with one weight a little off
+    newest.write_bytes(flipped)
+    assert newest_checkpoint(tmp_path) == before
+    assert (
+        "step-000006.ckpt cannot be read (its bytes are not those that were written); the checkpoint before"
+        in caplog.text
+    )
+    newest.write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "step-000006.ckpt.sha256").unlink()  # as versions before this one left them
+    assert newest_checkpoint(tmp_path) == before
+    assert "step-000006.ckpt cannot be read (it is torn or no checkpoint)" in caplog.text
     assert newest_checkpoint(tmp_path / "nothing here") is None
 
 

@@ -211,3 +211,15 @@ def test_an_adapter_that_learned_nothing_is_out_of_the_way_and_back_afterwards(m
     policy.touched()  # as if it had been trained: now it is asked, and still adds nothing
     assert policy.generate(ragged(3)) == fresh and seen
     handle.remove()
+
+
+def test_answers_out_of_logits_that_are_no_numbers_are_set_aside(make_policy: Any) -> None:
+    policy = make_policy("llava")
+    request = GenerationRequest("a", Picture(1), "What is shown?", ViewSpec(), Decoding(4))
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight[5] = float("nan")
+    reasons: list[str] = []
+    assert policy.generate([request], set_aside=lambda _, why: reasons.append(why)) == [None]
+    assert "logits are not finite numbers for the image 'picture:1' and the prompt 'What is shown?'" in reasons[0]
+    with pytest.raises(ValueError, match="not finite"):
+        policy.generate([request])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +14,9 @@ import torch
 from PIL import Image
 
 from parallax.models.packed import Packed
-from parallax.models.prompt_stream import WorkerDied, workers_for
+from parallax.models.prompt_stream import workers_for
 from parallax.models.requests import GenerationRequest
+from parallax.models.workers import WorkerDied
 from parallax.records import BadImage, Decoding, ViewSpec
 from tests.models.examples import Picture, ragged
 
@@ -26,6 +30,25 @@ class Deadly(Picture):
         if os.getpid() != MAIN:
             os._exit(13)
         return super().load()
+
+
+@dataclass(frozen=True)
+class DeadlyOnce(Picture):
+    """Ends the first process that opens it, as running out of memory may; `mark` is a file that remembers."""
+
+    mark: str = ""
+
+    def load(self) -> Image.Image:
+        if os.getpid() != MAIN and not os.path.exists(self.mark):
+            open(self.mark, "w").close()
+            os._exit(13)
+        return super().load()
+
+
+class Endless(Picture):
+    def load(self) -> Image.Image:
+        while True:
+            time.sleep(1)
 
 
 class Slow(Picture):
@@ -69,12 +92,37 @@ def test_drawing_random_numbers_goes_on_as_if_nothing_had_been_generated(make_po
         assert torch.equal(after, torch.rand(1))
 
 
-def test_a_worker_that_dies_is_reported_in_a_sentence(make_policy: Any) -> None:
+def test_an_image_that_ends_its_worker_is_set_aside_and_the_others_are_answered(make_policy: Any) -> None:
     policy = make_policy("llava")
-    requests = [*ragged(20), GenerationRequest("x", Deadly(1), "What?", ViewSpec(), Decoding(3))]
+    deadly = GenerationRequest("x", Deadly(1), "What?", ViewSpec(), Decoding(3))
+    requests = [*ragged(20), deadly, *ragged(3)]
+    reasons: list[str] = []
+    answers = policy.generate(requests, batch_size=4, num_workers=1, set_aside=lambda _, why: reasons.append(why))
+    (why,) = reasons
+    assert re.match(r"image 'picture:1' ends the process that opens it \(\S+\); it is damaged or too large", why)
+    assert answers[20] is None
+    assert answers[:20] + answers[21:] == policy.generate([*ragged(20), *ragged(3)], batch_size=4, num_workers=0)
+
+
+def test_an_image_that_takes_forever_is_set_aside_within_a_bounded_time(
+    make_policy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parallax.models.prompt_stream.STALLED", 1.5)
+    monkeypatch.setattr("parallax.models.prompt_stream.DECODE_SECONDS", 0.5)
+    policy, reasons = make_policy("llava"), []
+    requests = [*ragged(8), GenerationRequest("x", Endless(1), "What?", ViewSpec(), Decoding(3))]
+    began = time.monotonic()
+    answers = policy.generate(requests, batch_size=4, num_workers=1, set_aside=lambda _, why: reasons.append(why))
+    assert time.monotonic() - began < 40 and answers[8] is None and None not in answers[:8]
+    assert len(reasons) == 1 and "takes longer than 0.75 s to open" in reasons[0]
+
+
+def test_a_worker_that_dies_through_no_images_fault_is_reported_in_a_sentence(make_policy: Any, tmp_path: Path) -> None:
+    policy = make_policy("llava")
+    once = GenerationRequest("x", DeadlyOnce(1, mark=str(tmp_path / "died")), "What?", ViewSpec(), Decoding(3))
     with pytest.raises(WorkerDied, match=r"generation.num_workers.*0 to prepare images in the main process"):
-        policy.generate(requests, batch_size=4, num_workers=1)
-    assert policy.generate(requests, batch_size=4, num_workers=0)[-1] is not None
+        policy.generate([*ragged(8), once], batch_size=4, num_workers=1)
+    assert policy.generate([*ragged(8), once], batch_size=4, num_workers=0)[-1] is not None
 
 
 @pytest.mark.parametrize("workers", [0, 1])

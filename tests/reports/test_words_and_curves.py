@@ -186,3 +186,24 @@ def test_progress_counts_answers() -> None:
     with answer_progress("evaluating", 10, shown=False) as done:
         done(4)
         done(6)
+
+
+def test_curves_of_several_stages_survive_a_resume_and_the_sums_stand_beside_the_last_step(tmp_path: Path) -> None:
+    def log(logger: MetricsCsv, stage: str, steps: range) -> None:
+        logger.begin(stage)
+        for step in steps:
+            logger.log_metrics({"train/loss": 10.0 * len(stage) + step}, step)
+
+    whole, cut = MetricsCsv(tmp_path / "whole"), MetricsCsv(tmp_path / "cut")
+    for logger in (whole, cut):
+        log(logger, "align", range(3))
+    log(whole, "infuse", range(4))
+    log(cut, "infuse", range(3))  # killed after three steps; the checkpoint is of the second
+    log(MetricsCsv(tmp_path / "cut"), "infuse", range(2, 4))
+    whole.log_metrics({"eval/recall": 0.5})
+    MetricsCsv(tmp_path / "cut").log_metrics({"eval/recall": 0.5})  # a third process only sums up
+    assert read_metrics(tmp_path / "cut" / "metrics.csv") == read_metrics(tmp_path / "whole" / "metrics.csv")
+    rows = read_metrics(tmp_path / "whole" / "metrics.csv")
+    steps = [*(("align", str(n)) for n in range(3)), *(("infuse", str(n)) for n in range(4))]
+    assert [(row["stage"], row["step"]) for row in rows] == steps
+    assert rows[-1]["eval/recall"] == "0.5"

@@ -1,0 +1,196 @@
+"""The life of a run folder: found or made, locked, marked running, and in the end finished, interrupted or failed.
+
+`resume=auto` goes on with the newest run of the same configuration, data, weights and code if it is unfinished, and says so if it
+is finished. `never` starts afresh, `resume=<folder>` names the run.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from parallax.records.interruption import Interrupted, listening
+from parallax.records.run_lock import FolderInUse, RunLock, in_use
+from parallax.tasks.disk_room import check_writable
+from parallax.tasks.recipe import code_digest, run_key
+from parallax.tasks.run_state import RunState, now, runs_beside, state_of
+
+log = logging.getLogger(__name__)
+
+SEARCHED = ("align", "build_pairs", "evaluate")  # tasks whose unfinished runs are looked for; others start anew
+RESULTS = ("results.json", "pairs.json")  # what a finished run of these has to show
+ADVICE = "choose another paths.output_dir, or remove the folder"
+FOLDER = "PARALLAX_RUN_FOLDER"  # tells the other processes of a run where it is
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where a run takes place, and why."""
+
+    folder: Path
+    before: RunState | None = None  # of the run that is gone on with
+    finished: bool = False  # there is nothing left to do
+    said: str | None = None  # a sentence for the user
+
+
+def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> Any:
+    """Call `act(cfg)` in the run's folder, held and watched over; of a run that is finished, return the results instead.
+
+    Args:
+        own: the folder the run has by itself: Hydra's, or `paths.output_dir`.
+    """
+    if is_helper():
+        return act(_placed(cfg, Path(os.environ.get(FOLDER) or own)))
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    key, task = run_key(plain), str(plain["task"]["name"])
+    choice = choose(str(plain["resume"]), key, task, own)
+    if choice.folder.resolve() != own.resolve():
+        discard_empty(own)
+    if choice.finished:
+        return _finished(choice)
+    if task in SEARCHED:
+        check_writable({"paths.output_dir": choice.folder, "paths.cache_dir": plain["paths"]["cache_dir"]})
+    with held(choice, key, task) as folder:
+        os.environ[FOLDER] = str(folder)
+        return act(_placed(cfg, folder))
+
+
+def choose(resume: str, key: str, task: str, own: Path) -> Choice:
+    """The folder of a run with this key.
+
+    Raises:
+        FolderInUse: the very same run is going on somewhere else.
+        FileExistsError: the folder holds a run of another configuration, or any run with `resume=never`.
+        FileNotFoundError: `resume` names a folder that is not there.
+    """
+    if resume not in ("auto", "never"):
+        folder = Path(resume)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"resume={resume} is no folder here; name the run folder to go on with, auto or never"
+            )
+        return _going_on(folder, state_of(folder), key, task)
+    if resume == "never":
+        if (own / "stages").exists():
+            raise FileExistsError(f"resume=never, and {own} holds a run already; {ADVICE}")
+        return Choice(own)
+    there = state_of(own)
+    if there is not None:  # a folder of the user's own choice
+        return _going_on(own, there, key, task)
+    if task not in SEARCHED:
+        return Choice(own)
+    for folder, state in runs_beside(own.resolve()):
+        if state.key != key or state.task != task:
+            continue
+        if (holder := in_use(folder)) is not None:
+            raise FolderInUse(
+                f"this very run is going on in {folder} ({holder}); wait for it, or start another with resume=never"
+            )
+        if state.code != code_digest():
+            said = f"{folder} holds this run, made by other code, and stays as it is; resume={folder} goes on with it"
+            return Choice(own, said=said)
+        return _going_on(folder, state, key, task)
+    return Choice(own)
+
+
+@contextmanager
+def held(choice: Choice, key: str, task: str) -> Iterator[Path]:
+    """Lock the folder and keep its state; signals are requests to stop while inside."""
+    with RunLock(choice.folder) as lock, listening():
+        if choice.said:
+            log.warning(choice.said)
+        if lock.stale is not None:
+            log.warning("the lock of %s, which is gone, was left behind and is taken over", lock.stale)
+        state = RunState.new(key, code_digest(), task)
+        if choice.before is not None:
+            state = replace(state, started=choice.before.started)
+        state.write(choice.folder)
+        try:
+            yield choice.folder
+        except Interrupted:
+            replace(state, state="interrupted", ended=now()).write(choice.folder)
+            raise
+        except BaseException as error:
+            _note_failure(choice.folder, state, error)
+            raise
+        replace(state, state="finished", ended=now()).write(choice.folder)
+
+
+def is_helper() -> bool:
+    """Whether this is a further process of a run that another one (rank 0) leads."""
+    ranks = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if os.environ.get(name)]
+    return bool(ranks) and ranks[0] != "0"
+
+
+def discard_empty(folder: Path) -> None:
+    """Remove the folder Hydra has just made for this run, which takes place elsewhere."""
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {".hydra"}:
+        return
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    for empty in (folder, folder.parent):
+        try:
+            empty.rmdir()
+        except OSError:  # the day has other runs
+            return
+
+
+def _going_on(folder: Path, state: RunState | None, key: str, task: str) -> Choice:
+    if state is None or state.task != task:
+        return Choice(folder)
+    same = state.key == key
+    if not same and (folder / "stages").exists():
+        raise FileExistsError(f"{folder} holds a run of another configuration (see its config.yaml); {ADVICE}")
+    if same and state.finished and any((folder / name).is_file() for name in RESULTS):
+        other = "" if state.code == code_digest() else " (by other code)"
+        done = f"this run is finished{other}: {folder}, {state.ended}; resume=never runs it once more"
+        return Choice(folder, state, finished=True, said=done)
+    said: str | None = None
+    if not state.finished:
+        said = f"going on with the run in {folder}, which {state.words()} (started {state.started})"
+    if same and state.code != code_digest():
+        said = f"{said or f'going on in {folder}'}; the code has changed since, so the result may be another"
+    return Choice(folder, state, said=said)
+
+
+def _finished(choice: Choice) -> Any:
+    path = next(choice.folder / name for name in RESULTS if (choice.folder / name).is_file())
+    results: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if path.name == "results.json":
+        from parallax.reports.results import print_results
+
+        print_results(results)
+    else:
+        results = {"pairs": results}
+    print(choice.said, flush=True)
+    return results
+
+
+def _placed(cfg: DictConfig, folder: Path) -> DictConfig:
+    with open_dict(cfg):
+        cfg.paths.output_dir = str(folder)
+        cfg.resume = str(folder) if str(cfg.resume) not in ("never",) else cfg.resume
+    return cfg
+
+
+def _note_failure(folder: Path, state: RunState, error: BaseException) -> None:
+    """Mark the run failed and keep the whole trace beside it; on a full disk neither may be possible."""
+    why = str(error).strip().split("\n")[0] or type(error).__name__
+    try:
+        with open(folder / "error.log", "a", encoding="utf-8") as file:
+            file.write(f"{now()}\n{''.join(traceback.format_exception(error))}\n")
+        error.add_note(f"The whole trace is in {folder / 'error.log'}.")
+        replace(state, state="failed", ended=now(), why=why).write(folder)
+    except OSError as second:
+        if second.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise

@@ -1,0 +1,272 @@
+"""Readers, parsers, the check of configurations and the pair store, given whatever there can be: nothing falls over and nothing
+is lost without a reason. A few hundred cases in the quick tests, more than a hundred thousand in the slow ones."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import string
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from datamodules.formats.json_rows import BrokenFile, json_rows
+from datamodules.formats.listed import Unusable
+from datamodules.formats.llava_json import LlavaJsonSource
+from datamodules.formats.preference_file import PreferenceFileSource
+from datamodules.formats.preference_rows import PARSERS
+from parallax.evaluation.accuracy import same_text
+from parallax.evaluation.pope import read_answer
+from parallax.preference.verdict import read_verdict
+from parallax.records import BadImage, Dropped, PreferencePair, Response
+from parallax.records.images import FileImage, upright_rgb
+from parallax.records.pair_store import PairSet
+from parallax.records.sample import Sample
+from parallax.settings.check import find_problems
+from parallax.settings.command_line import prepare
+from parallax.settings.errors import ConfigError
+from tests.reliability.conftest import Injected
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+TEXT = st.text(max_size=30) | st.sampled_from(
+    ["<image>\nWhat?", "a <image> b", "<image><image>", "</s>", "", " ", "\u202eabc", "\ud800"]
+)
+WORDS = ["[[1]]", "[[2]]", "1", "2", "answer", "is", "better", "not", "no", "yes", "tie", "both", ".", ",", "\n", "The"]
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+SPEAKER = st.sampled_from(["human", "gpt", "system", "nobody"]) | JSON
+PATH = st.sampled_from(["a.png", "../a.png", "/etc/passwd", "http://x/a.png", "a\x00.png", "missing.png"]) | JSON
+LLAVA = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["1", "2"]) | JSON,
+        "image": PATH,
+        "conversations": st.lists(st.fixed_dictionaries({"from": SPEAKER, "value": TEXT | JSON}) | JSON, max_size=4)
+        | JSON,
+    },
+)
+PAIR = st.fixed_dictionaries(
+    {},
+    optional={
+        name: PATH if name in ("image", "images", "image_id") else TEXT | JSON
+        for name in ("id", "image", "images", "image_id", "question", "prompt", "chosen", "rejected", "reject", "conversations")
+    },
+)  # fmt: skip
+
+
+def searched(cases: int, *strategies: Any) -> Callable[[Callable[..., None]], None]:
+    """Run a check on so many cases, now."""
+
+    def run(check: Callable[..., None]) -> None:
+        quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+        rules = settings(
+            max_examples=cases, deadline=None, database=None, derandomize=True, suppress_health_check=quiet
+        )
+        rules(given(*strategies)(check))()
+
+    return run
+
+
+def sizes(quick: int, slow: int) -> Any:
+    """The number of cases, in the quick tests and in the slow ones."""
+    return pytest.mark.parametrize("cases", [quick, pytest.param(slow, marks=pytest.mark.slow)])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("images")
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    return folder
+
+
+@contextmanager
+def written(data: bytes, name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_bytes(data)
+        yield path
+
+
+@sizes(150, 10_000)
+def test_any_bytes_as_a_json_file(cases: int, injected: Injected) -> None:
+    @searched(cases, st.binary(max_size=200) | JSON.map(lambda v: json.dumps(v).encode()), st.integers(0, 200))
+    def check(data: bytes, cut: int) -> None:
+        with written(data[: len(data) - cut] if cut < len(data) else data, "x.json") as path:
+            try:
+                rows = list(json_rows(path))
+            except BrokenFile as error:
+                assert str(path) in str(error)
+                return
+            assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+
+    injected("fuzz: bytes as a JSON file", cases, "rows, rows with an error, or a refusal that names the file")
+
+
+def accounted(source: Any, rows: int) -> None:
+    """Every row is a sample, set aside with a reason, or counted as not asked for."""
+    used = list(source)
+    assert source.rows == rows
+    assert len(used) + len(source.set_aside) + sum(source.left_out.values()) == rows
+    for item in source.set_aside:
+        assert item.reason and item.why
+    for sample in used:
+        assert isinstance(sample, Sample)
+        sample.id.encode(), sample.question.encode()
+    assert len({sample.id for sample in used}) == len(used)
+
+
+@sizes(150, 6_000)
+def test_any_rows_of_llava_json(cases: int, root: Path, injected: Injected) -> None:
+    @searched(cases, st.lists(LLAVA | JSON, max_size=5))
+    def check(rows: list[Any]) -> None:
+        with written(json.dumps(rows).encode(), "x.json") as path:
+            accounted(LlavaJsonSource(path, root), len(rows))
+
+    injected("fuzz: rows of LLaVA's JSON", cases, "used or set aside with a reason; counts in = counts out")
+
+
+@sizes(150, 6_000)
+def test_any_rows_of_a_preference_file(cases: int, root: Path, injected: Injected) -> None:
+    @searched(cases, st.lists(PAIR | JSON, max_size=4), st.sampled_from(sorted(PARSERS)))
+    def check(rows: list[Any], form: str) -> None:
+        with written(json.dumps(rows).encode(), "x.json") as path:
+            accounted(PreferenceFileSource(path, root, format=form), len(rows))
+
+    injected("fuzz: rows of preference files", cases, "used or set aside with a reason; counts in = counts out")
+
+
+@sizes(200, 30_000)
+def test_any_row_for_the_parsers(cases: int, injected: Injected) -> None:
+    @searched(cases, PAIR, st.sampled_from(sorted(PARSERS)))
+    def check(row: dict[str, Any], form: str) -> None:
+        try:
+            parsed = PARSERS[form](row)
+        except Unusable as unusable:
+            assert unusable.reason and unusable.why
+            return
+        assert parsed.prompt and parsed.rejected and isinstance(parsed.chosen, str)
+
+    injected("fuzz: rows for the pair parsers", cases, "a pair or a reason")
+
+
+@sizes(300, 50_000)
+def test_any_text_as_a_verdict_or_an_answer(cases: int, injected: Injected) -> None:
+    words = st.lists(st.sampled_from(WORDS), max_size=12)
+
+    @searched(cases, st.text(max_size=300) | words.map(" ".join))
+    def check(text: str) -> None:
+        assert read_verdict(text) in ("first", "second", "tie", "unreadable")
+        assert isinstance(read_answer(text).yes, bool)
+        assert isinstance(same_text("", text, "yes"), bool)
+
+    injected(
+        "fuzz: texts as verdicts and answers", cases, "a verdict or `unreadable`, an answer or a counted parse failure"
+    )
+
+
+@sizes(150, 8_000)
+def test_damaged_images(cases: int, injected: Injected) -> None:
+    whole = []
+    for form, options in (("PNG", {}), ("JPEG", {}), ("WEBP", {}), ("GIF", {}), ("BMP", {}), ("TIFF", {}), ("PPM", {})):
+        held = io.BytesIO()
+        Image.linear_gradient("L").resize((40, 30)).convert("RGB").save(held, form, **options)
+        whole.append(held.getvalue())
+
+    @searched(cases, st.sampled_from(whole), st.integers(0, 10_000), st.binary(min_size=1, max_size=6), st.booleans())
+    def check(data: bytes, where: int, new: bytes, cut: bool) -> None:
+        place = where % len(data)
+        damaged = data[:place] if cut else data[:place] + new + data[place + len(new) :]
+        try:
+            image = upright_rgb(io.BytesIO(damaged), "x")
+        except BadImage as bad:
+            assert "image 'x'" in str(bad)
+            return
+        assert image.mode == "RGB" and image.width * image.height <= 150_000_000
+
+    injected("fuzz: damaged image files", cases, "an RGB image or a refusal with the reason")
+
+
+@sizes(60, 600)
+def test_any_value_for_any_key(cases: int, compose_config: Callable[..., DictConfig], injected: Injected) -> None:
+    plain: Any = OmegaConf.to_container(compose_config("logger=[wandb,tensorboard]"), resolve=False)
+    places: list[tuple[str, ...]] = []
+
+    def walk(node: Any, at: tuple[str, ...]) -> None:
+        for key, value in node.items():
+            places.append((*at, key))
+            if isinstance(value, dict):
+                walk(value, (*at, key))
+
+    walk({key: value for key, value in plain.items() if key != "hydra"}, ())
+    value = st.none() | st.booleans() | st.integers() | st.floats() | st.text("${}:.abc 1", max_size=8) | JSON
+
+    @searched(cases, st.lists(st.tuples(st.sampled_from(places), value), min_size=1, max_size=3))
+    def check(changes: list[tuple[tuple[str, ...], Any]]) -> None:
+        changed = copy.deepcopy(plain)
+        for place, new in changes:
+            node = changed
+            for key in place[:-1]:
+                node = node.get(key) if isinstance(node, dict) else None
+            if isinstance(node, dict):
+                node[place[-1]] = new
+        try:
+            cfg = OmegaConf.create(changed)
+        except Exception:  # Hydra would not have composed it
+            return
+        for sentence in find_problems(cfg).values():
+            assert sentence.strip()
+
+    injected("fuzz: values of configuration keys", cases, "accepted, or refused in sentences")
+
+
+@sizes(60, 500)
+def test_any_words_on_the_command_line(cases: int, injected: Injected) -> None:
+    word = st.text(string.ascii_letters + "=.,[]{}()'\"~+-@/${}:\\ 0123456789", max_size=20)
+    near = st.tuples(
+        st.sampled_from(["loss.beta", "method", "data.size", "aug", "seed", "stages.align.loss"]), word
+    ).map("=".join)
+
+    @searched(cases, st.lists(word | near, min_size=1, max_size=2))
+    def check(words: list[str]) -> None:
+        if any(w.startswith("-") for w in words):  # options are argparse's own
+            return
+        try:
+            prepare(words, CONF)
+        except ConfigError as error:
+            assert error.problems and all(problem.strip() for problem in error.problems)
+
+    injected("fuzz: words on the command line", cases, "accepted, or refused in sentences")
+
+
+@sizes(30, 1_500)
+def test_any_pairs_come_back_from_the_store(cases: int, root: Path, injected: Injected) -> None:
+    real = st.text(st.characters(codec="utf-8"), max_size=30)
+    ids = st.none() | st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5).map(tuple)
+    plain = st.dictionaries(real, st.none() | st.booleans() | st.integers(-(2**50), 2**50) | real, max_size=3)
+    response = st.builds(Response, real, ids, plain, st.none() | st.floats(allow_nan=False))
+    pair = st.builds(
+        PreferencePair, real, real, st.just(FileImage(str(root), "a.png")), real, response,
+        st.lists(response, min_size=1, max_size=3).map(tuple), real, plain,
+    )  # fmt: skip
+    dropped = st.builds(Dropped, real, real, real, real)
+
+    @searched(cases, st.lists(pair, max_size=4), st.lists(dropped, max_size=4))
+    def check(pairs: list[PreferencePair], gone: list[Dropped]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            store = PairSet(Path(folder, "set"))
+            store.write(pairs, gone)
+            assert store.load(lambda _, name: FileImage(str(root), name)) == pairs and store.dropped() == gone
+
+    injected("fuzz: pairs for the pair store", cases, "what was written comes back")
