@@ -17,6 +17,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from lightning_modules.checkpoint_files import is_whole
+
 log = logging.getLogger(__name__)
 
 UNFINISHED = ".tmp-"  # how names of checkpoints that are being written begin
@@ -106,7 +108,7 @@ def _readable(path: Path) -> bool:
     import torch
 
     if path.is_dir():  # a sharded checkpoint
-        return (path / "meta.pt").is_file()
+        return is_whole(path)
     try:
         content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except (

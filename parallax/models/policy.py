@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models import generation, saving, scoring
+from parallax.models import generation, saving, scoring, sharding
 from parallax.models.adapter import read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
@@ -152,7 +152,7 @@ class Policy:
         instead and its answer is None. `num_workers` processes prepare images and prompts; None takes the policy's own
         number. It changes nothing but speed.
         """
-        with self._answering():
+        with self.gathered(), self._answering():
             results, self.last_generation = generation.generate(
                 self.model,
                 self.encoder,
@@ -195,6 +195,11 @@ class Policy:
         self._inside_reference = True
         try:
             if self._reference_adapter:
+                if self.is_sharded and not sharding.is_gathered(self.model):
+                    raise ValueError(
+                        "a reference that is an earlier adapter cannot be scored live while weights are divided over processes; "
+                        "use reference=cached"
+                    )
                 with self._instead(self._reference_adapter):
                     yield
             elif self.has_adapter:
@@ -271,10 +276,35 @@ class Policy:
         else:
             network.activation_checkpointing_disable()
 
+    def shard(self, mesh: Any) -> None:
+        """Divide the language model's weights over the processes of `mesh`, in place. Names of weights are taken before."""
+        if self.is_sharded:
+            return
+        self.fingerprint()
+        if self.has_adapter or not self._full_was_touched:
+            self._base_fingerprint()
+        sharding.shard(self.model, mesh)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether other processes hold a part of the weights."""
+        return sharding.is_sharded(self.model)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside: this process may generate and score as often as it likes, whatever the others do (see `sharding`)."""
+        if self.is_sharded:
+            self.fingerprint()  # now: reading weights out would divide them again
+        with sharding.gathered(self.model):
+            yield
+
     # -- files -----------------------------------------------------------------------------------------------------
 
     def save_adapter(self, folder: Path) -> None:
-        """What has been learned, for plain peft to load; with lora=none the whole model, for plain transformers."""
+        """What has been learned, for plain peft to load; with lora=none the whole model, for plain transformers.
+
+        Called by every process, written by the first.
+        """
         if self.has_adapter:
             saving.save_adapter(self.model, folder)
         else:

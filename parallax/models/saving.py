@@ -9,22 +9,36 @@ import torch
 from torch import Tensor, nn
 
 from parallax.models.backbone import base_model
+from parallax.models import processes
+from parallax.models.sharding import is_sharded, whole
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """The adapter in PEFT's own format (safetensors)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(folder))
+    """The adapter in PEFT's own format (safetensors). Called by every process, written by the first."""
+    state = None
+    if is_sharded(model):
+        state = {name: whole(p.detach()).cpu() for name, p in model.named_parameters() if p.requires_grad}
+    if processes.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(str(folder), state_dict=state)
+    processes.wait()
 
 
 def save_merged(model: Any, processor: Any, folder: Path) -> None:
     """A plain checkpoint of the adapted model with its processor. The live model is not changed, to the last bit.
 
     The adapted weights are worked out layer by layer and collected on the CPU, so no second model is needed on the device.
+    Called by every process, written by the first.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     network = base_model(model)
     state = merged_state(network)
+    if processes.is_first():
+        _write(network, state, processor, folder)
+    processes.wait()
+
+
+def _write(network: Any, state: dict[str, Tensor], processor: Any, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         shell = type(network)(network.config)
     shell.to(network.get_input_embeddings().weight.dtype)
@@ -64,7 +78,11 @@ def merged_state(network: nn.Module) -> dict[str, Tensor]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    state = {name: value.detach().cpu() for name, value in base_state(network).items()}
+    state = {}
+    for name, value in base_state(network).items():
+        full = whole(value.detach())
+        if processes.is_first():
+            state[name] = full.cpu()
     for name, module in network.named_modules():
         if isinstance(module, BaseTunerLayer):
             layer: Any = module
