@@ -27,6 +27,7 @@ from datamodules.references import fill_references
 from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths, lengths_of_pairs
 from datamodules.serving import StepDataModule
+from parallax.models import processes
 from parallax.models.batch import PairBatch
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
@@ -304,7 +305,9 @@ class PreferenceDataModule(StepDataModule):
                 "dropped": [[dropped.sample_id, dropped.reason] for dropped in self.dropped],
             }
         )
-        PairSet(self.pair_set_folder(key)).write(self.pairs, self.dropped, manifest)
+        if processes.is_first():
+            PairSet(self.pair_set_folder(key)).write(self.pairs, self.dropped, manifest)
+        processes.wait()
         return key
 
     def _advice(self) -> str:

@@ -77,12 +77,14 @@ def answer(
 
 
 class PairBuilderModule(pl.LightningModule):
-    """Makes the candidates of planned generations; `act` is called with them and does the work."""
+    """Makes the candidates of planned generations; `act` is called with them and does the work.
 
-    def __init__(self, policy: Any, act: Callable[[Sequence[PlannedGeneration]], None]) -> None:
+    It holds no network: the policy is on its device already, and Lightning would take it away again afterwards.
+    """
+
+    def __init__(self, act: Callable[[Sequence[PlannedGeneration]], None]) -> None:
         super().__init__()
         self.act = act
-        self.network = policy.model
 
     def predict_step(self, batch: Sequence[PlannedGeneration], batch_idx: int) -> int:
         """Answers all of this process's share; returns how many requests that were."""
@@ -136,7 +138,7 @@ def generate_candidates(
         )  # fmt: skip
 
     share = Share(planned, batch_size, trainer.global_rank, trainer.world_size)
-    module = PairBuilderModule(policy, act)
+    module = PairBuilderModule(act)
     module.allow_zero_length_dataloader_with_multiple_devices = True
     loader: DataLoader[Any] = DataLoader(share, batch_size=None, collate_fn=list)
     trainer.predict(module, dataloaders=loader, return_predictions=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -86,7 +87,16 @@ def joined_processes(trainer_cfg: Mapping[str, Any], folder: Path | str = ".") -
 
     Building needs the whole model in every process, whatever strategy training uses, so the trainer's is a plain one.
     """
+    devices, nodes = trainer_cfg.get("devices", 1), int(trainer_cfg.get("num_nodes", 1))
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+    if devices in (1, "1") and nodes == 1 and started == 1:
+        return None
     trainer = make_trainer({**trainer_cfg, "strategy": "auto"}, folder=folder)
+    if trainer.world_size < started:
+        raise ValueError(
+            f"this is one of {started} processes, and trainer.devices={devices} × trainer.num_nodes={nodes} says "
+            f"{trainer.world_size}: they would each do the whole run, in one folder. Set both as torchrun was told (--nproc_per_node, --nnodes)"
+        )
     if trainer.world_size == 1:
         return None
     strategy: Any = trainer.strategy

@@ -22,12 +22,12 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy
 from torch import Tensor, nn
 
+from lightning_modules.checkpoint_files import read_checkpoint
 from lightning_modules.gradients import clip_to, norm_of, sum_over_processes
 from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
-from lightning_modules.step_sums import StepSums
-from lightning_modules.checkpoint_files import read_checkpoint
 from lightning_modules.sharded import ShardedStrategy
+from lightning_modules.step_sums import StepSums
 from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.sharding import take_weights
 

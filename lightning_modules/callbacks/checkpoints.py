@@ -31,9 +31,12 @@ class StepCheckpoints(Checkpoint):
         folder: where checkpoints go.
         every_n_steps: optimiser steps between two of them; None saves at the end only.
         keep: how many of the newest stay, at least 1.
+        sharded: read by the strategy; here only to be allowed.
     """
 
-    def __init__(self, folder: Path | str, *, every_n_steps: int | None = None, keep: int = 2) -> None:
+    def __init__(
+        self, folder: Path | str, *, every_n_steps: int | None = None, keep: int = 2, sharded: bool = True
+    ) -> None:
         if keep < 1:
             raise ValueError(f"trainer.checkpoint.keep={keep}: at least one checkpoint must be kept")
         self.folder, self.every_n_steps, self.keep = Path(folder), every_n_steps, keep

@@ -184,12 +184,13 @@ class Policy:
     def reference(self) -> Iterator[None]:
         """Inside: the same network without its adapter, or with the adapter that `take_reference` kept.
 
-        With lora=none it is a frozen copy of the weights as loaded.
+        With lora=none it is a frozen copy of the weights as loaded, or, as long as nothing has been learned, these themselves.
         """
         if self._inside_reference:
             yield
             return
-        if not self.has_adapter:
+        untouched = not self.has_adapter and self._reference_copy is None and not self._full_was_touched
+        if not self.has_adapter and not untouched:
             self.keep_reference()
         trained = self.model
         self._inside_reference = True
@@ -206,7 +207,7 @@ class Policy:
                 with self.model.disable_adapter():
                     yield
             else:
-                self.model = self._reference_copy
+                self.model = trained if untouched else self._reference_copy
                 yield
         finally:
             self.model, self._inside_reference = trained, False

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models.backbone import base_model
 from parallax.models import processes
+from parallax.models.backbone import base_model
 from parallax.models.sharding import is_sharded, whole
 
 

@@ -83,21 +83,21 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[no-any-return]
 
 
-def share_of(full: Tensor, like: Tensor) -> Tensor:
+def share_of(full: Tensor, like: Any) -> Tensor:
     """`full` divided the way `like` is, on its device and in its type: each process cuts out its own part."""
     if not hasattr(like, "device_mesh"):
         return full.to(like.device, like.dtype)
     from torch.distributed.tensor import DTensor
 
-    local: Any = like.to_local()  # type: ignore[operator]
+    local = like.to_local()
     start, length = rows_of(like)
     part = full[start : start + length].to(local.device, local.dtype)
     return DTensor.from_local(
         part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-    )  # type: ignore[return-value]
+    )
 
 
-def rows_of(value: Tensor) -> tuple[int, int]:
+def rows_of(value: Any) -> tuple[int, int]:
     """First row and number of rows that this process holds of a tensor divided along its first dimension."""
     if not hasattr(value, "device_mesh"):
         return 0, value.shape[0] if value.ndim else 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallax.settings.components import PAIRS_ONLY
+from parallax.settings.many_processes import SHARDED, sharded_stage
 from parallax.settings.refusals import Found, refused
 from parallax.settings.stage_combinations import between_stages, kind_of_fit, live_reference
 
@@ -18,7 +19,12 @@ def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) ->
     for key, sentence in _everywhere(plain):
         found.setdefault(key, sentence)
     for stage in stages:
-        for key, sentence in (*_stage(stage, plain), *kind_of_fit(stage), *live_reference(stage)):
+        for key, sentence in (
+            *_stage(stage, plain),
+            *kind_of_fit(stage),
+            *live_reference(stage),
+            *sharded_stage(stage),
+        ):
             found.setdefault(key, sentence)
     for key, sentence in between_stages(plain, stages):
         found.setdefault(key, sentence)
@@ -244,13 +250,12 @@ def _trainer(trainer: dict[str, Any]) -> Found:
             f"trainer.batch_size={trainer['batch_size']} pairs cannot be shared by {processes} processes (trainer.devices × "
             f"trainer.num_nodes): each needs at least one. Use trainer.batch_size={processes} or more.",
         )
-    if trainer["strategy"] in ("fsdp", "fsdp2"):
+    if trainer["strategy"] == "fsdp":
         yield refused(
             "trainer.strategy",
-            f"trainer.strategy={trainer['strategy']} cannot be used yet: the modules do not shard their weights so far. "
-            "Use trainer=ddp (a copy of the model per process) or trainer=gpu.",
+            "trainer.strategy=fsdp cannot be used yet. Use trainer=fsdp2, which divides the same weights and runs on CPUs too.",
         )
-    if trainer["find_batch_size"] and trainer["strategy"] in ("fsdp", "fsdp2"):
+    if trainer["find_batch_size"] and trainer["strategy"] in SHARDED:
         yield refused(
             "trainer.find_batch_size",
             f"trainer.find_batch_size=true does not go with trainer.strategy={trainer['strategy']}: processes that share weights "

@@ -140,6 +140,7 @@ KEYS: dict[str, Rule] = {
     "trainer.detect_anomaly": FLAG,
     "trainer.checkpoint.every_n_steps": COUNT.or_null(),
     "trainer.checkpoint.keep": COUNT,
+    "trainer.checkpoint.sharded": FLAG,
     "evaluation.when": list_of(choice("before", "after_round", "after")),
     "evaluation.every_n_steps": COUNT.or_null(),
     "evaluation.limit": COUNT.or_null(),

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from parallax.models import processes
 from parallax.records.atomic import atomic_write_json
 from parallax.records.fingerprint import file_digest
 
@@ -17,7 +18,7 @@ FILE = "manifest.json"
 
 
 class RunManifest:
-    """What a run has done so far.
+    """What a run has done so far. Several processes read it and note the same; the first one writes.
 
     Args:
         folder: the run folder; a manifest that is there is gone on with.
@@ -45,6 +46,8 @@ class RunManifest:
             self.stages = {known: self.stages[known] for known in names[: names.index(name)]}
         weights = weights_of(self.folder / facts["adapter"])
         self.stages[name] = {"name": name, **facts, "adapter_files": weights}
+        if not processes.is_first():
+            return
         content = {"method": self.method, "rounds": self.rounds, "stages": list(self.stages.values())}
         atomic_write_json(self.path, content)
 

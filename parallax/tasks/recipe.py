@@ -21,9 +21,14 @@ NOT_PART_OF_THE_RECIPE = (
     "experiment",
 )
 
+SHARING = ("devices", "num_nodes", "strategy", "num_workers", "checkpoint")  # of the trainer: a run goes on with others
+
 
 def recipe_key(plain: Mapping[str, Any]) -> str:
-    """Names the resolved configuration `plain`. Folders of caches and of the repository do not count; the weights do."""
+    """Names the resolved configuration `plain`. The weights count.
+
+    Folders of caches and of the repository do not, nor does how many processes share the work in which way.
+    """
     kept = {name: value for name, value in plain.items() if name not in NOT_PART_OF_THE_RECIPE}
     folder = Path(str(plain["model"]["path"]))
     weights = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
@@ -60,7 +65,8 @@ def is_finished(folder: Path, plain: Mapping[str, Any]) -> bool:
 
 def _without_places(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_places(item) for key, item in value.items() if key not in ("cache_dir", "path")}
+        gone = ("cache_dir", "path", *(SHARING if "strategy" in value else ()))
+        return {key: _without_places(item) for key, item in value.items() if key not in gone}
     if isinstance(value, list):
         return [_without_places(item) for item in value]
     return value

@@ -21,6 +21,7 @@ from lightning_modules.segments import Segment, segments_of
 from lightning_modules.sft import SFTModule
 from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import joined_processes, make_trainer
+from parallax.models import processes
 from parallax.models.memory_advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
 from parallax.tasks.found_batch_size import FoundBatchSize
@@ -133,7 +134,8 @@ class _Fit:
 
     def run(self, loggers: Sequence[Any], callbacks: Sequence[Any], resume: Path | None) -> dict[str, Any]:
         started, done = time.perf_counter(), step_of(resume) if resume is not None else 0
-        remove_later_than(self.folder / "checkpoints", done)
+        if processes.is_first():
+            remove_later_than(self.folder / "checkpoints", done)
         if not self.datamodule.pairs:
             self._build()
         else:

@@ -139,8 +139,11 @@ COMBINATIONS = [
     (["method=csr", "judge.image_text=null"], "judge.image_weight=0.9 needs judge.image_text", "judge.image_weight=0"),
     (["method=csr", "stages.align.proposer.prune_from=2"], "prune_from=2 is less than keep_top", "Raise prune_from"),
     (["model.quantization=nf4"], "model.quantization=nf4 cannot be used yet", "model.quantization=none"),
-    (["trainer=fsdp"], "fsdp cannot be used yet", "trainer=ddp"),
-    (["trainer=fsdp2"], "fsdp2 cannot be used yet", "trainer=ddp"),
+    (["trainer=fsdp"], "fsdp cannot be used yet", "trainer=fsdp2"),
+    (["trainer=fsdp2", "optim=adamw_8bit"], "keeps moments in a form that cannot be divided", "optim=adamw"),
+    (["trainer=fsdp2", "pairs.refresh=epoch"], "its weights divided over processes", "pairs.refresh=never"),
+    (["trainer=fsdp2", "lora=none", "reference=live"], "a second copy of all weights", "reference=cached"),
+    (["trainer=fsdp2", "method=csr", "reference=live"], "is an earlier adapter", "reference=cached"),
     (["trainer=cpu", "trainer.precision=16-mixed"], "16-mixed needs a GPU", "bf16-mixed"),
     (["trainer=cpu", "model.dtype=float16"], "float16 needs a GPU", "model.dtype=auto"),
     (["trainer=cpu", "model.attention=flash_attention_2"], "flash_attention_2 needs a GPU", "model.attention=auto"),
@@ -292,7 +295,7 @@ def test_a_reference_to_a_key_that_is_not_there_is_told_in_one_sentence(compose_
         ("~loss", "loss was taken away; choose one of dpo"),
         ("~optim.lr", "optim.lr was taken away"),
         ("~trainer.checkpoint.keep", "trainer.checkpoint.keep was taken away"),
-        ("trainer.checkpoint=3", "trainer.checkpoint is a group of keys (every_n_steps, keep)"),
+        ("trainer.checkpoint=3", "trainer.checkpoint is a group of keys (every_n_steps, keep, sharded)"),
     ],
 )
 def test_a_group_or_key_that_was_taken_away_is_named(typed: str, sentence: str) -> None:
