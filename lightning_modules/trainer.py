@@ -94,8 +94,9 @@ def joined_processes(trainer_cfg: Mapping[str, Any], folder: Path | str = ".") -
     trainer = make_trainer({**trainer_cfg, "strategy": "auto"}, folder=folder)
     if trainer.world_size < started:
         raise ValueError(
-            f"this is one of {started} processes, and trainer.devices={devices} × trainer.num_nodes={nodes} says "
-            f"{trainer.world_size}: they would each do the whole run, in one folder. Set both as torchrun was told (--nproc_per_node, --nnodes)"
+            f"this is one of {started} processes, and trainer.devices={devices} × trainer.num_nodes={nodes} makes "
+            f"{trainer.world_size}: they would each do the whole run, in one folder. Set both as torchrun was told "
+            "(--nproc_per_node, --nnodes)"
         )
     if trainer.world_size == 1:
         return None
