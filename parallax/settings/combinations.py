@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallax.settings.components import PAIRS_ONLY
-from parallax.settings.many_processes import SHARDED, sharded_stage
+from parallax.settings.many_processes import SHARDED, quantised, quantised_stage, sharded_stage
 from parallax.settings.refusals import Found, refused
 from parallax.settings.stage_combinations import between_stages, kind_of_fit, live_reference
 
@@ -26,6 +26,9 @@ def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) ->
             *sharded_stage(stage),
         ):
             found.setdefault(key, sentence)
+    for stage in stages if plain["task"]["name"] == "align" else ():
+        for key, sentence in quantised_stage(stage, plain["model"]["quantization"]):
+            found.setdefault(key, sentence)
     for key, sentence in between_stages(plain, stages):
         found.setdefault(key, sentence)
     return found
@@ -33,12 +36,7 @@ def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) ->
 
 def _everywhere(plain: dict[str, Any]) -> Found:
     model, trainer, evaluation = plain["model"], plain["trainer"], plain["evaluation"]
-    if model["quantization"] != "none":
-        yield refused(
-            "model.quantization",
-            f"model.quantization={model['quantization']} cannot be used yet: training on a quantised base is not built. "
-            "Use model.quantization=none.",
-        )
+    yield from quantised(plain)
     yield from _ordered(model, "model", "min_pixels", "max_pixels")
     if trainer["accelerator"] == "cpu":
         if model["attention"] == "flash_attention_2":

@@ -1,4 +1,4 @@
-"""Choices that do not go together once a run has several processes: the part of `combinations` about strategies."""
+"""Choices that do not go together once weights are divided over processes or kept in fewer bits: a part of `combinations`."""
 
 from __future__ import annotations
 
@@ -41,4 +41,40 @@ def sharded_stage(stage: dict[str, Any]) -> Found:
             "reference",
             f"reference.source={reference['source']} is an earlier adapter that would have to take the trained one's place "
             f"in every pass, and trainer.strategy={strategy} has that one divided over processes. Use reference=cached.",
+        )
+
+
+def quantised(plain: dict[str, Any]) -> Found:
+    """What does not go with a base in fewer bits, whatever the stages."""
+    kind, merges = plain["model"]["quantization"], plain["task"]["name"] == "merge"
+    if kind != "none" and (merges or plain["export"]["merged"]):
+        yield refused(
+            "model.quantization" if merges else "export.merged",
+            f"An adapter is merged into whole weights, and model.quantization={kind} has none. Merge afterwards: "
+            "python run.py task=merge adapter=<folder> model.quantization=none.",
+        )
+
+
+def quantised_stage(stage: dict[str, Any], kind: str) -> Found:
+    """What a stage that trains on a base in fewer bits may not ask for."""
+    if kind == "none":
+        return
+    trainer = stage["trainer"]
+    if not stage["lora"]["enabled"]:
+        yield refused(
+            "model.quantization",
+            f"model.quantization={kind} keeps weights in a form that cannot be trained, and lora=none trains them. Use LoRA, or "
+            "model.quantization=none.",
+        )
+    if trainer["strategy"] in SHARDED:
+        yield refused(
+            "model.quantization",
+            f"model.quantization={kind} packs weights in a form that trainer.strategy={trainer['strategy']} cannot divide over "
+            "processes. Use trainer=ddp (each process holds the small copy), or model.quantization=none.",
+        )
+    if trainer["precision"] in ("bf16-true", "16-true", "64-true"):
+        yield refused(
+            "trainer.precision",
+            f"trainer.precision={trainer['precision']} converts all weights, and those of model.quantization={kind} must stay as "
+            "they are. Use trainer.precision=auto and model.dtype for what is not quantised.",
         )
