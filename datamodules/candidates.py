@@ -23,7 +23,7 @@ class CandidateMaker:
     """Brings candidates for requests.
 
     Args:
-        policy: who answers what is not stored.
+        policy: who answers what is not stored: a policy, or a server in its place.
         store: where answers are kept.
         trainer: answers on its predict loop, spread over its processes; None generates right here.
         batch_size: answers generated at once.

@@ -104,6 +104,10 @@ class Policy:
         """Names the weights behind `reference()`: the base model's, or those that `take_reference` kept."""
         return self._reference_name or self._base_fingerprint()
 
+    def base_fingerprint(self) -> str:
+        """Names the weights without anything learned."""
+        return self._base_fingerprint()
+
     def _base_fingerprint(self) -> str:
         if self._base_digest is None:
             base = base_model(self.model) if self._reference_copy is None else self._reference_copy

@@ -59,8 +59,8 @@ def settle(network: nn.Module) -> None:
         quantized = isinstance(module, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))
         if isinstance(module, nn.Linear) and quantized != name.startswith(decoder):
             raise RuntimeError(
-                f"{name} is {'quantised' if quantized else 'not quantised'}, and it should be the other way round; this version of "
-                "transformers reads llm_int8_skip_modules differently. Use model.quantization=none"
+                f"{name} is {'quantised' if quantized else 'not quantised'}, and it should be the other way round; this version "
+                "of transformers reads llm_int8_skip_modules differently. Use model.quantization=none"
             )
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False

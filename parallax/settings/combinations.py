@@ -112,6 +112,7 @@ def _stage(stage: dict[str, Any], plain: dict[str, Any]) -> Found:
     yield from _reference(stage)
     yield from _lora(stage["lora"])
     yield from _generation(stage["generation"])
+    yield from _server(stage, plain["model"]["family"])
     yield from _trainer(stage["trainer"])
     yield from _ordered(stage["pairs"], "pairs", "min_chars", "max_chars")
 
@@ -224,6 +225,38 @@ def _lora(lora: dict[str, Any]) -> Found:
                 f"lora.{key}",
                 f"lora.{key}={lora[key]} is set, and lora=none has no adapter. Leave one of the two out.",
             )
+
+
+def _server(stage: dict[str, Any], family: str) -> Found:
+    """What a server cannot be asked."""
+    generation, proposer = stage["generation"], (stage.get("proposer") or {}).get("_target_", "")
+    if generation["backend"] != "server":
+        if "url" in generation:
+            yield refused(
+                "generation.url", "generation.url belongs to generation=server. Leave it out, or use generation=server."
+            )
+        return
+    if "url" not in generation:
+        yield refused("generation.backend", "generation.backend=server lacks an address. Use generation=server.")
+    if proposer.endswith(".SentenceTree"):
+        yield refused(
+            "generation.backend",
+            "generation=server gives whole answers, and this method looks for them sentence by sentence in the policy's own "
+            "probabilities. Use generation=transformers.",
+        )
+    if stage["pairs"]["refresh"] != "never" and not stage["lora"]["enabled"]:
+        yield refused(
+            "generation.backend",
+            f"pairs.refresh={stage['pairs']['refresh']} asks the policy as it then is, and with lora=none a server cannot take "
+            "over what it has learned. Use generation=transformers.",
+        )
+    noisy = any(target.endswith(".Diffusion") for target in _targets(stage["aug"]))
+    if family == "llava_next" and noisy:
+        yield refused(
+            "generation.backend",
+            "generation=server is sent pictures, and this view changes the normalised tiles that the model's processor makes of "
+            "one. Use generation=transformers, or a view of the image itself such as aug=low_resolution.",
+        )
 
 
 def _generation(generation: dict[str, Any]) -> Found:

@@ -91,7 +91,16 @@ KEYS: dict[str, Rule] = {
     "pairs.rejected_scorer": choice("label", "argmax", "argmax_not_label"),
     "pairs.max_skipped_share": SHARE,
     "pairs.cache_dir": TEXT,
-    "generation.backend": choice("transformers"),
+    "generation.backend": choice("transformers", "server"),
+    "generation.url": Rule(
+        "text", pattern=r"https?://\S+", pattern_words="an address that begins with http:// or https://"
+    ),
+    "generation.model": TEXT,
+    "generation.concurrency": integer(1, 4096),
+    "generation.timeout": POSITIVE,
+    "generation.retries": NATURAL,
+    "generation.key_variable": TEXT,
+    "generation.adapter": TEXT,
     "generation.batch_size": COUNT,
     "generation.num_workers": integer(0, 1024, "auto"),
     "generation.max_new_tokens": COUNT,

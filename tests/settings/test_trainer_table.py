@@ -1,4 +1,4 @@
-"""Every strategy with every quantisation, trained with LoRA or in full: what runs, and what is refused before anything is loaded."""
+"""Every strategy with every quantisation, trained with LoRA or in full: what runs and what is refused beforehand."""
 
 from __future__ import annotations
 
