@@ -315,9 +315,12 @@ class Policy:
         else:
             self.save_merged(folder)
 
-    def save_merged(self, folder: Path) -> None:
-        """The whole model with the adapter merged in, and its processor: plain transformers loads the folder."""
-        saving.save_merged(self.model, self.encoder.processor, folder)
+    def save_merged(self, folder: Path, *, spoil: bool = False) -> None:
+        """The whole model with the adapter merged in, and its processor: plain transformers loads the folder.
+
+        `spoil` needs no second copy of the weights, and leaves a policy that is of no use any more.
+        """
+        saving.save_merged(self.model, self.encoder.processor, folder, spoil=spoil)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

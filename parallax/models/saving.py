@@ -13,6 +13,9 @@ from parallax.models.backbone import base_model
 from parallax.models.sharding import is_sharded, whole
 
 
+SHARD = "5GB"  # largest file of a merged model
+
+
 def save_adapter(model: Any, folder: Path) -> None:
     """The adapter in PEFT's own format (safetensors). Called by every process, written by the first."""
     state = None
@@ -24,14 +27,15 @@ def save_adapter(model: Any, folder: Path) -> None:
     processes.wait()
 
 
-def save_merged(model: Any, processor: Any, folder: Path) -> None:
+def save_merged(model: Any, processor: Any, folder: Path, *, spoil: bool = False) -> None:
     """A plain checkpoint of the adapted model with its processor. The live model is not changed, to the last bit.
 
     The adapted weights are worked out layer by layer and collected on the CPU, so no second model is needed on the device.
-    Called by every process, written by the first.
+    Called by every process, written by the first. `spoil` lets the live model be changed: then there is no second copy of
+    its weights at any time, and it is of no use afterwards.
     """
     network = base_model(model)
-    state = merged_state(network)
+    state = merged_state(network, spoil=spoil)
     if processes.is_first():
         _write(network, state, processor, folder)
     processes.wait()
@@ -48,7 +52,7 @@ def _write(network: Any, state: dict[str, Tensor], processor: Any, folder: Path)
     if left:
         raise RuntimeError(f"merging left {len(left)} weights without a value, such as {left[0]!r}")
     shell.generation_config = network.generation_config
-    shell.save_pretrained(str(folder))
+    shell.save_pretrained(str(folder), max_shard_size=SHARD)
     processor.save_pretrained(str(folder))
 
 
@@ -73,8 +77,8 @@ def base_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merged_state(network: nn.Module) -> dict[str, Tensor]:
-    """Plain names, adapted weights, on the CPU."""
+def merged_state(network: nn.Module, *, spoil: bool = False) -> dict[str, Tensor]:
+    """Plain names, adapted weights, on the CPU. `spoil`: the model may be changed, so that nothing has to be copied."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
@@ -87,6 +91,10 @@ def merged_state(network: nn.Module) -> dict[str, Tensor]:
         if isinstance(module, BaseTunerLayer):
             layer: Any = module
             weight = layer.get_base_layer().weight
+            if spoil:
+                layer.merge()
+                state[f"{name}.weight"] = weight.detach().cpu()
+                continue
             kept = weight.detach().clone()
             layer.merge()
             state[f"{name}.weight"] = weight.detach().cpu().clone()

@@ -123,18 +123,24 @@ def candidates_in(folder: Path) -> list[Any]:
     return list(store.get_many(keys).values())
 
 
+PROPOSER = "stages.align.proposer"
+METHOD = {
+    "sima": ["judge.order=random", f"{PROPOSER}.temperature=1.5", f"{PROPOSER}.top_p=1"],
+    "csr": [f"{PROPOSER}.num_groups=3", f"{PROPOSER}.keep_bottom=1", f"{PROPOSER}.prune_from=3"],
+}
+
+
 @pytest.mark.slow
 def test_judged_and_searched_pairs_of_two_processes_are_those_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARALLAX_ROOT", str(Path(__file__).parents[2]))
-    for method in ("sima", "csr"):
+    for method in METHOD:
         keys = []
         for count in (1, 2):
             name = f"{method}-{count}"
-            words = [f"method={method}", "task=build_pairs", "data.size=6", f"trainer.devices={count}"]
+            words = [f"method={method}", *METHOD[method], "task=build_pairs", "data.size=5", f"trainer.devices={count}"]
             places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
-            small = [word for word in SMALL if not word.startswith(("trainer=", "generation.max", "data.size"))]
-            in_processes(count, run_config, ["trainer=cpu", *small, *words, *places])
+            in_processes(count, run_config, [*SMALL, "generation.max_new_tokens=40", *words, *places])
             keys.append(json.loads((tmp_path / name / "pairs.json").read_text())["key"])
         assert keys[0] == keys[1], method
