@@ -12,7 +12,6 @@ from parallax.models import processes
 from parallax.models.backbone import base_model
 from parallax.models.sharding import is_sharded, whole
 
-
 SHARD = "5GB"  # largest file of a merged model
 
 
