@@ -3,13 +3,15 @@
     leases/<key>            a file whose content names an owner; made by whoever comes first
     leases/owner-<name>     touched by that owner every few seconds as long as it lives
 
-A lease whose owner has not been heard of for a while belongs to nobody. Ages are compared by the folder's own clock, so machines
-whose clocks differ may share it. Leases save work and guard nothing: what they are about is safe to do twice.
+A lease whose owner has died on this machine, or has not been heard of for a while, belongs to nobody. Ages are compared by the
+folder's own clock, so machines whose clocks differ may share it. Leases save work and guard nothing: what they are about is
+safe to do twice.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 import uuid
@@ -31,7 +33,7 @@ class Leases:
 
     def __init__(self, folder: Path | str, *, beat: float = BEAT, silence: float = SILENCE) -> None:
         self.folder, self.beat, self.silence = Path(folder), beat, silence
-        self.name = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._owner = self.folder / f"owner-{self.name}"
         self._held: set[str] = set()
         self._over = threading.Event()
@@ -85,6 +87,8 @@ class Leases:
             written = path.stat().st_mtime
         except FileNotFoundError:
             return True  # given back this very moment
+        if owner and _has_died_here(owner):
+            return True
         try:
             last = (self.folder / f"owner-{owner}").stat().st_mtime if owner else written
         except FileNotFoundError:
@@ -100,6 +104,20 @@ class Leases:
         while not self._over.wait(self.beat):
             with suppress(OSError):
                 self._owner.touch()
+
+
+def _has_died_here(owner: str) -> bool:
+    """Whether an owner was a process of this machine that is no more: nobody has to wait for its silence then."""
+    host, pid, _ = owner.rsplit("-", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def wait_a_little(tried: int) -> None:

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from parallax.records.leases import Leases
 
 
@@ -33,11 +35,17 @@ def die_holding(folder: Path) -> None:
     os._exit(0)
 
 
-def test_what_a_dead_process_held_is_free_after_a_while(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=die_holding, args=(tmp_path,))
-    process.start()
-    process.join()
-    with Leases(tmp_path, silence=0.5) as leases:
+def test_what_a_dead_process_held_is_free_at_once_here_and_after_a_while_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path / "here", tmp_path / "elsewhere"):
+        process = multiprocessing.get_context("fork").Process(target=die_holding, args=(folder,))
+        process.start()
+        process.join()
+    with Leases(tmp_path / "here") as leases:
+        assert leases.take("a")
+    monkeypatch.setattr("socket.gethostname", lambda: "another-machine")
+    with Leases(tmp_path / "elsewhere", silence=0.5) as leases:
         assert not leases.take("a")
         time.sleep(0.7)
         assert leases.take("a")
