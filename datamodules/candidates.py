@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_modules.pair_builder import PlannedGeneration, answer, generate_candidates
+from parallax.models import processes
 from parallax.models.requests import GenerationCounts
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate
@@ -23,7 +24,7 @@ class CandidateMaker:
     """Brings candidates for requests.
 
     Args:
-        policy: who answers what is not stored.
+        policy: who answers what is not stored: a policy, or a server in its place.
         store: where answers are kept.
         trainer: answers on its predict loop, spread over its processes; None generates right here.
         batch_size: answers generated at once.
@@ -87,8 +88,8 @@ class CandidateMaker:
     def _agreed(self, missing: list[str]) -> list[str]:
         """Every process has to work on the same list, whatever each has seen in the store so far."""
         if self.trainer is not None and self.trainer.world_size > 1:
-            agreed: list[str] = self.trainer.strategy.broadcast(missing)
-            return agreed
+            missing = processes.from_first(missing)
+            self.store.refresh()  # what the first process has seen already
         return missing
 
     def _generate(self, planned: Sequence[PlannedGeneration], why: dict[str, str]) -> None:
@@ -100,5 +101,8 @@ class CandidateMaker:
         }  # fmt: skip
         if self.trainer is not None:
             self.counts.add(generate_candidates(self.policy, planned, self.store, self.trainer, **options))
+            for seen_elsewhere in processes.from_all(why):
+                for sample_id, reason in seen_elsewhere.items():
+                    why.setdefault(sample_id, reason)
         else:
             self.counts.add(answer(self.policy, planned, self.store, **options))

@@ -27,7 +27,9 @@ from datamodules.references import fill_references
 from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths, lengths_of_pairs
 from datamodules.serving import StepDataModule
+from parallax.models import processes
 from parallax.models.batch import PairBatch
+from parallax.models.server import answerer_for
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
@@ -91,6 +93,7 @@ class PreferenceDataModule(StepDataModule):
         super().__init__(trainer, seed=seed, repeat=int(self.settings.get("repeat") or 1))
         self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
         self.cache_dir = Path(cache_dir).expanduser()
+        self.generation = dict(generation or {})
         self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
         self.generation_workers = (generation or {}).get("num_workers")
         if reference_mode not in ("cached", "live"):
@@ -125,7 +128,7 @@ class PreferenceDataModule(StepDataModule):
         for item in faulty:
             skipped.add(item)
         maker = CandidateMaker(
-            policy,
+            answerer_for(policy, self.generation, self.cache_dir),
             CandidateStore(self.cache_dir / "candidates"),
             trainer=trainer,
             batch_size=self.generation_batch_size,
@@ -310,7 +313,9 @@ class PreferenceDataModule(StepDataModule):
                 "dropped": [[dropped.sample_id, dropped.reason] for dropped in self.dropped],
             }
         )
-        PairSet(self.pair_set_folder(key)).write(self.pairs, self.dropped, manifest)
+        if processes.is_first():
+            PairSet(self.pair_set_folder(key)).write(self.pairs, self.dropped, manifest)
+        processes.wait()
         return key
 
     def _advice(self) -> str:

@@ -55,6 +55,8 @@ def fill_references(
     rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
     if world > 1:
         missing = trainer.strategy.broadcast(missing)
+    if not missing:
+        return [known[pair_id] for pair_id in ids], 0
     batches = passes(missing)[rank::world]
     rows: dict[str, list[float]] = {}
     with torch.inference_mode(), policy.reference():

@@ -25,6 +25,7 @@ from datamodules.row_lengths import RowLengths
 from datamodules.serving import StepDataModule
 from parallax.models.batch import EncodedDialogue, PairBatch
 from parallax.models.encoder import Encoder
+from parallax.models.server import answerer_for
 from parallax.preference.infusion import Infusion
 from parallax.records import BadImage, Response, Sample
 from parallax.records.candidate_store import CandidateStore
@@ -127,6 +128,7 @@ class SupervisedDataModule(StepDataModule):
         self.skipped_path, self.limit = skipped, limit
         self.share, self.proposer, self.infusion = share, proposer, infusion
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
+        self.generation = dict(generation or {})
         self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
         self.generation_workers = (generation or {}).get("num_workers")
         if (proposer is not None or infusion is not None) and cache_dir is None:
@@ -156,7 +158,7 @@ class SupervisedDataModule(StepDataModule):
         responses: list[Response] | None = None
         if self.cache_dir is not None and (self.proposer is not None or self.infusion is not None):
             maker = CandidateMaker(
-                policy,
+                answerer_for(policy, self.generation, self.cache_dir),
                 CandidateStore(self.cache_dir / "candidates"),
                 trainer=trainer,
                 batch_size=self.generation_batch_size,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.records import Candidate, GenerationSpec
 from parallax.records.candidate_store import CandidateStore
+from parallax.records.leases import Leases, wait_a_little
+
+WINDOW = 16  # batches that one process lays claim to at a time
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def answer(
 ) -> GenerationCounts:
     """Generate `planned` right here and store the candidates batch by batch, as soon as they exist.
 
+    Other runs may be at work in the same store: what one of them is making is waited for, and made here only if it dies.
+
     Args:
         batch_size: answers decoded at once; each batch becomes one shard.
         num_workers: processes that prepare images; None takes the policy's number.
@@ -65,24 +71,58 @@ def answer(
         set_aside: told of requests that cannot be answered, and why; None raises.
     """
 
+    counts, left, tried = GenerationCounts(), list(planned), 0
+    with Leases(store.folder / "leases") as leases:
+        while left:
+            mine = list(islice((plan for plan in left if leases.take(plan.key)), WINDOW * batch_size))
+            store.refresh()  # after taking: whoever gave a lease back has stored its answer before
+            ready = [plan for plan in left if plan.key in store]
+            mine = [plan for plan in mine if plan.key not in store]
+            leases.give_back(plan.key for plan in ready)
+            if ready and progress is not None:
+                progress(len(ready))
+            if mine:
+                counts.add(_generate(policy, mine, store, leases, batch_size, num_workers, progress, set_aside))
+            done = {plan.key for plan in (*ready, *mine)}
+            left = [plan for plan in left if plan.key not in done]
+            tried = 0 if done else tried + 1
+            if left and not done:
+                wait_a_little(tried)
+    return counts
+
+
+def _generate(
+    policy: Any,
+    planned: Sequence[PlannedGeneration],
+    store: CandidateStore,
+    leases: Leases,
+    batch_size: int,
+    num_workers: int | str | None,
+    progress: Callable[[int], None] | None,
+    set_aside: Callable[[GenerationRequest, str], None] | None,
+) -> GenerationCounts:
     def keep(made: dict[int, Generation]) -> None:
         store.add([planned[place].candidate(generation) for place, generation in made.items()])
+        leases.give_back(planned[place].key for place in made)
 
     policy.generate(
         [plan.request for plan in planned], batch_size=batch_size, num_workers=num_workers, progress=progress,
         set_aside=set_aside, finished=keep,
     )  # fmt: skip
+    leases.give_back(plan.key for plan in planned)
     counts: GenerationCounts = policy.last_generation
     return counts
 
 
 class PairBuilderModule(pl.LightningModule):
-    """Makes the candidates of planned generations; `act` is called with them and does the work."""
+    """Makes the candidates of planned generations; `act` is called with them and does the work.
 
-    def __init__(self, policy: Any, act: Callable[[Sequence[PlannedGeneration]], None]) -> None:
+    It holds no network: the policy is on its device already, and Lightning would take it away again afterwards.
+    """
+
+    def __init__(self, act: Callable[[Sequence[PlannedGeneration]], None]) -> None:
         super().__init__()
         self.act = act
-        self.network = policy.model
 
     def predict_step(self, batch: Sequence[PlannedGeneration], batch_idx: int) -> int:
         """Answers all of this process's share; returns how many requests that were."""
@@ -136,7 +176,7 @@ def generate_candidates(
         )  # fmt: skip
 
     share = Share(planned, batch_size, trainer.global_rank, trainer.world_size)
-    module = PairBuilderModule(policy, act)
+    module = PairBuilderModule(act)
     module.allow_zero_length_dataloader_with_multiple_devices = True
     loader: DataLoader[Any] = DataLoader(share, batch_size=None, collate_fn=list)
     trainer.predict(module, dataloaders=loader, return_predictions=False)

@@ -51,9 +51,10 @@ class SFTModule(TuningModule):
 
     def denominator(self, step: StepBatch) -> float:
         """Marked tokens of the whole step, over all processes."""
-        tokens = (
-            torch.stack([micro.lengths.sum() for micro in step.micro_batches if micro.weight > 0]).sum().to(self.device)
-        )
+        counted = [
+            micro.lengths.sum() for micro in step.micro_batches if micro.weight > 0
+        ]  # none on a process that only fills up
+        tokens = torch.stack([torch.zeros((), dtype=torch.long), *counted]).sum().to(self.device)
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(tokens)
         return float(tokens)  # waits for the device

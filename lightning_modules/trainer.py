@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from lightning_modules.checkpoint_files import CheckpointFiles
 from lightning_modules.quiet import quiet_lightning
 from parallax.records.interruption import tell_when_asked
 
@@ -21,6 +24,7 @@ OURS = frozenset(  # keys of the group that are ours to read, or that manual opt
     }
 )  # fmt: skip
 STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2")
+PATIENCE = timedelta(days=2)  # longest wait for another process, which may be writing answers; one that dies ends all
 
 
 def make_trainer(
@@ -68,6 +72,7 @@ def make_trainer(
             "default_root_dir": str(folder),
             "profiler": profiler,
             "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+            "plugins": [CheckpointFiles()],
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "use_distributed_sampler": False,  # our loaders know their process
@@ -89,6 +94,33 @@ def _leave_signals_to_us(trainer: pl.Trainer) -> None:
     kill = getattr(getattr(trainer.strategy, "launcher", None), "kill", None)
     if kill is not None:
         tell_when_asked(kill)
+
+
+def joined_processes(trainer_cfg: Mapping[str, Any], folder: Path | str = ".") -> pl.Trainer | None:
+    """Have the processes of this run meet, starting them where nobody has; a trainer to build pairs on, or None for a lone one.
+
+    Building needs the whole model in every process, whatever strategy training uses, so the trainer's is a plain one.
+    """
+    devices, nodes = trainer_cfg.get("devices", 1), int(trainer_cfg.get("num_nodes", 1))
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+    if devices in (1, "1") and nodes == 1 and started == 1:
+        return None
+    trainer = make_trainer({**trainer_cfg, "strategy": "auto"}, folder=folder)
+    if trainer.world_size < started:
+        raise ValueError(
+            f"this is one of {started} processes, and trainer.devices={devices} × trainer.num_nodes={nodes} makes "
+            f"{trainer.world_size}: they would each do the whole run, in one folder. Set both as torchrun was told "
+            "(--nproc_per_node, --nnodes)"
+        )
+    if trainer.world_size == 1:
+        return None
+    strategy: Any = trainer.strategy
+    if strategy.launcher is not None:
+        strategy.launcher.launch(lambda: None, trainer=trainer)
+    strategy.setup_environment()
+    if strategy.root_device.type == "cuda":
+        torch.cuda.set_device(strategy.root_device)  # what is loaded onto "cuda" goes there
+    return trainer
 
 
 def accelerator_for(name: str) -> str:
@@ -118,7 +150,7 @@ def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
     if name == "ddp":
         from pytorch_lightning.strategies import DDPStrategy
 
-        return DDPStrategy()
+        return DDPStrategy(timeout=PATIENCE)
     if name == "fsdp":
         from pytorch_lightning.strategies import FSDPStrategy
 
@@ -126,9 +158,10 @@ def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
             raise ValueError("trainer.strategy=fsdp needs a GPU; use trainer=fsdp2, which also runs on CPUs")
         return FSDPStrategy(use_orig_params=True, state_dict_type="full", auto_wrap_policy=_wrap_layers)
     if name == "fsdp2":
-        from pytorch_lightning.strategies import ModelParallelStrategy
+        from lightning_modules.sharded import ShardedStrategy
 
-        return ModelParallelStrategy(tensor_parallel_size=1, save_distributed_checkpoint=False)
+        files = bool((trainer_cfg.get("checkpoint") or {}).get("sharded", True))
+        return ShardedStrategy(sharded_files=files, timeout=PATIENCE)
     return name
 
 

@@ -23,11 +23,14 @@ from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy
 from torch import Tensor, nn
 
 from lightning_modules.bad_steps import BadStep, save_bad_step
+from lightning_modules.checkpoint_files import read_checkpoint
 from lightning_modules.gradients import clip_to, norm_of, sum_over_processes
 from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
+from lightning_modules.sharded import ShardedStrategy
 from lightning_modules.step_sums import StepSums
 from parallax.models.batch import PairBatch, StepBatch
+from parallax.models.sharding import take_weights
 
 log = logging.getLogger(__name__)
 
@@ -229,6 +232,12 @@ class TuningModule(pl.LightningModule):
             for parameter in self.trained():
                 parameter.data = parameter.data.float()
 
+    def configure_model(self) -> None:
+        """Where weights are divided over processes, this is the moment: they are loaded, and nothing has been computed."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            self.policy.shard(strategy.mesh)
+
     def on_train_start(self) -> None:
         """Training mode, with dropout off unless it is wanted."""
         if self.keep_dropout:
@@ -281,8 +290,8 @@ class TuningModule(pl.LightningModule):
 
     def load_trained(self, path: Path) -> dict[str, Any]:
         """Take the trained weights, and what was noted of the steps, from a checkpoint; returns the states of callbacks."""
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(path)
         self.on_load_checkpoint(checkpoint)
-        self.load_state_dict(checkpoint["state_dict"], strict=False)
+        take_weights(self, checkpoint["state_dict"])
         states: dict[str, Any] = checkpoint.get("callbacks") or {}
         return states

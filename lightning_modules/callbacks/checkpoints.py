@@ -18,6 +18,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from lightning_modules.checkpoint_files import is_whole
 from parallax.records.atomic import atomic_write_text, flush
 from parallax.records.fingerprint import file_digest
 from parallax.records.interruption import leave_if_asked, stop_requested
@@ -37,9 +38,12 @@ class StepCheckpoints(Checkpoint):
         folder: where checkpoints go.
         every_n_steps: optimiser steps between two of them; None saves at the end only.
         keep: how many of the newest stay, at least 1.
+        sharded: read by the strategy; here only to be allowed.
     """
 
-    def __init__(self, folder: Path | str, *, every_n_steps: int | None = None, keep: int = 2) -> None:
+    def __init__(
+        self, folder: Path | str, *, every_n_steps: int | None = None, keep: int = 2, sharded: bool = True
+    ) -> None:
         if keep < 1:
             raise ValueError(f"trainer.checkpoint.keep={keep}: at least one checkpoint must be kept")
         self.folder, self.every_n_steps, self.keep = Path(folder), every_n_steps, keep
@@ -127,7 +131,7 @@ def fault_of(path: Path) -> str | None:
     if record.is_file() and record.read_text().strip() != _facts(path):
         return "its bytes are not those that were written"
     if path.is_dir():  # a sharded checkpoint
-        return None if (path / "meta.pt").is_file() else "it has no meta.pt"
+        return None if is_whole(path) else "parts of it are missing"
     try:
         content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except (

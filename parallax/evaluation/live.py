@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.suites import Suite
+from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
 from parallax.records.atomic import atomic_write_text
@@ -96,7 +97,7 @@ def evaluate(
                 requests, unseen = _described(policy, suite.samples, requests, describe, batch_size, cache_dir)
             outcome = _answers(policy, requests, batch_size, progress, cache_dir)
             outcome.skipped = unseen | outcome.skipped
-        aside = SkippedLog(skipped_file, max_skipped_share, total=len(suite.samples))
+        aside = SkippedLog(skipped_file if processes.is_first() else None, max_skipped_share, total=len(suite.samples))
         for name, why in outcome.skipped.items():
             aside.add(SetAside(name, f"evaluation/{suite.name}", "bad_sample", why))
         reused += [suite.name] if outcome.reused else []
@@ -155,7 +156,7 @@ def _answers(
     progress: Callable[[int], None] | None,
     cache_dir: Path | str | None,
 ) -> _Outcome:
-    """The answers to these requests, from the cache or from the policy."""
+    """The answers to these requests, from the cache or from the policy; several processes share the work."""
     skipped: dict[str, str] = {}
     file = None
     if cache_dir is not None:
@@ -166,7 +167,8 @@ def _answers(
             except BadImage as error:
                 skipped[request.sample_id] = str(error)
         file = Path(cache_dir) / "evaluations" / f"{fingerprint(keys)}.json"
-        kept = _read(file, {request.sample_id for request in requests} - set(skipped))
+        expected = {request.sample_id for request in requests} - set(skipped)
+        kept = processes.from_first(_read(file, expected) if processes.is_first() else None)
         if kept is not None:
             if progress is not None:
                 progress(len(requests))
@@ -183,13 +185,16 @@ def _answers(
     def set_aside(request: GenerationRequest, reason: str) -> None:
         skipped[request.sample_id] = reason
 
+    mine = wanted[processes.number() :: processes.count()]
     found = policy.generate(
-        wanted, batch_size=batch_size, progress=progress, set_aside=set_aside,
-        finished=partial(kept_answers.keep, wanted) if kept_answers is not None else None,
+        mine, batch_size=batch_size, progress=progress, set_aside=set_aside,
+        finished=partial(kept_answers.keep, mine) if kept_answers is not None else None,
     )  # fmt: skip
-    answers |= {r.sample_id: (g.text, g.finished) for r, g in zip(wanted, found, strict=True) if g is not None}
+    answers |= {r.sample_id: (g.text, g.finished) for r, g in zip(mine, found, strict=True) if g is not None}
+    for theirs, refused in processes.from_all((answers, skipped)):
+        answers, skipped = answers | theirs, skipped | refused
     outcome = _Outcome(answers, skipped, reused=False)
-    if file is not None:
+    if file is not None and processes.is_first():
         atomic_write_text(file, json.dumps({"answers": answers, "skipped": skipped}, ensure_ascii=False))
     return outcome
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from parallax.models.batch import EncodedDialogue, EncodedPrompt, ScoringBatch
 from parallax.models.chat import Chat
 from parallax.models.image_tokens import ImageTokens
-from parallax.models.pixels import change_pixels
+from parallax.models.pixels import change_pixels, painted
 from parallax.records import Response, ViewSpec, bytes_digest, fingerprint
 
 if TYPE_CHECKING:
@@ -75,6 +75,20 @@ class Encoder:
             except Exception as error:
                 encoded.append(error)
         return encoded
+
+    def picture(self, image: Image.Image, view: ViewSpec = IDENTITY) -> Image.Image:
+        """What the model is shown as a picture, for another program to look at.
+
+        A view of the normalised tensor comes as colours at the size the model reads: cut off at black and white, rounded.
+        """
+        known = {"upright": image.convert("RGB")}
+        known["clean"] = self._padded(known["upright"])
+        picture, change = self._shown(view, known)
+        if change is None:
+            return picture
+        spliced = self.image_tokens.can_splice(picture)
+        seen = self.image_tokens.see(picture) if spliced else self.image_tokens.called(picture, self.render("?"))
+        return painted(seen[1], change, self.processor.image_processor)
 
     def prompt_length(self, image: Image.Image, rendered: str) -> int:
         """Tokens of a rendered prompt with its image, also where that is more than the context."""

@@ -23,10 +23,12 @@ from parallax.models.fused_lora import fuse
 from parallax.models.layout import Layout
 from parallax.models.lora import add_lora
 from parallax.models.policy import Policy
+from parallax.models.quantization import kind_of, quantization_config, settle
 from parallax.models.saving import base_state
 from parallax.models.separate_layout import separate_sequences
 from parallax.models.shared_layout import can_share, shared_prefix
 from parallax.models.weights_digest import files_digest, tensors_digest
+from parallax.records import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ def load_policy(
         )
     weights_path = str(adapter) if adapter is not None and not is_adapter(adapter) else path
     dtype = precision_for(str(model.get("dtype") or "auto"), device)
-    network = _load_network(weights_path, model, dtype)
+    network = _load_network(weights_path, model, dtype, device)
+    kind = kind_of(network)
     processor = _load_processor(path, model, network)
     encoder = Encoder(
         processor,
@@ -88,11 +91,15 @@ def load_policy(
     )
     files = weight_files(weights_path)
     digest = files_digest(files, digest_memory) if files else None
+    if kind != "none" and digest is not None:
+        digest = fingerprint({"base": digest, "quantization": kind})  # it answers differently
     projector = projector_names(network) if model.get("train_projector") else []
     network.requires_grad_(False)
     fresh = False
-    if full:
+    if full and kind == "none":
         train_language_model(network, projector)
+    elif full:
+        log.info("%s weights cannot be trained: this policy only answers", kind)
     elif adapter is not None and is_adapter(adapter):
         network = load_adapter(network, adapter, autocast=_float32_adapter(lora))
     else:
@@ -100,7 +107,8 @@ def load_policy(
         network = add_lora(network, dict(lora), seed=seed, projector=projector, autocast=_float32_adapter(lora))
         fresh = True
     fuse(network)
-    network.to(device)
+    if kind == "none" or network is not base_model(network):
+        network.to(device)  # a quantised base is there already, what was put around it may not be
     network.eval()
     return Policy(
         network,
@@ -221,21 +229,25 @@ def _float32_adapter(lora: Mapping[str, Any] | None) -> bool:
     return (lora or {}).get("adapter_dtype", "float32") == "float32"
 
 
-def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype) -> Any:
+def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
+    """The model on `device`, weight by weight: several processes of a machine never hold copies of it in host memory."""
     from transformers import AutoModelForImageTextToText
 
-    quantization = model.get("quantization")
-    if quantization not in (None, "none"):
-        raise ValueError(f"model.quantization={quantization} is not supported; use model.quantization=none")
-    attention = model.get("attention") or "auto"
-    return _explained(
+    attention, kind = model.get("attention") or "auto", str(model.get("quantization") or "none")
+    settings = quantization_config(kind, path, dtype, model.get("revision") or "main")
+    network = _explained(
         path,
         AutoModelForImageTextToText,
         dtype=dtype,
+        **({"device_map": {"": device}} if settings is not None or device != "cpu" else {}),
+        quantization_config=settings,
         attn_implementation="sdpa" if attention in ("auto", "flex_attention") else attention,
         revision=model.get("revision") or "main",
         use_safetensors=True,
     )
+    if settings is not None:
+        settle(network)
+    return network
 
 
 def _load_processor(path: str, model: Mapping[str, Any], network: Any) -> Any:

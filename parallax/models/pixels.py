@@ -40,6 +40,32 @@ def change_pixels(vision: dict[str, Tensor], change: Change, image_processor: An
     return {**vision, "pixel_values": changed}
 
 
+def painted(vision: dict[str, Tensor], change: Change, image_processor: Any) -> Any:
+    """The normalised picture after `change`, as a PIL image of the same size: scaled back, cut off at 0 and 255, rounded.
+
+    Raises ValueError for tiled layouts, whose overview no single picture brings about.
+    """
+    from PIL import Image
+
+    if vision["pixel_values"].ndim == 5:
+        raise ValueError(
+            f"{type(image_processor).__name__} cuts images into tiles, and a view of the normalised tensor cannot be sent to it "
+            "as a picture; use generation=transformers, or a view that acts on the image itself"
+        )
+    seen: list[Tensor] = []
+
+    def keep(pixels: Tensor) -> Tensor:
+        seen.append(change(pixels))
+        return seen[0]
+
+    change_pixels(vision, keep, image_processor)
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (image_processor.image_mean, image_processor.image_std)
+    )
+    colours = ((seen[0] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(colours.permute(1, 2, 0).numpy())
+
+
 def unflatten(patches: Tensor, grid: tuple[int, int, int], patch: int, merge: int, frames: int) -> Tensor:
     """Qwen-VL's flat patches back as one picture. (h*w, 3*frames*patch²) -> (3, h*patch, w*patch)."""
     _, rows, columns = grid

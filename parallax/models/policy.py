@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models import generation, saving, scoring
+from parallax.models import generation, saving, scoring, sharding
 from parallax.models.adapter import read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
@@ -104,6 +104,10 @@ class Policy:
         """Names the weights behind `reference()`: the base model's, or those that `take_reference` kept."""
         return self._reference_name or self._base_fingerprint()
 
+    def base_fingerprint(self) -> str:
+        """Names the weights without anything learned."""
+        return self._base_fingerprint()
+
     def _base_fingerprint(self) -> str:
         if self._base_digest is None:
             base = base_model(self.model) if self._reference_copy is None else self._reference_copy
@@ -152,7 +156,7 @@ class Policy:
         instead and its answer is None. `num_workers` processes prepare images and prompts; None takes the policy's own
         number. It changes nothing but speed.
         """
-        with self._answering():
+        with self.gathered(), self._answering():
             results, self.last_generation = generation.generate(
                 self.model,
                 self.encoder,
@@ -184,24 +188,30 @@ class Policy:
     def reference(self) -> Iterator[None]:
         """Inside: the same network without its adapter, or with the adapter that `take_reference` kept.
 
-        With lora=none it is a frozen copy of the weights as loaded.
+        With lora=none it is a frozen copy of the weights as loaded, or, as long as nothing has been learned, these themselves.
         """
         if self._inside_reference:
             yield
             return
-        if not self.has_adapter:
+        untouched = not self.has_adapter and self._reference_copy is None and not self._full_was_touched
+        if not self.has_adapter and not untouched:
             self.keep_reference()
         trained = self.model
         self._inside_reference = True
         try:
             if self._reference_adapter:
+                if self.is_sharded and not sharding.is_gathered(self.model):
+                    raise ValueError(
+                        "a reference that is an earlier adapter cannot be scored live while weights are divided over processes; "
+                        "use reference=cached"
+                    )
                 with self._instead(self._reference_adapter):
                     yield
             elif self.has_adapter:
                 with self.model.disable_adapter():
                     yield
             else:
-                self.model = self._reference_copy
+                self.model = trained if untouched else self._reference_copy
                 yield
         finally:
             self.model, self._inside_reference = trained, False
@@ -271,18 +281,46 @@ class Policy:
         else:
             network.activation_checkpointing_disable()
 
+    def shard(self, mesh: Any) -> None:
+        """Divide the language model's weights over the processes of `mesh`, in place. Names of weights are taken before."""
+        if self.is_sharded:
+            return
+        self.fingerprint()
+        if self.has_adapter or not self._full_was_touched:
+            self._base_fingerprint()
+        sharding.shard(self.model, mesh)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether other processes hold a part of the weights."""
+        return sharding.is_sharded(self.model)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside: this process may generate and score as often as it likes, whatever the others do (see `sharding`)."""
+        if self.is_sharded:
+            self.fingerprint()  # now: reading weights out would divide them again
+        with sharding.gathered(self.model):
+            yield
+
     # -- files -----------------------------------------------------------------------------------------------------
 
     def save_adapter(self, folder: Path) -> None:
-        """What has been learned, for plain peft to load; with lora=none the whole model, for plain transformers."""
+        """What has been learned, for plain peft to load; with lora=none the whole model, for plain transformers.
+
+        Called by every process, written by the first.
+        """
         if self.has_adapter:
             saving.save_adapter(self.model, folder)
         else:
             self.save_merged(folder)
 
-    def save_merged(self, folder: Path) -> None:
-        """The whole model with the adapter merged in, and its processor: plain transformers loads the folder."""
-        saving.save_merged(self.model, self.encoder.processor, folder)
+    def save_merged(self, folder: Path, *, spoil: bool = False) -> None:
+        """The whole model with the adapter merged in, and its processor: plain transformers loads the folder.
+
+        `spoil` needs no second copy of the weights, and leaves a policy that is of no use any more.
+        """
+        saving.save_merged(self.model, self.encoder.processor, folder, spoil=spoil)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -8,23 +8,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from parallax.models import processes
 from parallax.models.backbone import base_model
+from parallax.models.sharding import is_sharded, whole
 from parallax.records.atomic import replaced_folder
+
+SHARD = "5GB"  # largest file of a merged model
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """The adapter in PEFT's own format (safetensors); the folder is whole or as it was."""
-    with replaced_folder(folder) as unfinished:
-        model.save_pretrained(str(unfinished))
+    """The adapter in PEFT's own format (safetensors); the folder is whole or as it was. Called by every process, written by
+    the first."""
+    state = None
+    if is_sharded(model):
+        state = {name: whole(p.detach()).cpu() for name, p in model.named_parameters() if p.requires_grad}
+    if processes.is_first():
+        with replaced_folder(folder) as unfinished:
+            model.save_pretrained(str(unfinished), state_dict=state)
+    processes.wait()
 
 
-def save_merged(model: Any, processor: Any, folder: Path) -> None:
+def save_merged(model: Any, processor: Any, folder: Path, *, spoil: bool = False) -> None:
     """A plain checkpoint of the adapted model with its processor. The live model is not changed, to the last bit.
 
     The adapted weights are worked out layer by layer and collected on the CPU, so no second model is needed on the device.
+    Called by every process, written by the first. `spoil` lets the live model be changed: then there is no second copy of
+    its weights at any time, and it is of no use afterwards.
     """
     network = base_model(model)
-    state = merged_state(network)
+    state = merged_state(network, spoil=spoil)
+    if processes.is_first():
+        _write(network, state, processor, folder)
+    processes.wait()
+
+
+def _write(network: Any, state: dict[str, Tensor], processor: Any, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         shell = type(network)(network.config)
     shell.to(network.get_input_embeddings().weight.dtype)
@@ -35,7 +54,7 @@ def save_merged(model: Any, processor: Any, folder: Path) -> None:
         raise RuntimeError(f"merging left {len(left)} weights without a value, such as {left[0]!r}")
     shell.generation_config = network.generation_config
     with replaced_folder(folder) as unfinished:
-        shell.save_pretrained(str(unfinished))
+        shell.save_pretrained(str(unfinished), max_shard_size=SHARD)
         processor.save_pretrained(str(unfinished))
 
 
@@ -60,16 +79,24 @@ def base_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merged_state(network: nn.Module) -> dict[str, Tensor]:
-    """Plain names, adapted weights, on the CPU."""
+def merged_state(network: nn.Module, *, spoil: bool = False) -> dict[str, Tensor]:
+    """Plain names, adapted weights, on the CPU. `spoil`: the model may be changed, so that nothing has to be copied."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    state = {name: value.detach().cpu() for name, value in base_state(network).items()}
+    state = {}
+    for name, value in base_state(network).items():
+        full = whole(value.detach())
+        if processes.is_first():
+            state[name] = full.cpu()
     for name, module in network.named_modules():
         if isinstance(module, BaseTunerLayer):
             layer: Any = module
             weight = layer.get_base_layer().weight
+            if spoil:
+                layer.merge()
+                state[f"{name}.weight"] = weight.detach().cpu()
+                continue
             kept = weight.detach().clone()
             layer.merge()
             state[f"{name}.weight"] = weight.detach().cpu().clone()

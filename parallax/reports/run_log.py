@@ -29,14 +29,15 @@ _MESSAGES = (  # said by Lightning and friends on every run, about things that a
 
 
 @contextmanager
-def run_log(run_folder: Path | str, *, level: str = "INFO", screen: bool = True) -> Iterator[Path]:
+def run_log(run_folder: Path | str, *, level: str = "INFO", screen: bool = True, number: int = 0) -> Iterator[Path]:
     """While inside, log records go to `<run_folder>/run.log` (with time and origin) and, short, to the screen.
 
     Args:
         level: of our own records on the screen; the file holds DEBUG and up of ours.
         screen: False logs to the file only (tests, worker processes).
+        number: of this process; all but the first write to a file of their own, `run-<number>.log`, and only there.
     """
-    path = Path(run_folder) / "run.log"
+    path = Path(run_folder) / (f"run-{number}.log" if number else "run.log")
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     kept_level, kept_handlers = root.level, list(root.handlers)
@@ -44,7 +45,7 @@ def run_log(run_folder: Path | str, *, level: str = "INFO", screen: bool = True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     file.setLevel(logging.DEBUG)
     handlers: list[logging.Handler] = [file]
-    if screen:
+    if screen and not number:
         handlers.append(_screen(level))
     with warnings.catch_warnings():
         quiet_third_parties()

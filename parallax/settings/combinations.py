@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallax.settings.components import PAIRS_ONLY
+from parallax.settings.many_processes import SHARDED, quantised, quantised_stage, sharded_stage
 from parallax.settings.refusals import Found, refused
 from parallax.settings.stage_combinations import between_stages, kind_of_fit, live_reference
 
@@ -18,7 +19,15 @@ def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) ->
     for key, sentence in _everywhere(plain):
         found.setdefault(key, sentence)
     for stage in stages:
-        for key, sentence in (*_stage(stage, plain), *kind_of_fit(stage), *live_reference(stage)):
+        for key, sentence in (
+            *_stage(stage, plain),
+            *kind_of_fit(stage),
+            *live_reference(stage),
+            *sharded_stage(stage),
+        ):
+            found.setdefault(key, sentence)
+    for stage in stages if plain["task"]["name"] == "align" else ():
+        for key, sentence in quantised_stage(stage, plain["model"]["quantization"]):
             found.setdefault(key, sentence)
     for key, sentence in between_stages(plain, stages):
         found.setdefault(key, sentence)
@@ -27,12 +36,7 @@ def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) ->
 
 def _everywhere(plain: dict[str, Any]) -> Found:
     model, trainer, evaluation = plain["model"], plain["trainer"], plain["evaluation"]
-    if model["quantization"] != "none":
-        yield refused(
-            "model.quantization",
-            f"model.quantization={model['quantization']} cannot be used yet: training on a quantised base is not built. "
-            "Use model.quantization=none.",
-        )
+    yield from quantised(plain)
     yield from _ordered(model, "model", "min_pixels", "max_pixels")
     if trainer["accelerator"] == "cpu":
         if model["attention"] == "flash_attention_2":
@@ -108,6 +112,7 @@ def _stage(stage: dict[str, Any], plain: dict[str, Any]) -> Found:
     yield from _reference(stage)
     yield from _lora(stage["lora"])
     yield from _generation(stage["generation"])
+    yield from _server(stage, plain["model"]["family"])
     yield from _trainer(stage["trainer"])
     yield from _ordered(stage["pairs"], "pairs", "min_chars", "max_chars")
 
@@ -222,6 +227,38 @@ def _lora(lora: dict[str, Any]) -> Found:
             )
 
 
+def _server(stage: dict[str, Any], family: str) -> Found:
+    """What a server cannot be asked."""
+    generation, proposer = stage["generation"], (stage.get("proposer") or {}).get("_target_", "")
+    if generation["backend"] != "server":
+        if "url" in generation:
+            yield refused(
+                "generation.url", "generation.url belongs to generation=server. Leave it out, or use generation=server."
+            )
+        return
+    if "url" not in generation:
+        yield refused("generation.backend", "generation.backend=server lacks an address. Use generation=server.")
+    if proposer.endswith(".SentenceTree"):
+        yield refused(
+            "generation.backend",
+            "generation=server gives whole answers, and this method looks for them sentence by sentence in the policy's own "
+            "probabilities. Use generation=transformers.",
+        )
+    if stage["pairs"]["refresh"] != "never" and not stage["lora"]["enabled"]:
+        yield refused(
+            "generation.backend",
+            f"pairs.refresh={stage['pairs']['refresh']} asks the policy as it then is, and with lora=none a server cannot take "
+            "over what it has learned. Use generation=transformers.",
+        )
+    noisy = any(target.endswith(".Diffusion") for target in _targets(stage["aug"]))
+    if family == "llava_next" and noisy:
+        yield refused(
+            "generation.backend",
+            "generation=server is sent pictures, and this view changes the normalised tiles that the model's processor makes of "
+            "one. Use generation=transformers, or a view of the image itself such as aug=low_resolution.",
+        )
+
+
 def _generation(generation: dict[str, Any]) -> Found:
     if generation["temperature"] == 0 and generation["top_p"] != 1:
         yield refused(
@@ -244,13 +281,12 @@ def _trainer(trainer: dict[str, Any]) -> Found:
             f"trainer.batch_size={trainer['batch_size']} pairs cannot be shared by {processes} processes (trainer.devices × "
             f"trainer.num_nodes): each needs at least one. Use trainer.batch_size={processes} or more.",
         )
-    if trainer["strategy"] in ("fsdp", "fsdp2"):
+    if trainer["strategy"] == "fsdp":
         yield refused(
             "trainer.strategy",
-            f"trainer.strategy={trainer['strategy']} cannot be used yet: the modules do not shard their weights so far. "
-            "Use trainer=ddp (a copy of the model per process) or trainer=gpu.",
+            "trainer.strategy=fsdp cannot be used yet. Use trainer=fsdp2, which divides the same weights and runs on CPUs too.",
         )
-    if trainer["find_batch_size"] and trainer["strategy"] in ("fsdp", "fsdp2"):
+    if trainer["find_batch_size"] and trainer["strategy"] in SHARDED:
         yield refused(
             "trainer.find_batch_size",
             f"trainer.find_batch_size=true does not go with trainer.strategy={trainer['strategy']}: processes that share weights "

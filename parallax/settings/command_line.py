@@ -7,6 +7,7 @@ Hydra never refuses, and `check` judges afterwards whether the key exists. Choic
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -59,7 +60,16 @@ def prepare(argv: Sequence[str], conf: Path) -> list[str]:
         _check_jobs(rewritten, conf, folders)
     else:
         _check_composed(rewritten, conf, folders, complete=not arguments.cfg)
+        rewritten += _no_folder_of_its_own(rewritten)
     return [*options, *rewritten]
+
+
+def _no_folder_of_its_own(overrides: Sequence[str]) -> list[str]:
+    """All processes of a run write to the first one's folder: the others, under torchrun or Slurm, need none from Hydra."""
+    number = next((os.environ[name] for name in ("RANK", "SLURM_PROCID") if name in os.environ), "0")
+    if number == "0" or any("hydra.run.dir=" in override for override in overrides):
+        return []
+    return ["hydra.run.dir=.", "hydra.output_subdir=null"]
 
 
 def as_typed(overrides: Sequence[str]) -> list[str]:

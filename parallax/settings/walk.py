@@ -31,7 +31,10 @@ WHOLE_GROUPS = (
     "paths",
     "export",
 )
-MAY_LACK = {"split", "scenes", "pope_scenes", "pope_path", "pope_images", "suites.*"}  # of the chosen evaluation
+MAY_LACK = {
+    "split", "scenes", "pope_scenes", "pope_path", "pope_images", "suites.*",  # of the chosen evaluation
+    "url", "model", "concurrency", "timeout", "retries", "key_variable", "adapter",  # of a server that generates
+}  # fmt: skip
 MAY_BE_NULL = {"adapter", "optimized_metric", "stages"}
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
 

@@ -34,6 +34,8 @@ def run(cfg: DictConfig) -> float:
 
 def align(cfg: DictConfig) -> dict[str, Any]:
     """Run all stages and return the content of `results.json`."""
+    from lightning_modules.trainer import joined_processes
+    from parallax.models import processes
     from parallax.reports.environment import write_environment
     from parallax.reports.loggers import build_loggers, close_loggers
     from parallax.reports.run_log import run_log
@@ -43,11 +45,17 @@ def align(cfg: DictConfig) -> dict[str, Any]:
 
     plan = planned_stages(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder = claim_folder(plain)
+    device = pick_device(plain["trainer"]["accelerator"])
+    builder = joined_processes(plain["trainer"])
+    folder = processes.from_first(claim_folder(plain) if processes.is_first() else None)
+    assert folder is not None
     plain["paths"]["output_dir"] = str(folder)
-    with run_log(folder):
-        write_environment(folder, plain)
+    with run_log(folder, number=processes.number()):
+        if processes.is_first():
+            write_environment(folder, plain)
         log.info("run folder %s", folder)
+        if builder is not None:
+            log.info("process %d of %d", processes.number() + 1, processes.count())
         loggers = build_loggers(
             plain.get("logger"),
             run_folder=folder,
@@ -62,7 +70,7 @@ def align(cfg: DictConfig) -> dict[str, Any]:
             method = plain["method"]
             facts = made_with(plain)
             manifest = RunManifest(folder, method=method["name"], rounds=int(method["rounds"]), made_with=facts)
-            this = Run(plain, folder, pick_device(plain["trainer"]["accelerator"]), loggers, manifest)
+            this = Run(plain, folder, device, loggers, manifest, builder)
             results = _align(this, plan)
             failed = False
         finally:
@@ -71,6 +79,7 @@ def align(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
+    from parallax.models import processes
     from parallax.reports.loggers import log_metrics
     from parallax.reports.results import flat_metrics, make_results, print_results, write_results
     from parallax.tasks.parts import make_policy, make_suites
@@ -108,6 +117,8 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
                 policy = loaded(planned.stage["lora"])
             start = StageStart(adapter, round_adapter)
             adapter = run_stage(this, policy, planned, start, _watch(this, policy, suites))
+            if policy.is_sharded:
+                policy = None  # whole again, from the adapter on disk
         if planned.closes_round and "after_round" in plain["evaluation"]["when"]:
             path = this.stage_folder(planned) / "eval_after_round.json"
             found = _read(path, "after_round", this)
@@ -139,12 +150,14 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         adapter=str(adapter),
         **more,
     )
-    write_results(folder / "results.json", results)
-    log_metrics(this.loggers, flat_metrics(results))
-    report = _report(this, suites, before, after)
-    print_results(results)
-    log.info("adapter in %s", adapter)
-    log.info("report in %s", report)
+    if processes.is_first():
+        write_results(folder / "results.json", results)
+        log_metrics(this.loggers, flat_metrics(results))
+        report = _report(this, suites, before, after)
+        print_results(results)
+        log.info("adapter in %s", adapter)
+        log.info("report in %s", report)
+    processes.wait()
     return results
 
 
@@ -192,14 +205,17 @@ def _values(evaluation: Evaluation | None) -> dict[str, float | None]:
 def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Path) -> Evaluation | None:
     if when not in this.plain["evaluation"]["when"] or not suites:
         return None
+    from parallax.models import processes
     from parallax.tasks.evaluate import run_suites
     from parallax.tasks.memory_forecast import explained_generation
 
     log.info("evaluating %s", when)
     with explained_generation(policy, this.plain["evaluation"]):
         evaluation = run_suites(policy, suites, this.plain, when)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    evaluation.save(path)
+    if processes.is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        evaluation.save(path)
+    processes.wait()
     return evaluation
 
 

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Build the pairs of the method's first preference stage. Returns `{"pairs": counts}`."""
+    from lightning_modules.trainer import joined_processes
+    from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
     from parallax.reports.environment import write_environment
     from parallax.reports.run_log import run_log
@@ -26,13 +28,16 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if stage is None:
         raise ConfigError(f"task=build_pairs: the method {cfg.method.name} has no stage that uses pairs")
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder = Path(plain["paths"]["output_dir"])
-    with run_log(folder):
-        write_environment(folder, plain)
-        device = pick_device(plain["trainer"]["accelerator"])
+    device = pick_device(plain["trainer"]["accelerator"])
+    builder = joined_processes(plain["trainer"])
+    folder = processes.from_first(Path(plain["paths"]["output_dir"]))
+    with run_log(folder, number=processes.number()):
+        if processes.is_first():
+            write_environment(folder, plain)
         policy = make_policy(plain, stage["lora"], adapter=plain.get("adapter"), device=device)
         with explained_generation(policy, stage["generation"]):
-            report = make_datamodule(stage, plain, folder).build_pairs(policy)
-        atomic_write_json(folder / "pairs.json", report.as_data())
+            report = make_datamodule(stage, plain, folder).build_pairs(policy, builder)
+        if processes.is_first():
+            atomic_write_json(folder / "pairs.json", report.as_data())
         log.info("pair set in %s", report.pair_set)
     return {"pairs": report.as_data()}

@@ -28,6 +28,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate, write `results.json`, `report.html` and `evaluations/` into the run folder, return the results."""
     from omegaconf import OmegaConf
 
+    from lightning_modules.trainer import joined_processes
+    from parallax.models import processes
     from parallax.reports.environment import write_environment
     from parallax.reports.loggers import close_loggers, log_metrics
     from parallax.reports.results import flat_metrics, make_results, print_results, write_results
@@ -36,12 +38,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from parallax.tasks.parts import make_policy, make_suites, pick_device
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder = Path(config["paths"]["output_dir"])
     device = pick_device(str(config["trainer"]["accelerator"]))
+    joined_processes(config["trainer"])
+    folder = processes.from_first(Path(config["paths"]["output_dir"]))
+    config["paths"]["output_dir"] = str(folder)
     adapter = config.get("adapter")
     sides: dict[str, Evaluation] = {}
-    with run_log(folder):
-        write_environment(folder, config)
+    with run_log(folder, number=processes.number()):
+        if processes.is_first():
+            write_environment(folder, config)
         suites = make_suites(config)
         loggers = _loggers(config, folder)
         try:
@@ -52,16 +57,20 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
             policy = make_policy(config, lora, adapter=adapter, device=device)
             sides["after"] = run_suites(policy, suites, config, "adapter" if adapter else "model")
-            for name, evaluation in sides.items():
-                evaluation.save(folder / "evaluations" / f"{name}.json")
+            if processes.is_first():
+                for name, evaluation in sides.items():
+                    evaluation.save(folder / "evaluations" / f"{name}.json")
             seconds = sum(evaluation.meta["seconds"] for evaluation in sides.values())
             results = make_results(
                 sides.get("before"), sides["after"], method="evaluate", seed=config["seed"], seconds=seconds
             )
-            write_results(folder / "results.json", results)
+            if processes.is_first():
+                write_results(folder / "results.json", results)
             log_metrics(loggers, flat_metrics(results), 0)
         finally:
             close_loggers(loggers)
+        if not processes.is_first():
+            return results
         samples = [sample for suite in suites for sample in suite.samples]
         report = write_report(folder, before=sides.get("before"), after=sides["after"], samples=samples)
         print_results(results)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parallax.models import processes
 from parallax.records.atomic import atomic_write_json
 from parallax.records.fingerprint import file_digest
 from parallax.tasks.recipe import code_digest, data_digests, model_digests
@@ -19,7 +20,7 @@ FILE = "manifest.json"
 
 
 class RunManifest:
-    """What a run has done so far.
+    """What a run has done so far. Several processes read it and note the same; the first one writes.
 
     Args:
         folder: the run folder; a manifest that is there is gone on with.
@@ -48,6 +49,8 @@ class RunManifest:
             self.stages = {known: self.stages[known] for known in names[: names.index(name)]}
         weights = weights_of(self.folder / facts["adapter"])
         self.stages[name] = {"name": name, **facts, "adapter_files": weights}
+        if not processes.is_first():
+            return
         content = {
             "method": self.method, "rounds": self.rounds, "made_with": self.made_with, "stages": list(self.stages.values())
         }  # fmt: skip

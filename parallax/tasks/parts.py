@@ -45,6 +45,7 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
     from hydra.utils import instantiate
 
     from datamodules.preference import PreferenceDataModule
+    from parallax.models import processes
 
     def part(name: str) -> Any:
         return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
@@ -65,6 +66,7 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
         limit=debug.get("limit_samples"),
         limit_pairs=debug.get("overfit_pairs"),
         noise=part("noise"),
+        show_progress=processes.is_first(),
     )
 
 

@@ -29,9 +29,14 @@ NOT_PART_OF_THE_RECIPE = (
 CODE = ("run.py", "parallax", "lightning_modules", "datamodules", "augment")
 ROOT = Path(__file__).resolve().parents[2]
 
+SHARING = ("devices", "num_nodes", "strategy", "num_workers", "checkpoint")  # of the trainer: a run goes on with others
+
 
 def recipe_key(plain: Mapping[str, Any]) -> str:
-    """Names the resolved configuration `plain`. Folders of caches and of the repository do not count; the weights do."""
+    """Names the resolved configuration `plain`. The weights count.
+
+    Folders of caches and of the repository do not, nor does how many processes share the work in which way.
+    """
     return fingerprint({"recipe": _recipe(plain), "weights": list(model_digests(plain).values())})
 
 
@@ -112,7 +117,8 @@ def _root(plain: Mapping[str, Any]) -> str:
 def _without_places(value: Any, root: str) -> Any:
     """Without cache folders, and with paths below the repository written from its top: a moved repository is the same."""
     if isinstance(value, Mapping):
-        return {key: _without_places(item, root) for key, item in value.items() if key != "cache_dir"}
+        gone = ("cache_dir", *(SHARING if "strategy" in value else ()))
+        return {key: _without_places(item, root) for key, item in value.items() if key not in gone}
     if isinstance(value, list | tuple):
         return [_without_places(item, root) for item in value]
     if isinstance(value, str) and os.path.isabs(root) and value.startswith(root.rstrip("/") + "/"):

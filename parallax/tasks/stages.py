@@ -28,6 +28,7 @@ class Run:
     device: str
     loggers: list[Any]
     manifest: RunManifest
+    builder: Any = None  # Lightning's Trainer on whose predict loop several processes build pairs; None for one process
     started: float = field(default_factory=time.perf_counter)
     pairs: dict[str, Sequence[PreferencePair]] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=lambda: {"built": 0, "reused": 0, "kept": 0, "dropped": {}})
@@ -54,6 +55,7 @@ def run_stage(
 
     `evaluate` is asked every `evaluation.every_n_steps` optimiser steps; None for never.
     """
+    from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
 
     stage, folder = dict(planned.stage), this.stage_folder(planned)
@@ -71,7 +73,8 @@ def run_stage(
     summary = fit(this, policy, stage, folder, extra)
     adapter = folder / "adapter"
     policy.save_adapter(adapter)
-    atomic_write_json(folder / "fit.json", summary)
+    if processes.is_first():
+        atomic_write_json(folder / "fit.json", summary)
     note = {
         "round": planned.round,
         "stage": planned.stage["name"],
@@ -135,8 +138,10 @@ def _set_reference(policy: Policy, stage: Mapping[str, Any], start: StageStart) 
 def _checkpoint(plain: Mapping[str, Any], folder: Path) -> Path | None:
     """The checkpoint this stage goes on from: the newest whole one in its folder, if the run is resumed."""
     from lightning_modules.callbacks.checkpoints import newest_checkpoint
+    from parallax.models import processes
 
     found = newest_checkpoint(folder / "checkpoints") if plain["resume"] != "never" else None
+    found = processes.from_first(found)
     if found is not None:
         log.info("going on from %s", found)
     return found
@@ -155,6 +160,7 @@ def _callbacks(this: Run, evaluate: Callable[[int], dict[str, float]] | None) ->
 def _preference(
     this: Run, policy: Policy, stage: dict[str, Any], folder: Path, extra: dict[str, Any]
 ) -> dict[str, Any]:
+    from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
     from parallax.reports.pairs_table import log_pairs
     from parallax.tasks.memory_forecast import explained_generation
@@ -163,11 +169,12 @@ def _preference(
 
     datamodule = make_datamodule(stage, this.plain, this.folder)
     with explained_generation(policy, stage["generation"]):
-        report = datamodule.build_pairs(policy)
-    atomic_write_json(folder / "pairs.json", report.as_data())
+        report = datamodule.build_pairs(policy, this.builder)
+    if processes.is_first():
+        atomic_write_json(folder / "pairs.json", report.as_data())
     this.pairs[stage["name"]] = datamodule.pairs
     rows = int((this.plain.get("logger") or {}).get("wandb", {}).get("log_pairs") or 0)
-    if rows:
+    if rows and processes.is_first():
         log_pairs(this.loggers, datamodule.pairs, limit=rows)
     return fit_preference(policy, datamodule, stage, folder, this.loggers, **extra)
 
@@ -175,13 +182,14 @@ def _preference(
 def _supervised(
     this: Run, policy: Policy, stage: dict[str, Any], folder: Path, extra: dict[str, Any]
 ) -> dict[str, Any]:
+    from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
     from parallax.tasks.parts import make_supervised
     from parallax.tasks.training import fit_supervised
 
     datamodule = make_supervised(stage, this.plain, this.folder)
     summary = fit_supervised(policy, datamodule, stage, folder, this.loggers, **extra)
-    if datamodule.report is not None:
+    if datamodule.report is not None and processes.is_first():
         atomic_write_json(folder / "dialogues.json", datamodule.report.as_data())
     return summary
 

@@ -20,7 +20,8 @@ from lightning_modules.dpo import DPOModule
 from lightning_modules.segments import Segment, segments_of
 from lightning_modules.sft import SFTModule
 from lightning_modules.step_stream import StepStream
-from lightning_modules.trainer import make_trainer
+from lightning_modules.trainer import joined_processes, make_trainer
+from parallax.models import processes
 from parallax.models.memory_advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
 from parallax.tasks.found_batch_size import FoundBatchSize
@@ -134,7 +135,8 @@ class _Fit:
 
     def run(self, loggers: Sequence[Any], callbacks: Sequence[Any], resume: Path | None) -> dict[str, Any]:
         started, done = time.perf_counter(), step_of(resume) if resume is not None else 0
-        remove_later_than(self.folder / "checkpoints", done)
+        if processes.is_first():
+            remove_later_than(self.folder / "checkpoints", done)
         if not self.datamodule.pairs:
             self._build()
         else:
@@ -249,10 +251,10 @@ class _Fit:
 
     def _build(self) -> None:
         """Build the pairs with the policy as it is; several processes share the work on Lightning's predict loop."""
-        trainer = self._trainer([], [], -1)
+        trainer = joined_processes(self.settings, self.folder)
         generation = self.stage.get("generation") or {"batch_size": 128, "max_new_tokens": 512}
         with explained_generation(self.policy, generation):
-            self.datamodule.build_pairs(self.policy, trainer if trainer.world_size > 1 else None)
+            self.datamodule.build_pairs(self.policy, trainer)
         self._note_report()
 
     def _note_report(self) -> None:
@@ -286,7 +288,7 @@ class _Reference(pl.Callback):
         self.fill(trainer)
 
     def fill(self, trainer: pl.Trainer) -> None:
-        with trainer.precision_plugin.forward_context():
+        with self.policy.gathered(), trainer.precision_plugin.forward_context():
             self.datamodule.fill_reference(self.policy, trainer=trainer)
 
 

@@ -130,8 +130,3 @@ def test_pixels_can_be_limited_where_the_processor_allows_it(make_policy: Any) -
         make_policy("llava", model={"max_pixels": 1000})
     with pytest.raises(ValueError, match="above"):
         make_policy("qwen2_5_vl", model={"max_pixels": 100, "min_pixels": 200})
-
-
-def test_quantization_is_refused_in_words(make_policy: Any) -> None:
-    with pytest.raises(ValueError, match=r"model\.quantization=nf4"):
-        make_policy("llava", model={"quantization": "nf4"})

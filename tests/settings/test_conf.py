@@ -61,7 +61,7 @@ def test_every_experiment_starts_with_its_command(file: Path) -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_passes_the_check(choice: str, compose_config: Compose) -> None:
     problems = find_problems(compose_config(choice, *NEEDS.get(choice, [])), complete=False)
-    if choice in ("trainer=fsdp", "trainer=fsdp2"):  # composed, and refused in words until the modules can shard
+    if choice == "trainer=fsdp":  # composed, and refused in words
         assert list(problems) == ["trainer.strategy"]
     else:
         assert problems == {}

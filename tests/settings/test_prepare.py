@@ -21,6 +21,19 @@ def problems_of(*arguments: str) -> list[str]:
     return caught.value.problems
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "own"), [("RANK", "0", True), ("RANK", "3", False), ("SLURM_PROCID", "1", False)]
+)
+def test_processes_after_the_first_make_no_run_folder_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, own: bool
+) -> None:
+    monkeypatch.setenv(variable, value)
+    given = prepare(["trainer=ddp", "trainer.devices=4"], CONF)
+    assert ("hydra.output_subdir=null" in given) != own
+    named = prepare(["trainer=ddp", "hydra.run.dir=out"], CONF)
+    assert not any(word == "hydra.run.dir=." for word in named)
+
+
 def test_values_are_forced_in_and_choices_of_groups_are_left_alone() -> None:
     typed = ["method=seva", "loss.beta=0.2", "+tags=[a]", "++seed=3", "aug=diffusion"]
     assert prepared(*typed) == ["method=seva", "++loss.beta=0.2", "++tags=[a]", "++seed=3", "aug=diffusion"]

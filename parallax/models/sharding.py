@@ -1,0 +1,115 @@
+"""A network whose language model is divided over processes (torch's fully_shard), and what others need to know about that.
+
+Each decoder layer is a unit: its weights are gathered when it computes and dropped again afterwards. Embedding, output head and
+last norm are one more. The vision tower and a frozen projector stay whole in every process: they are a few per cent of a
+model, and how often they run differs between processes, as image features are kept and found again (`feature_cache.py`),
+while gathering is done by all processes together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from parallax.models.backbone import base_model, decoder_name
+
+
+def shard(model: Any, mesh: Any) -> None:
+    """Divide the weights of `model` over the processes of `mesh`, in place. Harmless to call twice."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    network = base_model(model)
+    if is_sharded(network):
+        return
+    decoder = network.get_submodule(decoder_name(network))
+    head = network.get_output_embeddings()
+    divided = {id(value) for part in (decoder, head) for value in part.parameters()}
+    whole = {value for value in network.parameters() if id(value) not in divided and not value.requires_grad}
+    for layer in decoder.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+    fully_shard(network, mesh=mesh, reshard_after_forward=False, ignored_params=whole)
+    if any(value.requires_grad and id(value) not in divided for value in network.parameters()):
+        register_fsdp_forward_method(network, "get_image_features")  # a projector that learns works there
+
+
+def units(model: Any) -> list[Any]:
+    """The modules whose weights are gathered together; none in a network that is not divided."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return [module for module in base_model(model).modules() if isinstance(module, FSDPModule)]
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether the weights of `model` are divided over processes."""
+    return bool(units(model))
+
+
+def is_gathered(model: Any) -> bool:
+    """Whether this is inside `gathered`."""
+    return any(getattr(part, "_parallax_gathered", False) for part in units(model)[:1])
+
+
+@contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """Inside: every process holds all weights of `model` and may compute as much or as little as it likes.
+
+    All processes enter and leave together. Costs the memory of the whole model. No optimiser step belongs inside.
+    """
+    parts = units(model)
+    if not parts or is_gathered(model):
+        yield
+        return
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    parts[0]._parallax_gathered = True
+    try:
+        yield
+    finally:
+        parts[0]._parallax_gathered = False
+        for place, part in enumerate(parts):
+            part.reshard()
+            part.set_reshard_after_forward(place > 0, recurse=False)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A divided tensor put together (by all processes at once); any other as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[no-any-return]
+
+
+def share_of(full: Tensor, like: Any) -> Tensor:
+    """`full` divided the way `like` is, on its device and in its type: each process cuts out its own part."""
+    if not hasattr(like, "device_mesh"):
+        return full.to(like.device, like.dtype)
+    from torch.distributed.tensor import DTensor
+
+    local = like.to_local()
+    start, length = rows_of(like)
+    part = full[start : start + length].to(local.device, local.dtype)
+    return DTensor.from_local(
+        part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
+def rows_of(value: Any) -> tuple[int, int]:
+    """First row and number of rows that this process holds of a tensor divided along its first dimension."""
+    if not hasattr(value, "device_mesh"):
+        return 0, value.shape[0] if value.ndim else 0
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    shape, offset = compute_local_shape_and_global_offset(value.shape, value.device_mesh, value.placements)
+    return int(offset[0]), int(shape[0])
+
+
+@torch.no_grad()
+def take_weights(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put whole tensors into the parameters of these names, each process its own part."""
+    parameters = dict(module.named_parameters())
+    for name, value in state.items():
+        parameters[name].copy_(share_of(value, parameters[name]))

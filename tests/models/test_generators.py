@@ -1,0 +1,159 @@
+"""One contract for whoever answers: the policy in this process, and a server with the same weights (a real one, over HTTP)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from augment.diffusion import Diffusion
+from augment.registry import spec_of
+from parallax.models.policy import Policy
+from parallax.models.requests import GenerationRequest
+from parallax.models.server import ServerError, ServerGenerator, answerer_for, lost_in_picture
+from parallax.records import BadImage, Decoding, ViewSpec
+from tests.models.tiny_server import TinyServer, serving
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn picture; number 3 cannot be read."""
+
+    number: int
+
+    def load(self) -> Image.Image:
+        if self.number == 3:
+            raise BadImage("image 3 is torn; leave it out")
+        picture = Image.new("RGB", (50, 40), (20 * self.number % 255, 90, 160))
+        ImageDraw.Draw(picture).ellipse([5 + self.number, 8, 30, 35], fill=(220, 30 * self.number % 255, 40))
+        return picture
+
+    def digest(self) -> str:
+        return f"{self.number:064x}"
+
+    def describe(self) -> str:
+        return f"picture {self.number}"
+
+
+def request(
+    number: int, prompt: str = "What is here?", new: int = 6, view: ViewSpec | None = None
+) -> GenerationRequest:
+    return GenerationRequest(f"s{number}", Drawn(number), prompt, view or ViewSpec(), Decoding(new))
+
+
+@pytest.fixture
+def server(make_policy: Callable[..., Policy]) -> Iterator[TinyServer]:
+    with serving(TinyServer(make_policy())) as running:
+        yield running
+
+
+def server_for(policy: Policy, server: TinyServer, **options: Any) -> ServerGenerator:
+    options = {"model": "tiny", "concurrency": 2, "retries": 2, "timeout": 60.0, **options}
+    return ServerGenerator(policy, url=server.url, **options)
+
+
+@pytest.fixture(params=["transformers", "server"])
+def generator(request: pytest.FixtureRequest, make_policy: Callable[..., Policy]) -> Any:
+    policy = make_policy()
+    return policy if request.param == "transformers" else server_for(policy, request.getfixturevalue("server"))
+
+
+def test_answers_come_in_order_whatever_the_batches(generator: Any, make_policy: Callable[..., Policy]) -> None:
+    asked = [request(n, "What is here?" + " Say more." * (n % 2), 4 + n) for n in (0, 1, 2, 4, 5)]
+    expected = make_policy().generate(asked, batch_size=1)
+    told: list[int] = []
+    kept: dict[int, Any] = {}
+    got = generator.generate(asked, batch_size=2, progress=told.append, finished=kept.update)
+    assert [(g.token_ids, g.text, g.finished) for g in got] == [(g.token_ids, g.text, g.finished) for g in expected]
+    assert sum(told) == 5 and kept == dict(enumerate(got))
+    assert generator.last_generation.rows == 5
+    assert generator.last_generation.tokens == sum(len(g.token_ids) for g in got)
+    assert generator.generate([]) == []
+
+
+def test_what_cannot_be_answered_is_set_aside_or_raises(generator: Any) -> None:
+    aside: list[tuple[str, str]] = []
+    asked = [request(2), request(3), request(4, "word " * 4000)]
+    got = generator.generate(asked, set_aside=lambda r, why: aside.append((r.sample_id, why)))
+    assert [answer is None for answer in got] == [False, True, True]
+    assert {name for name, _ in aside} == {"s3", "s4"}
+    assert all("context" in why for name, why in aside if name == "s4")
+    with pytest.raises(BadImage):
+        generator.generate([request(3)])
+
+
+def test_an_answer_is_named_by_all_that_determines_it(generator: Any, make_policy: Callable[..., Policy]) -> None:
+    spec = generator.spec(request(1))
+    assert spec.key() == generator.spec(request(1)).key() != generator.spec(request(1, new=7)).key()
+    assert spec.policy == make_policy().fingerprint()
+    other = server_for(make_policy(), TinyServer(make_policy(), url="http://127.0.0.1:1/v1"))
+    assert (spec.key() == other.spec(request(1)).key()) == isinstance(generator, ServerGenerator)
+
+
+def test_text_without_token_ids_is_tokenised(server: TinyServer, make_policy: Callable[..., Policy]) -> None:
+    server.gives_token_ids = False
+    said = server_for(make_policy(), server).generate([request(1)])[0]
+    local = make_policy().generate([request(1)])[0]
+    assert said is not None and (said.text, said.finished) == (local.text, local.finished)
+
+
+def test_failures_are_tried_again_and_requests_are_bounded(
+    server: TinyServer, make_policy: Callable[..., Policy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *_, **__: 0.01)
+    server.failures = 2
+    generator = server_for(make_policy(), server, concurrency=3)
+    got = generator.generate([request(n) for n in (0, 1, 2, 4, 5, 6)])
+    assert None not in got and len(server.asked) == 8 and server.most_at_once <= 3
+    server.failures = 99
+    with pytest.raises(ServerError, match="gave no answer, 2 tries after the first"):
+        generator.generate([request(1)])
+
+
+def test_a_learned_adapter_is_loaded_by_the_server(
+    server: TinyServer, make_policy: Callable[..., Policy], tmp_path: Path
+) -> None:
+    learned = make_policy(learned=True)
+    generator = server_for(learned, server, adapters=tmp_path)
+    expected = learned.generate([request(1)])[0]
+    assert expected.token_ids != make_policy().generate([request(1)])[0].token_ids
+    assert generator.generate([request(1)])[0] == expected
+    (name,) = server.adapters
+    assert learned.fingerprint().startswith(name.removeprefix("parallax-"))
+    with pytest.raises(ServerError, match="does not serve 'mine'"):
+        server_for(learned, server, adapter="mine").generate([request(1)])
+
+
+def test_a_server_that_is_not_there_or_has_another_model_is_named(
+    server: TinyServer, make_policy: Callable[..., Policy]
+) -> None:
+    with pytest.raises(ServerError, match="does not serve 'huge', it has tiny"):
+        server_for(make_policy(), server, model="huge").generate([request(1)])
+    nowhere = ServerGenerator(make_policy(), url="http://127.0.0.1:9/v1", model="tiny", retries=0, timeout=2.0)
+    with pytest.raises(ServerError, match=r"no server at generation\.url"):
+        nowhere.generate([request(1)])
+
+
+def test_noise_is_carried_as_nearly_as_a_picture_can(make_policy: Callable[..., Policy]) -> None:
+    """Rounding costs under a hundredth; noise cut off at black and white grows with the noise step. Clean pictures are exact."""
+    encoder = make_policy().encoder
+    lost = {
+        steps: lost_in_picture(encoder, request(1, view=spec_of(Diffusion(noise_steps=steps), 7)))
+        for steps in (0, 200, 500, 900)
+    }
+    assert lost_in_picture(encoder, request(1)) == 0.0
+    assert lost[0] < 0.02 and lost[0] < lost[200] < lost[500] < lost[900] < 1.0
+    print(lost)
+
+
+def test_the_configuration_says_who_answers(make_policy: Callable[..., Policy], tmp_path: Path) -> None:
+    policy = make_policy()
+    assert answerer_for(policy, None, tmp_path) is policy
+    assert answerer_for(policy, {"backend": "transformers"}, tmp_path) is policy
+    keys = {"url": "http://h:1/v1", "model": "m", "concurrency": 4, "timeout": 5, "retries": 1, "key_variable": "K"}
+    made = answerer_for(policy, {"backend": "server", "adapter": "load", **keys}, tmp_path)
+    assert isinstance(made, ServerGenerator) and made.adapters == tmp_path / "adapters"

@@ -1,0 +1,128 @@
+"""A small real HTTP server that speaks OpenAI's protocol as vLLM does, around a policy of this program."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from parallax.models.policy import Policy
+from parallax.models.requests import GenerationRequest
+from parallax.records import Decoding, ViewSpec, bytes_digest
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A picture that came over the wire."""
+
+    data: bytes
+
+    def load(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.data)).convert("RGB")
+
+    def digest(self) -> str:
+        return bytes_digest(self.data)
+
+    def describe(self) -> str:
+        return "sent"
+
+
+@dataclass
+class TinyServer:
+    """What it serves, what it was asked, and how it misbehaves."""
+
+    policy: Policy
+    url: str = ""
+    model: str = "tiny"
+    failures: int = 0  # requests to be answered with 503 before it works
+    gives_token_ids: bool = True
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    adapters: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    model_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        (message,) = body["messages"]
+        image, text = message["content"]
+        data = base64.b64decode(image["image_url"]["url"].split(",", 1)[1])
+        decoding = Decoding(body["max_tokens"], body["temperature"], body.get("top_p", 1.0), body.get("seed", 0))
+        with self.model_lock:
+            if body["model"] in self.adapters:
+                from parallax.models.adapter import read_adapter
+
+                read_adapter(self.policy.model, Path(self.adapters[body["model"]]))
+                self.policy.touched()
+            request = GenerationRequest("sent", Sent(data), text["text"], ViewSpec(), decoding)
+            said = self.policy.generate([request], num_workers=0)[0]
+        choice = {
+            "index": 0, "finish_reason": "stop" if said.finished else "length",
+            "message": {"role": "assistant", "content": said.text},
+        }  # fmt: skip
+        if self.gives_token_ids:
+            choice["token_ids"] = list(said.token_ids)
+        return {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
+
+
+@contextmanager
+def serving(server: TinyServer) -> Iterator[TinyServer]:
+    """The server, listening on a free port of this machine while inside."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            names = [server.model, *server.adapters]
+            self.reply(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path.endswith("/load_lora_adapter"):
+                server.adapters[body["lora_name"]] = body["lora_path"]
+                return self.reply(200, "Success")
+            with server.lock:
+                server.asked.append(body)
+                fails, server.failures = server.failures > 0, max(0, server.failures - 1)
+                server.at_once += 1
+                server.most_at_once = max(server.most_at_once, server.at_once)
+            try:
+                if fails:
+                    return self.reply(503, {"error": {"message": "overloaded"}})
+                if len(body["messages"][0]["content"][1]["text"]) > 5000:
+                    return self.reply(400, {"error": {"message": "maximum context length exceeded"}})
+                self.reply(200, server.answer(body))
+            finally:
+                with server.lock:
+                    server.at_once -= 1
+
+        def reply(self, status: int, content: Any) -> None:
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.url = f"http://127.0.0.1:{http.server_port}/v1"
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()

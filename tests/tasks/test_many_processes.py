@@ -1,0 +1,209 @@
+"""Two processes are one: the same losses, pairs, adapter and measurements, and each goes on where the other stopped.
+
+The processes are real ones, forks that meet over gloo as under torchrun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from parallax.models.tiny_checkpoints import make_tiny_checkpoint
+from parallax.reports.metrics_csv import read_metrics
+from parallax.settings.check import check
+from parallax.tasks import run_task
+from parallax.tasks.training import fit_preference, fit_supervised
+from tests.processes import in_processes, write_here
+from tests.tasks.test_align import SMALL
+from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
+
+CONF = Path(__file__).parents[2] / "conf"
+TWO = {"strategy": "fsdp2", "devices": 2}
+
+
+def run_config(overrides: list[str]) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=overrides)
+    check(cfg)
+    run_task(cfg)
+
+
+def fit(folder: Path, out: Path, changes: dict[str, Any], mode: str, resume: Path | None, stop: int) -> None:
+    trainer = {**TRAINER, **changes, "max_epochs": 2}
+    policy, data = policy_and_pairs(folder, trainer=trainer, mode=mode)
+    stage = {**STAGE, "reference": {"mode": mode, "source": "initial"}, "trainer": trainer}
+    stage["debug"] = {"max_steps": None}
+    if stop:
+        data.build_pairs(policy)
+        stop_after(data, stop)
+    try:
+        got = fit_preference(policy, data, stage, out, resume_from=resume)
+        policy.save_adapter(out / "adapter")
+        write_here(out, "got", {"metrics": got["metrics"], "pairs": data.pair_ids})
+    except KeyboardInterrupt:
+        pass
+
+
+def stop_after(data: Any, steps: int) -> None:
+    """Have the fit die like a killed job once so many steps have been brought."""
+    load = data.epoch_loader
+
+    def epoch_loader(*args: Any, **options: Any) -> Any:
+        for step in load(*args, **options):
+            if stop_after.left == 0:  # type: ignore[attr-defined]
+                os._exit(0)
+            stop_after.left -= 1  # type: ignore[attr-defined]
+            yield step
+
+    stop_after.left = steps  # type: ignore[attr-defined]
+    data.epoch_loader = epoch_loader
+
+
+def home_with_model(folder: Path) -> None:
+    """Where a fit finds its model and keeps its cache."""
+    if not (folder / "llava").is_dir():
+        make_tiny_checkpoint("llava", folder / "llava", seed=3)
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row["train/loss"]) for row in read_metrics(folder / "metrics.csv") if row.get("train/loss")]
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def assert_same_adapter(one: Path, other: Path) -> None:
+    first, second = adapter(one), adapter(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.allclose(value, second[name], atol=1e-5), name
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Any:
+    """`start("name", 2, strategy="fsdp2")`: a fit in so many processes; returns its folder."""
+
+    def begin(
+        name: str, count: int = 1, *, mode: str = "cached", resume: Path | None = None, stop: int = 0, **changes: Any
+    ) -> Path:
+        out = tmp_path / name
+        out.mkdir(exist_ok=True)
+        changes = {"devices": count, **changes}
+        home_with_model(tmp_path / f"home-{name}")
+        in_processes(count, fit, tmp_path / f"home-{name}", out, changes, mode, resume, stop)
+        return out
+
+    return begin
+
+
+@pytest.mark.parametrize("mode", ["cached", "live"])
+def test_divided_weights_learn_what_whole_ones_learn(start: Any, mode: str) -> None:
+    one = start("one", mode=mode, gradient_clip_val=0.05)
+    recompute = mode == "live"  # activations, in one of the two cases
+    two = start("two", 2, mode=mode, strategy="fsdp2", gradient_clip_val=0.05, activation_checkpointing=recompute)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert len(losses(one)) == 6
+    first, *both = (torch.load(path) for path in (one / "got-0.pt", two / "got-0.pt", two / "got-1.pt"))
+    for got in both:
+        assert got["pairs"] == first["pairs"]
+        assert got["metrics"] == pytest.approx(first["metrics"], rel=1e-4, abs=1e-5)
+    assert first["metrics"]["train/grad_norm"] > 0.05  # so clipping was at work
+    assert_same_adapter(one / "adapter", two / "adapter")
+
+
+def test_a_checkpoint_of_two_goes_on_with_one_and_back(start: Any) -> None:
+    whole = losses(start("whole"))
+    for name, counts in (("shrinks", (2, 1)), ("grows", (1, 2))):
+        strategies = ["fsdp2" if count == 2 else "auto" for count in counts]
+        out = start(name, counts[0], strategy=strategies[0], stop=3)
+        newest = sorted((out / "checkpoints").glob("step-*.ckpt"))[-1]
+        assert newest.is_dir() == (counts[0] == 2)
+        assert not (out / "adapter").exists()
+        again = start(name, counts[1], strategy=strategies[1], resume=newest)
+        assert (again / "adapter").is_dir()
+        step = int(newest.stem[-6:])
+        assert 1 <= step < 6
+        resumed = losses(again)[-(6 - step) :]
+        assert resumed == pytest.approx(whole[step:], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_one_file_serves_as_well_as_a_folder(start: Any) -> None:
+    whole = losses(start("whole"))
+    settings = {"every_n_steps": 1, "keep": 10, "sharded": False}
+    out = start("file", 2, strategy="fsdp2", stop=3, checkpoint=settings)
+    newest = sorted((out / "checkpoints").glob("step-*.ckpt"))[-1]
+    assert newest.is_file()
+    step = int(newest.stem[-6:])
+    resumed = losses(start("file", 2, strategy="fsdp2", resume=newest, checkpoint=settings))[-(6 - step) :]
+    assert resumed == pytest.approx(whole[step:], rel=1e-5)
+
+
+def test_a_run_of_two_processes_is_the_run_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    words = [*SMALL, "evaluation.every_n_steps=1", "optim.lr=1e-3", "trainer.batch_size=4", "loss=dpo"]
+    results = []
+    for name, count in (("one", 1), ("two", 2)):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        extra = [] if count == 1 else ["trainer.strategy=fsdp2", "trainer.devices=2"]
+        in_processes(count, run_config, [*words, *places, *extra])
+        results.append(json.loads((tmp_path / name / "results.json").read_text()))
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert results[1]["before"] == results[0]["before"]
+    assert results[1]["pairs"] == results[0]["pairs"] and results[0]["pairs"]["built"] == 32
+    keys = [json.loads((folder / "stages/align/pairs.json").read_text())["key"] for folder in (one, two)]
+    assert keys[0] == keys[1]
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    for ours, theirs in zip(read_metrics(one / "metrics.csv"), read_metrics(two / "metrics.csv"), strict=True):
+        assert ours["eval/recall"] == theirs["eval/recall"]  # measured in the middle of the fit
+    assert results[1]["after"] == results[0]["after"]
+    assert_same_adapter(one / "stages/align/adapter", two / "stages/align/adapter")
+    assert "process 2 of 2" in (two / "run-1.log").read_text()
+
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    base = AutoModelForImageTextToText.from_pretrained("assets/tiny_llava")
+    PeftModel.from_pretrained(base, str(two / "stages/align/adapter"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["trainer.strategy=ddp"], ["trainer.strategy=fsdp2", "lora=none"]], ids=["ddp", "full"]
+)
+def test_other_ways_to_share_a_run_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    for name, count in (("one", 1), ("two", 2)):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        extra = [w for w in words if count == 2 or "strategy" not in w]
+        in_processes(count, run_config, [*SMALL, "evaluation.when=[]", *places, *extra, f"trainer.devices={count}"])
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+
+
+def supervised(folder: Path, out: Path, changes: dict[str, Any]) -> None:
+    from datamodules.shapes.source import ShapesSource
+    from datamodules.supervised import SupervisedDataModule
+
+    trainer = {**TRAINER, **changes}
+    policy, _ = policy_and_pairs(folder, trainer=trainer)
+    data = SupervisedDataModule(ShapesSource("pairs_habit_free", size=9), trainer=trainer)
+    fit_supervised(policy, data, {**STAGE, "trainer": trainer}, out)
+
+
+@pytest.mark.slow
+def test_supervised_stages_are_divided_too(tmp_path: Path) -> None:
+    for name, count, changes in (("one", 1, {}), ("two", 2, TWO)):
+        (tmp_path / name).mkdir()
+        home_with_model(tmp_path / f"home-{name}")
+        in_processes(count, supervised, tmp_path / f"home-{name}", tmp_path / name, changes)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
