@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.formats.json_rows import Row, json_rows
-from datamodules.formats.listed import Listed, Unusable, image_path
+from datamodules.formats.listed import Listed, Unusable, existing_root, image_path
 from datamodules.formats.parquet_image import ParquetImage
 from datamodules.formats.preference_rows import FORMATS, PARSERS, detect
 from parallax.records import BadImage, ImageRef, PreferencePair, Response, Sample, Turn
@@ -46,11 +46,7 @@ class PreferenceFileSource(Listed[PreferencePair]):
         super().__init__(path, name, limit)
         if format != "auto" and format not in FORMATS:
             raise ValueError(f"data.format is {format!r}; it can be auto, {', '.join(FORMATS)}")
-        self.image_root = Path(image_root).expanduser() if image_root is not None else None
-        if self.image_root is not None and not self.image_root.is_dir():
-            raise FileNotFoundError(
-                f"data.image_root {self.image_root} is no folder; give the folder the image paths start from"
-            )
+        self.image_root = existing_root(image_root) if image_root is not None else None
         self.format, self.file_names_only = format, file_names_only
 
     @property

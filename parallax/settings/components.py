@@ -100,8 +100,17 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "split": SHAPES_SPLIT, "scenes": COUNT, "seed": NATURAL, "start": NATURAL,
     },
     "datamodules.formats.llava_json.LlavaJsonSource": {
-        "path": TEXT, "image_root": TEXT, "parts": mapping_of(ANYTHING).or_null(), "limit": COUNT.or_null(),
-        "seed": NATURAL, "name": TEXT,
+        "path": list_of(TEXT, or_one=True), "image_root": TEXT, "parts": mapping_of(ANYTHING).or_null(),
+        "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT, "image_prefix": ANYTHING,
+    },
+    "datamodules.formats.coco.CocoSource": {
+        "path": TEXT, "split": TEXT, "prompts": list_of(TEXT), "names": TEXT.or_null(), "sample": COUNT.or_null(),
+        "objects": USE, "captions": USE, "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,
+    },
+    "datamodules.formats.columns.ColumnsSource": {
+        "path": TEXT, "columns": mapping_of(TEXT.or_null()), "image_root": TEXT.or_null(), "prompts": list_of(TEXT).or_null(),
+        "split": TEXT, "subset": TEXT.or_null(), "streaming": FLAG, "cache_dir": TEXT.or_null(), "limit": COUNT.or_null(),
+        "seed": NATURAL, "name": TEXT, "image_prefix": ANYTHING,
     },
     "datamodules.formats.image_folder.ImageFolderSource": {
         "path": TEXT, "prompts": list_of(TEXT), "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,

@@ -198,6 +198,7 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "output": TEXT.or_null(),
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
+    "check_data": {"images": COUNT.or_null(), "workers": COUNT.or_null(), "examples": NATURAL, "tokens": FLAG},
     "merge": {"output": TEXT.or_null()},
 }
 
