@@ -77,7 +77,7 @@ def load_policy(
     weights_path = str(adapter) if adapter is not None and not is_adapter(adapter) else path
     dtype = precision_for(str(model.get("dtype") or "auto"), device)
     network = _load_network(weights_path, model, dtype)
-    processor = _load_processor(path, model, network)
+    processor = load_processor(path, model, network)
     encoder = Encoder(
         processor,
         end_token_ids=end_tokens(network, processor.tokenizer),
@@ -228,7 +228,7 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype) -> An
     if quantization not in (None, "none"):
         raise ValueError(f"model.quantization={quantization} is not supported; use model.quantization=none")
     attention = model.get("attention") or "auto"
-    return _explained(
+    return loaded(
         path,
         AutoModelForImageTextToText,
         dtype=dtype,
@@ -238,10 +238,10 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype) -> An
     )
 
 
-def _load_processor(path: str, model: Mapping[str, Any], network: Any) -> Any:
+def load_processor(path: str, model: Mapping[str, Any], network: Any) -> Any:
     from transformers import AutoProcessor
 
-    processor = _explained(path, AutoProcessor, revision=model.get("revision") or "main")
+    processor = loaded(path, AutoProcessor, revision=model.get("revision") or "main")
     vision = getattr(network.config, "vision_config", None)
     for name, value in (
         ("patch_size", getattr(vision, "patch_size", None)),
@@ -279,7 +279,7 @@ def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixel
         )
 
 
-def _explained(path: str, auto_class: Any, **options: Any) -> Any:
+def loaded(path: str, auto_class: Any, **options: Any) -> Any:
     """`auto_class.from_pretrained` with its errors in our words."""
     looks_local = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
