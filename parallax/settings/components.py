@@ -116,7 +116,9 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "path": TEXT, "prompts": list_of(TEXT), "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,
     },
     "datamodules.formats.preference_file.PreferenceFileSource": {
-        "path": TEXT, "image_root": TEXT.or_null(), "format": choice("auto", "seva", "stic", "sima", "csr", "trl", "parallax"),
+        "path": TEXT, "image_root": TEXT.or_null(), "format": choice(
+            "auto", "seva", "stic", "sima", "csr", "llava", "trl", "ms_swift", "llama_factory", "parallax"
+        ),
         "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT, "file_names_only": FLAG,
     },
     "parallax.records.images.FileImage": {"root": TEXT, "max_pixels": COUNT},

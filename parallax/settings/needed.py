@@ -15,7 +15,7 @@ DATA_TASKS = (
     "check_data",
     "export_pairs",
 )  # tasks that look at `data`; check_data also at what is not there
-MODEL_TASKS = (*PAIR_TASKS, "evaluate", "merge")
+MODEL_TASKS = (*PAIR_TASKS, "export_pairs", "evaluate", "merge")
 
 
 def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]:

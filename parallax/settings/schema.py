@@ -199,6 +199,12 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
     "check_data": {"images": COUNT.or_null(), "workers": COUNT.or_null(), "examples": NATURAL, "tokens": FLAG},
+    "export_pairs": {
+        "format": choice("trl", "ms_swift", "llama_factory", "llava"),
+        "images": choice("auto", "embedded", "files", "paths"),
+        "pairs": TEXT.or_null(),
+        "output": TEXT.or_null(),
+    },
     "merge": {"output": TEXT.or_null()},
 }
 

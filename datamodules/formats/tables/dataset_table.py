@@ -39,18 +39,19 @@ class DatasetImage:
     column: str
 
     def load(self) -> Image.Image:
-        return upright_rgb(io.BytesIO(self._bytes()), self.describe())
+        return upright_rgb(io.BytesIO(self.data()), self.describe())
 
     def digest(self) -> str:
         return _digest(self)
 
     def size(self) -> tuple[int, int]:
-        return upright_size(io.BytesIO(self._bytes()), self.describe())
+        return upright_size(io.BytesIO(self.data()), self.describe())
 
     def describe(self) -> str:
         return f"{Path(self.location.path).name}:{self.row + 1}"
 
-    def _bytes(self) -> bytes:
+    def data(self) -> bytes:
+        """The picture's own bytes."""
         value = opened(self.location)[self.row][self.column]
         value = value[0] if isinstance(value, list) else value
         data = value.get("bytes") if isinstance(value, dict) else value
@@ -148,4 +149,4 @@ def _hint(location: Location) -> str:
 
 @lru_cache(maxsize=1_000_000)
 def _digest(image: DatasetImage) -> str:
-    return bytes_digest(image._bytes())
+    return bytes_digest(image.data())

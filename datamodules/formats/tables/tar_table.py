@@ -35,18 +35,19 @@ class TarImage:
     name: str
 
     def load(self) -> Image.Image:
-        return upright_rgb(io.BytesIO(self._bytes()), self.name)
+        return upright_rgb(io.BytesIO(self.data()), self.name)
 
     def digest(self) -> str:
         return _digest(self)
 
     def size(self) -> tuple[int, int]:
-        return upright_size(io.BytesIO(self._bytes()), self.name)
+        return upright_size(io.BytesIO(self.data()), self.name)
 
     def describe(self) -> str:
         return self.name
 
-    def _bytes(self) -> bytes:
+    def data(self) -> bytes:
+        """The picture's own bytes."""
         with open(self.file, "rb") as stream:
             stream.seek(self.offset)
             return stream.read(self.size_in_bytes)
@@ -73,9 +74,9 @@ class TarTable:
             if f".{extension.rpartition('.')[2]}" in EXTENSIONS:
                 row[extension] = image
             elif extension == "json":
-                row |= _object(image._bytes())
+                row |= _object(image.data())
             elif extension in ("txt", "text", "caption", "cls"):
-                row[extension] = _text(image._bytes(), extension)
+                row[extension] = _text(image.data(), extension)
         return row
 
     def rows(self) -> Iterator[dict[str, Any] | ValueError]:
@@ -135,4 +136,4 @@ def _text(data: bytes, extension: str) -> str:
 
 @lru_cache(maxsize=1_000_000)
 def _digest(image: TarImage) -> str:
-    return bytes_digest(image._bytes())
+    return bytes_digest(image.data())
