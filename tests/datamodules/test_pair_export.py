@@ -159,8 +159,9 @@ def test_trl_trains_two_steps_on_our_export_and_starts_at_the_logarithm_of_two(r
     )
     assert isinstance(data[0]["images"][0], Image.Image)
     settings = DPOConfig(
-        output_dir=str(tmp_path / "trl"), per_device_train_batch_size=2, max_steps=2, beta=0.1, learning_rate=1e-4, use_cpu=True,
-        report_to=[], save_strategy="no", logging_steps=1, disable_tqdm=True, bf16=False, gradient_checkpointing=False, max_length=None,
+        output_dir=str(tmp_path / "trl"), per_device_train_batch_size=2, max_steps=2, beta=0.1, learning_rate=1e-4,
+        use_cpu=True, report_to=[], save_strategy="no", logging_steps=1, disable_tqdm=True, bf16=False,
+        gradient_checkpointing=False, max_length=None,
     )  # fmt: skip
     trainer = DPOTrainer(
         model=AutoModelForImageTextToText.from_pretrained(ASSETS), args=settings, train_dataset=data,

@@ -53,8 +53,8 @@ def test_pairs_of_a_run_go_out_without_a_model_and_those_of_a_method_from_the_ca
         assert mine.image.load().tobytes() == other.image.load().tobytes()
 
     file = f"data.path={tmp_path / 'llava' / 'pairs.json'}"
-    run("from_file", "method=dpo_file", file, f"data.image_root={tmp_path / 'llava'}", "task=export_pairs", "task.format=ms_swift",
-        "logger=none", f"task.output={tmp_path / 'swift'}")  # fmt: skip
+    run("from_file", "method=dpo_file", file, "logger=none", f"data.image_root={tmp_path / 'llava'}", "task=export_pairs",
+        "task.format=ms_swift", f"task.output={tmp_path / 'swift'}")  # fmt: skip
     assert len((tmp_path / "swift" / "pairs.jsonl").read_text().splitlines()) == 2 * kept
 
 
