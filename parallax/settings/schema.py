@@ -205,6 +205,7 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "pairs": TEXT.or_null(),
         "output": TEXT.or_null(),
     },
+    "convert_adapter": {"input": TEXT, "output": TEXT.or_null()},
     "merge": {"output": TEXT.or_null()},
 }
 
