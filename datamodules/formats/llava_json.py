@@ -152,29 +152,31 @@ def turns_of(said: Any) -> tuple[Turn, ...]:
     """Questions and answers of LLaVA's `conversations`, without the image placeholder. Raises `Unusable`."""
     if not isinstance(said, list) or not said:
         raise Unusable("bad_row", "its conversations are missing or no list; a list of {from, value} is needed")
-    turns: list[Turn] = []
+    questions: list[str] = []
+    answers: list[str | None] = []
     for number, message in enumerate(said, start=1):
-        if not isinstance(message, dict) or not isinstance(message.get("value"), str):
+        text = message.get("value") if isinstance(message, dict) else None
+        if not isinstance(text, str):
             raise Unusable("bad_row", f"message {number} has no text; each message is {{from, value}}")
-        speaker, text = SPEAKERS.get(str(message.get("from")).lower()), message["value"]
+        given = message.get("from")
+        speaker = SPEAKERS.get(str(given)) or SPEAKERS.get(str(given).lower())
         if speaker == "user":
-            turns.append(Turn(text))
+            questions.append(text)
+            answers.append(None)
         elif speaker == "assistant":
-            if not turns or turns[-1].answer is not None:
+            if not answers or answers[-1] is not None:
                 raise Unusable("bad_row", f"message {number} is an answer without a question before it")
-            turns[-1] = Turn(turns[-1].question, text)
+            answers[-1] = text
         elif speaker is None:
-            raise Unusable(
-                "bad_row", f"message {number} is from {message.get('from')!r}; known are {', '.join(SPEAKERS)}"
-            )
+            raise Unusable("bad_row", f"message {number} is from {given!r}; known are {', '.join(SPEAKERS)}")
         else:
             raise Unusable("system_text", "it has a system message, which no sample here can carry")
-    if (images := count_placeholders(*(turn.question for turn in turns))) > 1:
+    if (images := count_placeholders(*questions)) > 1:
         raise Unusable("several_images", f"it asks for {images} images; exactly one is supported")
-    cleaned = tuple(Turn(without_placeholder(turn.question).strip(), turn.answer) for turn in turns)
-    if not cleaned or not all(turn.question for turn in cleaned):
+    asked = [without_placeholder(question).strip() for question in questions]
+    if not asked or not all(asked):
         raise Unusable("empty_question", "it has no question, or an empty one")
-    return cleaned
+    return tuple(map(Turn, asked, answers))
 
 
 def with_prefix(image: str, prefix: str) -> str:

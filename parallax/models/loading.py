@@ -238,10 +238,10 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype) -> An
     )
 
 
-def load_processor(path: str, model: Mapping[str, Any], network: Any) -> Any:
+def load_processor(path: str, model: Mapping[str, Any], network: Any, **options: Any) -> Any:
     from transformers import AutoProcessor
 
-    processor = loaded(path, AutoProcessor, revision=model.get("revision") or "main")
+    processor = loaded(path, AutoProcessor, revision=model.get("revision") or "main", **options)
     vision = getattr(network.config, "vision_config", None)
     for name, value in (
         ("patch_size", getattr(vision, "patch_size", None)),

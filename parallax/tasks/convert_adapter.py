@@ -56,10 +56,11 @@ def _shell(model: Mapping[str, Any]) -> Any:
     from parallax.models.loading import loaded
     from parallax.models.true_size import architectures, config_of
 
+    path, revision, known = str(model["path"]), model.get("revision") or "main", model.get("name") in architectures()
     try:
-        config = loaded(str(model["path"]), AutoConfig, revision=model.get("revision") or "main")
+        config = loaded(path, AutoConfig, revision=revision, local_files_only=known)
     except FileNotFoundError:
-        if model.get("name") not in architectures():
+        if not known:
             raise
         config = config_of(str(model["name"]))
     with torch.device("meta"):
