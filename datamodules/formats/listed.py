@@ -25,20 +25,18 @@ class Listed(Sequence[T], ABC, Generic[T]):
     """A sequence read from one file or folder.
 
     After reading, `rows` is the number of rows looked at; every row is used, in `set_aside` (it is faulty), or counted in
-    `left_out` (it is fine, but not asked for).
+    `left_out` (it is fine, but not asked for). `counted` has the rows of each file, or the images of each folder, by name,
+    where it was read to its end; `available` the dialogues of each part that is sampled from.
     """
 
     def __init__(self, path: Path | str, name: str, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"data.limit is {limit}; it can be 1 or more, or null for everything")
-        self.path, self.name, self.limit = Path(path).expanduser(), name, limit
-        if not self.path.exists():
-            raise FileNotFoundError(
-                f"data.path {self.path} does not exist; give the path of an existing file or folder"
-            )
+        check_limit(limit)
+        self.path, self.name, self.limit = existing(path), name, limit
         self.rows = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
+        self.counted: dict[str, int] = {}
+        self.available: Counter[str] = Counter()
         self._items: list[T] | None = None
         self._ids: set[str] = set()
 
@@ -50,6 +48,7 @@ class Listed(Sequence[T], ABC, Generic[T]):
     def items(self) -> list[T]:
         if self._items is None:
             self.rows, self.set_aside, self.left_out, self._ids = 0, [], Counter(), set()
+            self.counted, self.available = {}, Counter()
             self._items = self._read()
         return self._items
 
@@ -62,18 +61,40 @@ class Listed(Sequence[T], ABC, Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
 
-    def _set_aside(self, row: int | str, reason: str, why: str) -> None:
-        item = f"{self.path.name}:{row}"
-        self.set_aside.append(SetAside(item, self.name, reason, f"{self.path.name}, row {row}: {why}"))
+    def _set_aside(self, row: int | str, reason: str, why: str, file: Path | None = None) -> None:
+        named = (file or self.path).name
+        self.set_aside.append(SetAside(f"{named}:{row}", self.name, reason, f"{named}, row {row}: {why}"))
 
-    def _unique_id(self, given: object, row: int) -> str:
+    def _unique_id(self, given: object, row: int, prefix: str = "") -> str:
         """The row's own id; with the row number added when it has none or another row has it already."""
         own = str(given) if isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip() else ""
-        name = own if own and own not in self._ids else f"{own}~{row}" if own else f"row{row}"
+        own = f"{prefix}{own}" if own else ""
+        name = own if own and own not in self._ids else f"{own}~{row}" if own else f"{prefix}row{row}"
         while name in self._ids:
             name += "~"
         self._ids.add(name)
         return name
+
+
+def existing(path: Path | str) -> Path:
+    """The path, `~` resolved. Raises FileNotFoundError when nothing is there."""
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise FileNotFoundError(f"data.path {found} does not exist; give the path of an existing file or folder")
+    return found
+
+
+def existing_root(image_root: Path | str) -> Path:
+    """The folder of images. Raises FileNotFoundError when it is none."""
+    found = Path(image_root).expanduser()
+    if not found.is_dir():
+        raise FileNotFoundError(f"data.image_root {found} is no folder; give the folder the image paths start from")
+    return found
+
+
+def check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError(f"data.limit is {limit}; it can be 1 or more, or null for everything")
 
 
 def image_path(value: object) -> str:

@@ -1,19 +1,20 @@
 """LLaVA's fine-tuning JSON with its folder of images: `{"id", "image", "conversations": [{"from", "value"}, …]}` per entry.
 
 Without `parts`, every entry with an image is one sample with all its turns. With `parts`, entries are sampled and cleaned as
-SeVa does it (see `llava_parts`), and every drawn question is a sample of its own.
+SeVa does it (see `llava_parts`), and every drawn question is a sample of its own. Several files are read as one; the file's name
+then goes before each id.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.formats.json_rows import json_rows
-from datamodules.formats.listed import Listed, Unusable, image_path
+from datamodules.formats.listed import Listed, Unusable, existing, existing_root, image_path
 from datamodules.formats.llava_parts import Part, parts_from
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
 from parallax.records import Sample, Turn, seed_for
@@ -30,35 +31,38 @@ class Entry:
     id: str
     image: str
     turns: tuple[Turn, ...]
+    file: Path
 
 
 class LlavaJsonSource(Listed[Sample]):
     """Samples of a LLaVA-format file.
 
     Args:
-        path: the JSON list or JSON-lines file; it is read as a stream.
+        path: the JSON list or JSON-lines file, or a list of them; files are read as a stream.
         image_root: folder that image paths are relative to; no path may lead out of it.
         parts: part name -> number of dialogues (or null, or a mapping of `Part` arguments); None takes every entry as it is.
         limit: only the first so many samples.
         seed: of the sampling of dialogues and questions.
         name: how the source is called; the part's name is added.
+        image_prefix: put before each image's file name, such as `COCO_train2014_` where a file names COCO's images by number.
     """
 
     def __init__(
         self,
-        path: Path | str,
+        path: Path | str | Sequence[Path | str],
         image_root: Path | str,
         parts: Mapping[str, Any] | None = None,
         limit: int | None = None,
         seed: int = 0,
         name: str = "llava_json",
+        image_prefix: str = "",
     ) -> None:
-        super().__init__(path, name, limit)
-        self.image_root = Path(image_root).expanduser()
-        if not self.image_root.is_dir():
-            raise FileNotFoundError(
-                f"data.image_root {self.image_root} is no folder; give the folder the image paths start from"
-            )
+        files = [path] if isinstance(path, str | Path) else list(path)
+        if not files:
+            raise ValueError("data.path is an empty list; give at least one file")
+        super().__init__(files[0], name, limit)
+        self.files = [existing(file) for file in files]
+        self.image_root, self.image_prefix = existing_root(image_root), image_prefix
         self.parts = parts_from(parts) if parts is not None else None
         self.seed = seed
 
@@ -80,34 +84,46 @@ class LlavaJsonSource(Listed[Sample]):
             if name is None:
                 self.left_out["other_part"] += 1
                 continue
+            self.available[name] += 1
             heap, wanted = heaps[name], parts[name].entries
-            item = (-seed_for(self.seed, entry.id, "entry"), entry.row, entry)
+            item = (-seed_for(self.seed, entry.id, "entry"), self.rows, entry)
             if wanted is None or len(heap) < wanted:
                 heapq.heappush(heap, item)
             else:
                 heapq.heappushpop(heap, item)
                 self.left_out["not_sampled"] += 1
-        drawn = [(entry.row, name, entry) for name, heap in heaps.items() for _, _, entry in heap]
+        drawn = [(row, name, entry) for name, heap in heaps.items() for _, row, entry in heap]
         samples = [
             s for _, name, entry in sorted(drawn, key=lambda d: d[0]) for s in self._questions(name, parts[name], entry)
         ]
         return samples[: self.limit]
 
     def _questions(self, name: str, part: Part, entry: Entry) -> Iterator[Sample]:
+        if part.questions is None:
+            turns = tuple(Turn(part.clean(turn.question), turn.answer) for turn in entry.turns)
+            if all(turn.question for turn in turns):
+                yield self._sample(entry.id, f"{self.name}/{name}", entry.image, turns)
+            else:
+                self._set_aside(entry.row, "empty_question", "nothing is left of a question after cleaning", entry.file)
+            return
         for turn in part.draw(len(entry.turns), self.seed, entry.id):
             asked = Turn(part.clean(entry.turns[turn].question), entry.turns[turn].answer)
             if asked.question:
                 yield self._sample(f"{entry.id}#{turn}", f"{self.name}/{name}", entry.image, (asked,))
             else:
-                self._set_aside(
-                    f"{entry.row}#{turn}", "empty_question", "nothing is left of its question after cleaning"
-                )
+                why = "nothing is left of its question after cleaning"
+                self._set_aside(f"{entry.row}#{turn}", "empty_question", why, entry.file)
 
     def _sample(self, name: str, source: str, image: str, turns: tuple[Turn, ...]) -> Sample:
         return Sample(id=name, source=source, image=FileImage(str(self.image_root), image), turns=turns)
 
     def _entries(self) -> Iterator[Entry]:
-        for row in json_rows(self.path):
+        for file in self.files:
+            yield from self._entries_of(file, f"{file.stem}/" if len(self.files) > 1 else "")
+
+    def _entries_of(self, file: Path, prefix: str) -> Iterator[Entry]:
+        before = self.rows
+        for row in json_rows(file):
             self.rows += 1
             try:
                 if row.error is not None:
@@ -116,40 +132,54 @@ class LlavaJsonSource(Listed[Sample]):
                     self.left_out["text_only"] += 1
                     continue
                 image, turns = _dialogue(row.value)
-                entry = Entry(row.number, self._unique_id(row.value.get("id"), row.number), image, turns)
+                own = self._unique_id(row.value.get("id"), row.number, prefix)
+                entry = Entry(row.number, own, with_prefix(image, self.image_prefix), turns, file)
             except Unusable as unusable:
-                self._set_aside(row.number, unusable.reason, unusable.why)
+                self._set_aside(row.number, unusable.reason, unusable.why, file)
                 continue
             yield entry
+        self.counted[file.name] = self.rows - before
 
 
 def _dialogue(value: Any) -> tuple[str, tuple[Turn, ...]]:
     """Image path and turns of an entry. Raises `Unusable`."""
     if not isinstance(value, dict):
         raise Unusable("bad_row", f"it is a {type(value).__name__}; an object with image and conversations is needed")
-    image, said = image_path(value["image"]), value.get("conversations")
+    return image_path(value.get("image")), turns_of(value.get("conversations"))
+
+
+def turns_of(said: Any) -> tuple[Turn, ...]:
+    """Questions and answers of LLaVA's `conversations`, without the image placeholder. Raises `Unusable`."""
     if not isinstance(said, list) or not said:
         raise Unusable("bad_row", "its conversations are missing or no list; a list of {from, value} is needed")
-    turns: list[Turn] = []
+    questions: list[str] = []
+    answers: list[str | None] = []
     for number, message in enumerate(said, start=1):
-        if not isinstance(message, dict) or not isinstance(message.get("value"), str):
+        text = message.get("value") if isinstance(message, dict) else None
+        if not isinstance(text, str):
             raise Unusable("bad_row", f"message {number} has no text; each message is {{from, value}}")
-        speaker, text = SPEAKERS.get(str(message.get("from")).lower()), message["value"]
+        given = message.get("from")
+        speaker = SPEAKERS.get(str(given)) or SPEAKERS.get(str(given).lower())
         if speaker == "user":
-            turns.append(Turn(text))
+            questions.append(text)
+            answers.append(None)
         elif speaker == "assistant":
-            if not turns or turns[-1].answer is not None:
+            if not answers or answers[-1] is not None:
                 raise Unusable("bad_row", f"message {number} is an answer without a question before it")
-            turns[-1] = Turn(turns[-1].question, text)
+            answers[-1] = text
         elif speaker is None:
-            raise Unusable(
-                "bad_row", f"message {number} is from {message.get('from')!r}; known are {', '.join(SPEAKERS)}"
-            )
+            raise Unusable("bad_row", f"message {number} is from {given!r}; known are {', '.join(SPEAKERS)}")
         else:
             raise Unusable("system_text", "it has a system message, which no sample here can carry")
-    if (images := count_placeholders(*(turn.question for turn in turns))) > 1:
+    if (images := count_placeholders(*questions)) > 1:
         raise Unusable("several_images", f"it asks for {images} images; exactly one is supported")
-    cleaned = tuple(Turn(without_placeholder(turn.question).strip(), turn.answer) for turn in turns)
-    if not cleaned or not all(turn.question for turn in cleaned):
+    asked = [without_placeholder(question).strip() for question in questions]
+    if not asked or not all(asked):
         raise Unusable("empty_question", "it has no question, or an empty one")
-    return image, cleaned
+    return tuple(map(Turn, asked, answers))
+
+
+def with_prefix(image: str, prefix: str) -> str:
+    """The path with `prefix` before its last part, unless that has it already."""
+    folder, slash, file = image.rpartition("/")
+    return image if file.startswith(prefix) else f"{folder}{slash}{prefix}{file}"

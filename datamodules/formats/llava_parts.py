@@ -24,19 +24,19 @@ class Part:
     Args:
         prefix: how its image paths start; several may be given with `|`.
         entries: dialogues sampled, None for all.
-        questions: questions drawn per dialogue.
+        questions: questions drawn per dialogue, each a sample of its own; None keeps a dialogue whole, as one sample.
         strip_suffix: taken off the end of a question where it stands, None for nothing.
         newlines: line breaks inside a question: kept, read as one space, or deleted as SeVa's code does (which joins words).
     """
 
     prefix: str
     entries: int | None = None
-    questions: int = 2
+    questions: int | None = 2
     strip_suffix: str | None = None
     newlines: Newlines = "keep"
 
     def __post_init__(self) -> None:
-        if self.questions < 1 or (self.entries is not None and self.entries < 1):
+        if (self.questions is not None and self.questions < 1) or (self.entries is not None and self.entries < 1):
             raise ValueError(
                 f"the part {self.prefix!r} wants {self.entries} entries of {self.questions} questions; both can be 1 or more"
             )

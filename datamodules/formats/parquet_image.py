@@ -34,18 +34,19 @@ class ParquetImage:
     name: str
 
     def load(self) -> Image.Image:
-        return upright_rgb(io.BytesIO(self._bytes()), self.name)
+        return upright_rgb(io.BytesIO(self.data()), self.name)
 
     def digest(self) -> str:
         return _digest(self.file, self.group, self.row, self.column, self.name)
 
     def size(self) -> tuple[int, int]:
-        return upright_size(io.BytesIO(self._bytes()), self.name)
+        return upright_size(io.BytesIO(self.data()), self.name)
 
     def describe(self) -> str:
         return self.name
 
-    def _bytes(self) -> bytes:
+    def data(self) -> bytes:
+        """The picture's own bytes."""
         value = _group(self.file, self.group, self.column)[self.row].as_py()
         if isinstance(value, list):
             value = value[0] if value else None
@@ -64,4 +65,4 @@ def _group(file: str, group: int, column: str) -> Any:
 
 @lru_cache(maxsize=1_000_000)
 def _digest(file: str, group: int, row: int, column: str, name: str) -> str:
-    return bytes_digest(ParquetImage(file, group, row, column, name)._bytes())
+    return bytes_digest(ParquetImage(file, group, row, column, name).data())

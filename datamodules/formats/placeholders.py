@@ -9,6 +9,8 @@ IMAGE = "<image>"
 
 def without_placeholder(text: str) -> str:
     """`text` without `<image>`: with its line break at either end, as one space in the middle."""
+    if IMAGE not in text:
+        return text
     text = re.sub(rf"^\s*(?:{IMAGE}\s*)+", "", text)
     text = re.sub(rf"(?:\s*{IMAGE})+\s*$", "", text)
     return re.sub(rf"[ \t]*{IMAGE}[ \t]*", " ", text)

@@ -1,4 +1,5 @@
-"""Ready-made preference pairs: SeVa's, STIC's, SIMA's and CSR's JSON, TRL's Parquet or JSON lines, and our own pair sets.
+"""Ready-made preference pairs: SeVa's, STIC's, SIMA's and CSR's JSON, TRL's Parquet or JSON lines, ms-swift's and
+LLaMA-Factory's files, and our own pair sets.
 
 The rows' forms are in `preference_rows`. Images are files below `image_root`, or bytes inside the Parquet file.
 """
@@ -6,16 +7,21 @@ The rows' forms are in `preference_rows`. Images are files below `image_root`, o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datamodules.formats.json_rows import Row, json_rows
-from datamodules.formats.listed import Listed, Unusable, image_path
+from datamodules.formats.listed import Listed, Unusable, existing_root, image_path
 from datamodules.formats.parquet_image import ParquetImage
 from datamodules.formats.preference_rows import FORMATS, PARSERS, detect
 from parallax.records import BadImage, ImageRef, PreferencePair, Response, Sample, Turn
 from parallax.records.images import FileImage
 from parallax.records.pair_store import pair_of_row
+
+NEGATIVE = (
+    "negative"  # of a row: which rejected answer of its pair it holds, from 1; rows from 2 on belong to the row before
+)
 
 
 class PreferenceFileSource(Listed[PreferencePair]):
@@ -26,7 +32,7 @@ class PreferenceFileSource(Listed[PreferencePair]):
     Args:
         path: `.json` (list or lines), `.jsonl`, `.parquet`, or a folder with Parquet files or with a pair set of ours.
         image_root: folder that image paths are relative to; None when the images lie inside the file.
-        format: seva, stic, sima, csr, trl, parallax, or auto to tell by the first row.
+        format: seva, stic, sima, csr, llava, trl, ms_swift, llama_factory, parallax, or auto to tell by the first row.
         limit: only the first so many pairs.
         seed: unused, taken so that every source is configured alike.
         name: how the source is called.
@@ -46,11 +52,7 @@ class PreferenceFileSource(Listed[PreferencePair]):
         super().__init__(path, name, limit)
         if format != "auto" and format not in FORMATS:
             raise ValueError(f"data.format is {format!r}; it can be auto, {', '.join(FORMATS)}")
-        self.image_root = Path(image_root).expanduser() if image_root is not None else None
-        if self.image_root is not None and not self.image_root.is_dir():
-            raise FileNotFoundError(
-                f"data.image_root {self.image_root} is no folder; give the folder the image paths start from"
-            )
+        self.image_root = existing_root(image_root) if image_root is not None else None
         self.format, self.file_names_only = format, file_names_only
 
     @property
@@ -68,7 +70,8 @@ class PreferenceFileSource(Listed[PreferencePair]):
         pairs: list[PreferencePair] = []
         form = self.format
         for row, embedded in self._rows():
-            if self.limit is not None and len(pairs) == self.limit:
+            goes_on = isinstance(row.value, Mapping) and _goes_on(row.value) and bool(pairs)
+            if self.limit is not None and len(pairs) == self.limit and not goes_on:
                 break
             self.rows += 1
             try:
@@ -76,7 +79,10 @@ class PreferenceFileSource(Listed[PreferencePair]):
                     raise Unusable("bad_row", row.error or f"it is a {type(row.value).__name__}; an object is needed")
                 if form == "auto":
                     form = self._detected(row.value)
-                pairs.append(self._pair(form, row, embedded))
+                if goes_on:
+                    pairs[-1] = self._one_more(pairs[-1], form, row)
+                else:
+                    pairs.append(self._pair(form, row, embedded))
             except Unusable as unusable:
                 self._set_aside(row.number, unusable.reason, unusable.why)
             except BadImage as bad:
@@ -94,11 +100,12 @@ class PreferenceFileSource(Listed[PreferencePair]):
         if form == "parallax":
             return self._own(value)
         parsed = PARSERS[form](value)
+        told = value.get("data_source")
         image = embedded if embedded is not None and not _is_path(parsed.image) else self._file(parsed.image)
         given = next((value[key] for key in ("id", "sample_id", "uid") if value.get(key) is not None), None)
         return PreferencePair(
             sample_id=self._unique_id(given, row.number),
-            source=self.name,
+            source=told if isinstance(told, str) and told else self.name,
             image=image,
             prompt=parsed.prompt,
             chosen=Response(parsed.chosen, provenance={"file": self.path.name, "row": row.number}),
@@ -106,6 +113,17 @@ class PreferenceFileSource(Listed[PreferencePair]):
                 Response(text, provenance={"file": self.path.name, "row": row.number}) for text in parsed.rejected
             ),
         )
+
+    def _one_more(self, pair: PreferencePair, form: str, row: Row) -> PreferencePair:
+        """The pair before with this row's rejected answer: a pair with K answers may be written as K rows."""
+        value: Mapping[str, Any] = row.value
+        parsed = PARSERS[form](value)
+        if str(value.get("id")) != pair.sample_id or (parsed.prompt, parsed.chosen) != (pair.prompt, pair.chosen.text):
+            raise Unusable(
+                "bad_row", f"it is rejected answer {value[NEGATIVE]} of a pair, and the row before is of another pair"
+            )
+        more = [Response(text, provenance={"file": self.path.name, "row": row.number}) for text in parsed.rejected]
+        return replace(pair, rejected=(*pair.rejected, *more))
 
     def _own(self, value: Mapping[str, Any]) -> PreferencePair:
         try:
@@ -158,6 +176,10 @@ def _parquet_rows(files: Sequence[Path]) -> Iterator[tuple[Row, ParquetImage | N
                     embedded = ParquetImage(str(file), group, row, column, f"{file.name}:{number}")
                     value[column] = None if column == "image" else [None]
                 yield Row(number, value), embedded
+
+
+def _goes_on(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get(NEGATIVE), int) and value[NEGATIVE] > 1
 
 
 def _has_bytes(value: Any) -> bool:

@@ -2,7 +2,9 @@
 
 - `seva`: `{"question", "chosen", "reject", "image_id"}`
 - `stic`: `{"image", "chosen": [user, assistant], "rejected": [user, assistant]}`
-- `sima` (CSR writes the same): `{"id", "image", "conversations": [human, gpt], "rejected_conversations": [human, gpt]}`
+- `sima` (`csr`, `llava` are the same): `{"id", "image", "conversations": [human, gpt], "rejected_conversations": [human, gpt]}`
+- `ms_swift`: `{"messages": [user, assistant], "rejected_response", "images"}`, or `rejected_messages`
+- `llama_factory` (sharegpt, ranking): `{"conversations": [human], "chosen": {from, value}, "rejected": {…}, "images"}`
 - `trl`: `prompt`, `chosen`, `rejected` and `image` or `images`; texts, or conversations with `role` and `content`; the prompt may
   also be the shared beginning of both conversations. `rejected` may be a list of K answers.
 """
@@ -43,6 +45,10 @@ def detect(row: Mapping[str, Any]) -> str:
         return "seva"
     if "rejected_conversations" in keys:
         return "sima"
+    if "messages" in keys and keys & {"rejected_response", "rejected_messages"}:
+        return "ms_swift"
+    if {"conversations", "chosen", "rejected"} <= keys:
+        return "llama_factory"
     if {"chosen", "rejected"} <= keys:
         return "stic" if "prompt" not in keys and ("image_corruption" in keys or "hallu_prompt" in keys) else "trl"
     raise ValueError(
@@ -84,11 +90,38 @@ def parse_messages(row: Mapping[str, Any]) -> ParsedPair:
     return _pair(image, asked, better, [answer for _, answer in others])
 
 
+def parse_ms_swift(row: Mapping[str, Any]) -> ParsedPair:
+    asked, better = _conversation(None, row.get("messages"))
+    if row.get("rejected_messages") is not None:
+        other, worse = _conversation(None, row["rejected_messages"])
+        if other != asked:
+            raise Unusable("different_prompts", "chosen and rejected conversation ask different questions")
+    else:
+        worse = _text(row, "rejected_response")
+    return _pair(row.get("images", row.get("image")), asked, better, [worse])
+
+
+def parse_llama_factory(row: Mapping[str, Any]) -> ParsedPair:
+    said = row.get("conversations")
+    if not isinstance(said, list) or len(said) != 1 or not isinstance(said[0], dict):
+        raise Unusable(
+            "several_turns", "its conversations are not one question; one user turn and one answer are supported"
+        )
+    answers = [row.get(side) for side in ("chosen", "rejected")]
+    if not all(isinstance(answer, dict) for answer in answers):
+        raise Unusable("bad_row", "its chosen and rejected are no messages; {from, value} is needed")
+    better, worse = (_text(answer, "value") for answer in answers)  # type: ignore[arg-type]
+    return _pair(row.get("images", row.get("image")), _text(said[0], "value"), better, [worse])
+
+
 PARSERS: dict[str, Callable[[Mapping[str, Any]], ParsedPair]] = {
     "seva": parse_seva,
     "stic": parse_messages,
     "sima": parse_sima,
     "csr": parse_sima,
+    "llava": parse_sima,
+    "ms_swift": parse_ms_swift,
+    "llama_factory": parse_llama_factory,
     "trl": parse_messages,
 }
 FORMATS = (*PARSERS, "parallax")

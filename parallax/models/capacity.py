@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from parallax.models.memory_planner import Work, plan_generation, plan_training
 from parallax.models.memory_work import BYTES
@@ -55,7 +56,7 @@ class Setup:
     arguments: str
     adapter: bool
     several: bool
-    changes: tuple[tuple[str, object], ...] = ()
+    changes: tuple[tuple[str, Any], ...] = ()
 
 
 SETUPS = {
@@ -99,7 +100,7 @@ def fits(
                     rank=rank,
                     processes=processes if setup.several else 1,
                     **dict(setup.changes),
-                )  # type: ignore[arg-type]
+                )
                 limits = [int(usable * gpu.bytes) for gpu in gpus]
                 yield Fit(name, rank, count, tuple(largest_micro_batch(shape, asked, limit) for limit in limits))
 

@@ -80,7 +80,7 @@ def load_policy(
     dtype = precision_for(str(model.get("dtype") or "auto"), device)
     network = _load_network(weights_path, model, dtype, device)
     kind = kind_of(network)
-    processor = _load_processor(path, model, network)
+    processor = load_processor(path, model, network)
     encoder = Encoder(
         processor,
         end_token_ids=end_tokens(network, processor.tokenizer),
@@ -235,7 +235,7 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, devic
 
     attention, kind = model.get("attention") or "auto", str(model.get("quantization") or "none")
     settings = quantization_config(kind, path, dtype, model.get("revision") or "main")
-    network = _explained(
+    network = loaded(
         path,
         AutoModelForImageTextToText,
         dtype=dtype,
@@ -250,10 +250,10 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, devic
     return network
 
 
-def _load_processor(path: str, model: Mapping[str, Any], network: Any) -> Any:
+def load_processor(path: str, model: Mapping[str, Any], network: Any, **options: Any) -> Any:
     from transformers import AutoProcessor
 
-    processor = _explained(path, AutoProcessor, revision=model.get("revision") or "main")
+    processor = loaded(path, AutoProcessor, revision=model.get("revision") or "main", **options)
     vision = getattr(network.config, "vision_config", None)
     for name, value in (
         ("patch_size", getattr(vision, "patch_size", None)),
@@ -291,7 +291,7 @@ def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixel
         )
 
 
-def _explained(path: str, auto_class: Any, **options: Any) -> Any:
+def loaded(path: str, auto_class: Any, **options: Any) -> Any:
     """`auto_class.from_pretrained` with its errors in our words."""
     looks_local = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():

@@ -77,12 +77,17 @@ def meaning_of(key: str, plain: dict[str, Any]) -> str:
         )
     group = key.split(".")[0]
     target = node[group].get("_target_") if isinstance(node.get(group), dict) else None
-    for file in sorted((CONF / group).glob("*.yaml")) if target else ():
-        if f"_target_: {target}\n" in file.read_text(encoding="utf-8"):
-            for described in described_keys(file):
-                if described.key == key and described.comment:
-                    return described.comment
-    return meanings().get(key, "")
+    known = [
+        described
+        for file in (sorted((CONF / group).glob("*.yaml")) if target else ())
+        if f"_target_: {target}\n" in file.read_text(encoding="utf-8")
+        for described in described_keys(file)
+        if described.key == key and described.comment
+    ]
+    open_ones = [
+        described for described in known if described.value == "???"
+    ]  # the general choice, before the special ones
+    return (open_ones or known)[0].comment if known else meanings().get(key, "")
 
 
 def title(path: Path) -> str:

@@ -100,14 +100,25 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "split": SHAPES_SPLIT, "scenes": COUNT, "seed": NATURAL, "start": NATURAL,
     },
     "datamodules.formats.llava_json.LlavaJsonSource": {
-        "path": TEXT, "image_root": TEXT, "parts": mapping_of(ANYTHING).or_null(), "limit": COUNT.or_null(),
-        "seed": NATURAL, "name": TEXT,
+        "path": list_of(TEXT, or_one=True), "image_root": TEXT, "parts": mapping_of(ANYTHING).or_null(),
+        "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT, "image_prefix": ANYTHING,
+    },
+    "datamodules.formats.coco.CocoSource": {
+        "path": TEXT, "split": TEXT, "prompts": list_of(TEXT), "names": TEXT.or_null(), "sample": COUNT.or_null(),
+        "objects": USE, "captions": USE, "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,
+    },
+    "datamodules.formats.columns.ColumnsSource": {
+        "path": TEXT, "columns": mapping_of(TEXT.or_null()), "image_root": TEXT.or_null(), "prompts": list_of(TEXT).or_null(),
+        "split": TEXT, "subset": TEXT.or_null(), "streaming": FLAG, "cache_dir": TEXT.or_null(), "limit": COUNT.or_null(),
+        "seed": NATURAL, "name": TEXT, "image_prefix": ANYTHING,
     },
     "datamodules.formats.image_folder.ImageFolderSource": {
         "path": TEXT, "prompts": list_of(TEXT), "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,
     },
     "datamodules.formats.preference_file.PreferenceFileSource": {
-        "path": TEXT, "image_root": TEXT.or_null(), "format": choice("auto", "seva", "stic", "sima", "csr", "trl", "parallax"),
+        "path": TEXT, "image_root": TEXT.or_null(), "format": choice(
+            "auto", "seva", "stic", "sima", "csr", "llava", "trl", "ms_swift", "llama_factory", "parallax"
+        ),
         "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT, "file_names_only": FLAG,
     },
     "parallax.records.images.FileImage": {"root": TEXT, "max_pixels": COUNT},

@@ -10,7 +10,12 @@ from typing import Any
 from parallax.settings.comments import CONF, meaning_of
 
 PAIR_TASKS = ("align", "build_pairs", "check_judge")  # tasks that read `data`
-MODEL_TASKS = (*PAIR_TASKS, "evaluate", "merge")
+DATA_TASKS = (
+    *PAIR_TASKS,
+    "check_data",
+    "export_pairs",
+)  # tasks that look at `data`; check_data also at what is not there
+MODEL_TASKS = (*PAIR_TASKS, "export_pairs", "evaluate", "merge")
 
 
 def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]:
@@ -22,11 +27,10 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
             continue
         meaning = meaning_of(key, plain)
         problems[key] = f"{key} is not given{f': {meaning}' if meaning else ''}. Add {key}=… to the command."
-    if task in PAIR_TASKS:
+    if task in DATA_TASKS and task != "check_data":
         for group, data in _sources(plain):
-            for key in ("path", "image_root"):
-                path = data.get(key)
-                if isinstance(path, str) and f"{group}.{key}" not in absent and not Path(path).exists():
+            for key, path in _paths_of(data):
+                if f"{group}.{key}" not in absent and not Path(path).expanduser().exists():
                     problems[f"{group}.{key}"] = f"{group}.{key}={path} does not exist (looked from {Path.cwd()})."
     if task in MODEL_TASKS:
         problems |= _model_problems(plain.get("model", {}))
@@ -43,7 +47,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
 def _is_not_read(key: str, plain: dict[str, Any], task: Any) -> bool:
     """Whether this run can do without the value: data of a task that reads none, or of a stage that does not run."""
     stage = re.match(r"stages\.([^.]+)\.", key)
-    if (key.startswith("data.") or stage is not None) and task not in PAIR_TASKS:
+    if (key.startswith("data.") or stage is not None) and task not in DATA_TASKS:
         return True
     return stage is not None and ".data." in key and stage[1] not in plain.get("method", {}).get("stages", [])
 
@@ -56,6 +60,18 @@ def _sources(plain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         if name in plain["method"]["stages"] and isinstance(node, dict) and isinstance(node.get("data"), dict)
     ]
     return [("data", plain["data"]), *own]
+
+
+def _paths_of(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """Files and folders a source names, by key. A set of the hub (owner/name) is none."""
+    given = [(key, data.get(key)) for key in ("path", "image_root", "names")]
+    paths = [(key, path) for key, value in given for path in (value if isinstance(value, list) else [value])]
+    on_hub = str(data.get("_target_")).endswith(".ColumnsSource")
+    return [
+        (key, path)
+        for key, path in paths
+        if isinstance(path, str) and not (on_hub and key == "path" and re.fullmatch(r"[\w\-.]+/[\w\-.]+", path))
+    ]
 
 
 def _model_problems(model: dict[str, Any]) -> dict[str, str]:

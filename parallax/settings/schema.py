@@ -209,6 +209,14 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "output": TEXT.or_null(),
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
+    "check_data": {"images": COUNT.or_null(), "workers": COUNT.or_null(), "examples": NATURAL, "tokens": FLAG},
+    "export_pairs": {
+        "format": choice("trl", "ms_swift", "llama_factory", "llava"),
+        "images": choice("auto", "embedded", "files", "paths"),
+        "pairs": TEXT.or_null(),
+        "output": TEXT.or_null(),
+    },
+    "convert_adapter": {"input": TEXT, "output": TEXT.or_null()},
     "merge": {"output": TEXT.or_null()},
     "capacity": {
         "models": list_of(choice("llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b")),

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.command_line import as_typed
 from parallax.settings.stages import PlannedStage, planned_stages
+from parallax.tasks.hand_out import check_hand_out, hand_out
 from parallax.tasks.stages import Run, StageStart, add_up, run_stage, take_up_pairs
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def align(cfg: DictConfig) -> dict[str, Any]:
 
     plan = planned_stages(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    check_hand_out(plain)
     device = pick_device(plain["trainer"]["accelerator"])
     builder = joined_processes(plain["trainer"])
     folder = processes.from_first(claim_folder(plain) if processes.is_first() else None)
@@ -154,6 +156,8 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         write_results(folder / "results.json", results)
         log_metrics(this.loggers, flat_metrics(results))
         report = _report(this, suites, before, after)
+        assert adapter is not None, "a method has at least one stage"
+        hand_out(plain, results, adapter)
         print_results(results)
         log.info("adapter in %s", adapter)
         log.info("report in %s", report)

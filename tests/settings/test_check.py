@@ -342,7 +342,7 @@ def above(bound: float | None) -> float | None:
 def test_a_stages_own_data_is_asked_for_and_looked_for_where_the_stage_runs(
     compose_config: Compose, tmp_path: Path
 ) -> None:
-    words = ["experiment=stic_llava15_7b", f"data.path={tmp_path}"]
+    words = ["method=stic", "data=image_folder", f"data.path={tmp_path}", "+data@stages.infuse.data=llava_json"]
     problems = find_problems(compose_config(*words))
     assert set(problems) == {"stages.infuse.data.path", "stages.infuse.data.image_root"}
     assert "the JSON (or JSONL) file" in problems["stages.infuse.data.path"]

@@ -1,0 +1,152 @@
+"""A set of the `datasets` library: a folder that `save_to_disk` wrote, a single Arrow file, or a name on the hub.
+
+Its Arrow files are mapped into memory, not read, so its size does not matter. Pictures are handles to row and column.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datamodules.formats.tables.table import holds_bytes
+from parallax.records.fingerprint import bytes_digest
+from parallax.records.images import upright_rgb, upright_size
+from parallax.records.sample import BadImage
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """What `datasets` needs to open a set again, in this process or another."""
+
+    path: str  # a folder, an Arrow file, or a name on the hub
+    split: str = "train"
+    subset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetImage:
+    """The picture in `column` of one row; a list holds exactly one."""
+
+    location: Location
+    row: int
+    column: str
+
+    def load(self) -> Image.Image:
+        return upright_rgb(io.BytesIO(self.data()), self.describe())
+
+    def digest(self) -> str:
+        return _digest(self)
+
+    def size(self) -> tuple[int, int]:
+        return upright_size(io.BytesIO(self.data()), self.describe())
+
+    def describe(self) -> str:
+        return f"{Path(self.location.path).name}:{self.row + 1}"
+
+    def data(self) -> bytes:
+        """The picture's own bytes."""
+        value = opened(self.location)[self.row][self.column]
+        value = value[0] if isinstance(value, list) else value
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            raise BadImage(f"image {self.describe()!r} has no bytes in column {self.column}")
+        return data
+
+
+class DatasetTable:
+    """Rows of a `datasets.Dataset`."""
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.columns = tuple(opened(location).column_names)
+
+    def __len__(self) -> int:
+        return len(opened(self.location))
+
+    def row(self, place: int) -> dict[str, Any]:
+        return self._with_handles(opened(self.location)[place], place)
+
+    def rows(self) -> Iterator[dict[str, Any] | ValueError]:
+        for place, row in enumerate(opened(self.location)):
+            yield self._with_handles(row, place)
+
+    def where(self, place: int) -> str:
+        return f"{Path(self.location.path).name}, row {place + 1}"
+
+    def _with_handles(self, row: dict[str, Any], place: int) -> dict[str, Any]:
+        return {name: self._handle(value, place, name) for name, value in row.items()}
+
+    def _handle(self, value: Any, place: int, column: str) -> Any:
+        if isinstance(value, list):
+            return [self._handle(item, place, column) for item in value]
+        if holds_bytes(value):
+            return DatasetImage(self.location, place, column)
+        if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
+            return value["path"]
+        return value
+
+
+@lru_cache(maxsize=8)
+def opened(location: Location) -> Any:
+    """The set with its pictures as bytes. Raises ValueError in a sentence when it cannot be opened."""
+    import datasets
+
+    path = Path(location.path)
+    try:
+        if path.is_file():
+            found = datasets.Dataset.from_file(str(path))
+        elif (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+            found = datasets.load_from_disk(str(path))
+        else:
+            found = datasets.load_dataset(location.path, location.subset, split=location.split)
+    except Exception as error:  # the library raises whatever its readers raise
+        raise ValueError(
+            f"{location.path} cannot be opened as a data set ({first_line(error)}){_hint(location)}"
+        ) from error
+    if isinstance(found, datasets.DatasetDict):
+        if location.split not in found:
+            raise ValueError(f"{path} has no split {location.split!r} (data.split); it has {', '.join(found)}")
+        found = found[location.split]
+    return as_bytes(found)
+
+
+def as_bytes(dataset: Any) -> Any:
+    """The set with columns of pictures, single or in lists, given as bytes and path."""
+    import datasets
+
+    picture = datasets.Image(decode=False)
+    for name, feature in (dataset.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(name, picture)
+        elif isinstance(getattr(feature, "feature", None), datasets.Image):
+            dataset = dataset.cast_column(name, datasets.List(picture))
+    return dataset
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def _hint(location: Location) -> str:
+    import datasets
+
+    if Path(location.path).exists():
+        return "; a folder that `save_to_disk` wrote, or an Arrow file, is expected"
+    offline = datasets.config.HF_HUB_OFFLINE or datasets.config.HF_DATASETS_OFFLINE
+    return (
+        "; it is no path here, and this machine is set to be offline"
+        if offline
+        else "; it is neither a path here nor on the hub"
+    )
+
+
+@lru_cache(maxsize=1_000_000)
+def _digest(image: DatasetImage) -> str:
+    return bytes_digest(image.data())

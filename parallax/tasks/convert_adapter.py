@@ -1,0 +1,67 @@
+"""The task `convert_adapter`: a published adapter of the original LLaVA code for use here and with plain peft.
+
+    python run.py task=convert_adapter model=llava15_7b task.input=llava-v1.5-7b-lora task.output=converted
+
+Afterwards: `adapter=converted` with every other task, or `PeftModel.from_pretrained(model, "converted")`. No weights of the base
+model are read; its names and shapes are enough to account for every key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Write the converted adapter. Returns the counts of keys under `converted`."""
+    from safetensors.torch import save_file
+
+    from parallax.models.adapter import CONFIG, WEIGHTS
+    from parallax.models.original_llava import convert
+    from parallax.records.atomic import atomic_folder, atomic_write_text
+    from parallax.reports.model_card import converted_card
+    from parallax.reports.run_log import run_log
+
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder, task = Path(plain["paths"]["output_dir"]), plain["task"]
+    source = Path(task["input"]).expanduser()
+    output = Path(task["output"] or folder / "adapter").expanduser()
+    if not source.is_dir():
+        raise FileNotFoundError(f"task.input={source} is no folder; download the adapter and give its folder")
+    if output.exists():
+        raise FileExistsError(f"task.output={output} is there already; name a folder that does not exist yet")
+    with run_log(folder):
+        made = convert(source, _shell(plain["model"]), str(plain["model"]["path"]))
+        with atomic_folder(output) as temporary:
+            save_file(made.state, str(temporary / WEIGHTS), metadata={"format": "pt"})
+            atomic_write_text(temporary / CONFIG, json.dumps(made.config, indent=2, sort_keys=True) + "\n")
+            atomic_write_text(temporary / "README.md", converted_card(plain, source.name, made.line()))
+        log.info("%s: %s", source.name, made.line())
+        log.info("converted adapter in %s", output)
+    return {"converted": dict(made.counts)}
+
+
+def _shell(model: Mapping[str, Any]) -> Any:
+    """The model without weights, by its own configuration; where that is not here, by what is known of its architecture."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from parallax.models.loading import loaded
+    from parallax.models.true_size import architectures, config_of
+
+    path, revision, known = str(model["path"]), model.get("revision") or "main", model.get("name") in architectures()
+    try:
+        config = loaded(path, AutoConfig, revision=revision, local_files_only=known)
+    except FileNotFoundError:
+        if not known:
+            raise
+        config = config_of(str(model["name"]))
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
