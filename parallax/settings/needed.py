@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parallax.settings.comments import CONF, meaning_of
+from parallax.settings.evaluation_keys import MUST_EXIST
 
 PAIR_TASKS = ("align", "build_pairs", "check_judge")  # tasks that read `data`
 MODEL_TASKS = (*PAIR_TASKS, "evaluate", "merge")
@@ -28,6 +29,8 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
                 path = data.get(key)
                 if isinstance(path, str) and f"{group}.{key}" not in absent and not Path(path).exists():
                     problems[f"{group}.{key}"] = f"{group}.{key}={path} does not exist (looked from {Path.cwd()})."
+    if task in ("align", "evaluate"):
+        problems |= _benchmark_problems(plain.get("evaluation") or {}, absent)
     if task in MODEL_TASKS:
         problems |= _model_problems(plain.get("model", {}))
         problems |= _adapter_problems(plain.get("adapter"), task)
@@ -56,6 +59,24 @@ def _sources(plain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         if name in plain["method"]["stages"] and isinstance(node, dict) and isinstance(node.get("data"), dict)
     ]
     return [("data", plain["data"]), *own]
+
+
+def _benchmark_problems(evaluation: dict[str, Any], absent: list[str]) -> dict[str, str]:
+    """Files of benchmarks that are not there, and a judge that is needed and has no address."""
+    problems = {}
+    for name in MUST_EXIST:
+        path, key = evaluation.get(name), f"evaluation.{name}"
+        if isinstance(path, str) and key not in absent and not Path(path).expanduser().exists():
+            problems[key] = f"{key}={path} does not exist (looked from {Path.cwd()})."
+    judged = [
+        name for name, suite in (evaluation.get("suites") or {}).items() if isinstance(suite, dict) and "judge" in suite
+    ]
+    if judged and (evaluation.get("judge") or {}).get("url") is None:
+        problems["evaluation.judge.url"] = (
+            f"evaluation.judge.url is not given, and a judge grades {', '.join(judged)}. Add the address of an OpenAI-compatible "
+            "API, such as evaluation.judge.url=http://localhost:8000/v1 evaluation.judge.model=<name>."
+        )
+    return problems
 
 
 def _model_problems(model: dict[str, Any]) -> dict[str, str]:

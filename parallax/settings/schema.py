@@ -5,6 +5,7 @@ A `*` in a key stands for one name (a stage, a suite, a source). What a node wit
 
 from __future__ import annotations
 
+from parallax.settings.evaluation_keys import BENCHMARK_KEYS
 from parallax.settings.rules import (
     COMPONENT,
     COUNT,
@@ -152,11 +153,8 @@ KEYS: dict[str, Rule] = {
     "evaluation.describe_template": TEXT,
     "evaluation.describe_max_new_tokens": COUNT,
     "evaluation.suites.*": COMPONENT,
-    "evaluation.split": choice("eval_habit_free", "eval_habitual", "tune_habit_free", "tune_habitual"),
-    "evaluation.scenes": COUNT,
-    "evaluation.pope_scenes": COUNT,
-    "evaluation.pope_path": TEXT,
-    "evaluation.pope_images": TEXT,
+    "evaluation.judge": COMPONENT,
+    **{f"evaluation.{name}": rule for name, rule in BENCHMARK_KEYS.items()},
     "logger.csv": FLAG,
     "logger.wandb.project": TEXT,
     "logger.wandb.entity": TEXT.or_null(),

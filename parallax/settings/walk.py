@@ -13,6 +13,7 @@ from parallax.settings.blame import Blame
 from parallax.settings.choices import choices, groups, views
 from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.components import COMPONENTS
+from parallax.settings.evaluation_keys import BENCHMARK_KEYS
 from parallax.settings.rules import Rule
 from parallax.settings.schema import FILE_GROUPS, KEYS, STAGE_GROUPS, TASK_KEYS
 from parallax.settings.suggestions import closest, closest_keys, or_list
@@ -31,7 +32,7 @@ WHOLE_GROUPS = (
     "paths",
     "export",
 )
-MAY_LACK = {"split", "scenes", "pope_scenes", "pope_path", "pope_images", "suites.*"}  # of the chosen evaluation
+MAY_LACK = {*BENCHMARK_KEYS, "suites.*"}  # of the chosen evaluation
 MAY_BE_NULL = {"adapter", "optimized_metric", "stages"}
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
 
