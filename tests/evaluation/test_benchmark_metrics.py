@@ -139,7 +139,7 @@ def test_mme_adds_accuracy_and_accuracy_plus_over_subtasks() -> None:
         for image in (0, 1)
         for truth in ("yes", "no")
     ]
-    answers = ["Yes", "No", "Yes", "Yes"] + ["yes.", "no, it is not", "No", "Yes"] + ["Yes", "No", "hm", "No"]
+    answers = ["Yes", "No", "Yes", "Yes", "yes.", "no, it is not", "No", "Yes", "Yes", "No", "hm", "No"]
     got = values(mme_scores(list(zip(asked, answers, strict=True))))
     # existence 3 of 4 and 1 of 2, count 2 of 4 and 1 of 2; code reasoning 3 of 4 and 1 of 2
     assert got["mme_perception_score"] == pytest.approx(100 * (0.75 + 0.5) + 100 * (0.5 + 0.5))

@@ -157,7 +157,7 @@ BROKEN = {
     "an answer that is no option": ("seed_bench/SEED-Bench.json", lambda t: t.replace('"C"', '"E"'), "answer 'E' is none of"),
     "no such place": ("science_qa/problems.json", lambda t: t.replace('"answer": 0', '"answer": 3'), "problem 7: the answer 3"),
     "a row cut off": ("mmbench/mmbench_dev_20230712.tsv", lambda t: t[:500], "row 2: 10 cells where 14 should be"),
-    "no answers": ("mmbench/mmbench_dev_20230712.tsv", lambda t: t.replace("horse\t\tB", "horse\t\t"), "published without answers"),
+    "no answers": ("mmbench/mmbench_dev_20230712.tsv", lambda t: t.replace("horse\t\tB", "horse\t\t"), "published without"),
     "no tab": ("mme/existence/0001.txt", lambda t: t.replace("\t", " "), "0001.txt, line 1: expected a question, a tab"),
     "one question": ("mme/existence/0001.txt", lambda t: t.splitlines()[0], "has 1 questions; MME asks two"),
     "two releases": ("amber/data/annotations.json", lambda t: t.replace('"id": 6', '"id": 7'), "id 6 has no entry"),
