@@ -11,7 +11,7 @@ from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.evaluation_keys import MUST_EXIST
 
 PAIR_TASKS = ("align", "build_pairs", "check_judge")  # tasks that read `data`
-MODEL_TASKS = (*PAIR_TASKS, "evaluate", "merge")
+MODEL_TASKS = (*PAIR_TASKS, "evaluate", "compare_adapters", "chat", "merge")
 
 
 def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]:
@@ -29,11 +29,13 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
                 path = data.get(key)
                 if isinstance(path, str) and f"{group}.{key}" not in absent and not Path(path).exists():
                     problems[f"{group}.{key}"] = f"{group}.{key}={path} does not exist (looked from {Path.cwd()})."
-    if task in ("align", "evaluate"):
+    if task in ("align", "evaluate", "compare_adapters"):
         problems |= _benchmark_problems(plain.get("evaluation") or {}, absent)
     if task in MODEL_TASKS:
         problems |= _model_problems(plain.get("model", {}))
         problems |= _adapter_problems(plain.get("adapter"), task)
+    if task == "compare_adapters":
+        problems |= _comparison_problems(plain, absent)
     if task in PAIR_TASKS:
         problems |= _critic_problems(plain.get("judge") or {})
         problems |= _image_text_problems(plain.get("judge") or {})
@@ -75,6 +77,18 @@ def _benchmark_problems(evaluation: dict[str, Any], absent: list[str]) -> dict[s
         problems["evaluation.judge.url"] = (
             f"evaluation.judge.url is not given, and a judge grades {', '.join(judged)}. Add the address of an OpenAI-compatible "
             "API, such as evaluation.judge.url=http://localhost:8000/v1 evaluation.judge.model=<name>."
+        )
+    return problems
+
+
+def _comparison_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]:
+    problems = {}
+    other = plain["task"].get("other")
+    if "task.other" not in absent and not (Path(str(other)) / "adapter_config.json").is_file():
+        problems["task.other"] = f"task.other={other} is no folder with a PEFT adapter in it (no adapter_config.json)."
+    if plain["task"].get("win_rate") and (plain["evaluation"].get("judge") or {}).get("url") is None:
+        problems["evaluation.judge.url"] = (
+            "evaluation.judge.url is not given, and task.win_rate=true asks a judge. Add the address of an OpenAI-compatible API."
         )
     return problems
 

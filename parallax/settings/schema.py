@@ -153,6 +153,9 @@ KEYS: dict[str, Rule] = {
     "evaluation.describe_template": TEXT,
     "evaluation.describe_max_new_tokens": COUNT,
     "evaluation.suites.*": COMPONENT,
+    "evaluation.watch_limit": COUNT.or_null(),
+    "evaluation.monitor": TEXT.or_null(),
+    "evaluation.patience": COUNT.or_null(),
     "evaluation.judge": COMPONENT,
     **{f"evaluation.{name}": rule for name, rule in BENCHMARK_KEYS.items()},
     "logger.csv": FLAG,
@@ -196,6 +199,8 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "output": TEXT.or_null(),
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
+    "compare_adapters": {"other": TEXT, "win_rate": FLAG, "win_rate_instructions": TEXT},
+    "chat": {"image": TEXT.or_null(), "index": NATURAL, "questions": list_of(TEXT)},
     "merge": {"output": TEXT.or_null()},
 }
 
