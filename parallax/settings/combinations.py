@@ -80,7 +80,7 @@ def _everywhere(plain: dict[str, Any]) -> Found:
             "evaluation.describe_template",
             f"evaluation.describe_template={template!r} lacks a place: it must hold {' and '.join(INFUSED)}, each once.",
         )
-    if plain["task"]["name"] in ("evaluate", "compare_adapters") and not evaluation["suites"]:
+    if plain["task"]["name"] in ("evaluate", "compare_adapters") and not _measured(plain):
         yield refused(
             "evaluation.suites",
             f"task={plain['task']['name']} has nothing to evaluate: choose suites, such as evaluation=shapes.",
@@ -110,6 +110,12 @@ def _everywhere(plain: dict[str, Any]) -> Found:
             f"logger.wandb.log_model=true uploads the adapter, and logger.wandb.mode={wandb['mode']} uploads nothing. "
             "Use mode=online, or log_model=false and `wandb sync` later.",
         )
+
+
+def _measured(plain: dict[str, Any]) -> bool:
+    """Whether there is anything to evaluate; a comparison needs answers of our own."""
+    evaluation = plain["evaluation"]
+    return bool(evaluation["suites"] or (plain["task"]["name"] == "evaluate" and evaluation["harnesses"]))
 
 
 def _stage(stage: dict[str, Any], plain: dict[str, Any]) -> Found:

@@ -181,6 +181,14 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
     "parallax.evaluation.suites.PopeSuite": {**SUITE, "reading": choice("published", "strict")},
     "parallax.evaluation.suites.ScoredSuite": {**SUITE, "scorer": COMPONENT},
     "parallax.evaluation.suites.GroupedSuite": {**SUITE, "scorer": COMPONENT},
+    "parallax.evaluation.harnesses.LmmsEval": {
+        "python": TEXT, "tasks": list_of(TEXT), "model": TEXT, "model_args": ANYTHING, "batch_size": COUNT,
+        "limit": COUNT.or_null(), "extra": list_of(TEXT), "name": TEXT,
+    },
+    "parallax.evaluation.harnesses.VlmEvalKit": {
+        "python": TEXT, "folder": TEXT, "datasets": ANYTHING, "model_class": TEXT, "model_args": ANYTHING,
+        "extra": list_of(TEXT), "name": TEXT,
+    },
     "parallax.evaluation.coco_words.coco_words": {"path": TEXT.or_null()},
     "parallax.evaluation.files.coco.coco_descriptions": {
         "annotations": TEXT, "images": TEXT, "words": COMPONENT, "prompt": TEXT, "count": COUNT.or_null(), "seed": NATURAL,

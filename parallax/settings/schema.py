@@ -153,6 +153,7 @@ KEYS: dict[str, Rule] = {
     "evaluation.describe_template": TEXT,
     "evaluation.describe_max_new_tokens": COUNT,
     "evaluation.suites.*": COMPONENT,
+    "evaluation.harnesses.*": COMPONENT,
     "evaluation.watch_limit": COUNT.or_null(),
     "evaluation.monitor": TEXT.or_null(),
     "evaluation.patience": COUNT.or_null(),

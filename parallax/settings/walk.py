@@ -32,7 +32,7 @@ WHOLE_GROUPS = (
     "paths",
     "export",
 )
-MAY_LACK = {*BENCHMARK_KEYS, "suites.*"}  # of the chosen evaluation
+MAY_LACK = {*BENCHMARK_KEYS, "suites.*", "harnesses.*"}  # of the chosen evaluation
 MAY_BE_NULL = {"adapter", "optimized_metric", "stages"}
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
 

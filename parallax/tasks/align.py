@@ -116,7 +116,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         if planned is not plan[-1] and policy is not None:
             policy = None  # the policy travels between stages as an adapter on disk
     after = _read(last / "eval_after.json", "after", this)
-    if after is None and ("after" in plain["evaluation"]["when"] and suites):
+    if after is None and "after" in plain["evaluation"]["when"] and (suites or plain["evaluation"]["harnesses"]):
         policy = policy or loaded(plan[-1].stage["lora"])
         after = _evaluate(this, policy, suites, "after", last / "eval_after.json")
     if plain["export"]["merged"]:
@@ -176,14 +176,15 @@ def _values(evaluation: Evaluation | None) -> dict[str, float | None]:
 
 
 def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Path) -> Evaluation | None:
-    if when not in this.plain["evaluation"]["when"] or not suites:
+    if when not in this.plain["evaluation"]["when"] or not (suites or this.plain["evaluation"]["harnesses"]):
         return None
-    from parallax.tasks.evaluate import run_suites
+    from parallax.tasks.evaluate import add_harnesses, run_suites
     from parallax.tasks.memory_forecast import explained_generation
 
     log.info("evaluating %s", when)
     with explained_generation(policy, this.plain["evaluation"]):
         evaluation = run_suites(policy, suites, this.plain, when)
+    add_harnesses(evaluation, policy, this.plain, path.parent / "harnesses" / when)
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation.save(path)
     return evaluation
