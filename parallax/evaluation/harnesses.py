@@ -130,10 +130,11 @@ def lmms_eval_metrics(content: Mapping[str, Any]) -> dict[str, Metric]:
         counted = ((content.get("n-samples") or {}).get(task) or {}).get("effective", 0)
         for key, value in values.items():
             metric, _, rule = key.partition(",")
-            if not rule or metric.endswith("_stderr") or not _is_number(value):
+            if not rule or "_stderr" in metric or not _is_number(value):
                 continue
-            error = values.get(f"{metric}_stderr,{rule}")
-            half = NORMAL_95 * float(error) if _is_number(error) else None
+            errors = [values.get(f"{metric}_stderr{kind},{rule}") for kind in ("", "_clustered", "_clt")]
+            error = next((given for given in errors if _is_number(given)), None)
+            half = NORMAL_95 * float(error) if error is not None else None
             name = f"{task}/{metric}" if rule == "none" else f"{task}/{metric}:{rule}"
             low, high = (None, None) if half is None else (float(value) - half, float(value) + half)
             found[name] = Metric(float(value), low, high, int(counted))
@@ -168,7 +169,8 @@ class VlmEvalKit:
         about = {"class": self.model_class, "model_path": model, **self.model_args}
         atomic_write_json(folder / "vlmevalkit.json", {"model": {"model": about}, "data": dict(self.datasets)})
         return [
-            self.python, "run.py", "--config", str(folder / "vlmevalkit.json"), "--work-dir", str(folder / "results"), *self.extra,
+            self.python, "run.py", "--config", str(folder / "vlmevalkit.json"), "--work-dir", str(folder / "results"),
+            *self.extra,
         ]  # fmt: skip
 
     def read(self, folder: Path) -> dict[str, Metric]:

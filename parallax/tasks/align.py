@@ -158,8 +158,11 @@ def _watch(this: Run, policy: Policy, suites: list[Any]) -> Callable[[int], dict
 
     def act(step: int) -> dict[str, float]:
         with explained_generation(policy, this.plain["evaluation"]):
-            metrics = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False).metrics
-        return {f"eval/{name}": metric.value for name, metric in metrics.items() if metric.value is not None}
+            found = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False)
+        answers = [(len(item.answer.split()), not item.finished) for item in found.items]
+        about = {"answers/words": sum(n for n, _ in answers), "answers/cut": sum(cut for _, cut in answers)}
+        values = {f"eval/{name}": metric.value for name, metric in found.metrics.items() if metric.value is not None}
+        return {**values, **{name: total / max(1, len(answers)) for name, total in about.items()}}
 
     return act
 

@@ -59,6 +59,14 @@ def test_lmms_evals_result_file_becomes_metrics_with_intervals() -> None:
     assert set(metrics) == {"pope/pope_accuracy", "mme/mme_perception_score", "gsm/exact_match:flexible-extract"}
 
 
+def test_a_file_that_the_real_program_left_is_read() -> None:
+    """Of lmms-eval 0.7.3 on the built-in model, eight questions, with its several kinds of standard errors."""
+    metrics = lmms_eval_metrics(json.loads((FILES / "lmms_eval_0_7_3_results.json").read_text()))
+    assert list(metrics) == ["pope_local/pope_accuracy"]
+    accuracy = metrics["pope_local/pope_accuracy"]
+    assert accuracy.value == 0.5 and accuracy.n == 8 and accuracy.low == pytest.approx(0.5 - 1.959964 * 0.1889822365)
+
+
 def test_vlmevalkits_tables_become_metrics(tmp_path: Path) -> None:
     bridge = VlmEvalKit(
         "/env/bin/python",
