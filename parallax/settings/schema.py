@@ -201,6 +201,14 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
     "compare_adapters": {"other": TEXT, "win_rate": FLAG, "win_rate_instructions": TEXT},
+    "analyse": {
+        "what": list_of(choice("lengths", "noise", "images")),
+        "runs": list_of(TEXT),
+        "metric": TEXT,
+        "images": integer(2),
+        "map": choice("tsne", "umap"),
+        "image_text": TEXT,
+    },
     "chat": {"image": TEXT.or_null(), "index": NATURAL, "questions": list_of(TEXT)},
     "merge": {"output": TEXT.or_null()},
 }
