@@ -23,17 +23,20 @@ ARTICLES = frozenset({"a", "an", "the"})
 PUNCTUATION = r""";/[]"{}()=+\_-><@`,?!"""
 _WITH_APOSTROPHE = (
     "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's "
-    "isn't it'd it'll let's ma'am might've mightn't must've mustn't needn't not've o'clock oughtn't shan't she'd she's "
-    "should've shouldn't somebody's someone's something's that'd that's there'd there're there's they'd they'll they're "
+    "isn't it'd it'll ma'am might've mightn't must've mustn't needn't not've o'clock oughtn't shan't she'd "
+    "should've shouldn't somebody's someone's that's someone'd something'd somebody'll "
+    "someone'll something'll there'd there're there's they'd they'll they're "
     "they've 'twas wasn't we'd we've weren't what'll what're what's what've when's where'd where's where've who'd who'll "
     "who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've couldn't've hadn't've he'd've "
     "it'd've mightn't've she'd've shouldn't've someone'd've something'd've there'd've they'd've we'd've wouldn't've "
-    "you'd've y'all'd've"
+    "you'd've y'all'd've who'd've y'all'll somebody'd've"
 )
-CONTRACTIONS = {word.replace("'", ""): word for word in _WITH_APOSTROPHE.split()} | {
-    # one of two apostrophes missing
-    word.replace("'", "", 1): word for word in _WITH_APOSTROPHE.split() if word.count("'") > 1
-}  # fmt: skip
+CONTRACTIONS = {  # as written without the apostrophe, or without one of two
+    missing: word
+    for word in _WITH_APOSTROPHE.split()
+    for place in range(len(word))
+    if word[place] == "'" and (missing := word[:place] + word[place + 1 :])
+}
 for _word in ("hell", "shed", "shell", "wed", "well", "were"):
     CONTRACTIONS.pop(_word, None)  # words of their own without the apostrophe
 
