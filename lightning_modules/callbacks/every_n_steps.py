@@ -24,10 +24,14 @@ class EveryNSteps(pl.Callback):
         self.every_n_steps, self.act = every_n_steps, act
         self.history: dict[int, dict[str, float]] = {}
 
+    def due(self, step: int, total: int | None) -> bool:
+        """Never after the last step, which is evaluated anyway."""
+        return step % self.every_n_steps == 0 and step != total
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Act when the step is due; never after the last one, which is evaluated anyway."""
+        """Act when the step is due."""
         step = trainer.global_step
-        if step % self.every_n_steps or step == getattr(pl_module, "total_steps", None):
+        if not self.due(step, getattr(pl_module, "total_steps", None)):
             return
         modes = {module: module.training for module in pl_module.modules()}
         if hasattr(pl_module, "policy"):

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
 
+from lightning_modules.callbacks.every_n_steps import EveryNSteps
 from parallax.models.batch import StepBatch
 
 log = logging.getLogger(__name__)
+
+LONGER = 1.5  # times as long is worth a word
+FAR = 1.0  # nats per token
 
 Means = dict[str, float]
 
@@ -31,6 +36,8 @@ class RewardHealth(pl.Callback):
         self.warnings: dict[str, str] = {}
         self._recent: deque[Means] = deque(maxlen=self.window)
         self._same, self._pairs = 0, 0
+        self._lengths = [0, 0, 0]  # tokens of chosen answers, of rejected ones (mean over the K), pairs
+        self._norms: list[float] = []  # gradient norms of the first window
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         """Look at the newest steps."""
@@ -42,6 +49,8 @@ class RewardHealth(pl.Callback):
         if len(self._recent) < self.window:
             return
         means = {name: sum(step[name] for step in self._recent) / self.window for name in metrics}
+        means |= self._further(pl_module, means)
+        self._answers(trainer)
         for name, sentence in diagnose(means, trainer.global_step, self.total_steps):
             self._say(name, sentence)
 
@@ -60,11 +69,42 @@ class RewardHealth(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.warnings = dict(state_dict["warnings"])
 
+    def _further(self, pl_module: Any, means: Means) -> Means:
+        """What is worked out from a step's metrics: nats per token from the reference, the gradient against its beginning."""
+        more: Means = {}
+        beta = getattr(getattr(pl_module, "objective", None), "beta", None)
+        chosen, rejected, pairs = self._lengths
+        if beta and pairs:
+            moved = (abs(means["rewards/chosen"]) + abs(means["rewards/rejected"])) / beta
+            more["nats_per_token"] = moved * pairs / max(1, chosen + rejected)
+        if "grad_norm" in means:
+            self._norms = self._norms or [step["grad_norm"] for step in self._recent]
+            more["gradient_growth"] = means["grad_norm"] / max(1e-12, median(self._norms))
+        return more
+
+    def _answers(self, trainer: pl.Trainer) -> None:
+        """How long the policy's own answers have become, where it is evaluated while it trains."""
+        for watch in getattr(trainer, "callbacks", []):
+            if isinstance(watch, EveryNSteps) and len(watch.history) > 1:
+                seen = [row["answers/words"] for row in watch.history.values() if "answers/words" in row]
+                cut = [row.get("answers/cut", 0.0) for row in watch.history.values()]
+                if len(seen) > 1 and seen[-1] > LONGER * max(1.0, seen[0]):
+                    self._say(
+                        "length_explodes",
+                        f"Answers have grown from {seen[0]:.0f} to {seen[-1]:.0f} words while training, and {cut[-1]:.0%} of "
+                        "them are cut by the token limit. Look at whether chosen answers are the longer ones (pairs.max_chars), "
+                        "lower optim.lr, or raise loss.beta.",
+                    )
+
     def _count_identical(self, step: Any) -> None:
         if not isinstance(step, StepBatch):
             return
         for micro_batch in step.micro_batches:
             ids = micro_batch.scoring.response_ids
+            if ids.shape[1] > 1:
+                self._lengths[0] += int(micro_batch.lengths[:, 0].sum())
+                self._lengths[1] += int(micro_batch.lengths[:, 1:].float().mean(1).sum())
+                self._lengths[2] += len(micro_batch)
             if ids.shape[1] > 1:
                 inside = micro_batch.scoring.counted()
                 differs = ((ids[:, :1] != ids[:, 1:]) & (inside[:, :1] | inside[:, 1:])).any(2)
@@ -76,6 +116,14 @@ class RewardHealth(pl.Callback):
                 "identical_answers",
                 f"{self._same} of {self._pairs} pairs have a rejected answer identical to the chosen one and teach nothing. "
                 "Turn on pairs.drop_equal, or spoil the image more (aug.noise_steps).",
+            )
+
+        chosen, rejected, pairs = self._lengths
+        if pairs >= 32 and chosen > LONGER * max(1, rejected):
+            self._say(
+                "longer_is_chosen",
+                f"Chosen answers have {chosen / pairs:.0f} tokens on average and rejected ones {rejected / pairs:.0f}: the "
+                "policy may learn to be long. Bound them (pairs.max_chars, generation.max_new_tokens) or use another aug.",
             )
 
     def _say(self, name: str, sentence: str) -> None:
@@ -110,5 +158,16 @@ def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]
         found["wrong_way"] = (
             f"By step {step} the rejected answers are preferred ({accuracy:.0%} of pairs are the right way round). Check that "
             "chosen and rejected are not swapped, and lower optim.lr."
+        )
+    if means.get("nats_per_token", 0.0) > FAR:
+        found["far_from_reference"] = (
+            f"By step {step} the answers' log-probs lie {means['nats_per_token']:.1f} nats per token from the reference: the "
+            "policy has moved so far that the pairs say little about it now. Raise loss.beta, lower optim.lr, or use "
+            "pairs.refresh=epoch."
+        )
+    if means.get("gradient_growth", 1.0) > 10:
+        found["gradient_explodes"] = (
+            f"By step {step} the gradient norm is {means['gradient_growth']:.0f} times what it was at the beginning. Lower "
+            "optim.lr, raise optim.warmup_ratio, or set trainer.gradient_clip_val."
         )
     return list(found.items())

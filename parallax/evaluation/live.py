@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
-from parallax.evaluation.suites import Suite
+from parallax.evaluation.suites import Suite, score_answers
 from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
@@ -91,7 +91,7 @@ def evaluate(
     owner: dict[str, str] = {}
     for suite in suites:
         with _left_as_found(policy):
-            requests = [_request(sample, suite.max_new_tokens, decoding, view, seed) for sample in suite.samples]
+            requests = [_request(sample, suite, decoding, view, seed) for sample in suite.samples]
             unseen: dict[str, str] = {}
             if describe is not None and not getattr(suite, "asks_for_descriptions", False):
                 requests, unseen = _described(policy, suite.samples, requests, describe, batch_size, cache_dir)
@@ -133,20 +133,21 @@ def cached_evaluate(policy: Policy, suites: Sequence[Suite], cache_dir: Path | s
 
 
 def _items(suite: Suite, answers: dict[str, Answer]) -> Iterator[EvaluationItem]:
-    for sample in suite.samples:
-        if sample.id in answers:
-            text, finished = answers[sample.id]
-            yield EvaluationItem(
-                suite=suite.name,
-                sample_id=sample.id,
-                group=sample.image.describe(),
-                kind=sample.kind,
-                question=sample.question,
-                truth=suite.truth(sample),
-                answer=text,
-                finished=finished,
-                scores=suite.score(sample, text),
-            )
+    answered = [sample for sample in suite.samples if sample.id in answers]
+    scores = score_answers(suite, [(sample, answers[sample.id][0]) for sample in answered])
+    for sample, gained in zip(answered, scores, strict=True):
+        text, finished = answers[sample.id]
+        yield EvaluationItem(
+            suite=suite.name,
+            sample_id=sample.id,
+            group=sample.image.describe(),
+            kind=sample.kind,
+            question=sample.question,
+            truth=suite.truth(sample),
+            answer=text,
+            finished=finished,
+            scores=gained,
+        )
 
 
 def _answers(
@@ -254,14 +255,16 @@ def _described(
 
 
 def _request(
-    sample: Sample, max_new_tokens: int, decoding: Decoding | None, view: ViewSpec | None, seed: int
+    sample: Sample, suite: Suite, decoding: Decoding | None, view: ViewSpec | None, seed: int
 ) -> GenerationRequest:
     from parallax.models.requests import GenerationRequest
 
-    if decoding is None or decoding.greedy:
-        decoded = Decoding(max_new_tokens)
+    own = getattr(suite, "decoding_of", None)  # a suite may ask at temperatures of its own
+    wanted = own(sample) if own is not None else decoding
+    if wanted is None or wanted.greedy:
+        decoded = Decoding(suite.max_new_tokens)
     else:
-        decoded = replace(decoding, max_new_tokens=max_new_tokens, seed=seed_for(seed, sample.id, "evaluation"))
+        decoded = replace(wanted, max_new_tokens=suite.max_new_tokens, seed=seed_for(seed, sample.id, "evaluation"))
     return GenerationRequest(sample.id, sample.image, sample.question, _view_of(view, sample.id), decoded)
 
 

@@ -4,7 +4,8 @@ The published reader keeps the text before the first full stop, removes commas, 
 if a word is exactly `No`, `no` or `not`; everything else is "yes". So do we, with two repairs: special tokens are
 removed first (`No</s>` is a no), and an answer that holds neither a no nor a yes is still taken as "yes", as
 published, but counted as a parse failure and reported, because a model that answers nothing should not look like one
-that says yes.
+that says yes. The strict rule is for those who do not want to guess: the answer must say yes or no and not both, in any
+spelling, and one that does not is a wrong answer, neither a yes nor a no.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+from parallax.evaluation.special_tokens import plain_text
 
 NO_WORDS = frozenset({"No", "no", "not"})
 YES_WORDS = frozenset({"Yes", "yes"})
 CATEGORIES = ("random", "popular", "adversarial")
-
-# <s>, </s>, <unk>, <pad>, <eos>, <bos>, <|im_end|>, <|endoftext|>, <|eot_id|>, <end_of_turn>, <image>
-_SPECIAL = re.compile(r"<\|[^<>|]*\|>|</?(?:s|unk|pad|eos|bos|image|start_of_turn|end_of_turn|end_of_utterance)>")
+AnswerRule = Literal["published", "strict"]
+ANSWER_RULES: tuple[str, ...] = get_args(AnswerRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +30,26 @@ class Reading:
 
     yes: bool
     parsed: bool
+    counted: bool = True  # False: it is neither a yes nor a no, and wrong whatever the truth is
 
 
 def read_answer(text: str) -> Reading:
     """Read one answer by the rules above. Blanks around the answer are removed with the special tokens."""
-    words = _SPECIAL.sub("", text).strip().split(".")[0].replace(",", "").split(" ")
+    words = plain_text(text).split(".")[0].replace(",", "").split(" ")
     if NO_WORDS.intersection(words):
         return Reading(yes=False, parsed=True)
     return Reading(yes=True, parsed=bool(YES_WORDS.intersection(words)))
+
+
+def read_strictly(text: str) -> Reading:
+    """Yes or no if the first word says so, or if exactly one of the two is among the words of the first sentence."""
+    words = re.findall(r"[a-z']+", re.split(r"[.!?\n]", plain_text(text).lower())[0])
+    if words[:1] in (["yes"], ["no"]):
+        return Reading(words[0] == "yes", parsed=True)
+    said = {word for word in ("yes", "no") if word in words}
+    if len(said) == 1:
+        return Reading(said == {"yes"}, parsed=True)
+    return Reading(False, parsed=False, counted=False)
 
 
 def read_label(text: str) -> bool:
@@ -56,7 +71,7 @@ def question_scores(
         category: the split; gives `pope_<category>_…` beside the overall metrics. Empty: overall only.
         weight: of this question in the overall metrics (see `category_weights`).
     """
-    correct = float(reading.yes == truth)
+    correct = float(reading.counted and reading.yes == truth)
     positives = float(reading.yes) + float(truth)  # 2 TP + FP + FN, since yes = TP + FP and truth = TP + FN
     true_positive = float(reading.yes and truth)
     names: dict[str, tuple[float, float]] = {

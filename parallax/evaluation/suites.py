@@ -9,7 +9,15 @@ from typing import Protocol, Self, runtime_checkable
 
 from parallax.evaluation.accuracy import SameAnswer, accuracy_scores, same_text
 from parallax.evaluation.chair import COUNTINGS, Counting, chair_counts, chair_scores
-from parallax.evaluation.pope import category_weights, question_scores, read_answer, read_label
+from parallax.evaluation.pope import (
+    ANSWER_RULES,
+    AnswerRule,
+    category_weights,
+    question_scores,
+    read_answer,
+    read_label,
+    read_strictly,
+)
 from parallax.records import Sample
 
 Scores = dict[str, tuple[float, float]]  # metric name -> (numerator, denominator)
@@ -32,7 +40,7 @@ class Suite(Protocol):
         ...
 
 
-class _Questions:
+class Questions:
     """What all suites share: samples that are checked once, a name, a token limit, a prefix of metric names.
 
     Args:
@@ -45,27 +53,38 @@ class _Questions:
 
     def __init__(self, samples: Iterable[Sample], name: str, max_new_tokens: int, prefix: str) -> None:
         self.samples, self.name, self.max_new_tokens, self.prefix = list(samples), name, max_new_tokens, prefix
+        if not self.samples:
+            raise ValueError(f"suite {name!r} has no samples; give it at least one")
+        twice = [one for one, count in Counter(sample.id for sample in self.samples).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"suite {name!r} uses {len(twice)} sample ids twice, the first is {twice[0]!r}; make them unique"
+            )
 
     def truth(self, sample: Sample) -> str:
         return sample.answer or ""
 
     def limited(self, limit: int | None) -> Self:
-        """The same suite with about the first `limit` samples: the first of each split, where the data has splits."""
+        """The same suite with about the first `limit` samples: the first of each split, where the data has splits.
+
+        Samples that are scored together (`attributes["group"]`) count as one and stay together.
+        """
         if limit is None or limit >= len(self.samples):
             return self
         each = -(-limit // len({_category(sample) for sample in self.samples}))
-        seen: Counter[str] = Counter()
+        seen: dict[str, dict[str, None]] = {}
         kept = []
         for sample in self.samples:
-            seen[_category(sample)] += 1
-            if seen[_category(sample)] <= each:
+            groups = seen.setdefault(_category(sample), {})
+            if len(groups) < each or group_of(sample) in groups:
+                groups[group_of(sample)] = None
                 kept.append(sample)
         smaller = copy(self)
         smaller.samples = kept
         return smaller
 
 
-class ChairSuite(_Questions):
+class ChairSuite(Questions):
     """CHAIR-i, CHAIR-s and recall of descriptions, on any data whose samples list their objects.
 
     Args:
@@ -96,13 +115,13 @@ class ChairSuite(_Questions):
     def score(self, sample: Sample, answer: str) -> Scores:
         mentioned = self.extract(answer)
         counts = chair_counts(mentioned, sample.objects or (), self.counting, empty=not answer.strip())
-        return _prefixed(chair_scores(counts), self.prefix)
+        return prefixed(chair_scores(counts), self.prefix)
 
     def truth(self, sample: Sample) -> str:
         return ", ".join(sample.objects or ())
 
 
-class AccuracySuite(_Questions):
+class AccuracySuite(Questions):
     """Share of right answers, overall and per question kind.
 
     Args:
@@ -123,31 +142,40 @@ class AccuracySuite(_Questions):
         _require(self.samples, name, lambda s: s.answer is not None, "a ground-truth answer")
 
     def score(self, sample: Sample, answer: str) -> Scores:
-        return _prefixed(accuracy_scores(sample.kind, self.same(sample.kind, answer, self.truth(sample))), self.prefix)
+        return prefixed(accuracy_scores(sample.kind, self.same(sample.kind, answer, self.truth(sample))), self.prefix)
 
 
-class PopeSuite(_Questions):
+class PopeSuite(Questions):
     """POPE's yes/no questions: accuracy, precision, recall, F1, yes-ratio and parse failures, overall and per split.
 
     Args:
         samples: whose answer is yes or no; the attribute `category` names the split (random, popular, adversarial).
         max_new_tokens: token limit of an answer. SeVa lets answers run to 512 tokens.
+        reading: how answers are read: `published` (no `no` or `not` means yes) or `strict` (see `parallax.evaluation.pope`).
 
     Overall metrics give each split the same weight, as SeVa's "All" column does.
     """
 
     def __init__(
-        self, samples: Iterable[Sample], name: str = "pope", max_new_tokens: int = 512, prefix: str = ""
+        self,
+        samples: Iterable[Sample],
+        name: str = "pope",
+        max_new_tokens: int = 512,
+        prefix: str = "",
+        reading: AnswerRule = "published",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
+        if reading not in ANSWER_RULES:
+            raise ValueError(f"suite {name!r}: POPE answers are read {' or '.join(ANSWER_RULES)}, not {reading!r}")
+        self.read = read_strictly if reading == "strict" else read_answer
         _require(self.samples, name, lambda s: s.answer is not None, "the answer yes or no")
         for sample in self.samples:
             read_label(self.truth(sample))
 
     def score(self, sample: Sample, answer: str) -> Scores:
         category, truth = _category(sample), read_label(self.truth(sample))
-        scores = question_scores(read_answer(answer), truth, category, self.weights[category])
-        return _prefixed(scores, self.prefix)
+        scores = question_scores(self.read(answer), truth, category, self.weights[category])
+        return prefixed(scores, self.prefix)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -161,11 +189,75 @@ class PopeSuite(_Questions):
     _weights_of: Sequence[Sample] | None = None
 
 
+class ScoredSuite(Questions):
+    """Questions of any benchmark whose answers are scored one by one.
+
+    Args:
+        samples: as the scorer needs them; readers in `parallax.evaluation.files` make them.
+        scorer: (sample, answer) → metric name → (numerator, denominator). A pure function.
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        scorer: Callable[[Sample, str], Scores],
+        name: str,
+        max_new_tokens: int = 64,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(samples, name, max_new_tokens, prefix)
+        self.scorer = scorer
+
+    def score(self, sample: Sample, answer: str) -> Scores:
+        return prefixed(self.scorer(sample, answer), self.prefix)
+
+
+class GroupedSuite(Questions):
+    """Questions of a benchmark that scores some answers together: all rotations of a question, both questions of an image.
+
+    Args:
+        samples: those that belong together share `attributes["group"]`.
+        scorer: (samples and answers of all groups, in order) → scores in the same order. A pure function.
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        scorer: Callable[[Sequence[tuple[Sample, str]]], list[Scores]],
+        name: str,
+        max_new_tokens: int = 64,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(samples, name, max_new_tokens, prefix)
+        self.scorer = scorer
+
+    def score(self, sample: Sample, answer: str) -> Scores:
+        """The score of an answer whose group is nothing but itself."""
+        return self.score_all([(sample, answer)])[0]
+
+    def score_all(self, answered: Sequence[tuple[Sample, str]]) -> list[Scores]:
+        return [prefixed(scores, self.prefix) for scores in self.scorer(answered)]
+
+
+def score_answers(suite: Suite, answered: Sequence[tuple[Sample, str]]) -> list[Scores]:
+    """What each answer adds to the metrics, in order. A suite with `score_all` sees all answers at once."""
+    together = getattr(suite, "score_all", None)
+    if together is not None:
+        scores: list[Scores] = together(answered)
+        return scores
+    return [suite.score(sample, answer) for sample, answer in answered]
+
+
+def group_of(sample: Sample) -> str:
+    """What the sample is scored together with; its own id where it stands alone."""
+    return str(sample.attributes.get("group", sample.id))
+
+
 def _category(sample: Sample) -> str:
     return str(sample.attributes.get("category", ""))
 
 
-def _prefixed(scores: Scores, prefix: str) -> Scores:
+def prefixed(scores: Scores, prefix: str) -> Scores:
     return {f"{prefix}{name}": pair for name, pair in scores.items()} if prefix else scores
 
 
@@ -175,11 +267,4 @@ def _require(samples: Sequence[Sample], suite: str, has: Callable[[Sample], bool
         raise ValueError(
             f"suite {suite!r} needs {what} with every sample; {len(missing)} of {len(samples)} have none, "
             f"the first is {missing[0]!r}. Use data that is annotated so, or leave this suite out."
-        )
-    if not samples:
-        raise ValueError(f"suite {suite!r} has no samples; give it at least one")
-    twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"suite {suite!r} uses {len(twice)} sample ids twice, the first is {twice[0]!r}; make them unique"
         )

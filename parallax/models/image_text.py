@@ -79,6 +79,12 @@ class ImageTextModel:
             known |= made
         return [known[key] for key in keys]
 
+    def embed(self, images: Sequence[ImageRef], device: torch.device | str = "cpu") -> list[list[float]]:
+        """Unit vectors of pictures, in order."""
+        self._load(device)
+        found = self._embed_pictures(images)
+        return [found[image.digest()].float().cpu().tolist() for image in images]
+
     def digest(self) -> str:
         """Names the weights by their bytes, with the revision of nothing but their content."""
         if self._digest is None:

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEADLINE = ("chair_i", "chair_s", "recall", "accuracy", "pope_accuracy")
-LOWER_IS_BETTER = frozenset({"chair_i", "chair_s", "parse_failures"})
+LOWER_IS_BETTER = frozenset(
+    {
+        "chair_i", "chair_s", "parse_failures", "judge_failures", "amber_chair", "amber_hal", "amber_cog", "shr",
+        "hallucination_rate",
+    }
+)  # fmt: skip
 NEITHER_IS_BETTER = frozenset({"yes_ratio"})
 LABELS = {
     "chair_i": "CHAIR-i, hallucinated among mentioned objects",
@@ -39,7 +44,7 @@ NO_METRIC = Metric(None, None, None, 0)
 
 def direction(metric: str) -> int:
     """+1 when more is better, −1 when less is better, 0 when neither; by the last part of the metric's name."""
-    short = metric.rsplit("/", 1)[-1]
+    short = metric.split(":")[0].rsplit("/", 1)[-1]
     if any(short.endswith(name) for name in NEITHER_IS_BETTER):
         return 0
     return -1 if any(short.endswith(name) for name in LOWER_IS_BETTER) else 1
@@ -47,7 +52,7 @@ def direction(metric: str) -> int:
 
 def is_minor(metric: str) -> bool:
     """Metrics that are kept and listed but not put before everybody's eyes: precision and the like of single splits."""
-    return bool(_MINOR.search(metric))
+    return ":" in metric or bool(_MINOR.search(metric))
 
 
 def verdict(metric: str, change: Metric) -> str:
@@ -154,7 +159,8 @@ def results_table(results: Mapping[str, Any], *, everything: bool = False, width
         for side in sides:
             metric = metric_of(results[side].get(name))
             whole = width >= 105 or side == "difference" or len(sides) == 1
-            text = show(metric, points=side == "difference") if whole else show_parts(metric)[0]
+            change = side == "difference"
+            text = show(metric, points=change, name=name) if whole else show_parts(metric, name=name)[0]
             cell = Text(text, style="" if headline else "dim")
             if side == "difference":
                 colour = {"better": "green", "worse": "red", "unclear": "dim"}[verdict(name, metric)]
@@ -206,15 +212,28 @@ def label(metric: str) -> str:
     return LABELS.get(metric, metric)
 
 
-def show(metric: Metric, *, points: bool = False) -> str:
-    """`12.3 % [11.0, 13.6]`, or `−1.2 pp [−2.0, −0.4]` with `points`; a dash when there is no value."""
-    return " ".join(part for part in show_parts(metric, points=points) if part)
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share, shown in per cent. Those named `…_score` are in points of their own (MME, ratings)."""
+    return not metric.split(":")[0].endswith("_score")
 
 
-def show_parts(metric: Metric, *, points: bool = False) -> tuple[str, str]:
+def show(metric: Metric, *, points: bool = False, name: str = "") -> str:
+    """`12.3 % [11.0, 13.6]`, or `−1.2 pp [−2.0, −0.4]` with `points`; a dash when there is no value.
+
+    `name` is the metric's: one that is no share is shown as a plain number.
+    """
+    return " ".join(part for part in show_parts(metric, points=points, name=name) if part)
+
+
+def show_parts(metric: Metric, *, points: bool = False, name: str = "") -> tuple[str, str]:
     """The value and the interval apart; the interval is empty when there is none."""
     if metric.value is None:
         return "–", ""
+    if not is_share(name):
+        sign = "+" if points else ""
+        ends = [] if metric.low is None or metric.high is None else [metric.low, metric.high]
+        value, *interval = (f"{number:{sign}.2f}".replace("-", "−") for number in (metric.value, *ends))
+        return value, f"[{', '.join(interval)}]" if interval else ""
     value = f"{_number(metric.value, points)} {'pp' if points else '%'}"
     if metric.low is None or metric.high is None:
         return value, ""

@@ -185,7 +185,7 @@ def _table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         bars = []
         for side in ("before", "after"):
             metric = sides[side]
-            if metric.value is not None:
+            if metric.value is not None and numbers.is_share(name):
                 low, high = (metric.value if edge is None else edge for edge in (metric.low, metric.high))
                 places = {"at": metric.value, "low": low, "high": high}
                 bars.append({"side": side, **{key: round(100 * min(max(x, 0), 1), 2) for key, x in places.items()}})
@@ -194,9 +194,9 @@ def _table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "name": numbers.label(name),
                 "headline": name in numbers.HEADLINE,
                 "minor": numbers.is_minor(name),
-                "before": numbers.show_parts(sides["before"]),
-                "after": numbers.show_parts(sides["after"]),
-                "change": numbers.show_parts(sides["difference"], points=True),
+                "before": numbers.show_parts(sides["before"], name=name),
+                "after": numbers.show_parts(sides["after"], name=name),
+                "change": numbers.show_parts(sides["difference"], points=True, name=name),
                 "verdict": numbers.verdict(name, sides["difference"]),
                 "arrow": numbers.arrow(name, sides["difference"]) if sides["difference"].value is not None else "",
                 "bars": bars,

@@ -84,15 +84,28 @@ def _everywhere(plain: dict[str, Any]) -> Found:
             "evaluation.describe_template",
             f"evaluation.describe_template={template!r} lacks a place: it must hold {' and '.join(INFUSED)}, each once.",
         )
-    if plain["task"]["name"] == "evaluate" and not evaluation["suites"]:
+    if plain["task"]["name"] in ("evaluate", "compare_adapters") and not _measured(plain):
         yield refused(
-            "evaluation.suites", "task=evaluate has nothing to evaluate: choose suites, such as evaluation=shapes."
+            "evaluation.suites",
+            f"task={plain['task']['name']} has nothing to evaluate: choose suites, such as evaluation=shapes.",
         )
     if evaluation["every_n_steps"] and not evaluation["suites"]:
         yield refused(
             "evaluation.every_n_steps",
             f"evaluation.every_n_steps={evaluation['every_n_steps']} has nothing to evaluate: choose suites, such as "
             "evaluation=shapes.",
+        )
+    if evaluation["monitor"] is not None and not evaluation["every_n_steps"]:
+        yield refused(
+            "evaluation.monitor",
+            f"evaluation.monitor={evaluation['monitor']} is watched while training, and evaluation.every_n_steps is null. "
+            "Set evaluation.every_n_steps.",
+        )
+    if evaluation["patience"] is not None and evaluation["monitor"] is None:
+        yield refused(
+            "evaluation.patience",
+            f"evaluation.patience={evaluation['patience']} has no metric to wait for: set evaluation.monitor, such as "
+            "evaluation.monitor=pope_accuracy.",
         )
     wandb = plain.get("logger", {}).get("wandb") or {}
     if wandb.get("log_model") and wandb.get("mode") in ("offline", "disabled"):
@@ -101,6 +114,12 @@ def _everywhere(plain: dict[str, Any]) -> Found:
             f"logger.wandb.log_model=true uploads the adapter, and logger.wandb.mode={wandb['mode']} uploads nothing. "
             "Use mode=online, or log_model=false and `wandb sync` later.",
         )
+
+
+def _measured(plain: dict[str, Any]) -> bool:
+    """Whether there is anything to evaluate; a comparison needs answers of our own."""
+    evaluation = plain["evaluation"]
+    return bool(evaluation["suites"] or (plain["task"]["name"] == "evaluate" and evaluation["harnesses"]))
 
 
 def _stage(stage: dict[str, Any], plain: dict[str, Any]) -> Found:

@@ -56,6 +56,8 @@ SHAPES_KINDS = list_of(
     choice("describe", "stepwise", "free", "imagine", "exist", "colour", "count", "where", "relation", "number")
 )
 SUITE = {"name": TEXT, "max_new_tokens": COUNT, "samples": COMPONENT, "prefix": Rule("anything")}
+READER = {"path": TEXT, "images": TEXT, "prompt": TEXT, "limit": COUNT.or_null()}
+NAME = Rule("text", pattern=r"[A-Za-z_]\w*", pattern_words="a name of letters, digits and _")
 USE = choice("auto", "always", "never")
 NORM = choice("sum", "per_token", "const")
 
@@ -187,7 +189,59 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         **SUITE, "extract": COMPONENT, "counting": choice("every_mention", "distinct_hallucinations"),
     },
     "parallax.evaluation.suites.AccuracySuite": {**SUITE, "same": COMPONENT},
-    "parallax.evaluation.suites.PopeSuite": SUITE,
+    "parallax.evaluation.suites.PopeSuite": {**SUITE, "reading": choice("published", "strict")},
+    "parallax.evaluation.suites.ScoredSuite": {**SUITE, "scorer": COMPONENT},
+    "parallax.evaluation.suites.GroupedSuite": {**SUITE, "scorer": COMPONENT},
+    "parallax.evaluation.harnesses.LmmsEval": {
+        "python": TEXT, "tasks": list_of(TEXT), "model": TEXT, "model_args": ANYTHING, "batch_size": COUNT,
+        "limit": COUNT.or_null(), "extra": list_of(TEXT), "name": TEXT,
+    },
+    "parallax.evaluation.harnesses.VlmEvalKit": {
+        "python": TEXT, "folder": TEXT, "datasets": ANYTHING, "model_class": TEXT, "model_args": ANYTHING,
+        "extra": list_of(TEXT), "name": TEXT,
+    },
+    "parallax.evaluation.coco_words.coco_words": {"path": TEXT.or_null()},
+    "parallax.evaluation.files.coco.coco_descriptions": {
+        "annotations": TEXT, "images": TEXT, "words": COMPONENT, "prompt": TEXT, "count": COUNT.or_null(), "seed": NATURAL,
+        "image_list": TEXT.or_null(), "split": TEXT, "captions": FLAG, "limit": COUNT.or_null(),
+    },
+    "parallax.evaluation.files.amber.amber_suite": {
+        "path": TEXT, "images": TEXT, "name": TEXT, "parts": list_of(TEXT), "limit": COUNT.or_null(), "max_new_tokens": COUNT,
+        "prefix": ANYTHING,
+    },
+    "parallax.evaluation.files.mmbench.mmbench_questions": {
+        "path": TEXT, "prompt": TEXT, "circular": FLAG, "split": TEXT.or_null(), "limit": COUNT.or_null(),
+    },
+    **{
+        f"parallax.evaluation.files.{reader}": READER
+        for reader in (
+            "choices.seed_bench_questions", "short_answers.text_vqa_questions", "short_answers.vizwiz_questions",
+            "short_answers.gqa_questions", "math_vista.math_vista_questions", "judged.mm_vet_questions",
+            "judged.llava_bench_questions", "judged.mm_hal_questions",
+        )
+    },
+    "parallax.evaluation.files.choices.science_qa_questions": {**READER, "split": choice("train", "val", "test")},
+    "parallax.evaluation.files.short_answers.chart_qa_questions": {**READER, "halves": list_of(choice("human", "augmented"))},
+    "parallax.evaluation.files.mme.mme_questions": {
+        "path": TEXT, "prompt": TEXT, "subtasks": list_of(TEXT).or_null(), "limit": COUNT.or_null(),
+    },
+    "parallax.evaluation.files.judged.shr_descriptions": {
+        "path": TEXT, "visual_genome": TEXT, "prompt": TEXT, "limit": COUNT.or_null(),
+    },
+    "parallax.evaluation.judged.client.JudgeClient": {
+        "url": TEXT.or_null(), "model": TEXT, "api_key_env": NAME, "temperature": number(0, 2), "max_tokens": COUNT,
+        "retries": integer(0, 100), "timeout": POSITIVE, "concurrency": integer(1, 1000), "backoff": NOT_NEGATIVE,
+        "cache_dir": TEXT.or_null(),
+    },
+    "parallax.evaluation.judged.suite.JudgedSuite": {**SUITE, "judge": COMPONENT, "protocol": COMPONENT},
+    **{
+        f"parallax.evaluation.judged.gradings.{grading}": {"instructions": TEXT}
+        for grading in ("MmVet", "LlavaBench", "MmHal", "SentenceHallucination")
+    },
+    "parallax.evaluation.judged.consistency.ConsistencySuite": {
+        **SUITE, "judge": COMPONENT, "temperatures": list_of(number(above=0, high=10)), "about_question": TEXT,
+        "about_answer": TEXT,
+    },
     "parallax.evaluation.pope_files.PopeFiles": {
         "files": ANYTHING, "images": COMPONENT, "splits": list_of(choice("random", "popular", "adversarial")),
         "limit": COUNT.or_null(),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parallax.settings.comments import CONF, meaning_of
+from parallax.settings.evaluation_keys import MUST_EXIST
 
 PAIR_TASKS = ("align", "build_pairs", "check_judge")  # tasks that read `data`
 DATA_TASKS = (
@@ -15,7 +16,7 @@ DATA_TASKS = (
     "check_data",
     "export_pairs",
 )  # tasks that look at `data`; check_data also at what is not there
-MODEL_TASKS = (*PAIR_TASKS, "export_pairs", "evaluate", "merge")
+MODEL_TASKS = (*PAIR_TASKS, "export_pairs", "evaluate", "compare_adapters", "chat", "merge")
 
 
 def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]:
@@ -32,9 +33,13 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
             for key, path in _paths_of(data):
                 if f"{group}.{key}" not in absent and not Path(path).expanduser().exists():
                     problems[f"{group}.{key}"] = f"{group}.{key}={path} does not exist (looked from {Path.cwd()})."
+    if task in ("align", "evaluate", "compare_adapters"):
+        problems |= _benchmark_problems(plain.get("evaluation") or {}, absent)
     if task in MODEL_TASKS:
         problems |= _model_problems(plain.get("model", {}))
         problems |= _adapter_problems(plain.get("adapter"), task)
+    if task == "compare_adapters":
+        problems |= _comparison_problems(plain, absent)
     if task in PAIR_TASKS:
         problems |= _critic_problems(plain.get("judge") or {})
         problems |= _image_text_problems(plain.get("judge") or {})
@@ -72,6 +77,36 @@ def _paths_of(data: dict[str, Any]) -> list[tuple[str, str]]:
         for key, path in paths
         if isinstance(path, str) and not (on_hub and key == "path" and re.fullmatch(r"[\w\-.]+/[\w\-.]+", path))
     ]
+
+
+def _benchmark_problems(evaluation: dict[str, Any], absent: list[str]) -> dict[str, str]:
+    """Files of benchmarks that are not there, and a judge that is needed and has no address."""
+    problems = {}
+    for name in MUST_EXIST:
+        path, key = evaluation.get(name), f"evaluation.{name}"
+        if isinstance(path, str) and key not in absent and not Path(path).expanduser().exists():
+            problems[key] = f"{key}={path} does not exist (looked from {Path.cwd()})."
+    judged = [
+        name for name, suite in (evaluation.get("suites") or {}).items() if isinstance(suite, dict) and "judge" in suite
+    ]
+    if judged and (evaluation.get("judge") or {}).get("url") is None:
+        problems["evaluation.judge.url"] = (
+            f"evaluation.judge.url is not given, and a judge grades {', '.join(judged)}. Add the address of an OpenAI-compatible "
+            "API, such as evaluation.judge.url=http://localhost:8000/v1 evaluation.judge.model=<name>."
+        )
+    return problems
+
+
+def _comparison_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]:
+    problems = {}
+    other = plain["task"].get("other")
+    if "task.other" not in absent and not (Path(str(other)) / "adapter_config.json").is_file():
+        problems["task.other"] = f"task.other={other} is no folder with a PEFT adapter in it (no adapter_config.json)."
+    if plain["task"].get("win_rate") and (plain["evaluation"].get("judge") or {}).get("url") is None:
+        problems["evaluation.judge.url"] = (
+            "evaluation.judge.url is not given, and task.win_rate=true asks a judge. Add the address of an OpenAI-compatible API."
+        )
+    return problems
 
 
 def _model_problems(model: dict[str, Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ A `*` in a key stands for one name (a stage, a suite, a source). What a node wit
 
 from __future__ import annotations
 
+from parallax.settings.evaluation_keys import BENCHMARK_KEYS
 from parallax.settings.rules import (
     COMPONENT,
     COUNT,
@@ -163,11 +164,12 @@ KEYS: dict[str, Rule] = {
     "evaluation.describe_template": TEXT,
     "evaluation.describe_max_new_tokens": COUNT,
     "evaluation.suites.*": COMPONENT,
-    "evaluation.split": choice("eval_habit_free", "eval_habitual", "tune_habit_free", "tune_habitual"),
-    "evaluation.scenes": COUNT,
-    "evaluation.pope_scenes": COUNT,
-    "evaluation.pope_path": TEXT,
-    "evaluation.pope_images": TEXT,
+    "evaluation.harnesses.*": COMPONENT,
+    "evaluation.watch_limit": COUNT.or_null(),
+    "evaluation.monitor": TEXT.or_null(),
+    "evaluation.patience": COUNT.or_null(),
+    "evaluation.judge": COMPONENT,
+    **{f"evaluation.{name}": rule for name, rule in BENCHMARK_KEYS.items()},
     "logger.csv": FLAG,
     "logger.wandb.project": TEXT,
     "logger.wandb.entity": TEXT.or_null(),
@@ -217,6 +219,16 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "output": TEXT.or_null(),
     },
     "convert_adapter": {"input": TEXT, "output": TEXT.or_null()},
+    "compare_adapters": {"other": TEXT, "win_rate": FLAG, "win_rate_instructions": TEXT},
+    "analyse": {
+        "what": list_of(choice("lengths", "noise", "images")),
+        "runs": list_of(TEXT),
+        "metric": TEXT,
+        "images": integer(2),
+        "map": choice("tsne", "umap"),
+        "image_text": TEXT,
+    },
+    "chat": {"image": TEXT.or_null(), "index": NATURAL, "questions": list_of(TEXT)},
     "merge": {"output": TEXT.or_null()},
     "capacity": {
         "models": list_of(choice("llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b")),

@@ -13,6 +13,7 @@ from parallax.settings.blame import Blame
 from parallax.settings.choices import choices, groups, views
 from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.components import COMPONENTS
+from parallax.settings.evaluation_keys import BENCHMARK_KEYS
 from parallax.settings.rules import Rule
 from parallax.settings.schema import FILE_GROUPS, KEYS, STAGE_GROUPS, TASK_KEYS
 from parallax.settings.suggestions import closest, closest_keys, or_list
@@ -32,7 +33,7 @@ WHOLE_GROUPS = (
     "export",
 )
 MAY_LACK = {
-    "split", "scenes", "pope_scenes", "pope_path", "pope_images", "suites.*",  # of the chosen evaluation
+    *BENCHMARK_KEYS, "suites.*", "harnesses.*",  # of the chosen evaluation
     "url", "model", "concurrency", "timeout", "retries", "key_variable", "adapter",  # of a server that generates
 }  # fmt: skip
 MAY_BE_NULL = {"adapter", "optimized_metric", "stages"}

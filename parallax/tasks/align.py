@@ -131,7 +131,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         if planned is not plan[-1] and policy is not None:
             policy = None  # the policy travels between stages as an adapter on disk
     after = _read(last / "eval_after.json", "after", this)
-    if after is None and ("after" in plain["evaluation"]["when"] and suites):
+    if after is None and "after" in plain["evaluation"]["when"] and (suites or plain["evaluation"]["harnesses"]):
         policy = policy or loaded(plan[-1].stage["lora"])
         after = _evaluate(this, policy, suites, "after", last / "eval_after.json")
     if plain["export"]["merged"]:
@@ -187,10 +187,16 @@ def _watch(this: Run, policy: Policy, suites: list[Any]) -> Callable[[int], dict
     from parallax.tasks.evaluate import run_suites
     from parallax.tasks.memory_forecast import explained_generation
 
+    limit = this.plain["evaluation"]["watch_limit"]
+    suites = [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
+
     def act(step: int) -> dict[str, float]:
         with explained_generation(policy, this.plain["evaluation"]):
-            metrics = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False).metrics
-        return {f"eval/{name}": metric.value for name, metric in metrics.items() if metric.value is not None}
+            found = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False)
+        answers = [(len(item.answer.split()), not item.finished) for item in found.items]
+        about = {"answers/words": sum(n for n, _ in answers), "answers/cut": sum(cut for _, cut in answers)}
+        values = {f"eval/{name}": metric.value for name, metric in found.metrics.items() if metric.value is not None}
+        return {**values, **{name: total / max(1, len(answers)) for name, total in about.items()}}
 
     return act
 
@@ -207,16 +213,17 @@ def _values(evaluation: Evaluation | None) -> dict[str, float | None]:
 
 
 def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Path) -> Evaluation | None:
-    if when not in this.plain["evaluation"]["when"] or not suites:
+    if when not in this.plain["evaluation"]["when"] or not (suites or this.plain["evaluation"]["harnesses"]):
         return None
     from parallax.models import processes
-    from parallax.tasks.evaluate import run_suites
+    from parallax.tasks.evaluate import add_harnesses, run_suites
     from parallax.tasks.memory_forecast import explained_generation
 
     log.info("evaluating %s", when)
     with explained_generation(policy, this.plain["evaluation"]):
         evaluation = run_suites(policy, suites, this.plain, when)
     if processes.is_first():
+        add_harnesses(evaluation, policy, this.plain, path.parent / "harnesses" / when)
         path.parent.mkdir(parents=True, exist_ok=True)
         evaluation.save(path)
     processes.wait()

@@ -53,11 +53,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             if adapter and "before" in config["evaluation"].get("when", ["before"]):
                 base = make_policy(config, {"enabled": False}, adapter=None, device=device)
                 sides["before"] = run_suites(base, suites, config, "base")
+                add_harnesses(sides["before"], base, config, folder / "harnesses" / "before", plain_base=True)
                 del base  # one copy of the weights at a time
             lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
             policy = make_policy(config, lora, adapter=adapter, device=device)
             sides["after"] = run_suites(policy, suites, config, "adapter" if adapter else "model")
             if processes.is_first():
+                add_harnesses(sides["after"], policy, config, folder / "harnesses" / "after", plain_base=not adapter)
                 for name, evaluation in sides.items():
                     evaluation.save(folder / "evaluations" / f"{name}.json")
             seconds = sum(evaluation.meta["seconds"] for evaluation in sides.values())
@@ -147,6 +149,34 @@ def run_suites(
             cache_dir=config["paths"]["cache_dir"] if cache else None,
             describe=describing(wanted),
         )
+
+
+def add_harnesses(
+    evaluation: Evaluation, policy: Policy, config: Mapping[str, Any], folder: Path, *, plain_base: bool = False
+) -> None:
+    """Run the harnesses of the configuration on the policy, exported as plain transformers loads it, and add their metrics.
+
+    The exported model is removed again. With `plain_base` the model is taken from where it lies.
+    """
+    import shutil
+
+    from hydra.utils import instantiate
+
+    from parallax.evaluation.harnesses import run_harness
+
+    wanted = config["evaluation"].get("harnesses") or {}
+    if not wanted:
+        return
+    path = Path(str(config["model"]["path"])).expanduser()
+    model = str(path.resolve()) if path.is_dir() else str(config["model"]["path"])
+    try:
+        if not plain_base:
+            model = str((folder / "model").resolve())
+            policy.save_merged(Path(model))
+        for name, node in wanted.items():
+            evaluation.metrics.update(run_harness(instantiate(node, _convert_="all"), model, folder / name))
+    finally:
+        shutil.rmtree(folder / "model", ignore_errors=True)
 
 
 def _loggers(config: Mapping[str, Any], folder: Path) -> list[Any]:

@@ -76,7 +76,7 @@ def _pairs(stage: Mapping[str, Any], plain: Mapping[str, Any], folder: Path) -> 
     datamodule = make_datamodule(stage, plain, folder)
     with explained_generation(policy, stage["generation"]):
         datamodule.build_pairs(policy)
-    return datamodule.pairs
+    return list(datamodule.pairs)
 
 
 def _pair_set(folder: Path) -> Path:

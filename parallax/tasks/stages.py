@@ -152,9 +152,13 @@ def _callbacks(this: Run, evaluate: Callable[[int], dict[str, float]] | None) ->
     every = this.plain["evaluation"]["every_n_steps"]
     if not every or evaluate is None:
         return []
-    from lightning_modules.callbacks.every_n_steps import EveryNSteps
+    from lightning_modules.callbacks import BestStep, EveryNSteps
+    from parallax.reports.results import direction
 
-    return [EveryNSteps(int(every), evaluate)]
+    monitor, patience = this.plain["evaluation"]["monitor"], this.plain["evaluation"]["patience"]
+    if monitor is None:
+        return [EveryNSteps(int(every), evaluate)]
+    return [BestStep(int(every), evaluate, f"eval/{monitor}", direction(str(monitor)) or 1, patience)]
 
 
 def _preference(

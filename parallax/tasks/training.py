@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from lightning_modules.callbacks import FindBatchSize, FitProgress, RewardHealth, StepCheckpoints
+from lightning_modules.callbacks import BestStep, FindBatchSize, FitProgress, RewardHealth, StepCheckpoints
 from lightning_modules.callbacks.checkpoints import checkpoints_in, remove_later_than, step_of
 from lightning_modules.dpo import DPOModule
 from lightning_modules.segments import Segment, segments_of
@@ -154,16 +154,18 @@ class _Fit:
         self.found = FoundBatchSize(self.settings, self.folder, forecast, resuming=resume is not None)
         if trainer.global_rank == 0:
             forecast.tell()
+        best = next((callback for callback in callbacks if isinstance(callback, BestStep)), None)
         try:
             with explained("training", forecast.advice):
                 for segment in segments:
-                    if done < segment.stop:
+                    if done < segment.stop and not (best is not None and best.stopped):
                         self._fit_segment(segment, trainer, module, keeper, max(done, segment.start), resume)
                         resume = None
             if resume is not None:  # it was the last step already
                 states = module.load_trained(resume)
                 if health.state_key in states:
                     health.load_state_dict(states[health.state_key])
+            chosen = best.take_best(module, keeper, max(done, trainer.global_step)) if best is not None else None
         finally:
             module.on_train_end()
             self.policy.model.to(self.home)
@@ -180,6 +182,7 @@ class _Fit:
             "references": getattr(self.datamodule, "references", None),
             "padding": padding.as_data() if (padding := getattr(self.datamodule, "padding", None)) else None,
             "checkpoint": str(newest) if newest else None,
+            "best": chosen,
             "memory": forecast.as_data(),
             "micro_batch": self.found.as_data(),
         }

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ HEALTHY = {"rewards/chosen": 0.2, "rewards/margins": 0.6, "rewards/accuracies": 
         ({"rewards/margins": 7.0, "rewards/accuracies": 1.0}, 30, ["saturated"]),
         ({"rewards/margins": 0.0001}, 60, ["no_signal"]),
         ({"rewards/margins": 0.0001}, 40, []),  # too early to say
+        ({"nats_per_token": 1.4}, 30, ["far_from_reference"]),
+        ({"gradient_growth": 30.0}, 30, ["gradient_explodes"]),
         ({"rewards/margins": -0.3, "rewards/accuracies": 0.2}, 60, ["wrong_way"]),
     ],
 )
@@ -127,3 +130,32 @@ def test_something_can_be_done_every_few_steps_with_the_network_in_evaluation_mo
     assert with_it == fit(plain, steps, tmp_path)
     with pytest.raises(ValueError, match=r"evaluation\.every_n_steps=0"):
         EveryNSteps(0, act)
+
+
+def test_answers_that_grow_while_training_are_noticed(new_policy: NewPolicy, tmp_path: Path) -> None:
+    words = {1: 10.0, 2: 12.0, 3: 31.0}
+    watch = EveryNSteps(1, lambda step: {"answers/words": words[step], "answers/cut": 0.25})
+    policy = new_policy()
+    health = RewardHealth(total_steps=4, window=1)
+    module = DPOModule(policy, DPO(0.1), OPTIM, reference_mode="live", total_steps=4)
+    fit(module, [step_batch(policy, range(2), 2)] * 4, tmp_path, callbacks=[watch, health])
+    said = health.warnings["length_explodes"]
+    assert "from 10 to 31 words" in said and "25% of them are cut" in said and "pairs.max_chars" in said
+
+
+def test_distance_from_the_reference_is_worked_out_per_token(new_policy: NewPolicy) -> None:
+    """Fed with metrics: rewards are β times nats per answer, so the same rewards are far or near by β and by length."""
+    step = step_batch(new_policy(), range(4), 4)
+    tokens = sum(int(m.lengths.sum()) for m in step.micro_batches) / 4  # of chosen and rejected together, per pair
+    rewards = {"rewards/chosen": -0.1 * tokens, "rewards/rejected": -0.1 * tokens, "rewards/margins": 0.0}
+    fed = {f"train/{name}": value for name, value in {**HEALTHY, **rewards, "grad_norm": 1.0}.items()}
+    for beta, expected in ((0.1, True), (1.0, False)):
+        health = RewardHealth(total_steps=30, window=1)
+        module = SimpleNamespace(last_metrics=fed, objective=SimpleNamespace(beta=beta))
+        health.on_train_batch_end(SimpleNamespace(global_step=3, callbacks=[]), module, None, step)  # type: ignore[arg-type]
+        assert ("far_from_reference" in health.warnings) is expected
+        if expected:
+            assert "2.0 nats per token" in health.warnings["far_from_reference"]
+        module.last_metrics = {**fed, "train/grad_norm": 25.0}
+        health.on_train_batch_end(SimpleNamespace(global_step=4, callbacks=[]), module, None, step)  # type: ignore[arg-type]
+        assert "25 times" in health.warnings["gradient_explodes"]

@@ -1,0 +1,98 @@
+"""Which COCO objects a text mentions: the word rules of CHAIR (Rohrbach et al., 2018, section 2), with any table of synonyms.
+
+A table has one object per line, `name, synonym, synonym, …`; the official `synonyms.txt` is of this form. Ours beside this file
+is smaller and of our own making: numbers made with it are not comparable with published ones, and a run says which it used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parallax.evaluation.words import singular, tokens
+
+OWN_TABLE = Path(__file__).with_name("coco_synonyms.txt")
+YOUNG_ANIMALS = (
+    "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub",
+)  # fmt: skip
+# Pairs of words that are one thing: read as their partner, or as themselves where there is none.
+ONE_THING = {"bow tie": "tie", "toilet seat": "toilet", "home plate": "home plate", "train track": "train track"}
+
+
+@dataclass(frozen=True)
+class CocoWords:
+    """A table of synonyms, ready to find objects in texts.
+
+    Args:
+        names: synonym → name of the object.
+    """
+
+    names: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path | str | None = None) -> CocoWords:
+        """From a file of synonyms; None takes our own table."""
+        path = Path(path) if path is not None else OWN_TABLE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is not there; expected a table of synonyms, one object per line: name, synonym, …"
+            )
+        names: dict[str, str] = {}
+        for line in path.read_text("utf-8").splitlines():
+            words = [word.strip().lower() for word in line.split(",") if word.strip()]
+            for word in words:
+                names[word] = words[0]
+        if not names:
+            raise ValueError(f"{path} holds no synonyms; expected one object per line: name, synonym, …")
+        return cls(names)
+
+    def __call__(self, text: str) -> list[str]:
+        """Names of the objects a text mentions, in order, repeats kept."""
+        words = self._joined([singular(word) for word in tokens(text)])
+        if "toilet" in words:  # the seat of a toilet is no chair
+            words = [word for word in words if word != "seat"]
+        return [self.names[word] for word in words if word in self.names]
+
+    def objects(self, categories: Sequence[str], captions: Sequence[str]) -> tuple[str, ...]:
+        """The objects of an image: its annotated categories and whatever people's captions mention, each once.
+
+        Raises:
+            KeyError: for a category that the table does not know.
+        """
+        found = [self.names[category.lower()] for category in categories]
+        found += [name for caption in captions for name in self(caption)]
+        return tuple(dict.fromkeys(found))
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        """Neighbouring words that are one thing put together, the longest first: three, two, one."""
+        joined, place = [], 0
+        while place < len(words):
+            for length in (4, 3, 2):
+                phrase = " ".join(words[place : place + length])
+                thing = self._thing(phrase) if place + length <= len(words) else None
+                if thing is not None:
+                    joined.append(thing)
+                    place += length
+                    break
+            else:
+                joined.append(words[place])
+                place += 1
+        return joined
+
+    def _thing(self, phrase: str) -> str | None:
+        if phrase in ONE_THING:
+            return ONE_THING[phrase]
+        if phrase in self.names:
+            return phrase
+        first, _, rest = phrase.partition(" ")
+        if (first in ("baby", "adult") and rest in YOUNG_ANIMALS) or (
+            first == "passenger" and rest in ("jet", "train")
+        ):
+            return rest
+        return None
+
+
+def coco_words(path: str | None = None) -> CocoWords:
+    """`CocoWords.read`, as a configuration names it."""
+    return CocoWords.read(path)

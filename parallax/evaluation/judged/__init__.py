@@ -1,0 +1,1 @@
+"""Benchmarks whose answers a language model grades, at any OpenAI-compatible address."""

@@ -1,0 +1,160 @@
+"""How MM-Vet, LLaVA-Bench, MMHal-Bench and SHR use their judge: the question, the reading of the verdict, the metrics.
+
+The instructions are texts in `conf/evaluation/`, in our own words after each benchmark's description; a published number was made
+with the benchmark's own text and a certain version of GPT-4, so numbers of different judges or texts are not to be compared.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from parallax.evaluation.files.reading import fill
+from parallax.evaluation.judged.client import Ask
+from parallax.evaluation.special_tokens import plain_text
+from parallax.records import Sample
+
+Scores = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class MmVet:
+    """MM-Vet (Yu et al., 2023): a grade from 0 to 1 per answer; the total and each capability are means of grades.
+
+    Args:
+        instructions: with {question}, {truth} and {answer}.
+    """
+
+    instructions: str
+
+    def ask(self, sample: Sample, answer: str) -> Ask:
+        truth = str(sample.answer).replace("<AND>", " AND ").replace("<OR>", " OR ")
+        parts = {"question": sample.question, "truth": truth, "answer": plain_text(answer)}
+        return Ask(fill(self.instructions, **parts), lambda text: number_between(text, 0, 1))
+
+    def scores(self, sample: Sample, value: float) -> Scores:
+        abilities = {f"mmvet_total:{name}": (value, 1.0) for name in sample.attributes["capability"]}
+        return {"mmvet_total": (value, 1.0), **abilities}
+
+
+@dataclass(frozen=True)
+class LlavaBench:
+    """LLaVA-Bench in the wild (Liu et al., 2023): two grades from 1 to 10, the reference's and the model's; their ratio counts.
+
+    Args:
+        instructions: with {context}, {question}, {reference} and {answer}; the verdict begins with two numbers.
+    """
+
+    instructions: str
+
+    def ask(self, sample: Sample, answer: str) -> Ask:
+        about = sample.attributes
+        parts = {
+            "context": about["context"],
+            "question": about["text"],
+            "reference": about["reference"],
+            "answer": plain_text(answer),
+        }
+        return Ask(fill(self.instructions, **parts), two_grades)
+
+    def scores(self, sample: Sample, value: tuple[float, float]) -> Scores:
+        reference, model = value
+        return {
+            "llava_bench_relative": (model, reference),
+            f"llava_bench_relative:{sample.kind}": (model, reference),
+        }
+
+
+@dataclass(frozen=True)
+class MmHal:
+    """MMHal-Bench (Sun et al., 2023): a rating from 0 to 6; below 3 the answer hallucinates.
+
+    Args:
+        instructions: with {content}, {question}, {truth} and {answer}; the verdict holds `Rating: <n>`.
+    """
+
+    instructions: str
+
+    def ask(self, sample: Sample, answer: str) -> Ask:
+        parts = {
+            "content": str(sample.attributes["content"]),
+            "question": sample.question,
+            "truth": str(sample.answer),
+            "answer": plain_text(answer),
+        }
+        return Ask(fill(self.instructions, **parts), rating)
+
+    def scores(self, sample: Sample, value: int) -> Scores:
+        return {
+            "mmhal_score": (float(value), 1.0),
+            f"mmhal_score:{sample.kind}": (float(value), 1.0),
+            "mmhal_hallucination_rate": (float(value < 3), 1.0),
+        }
+
+
+@dataclass(frozen=True)
+class SentenceHallucination:
+    """SHR (Zhao et al., 2023, HA-DPO): the share of a description's sentences that the judge finds to be hallucinated.
+
+    Sentences the judge cannot decide on are neither above nor below the line.
+
+    Args:
+        instructions: with {facts} and {sentences}, which come numbered; the verdict has a line `<number>: <label>` for each.
+    """
+
+    instructions: str
+
+    def ask(self, sample: Sample, answer: str) -> Ask:
+        sentences = sentences_of(plain_text(answer))
+        numbered = "\n".join(f"{number}. {sentence}" for number, sentence in enumerate(sentences, start=1))
+        facts = "\n".join(sample.attributes["facts"])
+        return Ask(fill(self.instructions, facts=facts, sentences=numbered), lambda text: labels(text, len(sentences)))
+
+    def scores(self, sample: Sample, value: list[str]) -> Scores:
+        wrong = sum(label == "hallucination" for label in value)
+        return {"shr": (wrong, sum(label != "cannot judge" for label in value))}
+
+
+def number_between(text: str, low: float, high: float) -> float | None:
+    """The first number of the text, if it lies in the range."""
+    found = re.search(r"-?\d+(?:\.\d+)?|-?\.\d+", text)
+    return float(found[0]) if found and low <= float(found[0]) <= high else None
+
+
+def two_grades(text: str) -> tuple[float, float] | None:
+    """Two numbers from 1 to 10 on the first line."""
+    lines = text.strip().splitlines()
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", lines[0])] if lines else []
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and all(1 <= n <= 10 for n in numbers) else None
+
+
+def rating(text: str) -> int | None:
+    """The one number from 0 to 6 after `rating`."""
+    found = {int(number) for number in re.findall(r"(?i)rating\W{0,5}(\d+)(?!\d|\.\d)", text)}
+    return found.pop() if len(found) == 1 and next(iter(found)) in range(7) else None
+
+
+def labels(text: str, count: int) -> list[str] | None:
+    """`hallucination`, `correct` or `cannot judge` for each of `count` sentences; None unless each has exactly one."""
+    if count == 0:
+        return []
+    found: dict[int, str] = {}
+    for number, label in re.findall(r"(?im)^\W*(\d+)\W+(hallucination|hallucinated|correct|cannot judge)\b", text):
+        place = int(number)
+        if place in found or not 1 <= place <= count:
+            return None
+        found[place] = "hallucination" if label.lower().startswith("halluc") else label.lower()
+    return [found[place] for place in range(1, count + 1)] if len(found) == count else None
+
+
+def sentences_of(text: str) -> list[str]:
+    """Sentences of a description: split after a full stop, an exclamation or a question mark, and at line breaks.
+
+    One that an earlier sentence already contains is left out, as SHR does, so that a model caught in a loop is counted once.
+    """
+    kept: list[str] = []
+    for piece in re.split(r"(?<=[.!?])\s+|\n+", text):
+        sentence = piece.strip()
+        if re.search(r"\w", sentence) and not any(sentence.rstrip(".!? ") in earlier for earlier in kept):
+            kept.append(sentence)
+    return kept

@@ -1,0 +1,150 @@
+"""Looks at finished runs: how long answers are (SeVa figure 5), noise step against margin and metric (SeVa figure 7), and where
+training and benchmark images lie beside each other (STIC figure 8). Numbers first; each picture is drawn from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from parallax.evaluation.evaluation import Evaluation
+from parallax.reports.results import lookup
+
+
+def answer_lengths(run: Path) -> dict[str, dict[str, list[int]]]:
+    """Words of every answer: side (before, after, …) → suite → lengths. Read from the run folder's evaluations."""
+    files = [*sorted(run.glob("stages/**/eval_*.json")), *sorted(run.glob("evaluations/*.json"))]
+    found: dict[str, dict[str, list[int]]] = {}
+    for file in files:
+        side = found.setdefault(file.stem.removeprefix("eval_"), {})
+        for item in Evaluation.load(file).items:
+            side.setdefault(item.suite, []).append(len(item.answer.split()))
+    if not found:
+        raise FileNotFoundError(
+            f"{run} has no evaluations (stages/*/eval_*.json or evaluations/*.json); is it a run folder?"
+        )
+    return found
+
+
+def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
+    """Mean, median, 10th and 90th percentile, in words; how many."""
+    values = np.asarray(lengths, dtype=np.float64)
+    low, middle, high = np.percentile(values, [10, 50, 90])
+    return {
+        "n": float(len(values)),
+        "mean": float(values.mean()),
+        "p10": float(low),
+        "median": float(middle),
+        "p90": float(high),
+    }
+
+
+def noise_row(run: Path, metric: str) -> dict[str, float]:
+    """One run's noise step, reward margin at the end of its first preference stage, and metric."""
+    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    step = (config.get("aug") or {}).get("noise_steps")
+    if step is None:
+        raise ValueError(f"{run} was not made with diffusion noise (its configuration has no aug.noise_steps)")
+    fits = [json.loads(file.read_text("utf-8")) for file in sorted(run.glob("stages/**/fit.json"))]
+    margins = [fit["metrics"]["train/rewards/margins"] for fit in fits if "train/rewards/margins" in fit["metrics"]]
+    if not margins:
+        raise ValueError(f"{run} has no stage that was fitted to pairs (stages/*/fit.json without a reward margin)")
+    results = json.loads((run / "results.json").read_text("utf-8"))
+    return {"noise_steps": float(step), "margin": float(margins[0]), "metric": lookup(results, metric)}
+
+
+def layout(embeddings: Any, how: str, seed: int) -> Any:
+    """Embeddings in two dimensions. Shape: (images, features) → (images, 2)."""
+    count = len(embeddings)
+    if how == "umap":
+        try:
+            from umap import UMAP
+        except ImportError as error:
+            raise ValueError("task.map=umap needs umap-learn: pip install umap-learn, or use task.map=tsne") from error
+        return UMAP(n_neighbors=min(15, count - 1), random_state=seed).fit_transform(embeddings)
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise ValueError("task.map=tsne needs scikit-learn: pip install scikit-learn") from error
+    perplexity = max(1.0, min(30.0, (count - 1) / 3))
+    return TSNE(2, perplexity=perplexity, random_state=seed, init="pca").fit_transform(np.asarray(embeddings))
+
+
+def mixing(embeddings: Any, is_training: Sequence[bool], neighbours: int = 5) -> float | None:
+    """Share of training images among the nearest neighbours of benchmark images, over what chance would give; 1 is well mixed.
+
+    By cosine, in the space of the embeddings (the picture of two dimensions distorts distances).
+    """
+    points, training = np.asarray(embeddings, dtype=np.float64), np.asarray(is_training, dtype=bool)
+    if training.all() or not training.any() or len(points) < 3:
+        return None
+    points = points / np.linalg.norm(points, axis=1, keepdims=True)
+    near = points @ points.T
+    np.fill_diagonal(near, -np.inf)
+    nearest = np.argsort(-near, axis=1)[:, : min(neighbours, len(points) - 1)]
+    share = training[nearest[~training]].mean()
+    return float(share / (training.sum() / (len(points) - 1)))
+
+
+def draw_lengths(lengths: Mapping[str, Mapping[str, Mapping[str, list[int]]]], path: Path) -> None:
+    """A histogram per run and suite, its sides over each other."""
+    cells = [
+        (run, suite)
+        for run, sides in lengths.items()
+        for suite in dict.fromkeys(s for side in sides.values() for s in side)
+    ]
+    figure, axes = _figure(len(cells))
+    for axis, (run, suite) in zip(axes, cells, strict=False):
+        sides = {side: suites[suite] for side, suites in lengths[run].items() if suite in suites}
+        bins = np.histogram_bin_edges(
+            [n for values in sides.values() for n in values], bins=min(30, 1 + max(map(max, sides.values())))
+        )
+        for side, values in sides.items():
+            axis.hist(values, bins=bins, histtype="step", linewidth=1.6, label=f"{side}, mean {np.mean(values):.1f}")
+        axis.set_title(f"{Path(run).name} · {suite}", fontsize=9)
+        axis.set_xlabel("words of an answer")
+        axis.legend(fontsize=7)
+    _save(figure, path)
+
+
+def draw_noise(rows: Sequence[Mapping[str, float]], metric: str, path: Path) -> None:
+    """Margin (left axis) and metric (right axis) over the noise step."""
+    figure, (axis,) = _figure(1)
+    steps = [row["noise_steps"] for row in rows]
+    axis.plot(steps, [row["margin"] for row in rows], "o-", color="#1f6f8b", label="reward margin")
+    axis.set_xlabel("noise step, of 1000")
+    axis.set_ylabel("reward margin", color="#1f6f8b")
+    other = axis.twinx()
+    other.plot(steps, [row["metric"] for row in rows], "s--", color="#c05c2b")
+    other.set_ylabel(metric, color="#c05c2b")
+    _save(figure, path)
+
+
+def draw_images(places: Any, names: Sequence[str], path: Path) -> None:
+    """A point per image, a colour per source."""
+    figure, (axis,) = _figure(1)
+    for name in dict.fromkeys(names):
+        mine = np.asarray([other == name for other in names])
+        axis.scatter(*np.asarray(places)[mine].T, s=12, alpha=0.7, label=f"{name} ({mine.sum()})")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _figure(count: int) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False).ravel()
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=140)

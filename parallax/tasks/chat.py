@@ -1,0 +1,133 @@
+"""Questions about an image, answered in the terminal; with an adapter before and after side by side, what differs marked.
+
+    python run.py task=chat task.image=photo.jpg adapter=<folder>
+    python run.py task=chat task.image=photo.jpg 'task.questions=["What is this?"]'
+
+In the terminal a line is a question; `:image other.jpg` looks at another image; an empty line, `:q` or the end of input leaves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.table import Table
+
+    from parallax.models.policy import Policy
+    from parallax.records import ImageRef
+
+
+def run(cfg: DictConfig) -> None:
+    """Ask until there are no more questions."""
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from parallax.records import BadImage
+    from parallax.tasks.parts import make_policy, pick_device
+
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    task, adapter = config["task"], config.get("adapter")
+    device = pick_device(str(config["trainer"]["accelerator"]))
+    image = open_image(task["image"]) if task["image"] else _of_data(config)
+    image.load()  # a bad image is said at once
+    lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
+    policy = make_policy(config, lora, adapter=adapter, device=device)
+    console = Console()
+    console.print(
+        f"{policy.name}{f' and {adapter}' if adapter else ''}, looking at {image.describe()}",
+        highlight=False,
+        markup=False,
+    )
+    for line in _lines(list(task["questions"]), image.describe()):
+        if line.startswith(":image "):
+            try:
+                chosen = open_image(line.removeprefix(":image ").strip())
+                chosen.load()
+                image = chosen
+                console.print(f"looking at {image.describe()}", highlight=False, markup=False)
+            except BadImage as error:
+                console.print(str(error), style="red", highlight=False, markup=False)
+            continue
+        console.print(side_by_side(line, answers(policy, image, line, config)))
+
+
+def answers(policy: Policy, image: ImageRef, question: str, config: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, answer): before and after with an adapter, the model's own without one."""
+    from parallax.models.requests import GenerationRequest
+    from parallax.records import Decoding, ViewSpec, seed_for
+
+    wanted = config["generation"]
+    decoding = Decoding(int(wanted["max_new_tokens"]))
+    if wanted["temperature"] > 0:
+        seed = seed_for(int(config["seed"]), question, "chat")
+        decoding = Decoding(decoding.max_new_tokens, float(wanted["temperature"]), float(wanted["top_p"]), seed)
+    request = GenerationRequest("chat", image, question, ViewSpec(), decoding)
+
+    def answer() -> str:
+        text = policy.generate([request], batch_size=1)[0].text
+        return str(text)
+
+    if not policy.has_adapter:
+        return [("answer", answer())]
+    with policy.reference():
+        before = answer()
+    return [("before", before), ("after", answer())]
+
+
+def side_by_side(question: str, said: list[tuple[str, str]]) -> Table:
+    """The answers in columns; words that the other side does not have stand out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from parallax.reports.worddiff import diff_words
+
+    table = Table(title=Text(question, style="bold"), title_justify="left", expand=True)
+    for name, _ in said:
+        table.add_column(name, ratio=1)
+    if len(said) == 2:
+        spans = diff_words(said[0][1], said[1][1])
+        cells = [
+            Text.assemble(*((span.text, style if span.differs else "") for span in side))
+            for side, style in zip(spans, ("red", "green"), strict=True)
+        ]
+        same = said[0][1] == said[1][1]
+        table.caption = "the same answer" if same else None
+    else:
+        cells = [Text(said[0][1])]
+    table.add_row(*cells)
+    return table
+
+
+def open_image(path: str) -> ImageRef:
+    """A file anywhere on this machine: who types its name may read it."""
+    from parallax.records.images import FileImage
+
+    file = Path(path).expanduser().resolve()
+    return FileImage(str(file.parent), file.name)
+
+
+def _of_data(config: dict[str, Any]) -> ImageRef:
+    from hydra.utils import instantiate
+
+    for place, sample in enumerate(instantiate(config["data"], _convert_="all")):
+        if place == int(config["task"]["index"]):
+            image: ImageRef = sample.image
+            return image
+    raise ValueError(f"task.index={config['task']['index']}: data has fewer images; name a file with task.image=…")
+
+
+def _lines(questions: list[str], name: str) -> Iterator[str]:
+    if questions:
+        yield from questions
+        return
+    while True:
+        if sys.stdin.isatty():
+            print(f"Question about {name} (empty to leave): ", end="", flush=True)
+        line = sys.stdin.readline().strip()
+        if line in ("", ":q"):
+            return
+        yield line
