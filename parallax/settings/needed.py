@@ -34,6 +34,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
     if task in PAIR_TASKS:
         problems |= _critic_problems(plain.get("judge") or {})
         problems |= _image_text_problems(plain.get("judge") or {})
+    problems |= _folders_problems(plain, task)
     resume = plain.get("resume")
     if isinstance(resume, str) and resume not in ("auto", "never") and not Path(resume).is_dir():
         problems["resume"] = f"resume={resume} is neither auto nor never nor a run folder that exists."
@@ -96,6 +97,17 @@ def _image_text_problems(judge: dict[str, Any]) -> dict[str, str]:
     return {
         "judge.image_text.path": f"judge.image_text.path={path} is no folder with a model in it (no config.json).{hint}"
     }
+
+
+def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
+    """`runs` and what reads it belong together."""
+    if task == "compare" and not plain.get("runs"):
+        return {
+            "runs": "task=compare needs something to compare: add runs=<folder of runs> or runs=[<folder>,<folder>]."
+        }
+    if task != "compare" and plain.get("runs"):
+        return {"runs": f"runs is only read by task=compare, and this is task={task}; leave it, or add task=compare."}
+    return {}
 
 
 def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ KEYS: dict[str, Rule] = {
     "seed": integer(0, 2**32 - 1),
     "tags": list_of(TEXT),
     "adapter": TEXT.or_null(),
+    "runs": list_of(TEXT, or_one=True).or_null(),
     "resume": TEXT,
     "optimized_metric": TEXT.or_null(),
     "task.name": NAME,
@@ -198,6 +199,7 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "output": TEXT.or_null(),
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
+    "compare": {"output": TEXT.or_null()},
     "merge": {"output": TEXT.or_null()},
 }
 
