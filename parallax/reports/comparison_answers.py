@@ -77,7 +77,7 @@ def as_data(asked: Asked) -> dict[str, Any]:
         said_by = [number for number, item in asked.answers.items() if item.answer == text]
         worth = asked.answers[said_by[0]]
         groups.append({
-            "runs": said_by, "spans": [[span.text, int(span.differs)] for span in spans], "score": _score_words(worth),
+            "runs": said_by, "spans": [[span.text, int(span.differs)] for span in spans], "score": score_words(worth),
             "good": goodness(worth),
         })  # fmt: skip
     item = asked.item
@@ -97,7 +97,7 @@ def _second(asked: Asked, first: str) -> str:
     return next((text for text in asked.texts if text != first), first)
 
 
-def _score_words(item: EvaluationItem) -> str:
+def score_words(item: EvaluationItem) -> str:
     name = next(iter(item.scores), None)
     if name is None:
         return ""

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from parallax.records import BadImage, ImageRef
+from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_text
 from parallax.reports.comparison_answers import Asked, as_data, most_telling, questions_of
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
 from parallax.reports.comparison_table import notes
-from parallax.reports.metrics_csv import curve
+from parallax.reports.metrics_file import curve
 from parallax.reports.pages import page
 from parallax.reports.results import HEADLINE, SHORT_LABELS, direction, is_minor, label, show, show_parts
-from parallax.reports.run_images import evaluation_images
+from parallax.reports.run_images import Subject, evaluation_subjects
 from parallax.reports.spoiled import data_uri
 from parallax.reports.what_differs import ABSENT, value_words
 
@@ -148,10 +148,10 @@ def _thin(points: Sequence[float]) -> list[float]:
 
 def _answers(asked: Sequence[Asked], runs: Sequence[ComparedRun]) -> dict[str, Any]:
     """Questions with everyone's answers, and the pictures they are about, each once."""
-    known: dict[str, ImageRef] = {}
+    known: dict[str, Subject] = {}
     for run in runs:
         if any(question.item.sample_id not in known for question in asked):
-            known = {**evaluation_images(run.run.config), **known} if asked else {}
+            known = {**evaluation_subjects(run.run.config), **known} if asked else {}
     uris: dict[str, int] = {}
     questions = []
     for question in asked:
@@ -160,8 +160,8 @@ def _answers(asked: Sequence[Asked], runs: Sequence[ComparedRun]) -> dict[str, A
     return {"answers": questions, "images": list(uris)}
 
 
-def _picture(image: ImageRef | None) -> str:
+def _picture(subject: Subject | None) -> str:
     try:
-        return data_uri(image.load(), side=160) if image is not None else ""
+        return data_uri(subject.image.load(), side=160) if subject is not None else ""
     except BadImage:
         return ""

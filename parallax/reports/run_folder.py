@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parallax.evaluation.evaluation import Evaluation
-from parallax.reports.metrics_csv import read_metrics
+from parallax.reports.metrics_file import read_metrics
 
 log = logging.getLogger(__name__)
 

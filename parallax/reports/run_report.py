@@ -20,7 +20,7 @@ from parallax.records.atomic import atomic_write_text
 from parallax.reports import results as numbers
 from parallax.reports.health import health_warnings
 from parallax.reports.method_words import highlights, method_in_words
-from parallax.reports.metrics_csv import curve, read_metrics
+from parallax.reports.metrics_file import curve, read_metrics
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.pages import page
 from parallax.reports.pairs_table import evenly

@@ -13,7 +13,7 @@ import numpy as np
 from parallax.evaluation.evaluation import Evaluation
 from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
-from parallax.reports.metrics_csv import curve, read_metrics
+from parallax.reports.metrics_file import curve, read_metrics
 from parallax.reports.results import HEADLINE, direction
 
 log = logging.getLogger(__name__)

@@ -100,14 +100,19 @@ def _image_text_problems(judge: dict[str, Any]) -> dict[str, str]:
 
 
 def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
-    """`runs` and what reads it belong together."""
-    if task == "compare" and not plain.get("runs"):
-        return {
-            "runs": "task=compare needs something to compare: add runs=<folder of runs> or runs=[<folder>,<folder>]."
-        }
-    if task != "compare" and plain.get("runs"):
-        return {"runs": f"runs is only read by task=compare, and this is task={task}; leave it, or add task=compare."}
-    return {}
+    """`run` and `runs` go with the tasks that read them."""
+    problems = {}
+    for key, reader, example in (
+        ("runs", "compare", "runs=<folder of runs> or runs=[<folder>,<folder>]"),
+        ("run", "gallery", "run=<run folder>"),
+    ):
+        if task == reader and not plain.get(key):
+            problems[key] = f"task={reader} needs something to show: add {example} to the command."
+        elif task != reader and plain.get(key):
+            problems[key] = (
+                f"{key} is only read by task={reader}, and this is task={task}; leave it, or add task={reader}."
+            )
+    return problems
 
 
 def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:

@@ -37,6 +37,7 @@ KEYS: dict[str, Rule] = {
     "tags": list_of(TEXT),
     "adapter": TEXT.or_null(),
     "runs": list_of(TEXT, or_one=True).or_null(),
+    "run": TEXT.or_null(),
     "resume": TEXT,
     "optimized_metric": TEXT.or_null(),
     "task.name": NAME,
@@ -200,6 +201,7 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
     "compare": {"output": TEXT.or_null()},
+    "gallery": {"output": TEXT.or_null(), "thumbnail": integer(0, 1024), "limit": COUNT.or_null()},
     "merge": {"output": TEXT.or_null()},
 }
 

@@ -11,6 +11,7 @@ from parallax.records.fingerprint import file_digest, fingerprint
 
 NOT_PART_OF_THE_RECIPE = (
     "task",
+    "run",
     "runs",
     "study",
     "paths",
