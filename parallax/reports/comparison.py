@@ -14,12 +14,13 @@ from parallax.reports.run_folder import find_runs
 log = logging.getLogger(__name__)
 
 
-def compare_runs(folders: Sequence[Path], out: Path) -> Path:
+def compare_runs(folders: Sequence[Path], out: Path, *, pictures: bool = False) -> Path:
     """Print the table, write `compare.html` and `compare.csv` into the folder `out`, return the path of the page.
 
     Args:
         folders: run folders, or folders of runs. Runs without results are listed with the reason.
         out: made if it is not there.
+        pictures: also draw each metric against each numeric setting, `compare_<setting>.png`.
 
     Raises:
         FileNotFoundError: a folder is not there or holds no run.
@@ -28,6 +29,10 @@ def compare_runs(folders: Sequence[Path], out: Path) -> Path:
     print_comparison(comparison)
     out.mkdir(parents=True, exist_ok=True)
     write_csv(comparison, out / "compare.csv")
+    if pictures:
+        from parallax.reports.comparison_pictures import draw_pictures
+
+        draw_pictures(comparison, out)
     page = write_page(comparison, out / "compare.html")
     log.info("comparison in %s", page)
     return page

@@ -77,11 +77,11 @@ def _sentences(comparison: Comparison) -> list[str]:
         if not best:
             continue
         near = sum(name in run.near for run in comparison.runs)
-        who = best[0].label if len(best) == 1 else f"{len(best)} runs, {best[0].label} among them"
+        who = f"is {best[0].label}" if len(best) == 1 else f"are {len(best)} runs, {best[0].label} among them"
         rest = ""
         if near:
             rest = f"; {near} other{'s are' if near > 1 else ' is'} not clearly worse"
-        said.append(f"{SHORT_LABELS.get(name, name)}: best is {who}, {show(best[0].metrics[name])}{rest}.")
+        said.append(f"{SHORT_LABELS.get(name, name)}: best {who}, {show(best[0].metrics[name])}{rest}.")
     return said
 
 

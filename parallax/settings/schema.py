@@ -200,7 +200,7 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "output": TEXT.or_null(),
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
-    "compare": {"output": TEXT.or_null()},
+    "compare": {"output": TEXT.or_null(), "pictures": FLAG},
     "gallery": {"output": TEXT.or_null(), "thumbnail": integer(0, 1024), "limit": COUNT.or_null()},
     "merge": {"output": TEXT.or_null()},
 }

@@ -21,7 +21,8 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.paths.output_dir)
     with run_log(folder):
         try:
-            page = compare_runs([Path(str(path)) for path in runs], Path(cfg.task.output or folder))  # type: ignore[union-attr]
+            out = Path(cfg.task.output or folder)
+            page = compare_runs([Path(str(path)) for path in runs], out, pictures=cfg.task.pictures)  # type: ignore[union-attr]
         except FileNotFoundError as error:
             raise ConfigError(f"runs: {error}") from error
         print(f"comparison in {page}")

@@ -175,3 +175,12 @@ def test_a_run_folder_cannot_have_code_of_others_run(
     html = compare_runs([tmp_path], tmp_path / "out").read_text()
     assert not (tmp_path / "x").exists() and "names what is not ours" in caplog.text
     assert "The same questions" in html
+
+
+def test_pictures_show_each_metric_against_each_numeric_setting(grid: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    compare_runs([grid], tmp_path, pictures=True)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["compare_beta.png", "compare_noise_steps.png"]
+    with Image.open(tmp_path / "compare_beta.png") as image:
+        assert image.width > 2 * image.height  # three panels side by side

@@ -87,7 +87,7 @@
     const body = down.levels.map((level, i) => h("tr", {}, h("th", { scope: "row" }, name(level)), cells[i].map((cell) => {
       if (!cell) return h("td", { class: "empty" }, "–");
       const share = high > low ? (cell.mean - low) / (high - low) : 0.5, strength = metric.direction < 0 ? 1 - share : share;
-      return h("td", { class: `${cell.mean === best ? "best " : ""}${strength > 0.6 ? "hot" : ""}`.trim(), style: { "--heat": `${Math.round(6 + 84 * strength)}%` } },
+      return h("td", { class: `${cell.mean === best ? "best " : ""}${strength > 0.85 ? "hot" : ""}`.trim(), style: { "--heat": `${Math.round(6 + 94 * strength)}%` } },
         percent(cell.mean), cell.mean === best ? h("span", { class: "visually-hidden" }, " best") : "", cell.count > 1 ? h("span", { class: "interval" }, `mean of ${cell.count}`) : "");
     })));
     const head = h("thead", {}, h("tr", {}, h("th", {}, `${down.short} ↓ · ${across.short} →`), across.levels.map((level) => h("th", { scope: "col" }, name(level)))));
