@@ -31,7 +31,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     with_pairs = any(run.pairs for run in comparison.runs)
     with_margin = any("margin" in run.training for run in comparison.runs)
     finished = [run for run in comparison.runs if not run.run.problem]
-    taken = 2 + max((len(run.name) for run in finished), default=3) + 9 * (with_pairs + with_margin)
+    taken = 3 + max((len(run.name) for run in finished), default=3) + 9 * with_pairs + 9 * with_margin
     taken += sum(
         2 + max(len(s.short), *(min(len(value_words(v)), WORDS) for v in s.values)) for s in comparison.settings
     )
@@ -132,7 +132,7 @@ def _that_fit(metrics: Sequence[str], room: int) -> list[str]:
 
 
 def _width(metric: str) -> int:
-    return 2 + max(len("100.0 % ★"), len(SHORT_LABELS.get(metric, metric)))
+    return 3 + max(len("100.0 % ★"), len(SHORT_LABELS.get(metric, metric)))
 
 
 def _cell(run: ComparedRun, name: str, whole: bool) -> Any:

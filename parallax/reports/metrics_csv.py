@@ -12,7 +12,9 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from parallax.records.atomic import atomic_file
-from parallax.reports.metrics_file import read_metrics
+from parallax.reports.metrics_file import curve, read_metrics
+
+__all__ = ["MetricsCsv", "curve", "read_metrics"]
 
 
 class MetricsCsv(Logger):

@@ -55,25 +55,27 @@ def find_runs(paths: Sequence[Path | str]) -> list[Path]:
 
     A path may be a run folder, a folder of runs (a multirun, a sweep, a study) or a pattern such as `outputs/2026-*/*`.
 
+    A folder without runs among others (a job that failed before it began) is left out with a word.
+
     Raises:
-        FileNotFoundError: a path leads nowhere, or there is no run below it.
+        FileNotFoundError: a path leads nowhere, or there is no run below any of them.
     """
     found: dict[Path, Path] = {}
+    empty = []
     for path in paths:
         text = str(Path(path).expanduser())
-        places = (
-            by_number(map(Path, glob.glob(text))) if glob.has_magic(text) and not Path(text).exists() else [Path(text)]
-        )
+        is_pattern = glob.has_magic(text) and not Path(text).exists()
+        places = by_number([Path(place) for place in glob.glob(text)]) if is_pattern else [Path(text)]
+        if not any(place.exists() for place in places):
+            raise FileNotFoundError(f"{path} is not there; give run folders, or a folder of runs")
         runs = [run for place in places for run in _runs_below(place)]
-        if not runs:
-            what = (
-                "is not there"
-                if not any(place.exists() for place in places)
-                else "holds no run (no config.yaml below it)"
-            )
-            raise FileNotFoundError(f"{path} {what}; give run folders, or a folder of runs")
+        empty += [] if runs else [path]
         for run in runs:
             found.setdefault(run.resolve(), run)
+    if not found:
+        raise FileNotFoundError(f"{paths[0] if paths else 'nothing'} holds no run (no config.yaml below it)")
+    for path in empty:
+        log.warning("%s is left out: it holds no run", path)
     return list(found.values())
 
 

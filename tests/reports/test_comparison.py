@@ -43,6 +43,9 @@ def test_runs_are_found_below_a_folder_in_the_order_of_their_numbers_and_once_ea
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no run"):
         find_runs([tmp_path / "empty"])
+    assert (
+        len(find_runs([tmp_path / "empty", tmp_path / "many"])) == 3
+    )  # a job that failed before it began costs nothing
 
 
 def test_what_was_typed_speaks_for_the_keys_that_follow_it(grid: Path) -> None:
