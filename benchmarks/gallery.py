@@ -33,7 +33,7 @@ write_gallery(sys.argv[1], sys.argv[1], thumbnail=int(sys.argv[2]))
 print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 ROWS = "document.querySelectorAll('[role=option]')"
-SEEN = f"[...{ROWS}].length > 0 && [...{ROWS}].every((row) => row.querySelector('.said'))"  # every row has its texts
+SEEN = f"[...{ROWS}].length > 0 && [...{ROWS}].every((row) => row.querySelector('.prompt'))"  # every row has its texts
 SETTLED = "document.getElementById('status').textContent.includes('shown')"
 
 
@@ -111,16 +111,14 @@ def use(page: Path) -> dict[str, float]:
 
         timed("open, s", lambda: browser.open(page.as_uri()), SEEN)
         found["rows in the page"] = browser.ask(f"{ROWS}.length")
-        timed(
-            "scroll to the middle, s",
-            ask("const l = document.getElementById('list'); l.scrollTop = l.scrollHeight / 2;"),
-            SEEN,
+        jump = "const l = document.getElementById('list'); l.scrollTop = l.scrollHeight"
+        places, count = (
+            f"[...{ROWS}].map((row) => Number(row.ariaPosInSet))",
+            browser.ask(f"Number({ROWS}[0].ariaSetSize)"),
         )
-        timed(
-            "scroll to the end, s",
-            ask("const l = document.getElementById('list'); l.scrollTop = l.scrollHeight;"),
-            SEEN,
-        )
+        near = f"Math.abs({places}[0] - {count} / 2) < 50 && {SEEN}"
+        timed("scroll to the middle, s", ask(f"{jump} / 2;"), near)
+        timed("scroll to the end, s", ask(f"{jump};"), f"Math.max(...{places}) === {count} && {SEEN}")
         clear = "document.getElementById('status').textContent = '';"
         pick = f"const s = document.getElementById('fact-source'); s.value = '1'; {clear}"
         timed(
@@ -150,6 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="parallax-gallery-") as scratch:
         folder = make_run(given.keep or Path(scratch) / "run", given.pairs, given.pairs // 10)
         numbers = make(folder, given.thumbnail)
+        print(numbers, flush=True)
         if chromium() is not None:
             numbers |= use(folder / "gallery.html")
     print(table(["", f"{given.pairs:,} pairs"], [[name, value] for name, value in numbers.items()]))
