@@ -81,7 +81,7 @@ def _pair(sample: Any, number: int) -> Any:
 
 
 def make(folder: Path, thumbnail: int) -> dict[str, float]:
-    """Seconds and peak memory (MB) of making the gallery, in a process of its own."""
+    """Seconds and peak memory (MB of 2**20 bytes) of making the gallery, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", MAKE, str(folder), str(thumbnail)], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -96,11 +96,11 @@ class PairSet:
         return [Dropped(**row) for row in parquet.read_table(self.folder / "dropped.parquet").to_pylist()]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of pairs.parquet one after the other, a few thousand in memory at a time; `pair_of_row` reads them."""
+        """The rows of pairs.parquet one after the other, a few hundred in memory at a time; `pair_of_row` reads them."""
         from pyarrow import parquet
 
         self.manifest()
-        for batch in parquet.ParquetFile(self.folder / "pairs.parquet").iter_batches(batch_size=4096):
+        for batch in parquet.ParquetFile(self.folder / "pairs.parquet").iter_batches(batch_size=512):
             yield from batch.to_pylist()
 
     def _pairs(self, resolve_image: ResolveImage) -> Iterable[PreferencePair]:
