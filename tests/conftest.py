@@ -45,6 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for item in items:
                 if item.get_closest_marker("gpu"):
                     item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch sees none"))
+    if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason="needs a Chromium, and none is on the path"))
 
 
 @pytest.fixture

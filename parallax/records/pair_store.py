@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,17 @@ class PairSet:
         self.manifest()
         return [Dropped(**row) for row in parquet.read_table(self.folder / "dropped.parquet").to_pylist()]
 
-    def _pairs(self, resolve_image: ResolveImage) -> Iterable[PreferencePair]:
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of pairs.parquet one after the other, a few hundred in memory at a time; `pair_of_row` reads them."""
         from pyarrow import parquet
 
         self.manifest()
-        for batch in parquet.ParquetFile(self.folder / "pairs.parquet").iter_batches(batch_size=4096):
-            for row in batch.to_pylist():
-                yield pair_of_row(row, resolve_image(row["sample_id"], row["image"]))
+        for batch in parquet.ParquetFile(self.folder / "pairs.parquet").iter_batches(batch_size=512):
+            yield from batch.to_pylist()
+
+    def _pairs(self, resolve_image: ResolveImage) -> Iterable[PreferencePair]:
+        for row in self.rows():
+            yield pair_of_row(row, resolve_image(row["sample_id"], row["image"]))
 
 
 def pair_of_row(row: Mapping[str, Any], image: ImageRef) -> PreferencePair:

@@ -20,6 +20,7 @@ from parallax.reports.worddiff import Span, diff_words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+GOOD, BAD = "#1d7f55", "#c0392b"  # as on our pages
 LINE = 58  # characters per line of an answer
 
 
@@ -36,28 +37,25 @@ def pairs_of_run(run_folder: Path) -> list[PreferencePair]:
 
 def draw_pair(pair: PreferencePair, path: Path) -> Path:
     """Write the picture (PNG)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from parallax.reports.plots import figure, save
 
     image, view = pair.image.load(), view_of(pair.rejected[0])
     spoiled = seen_through(image, view) if view is not None else image
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 2.7), width_ratios=[1, 1, 2.6])
-    for axis, picture, title in ((axes[0], image, "clean"), (axes[1], spoiled, view.name if view else "same image")):
-        axis.imshow(picture)
-        axis.set_title(title, fontsize=10)
-        axis.axis("off")
-    axes[2].axis("off")
-    axes[2].text(0, 1.0, pair.prompt, fontsize=11, weight="bold", va="top", transform=axes[2].transAxes)
-    chosen, rejected = diff_words(pair.chosen.text, pair.rejected[0].text)
-    _answer(axes[2], 0.78, "chosen: the answer to the clean image", chosen, "#1a7f4b")
-    _answer(axes[2], 0.36, "rejected: the answer to the spoiled view", rejected, "#c0392b")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-    return path
+    with figure(ncols=3, figsize=(11, 2.7), width_ratios=[1, 1, 2.6]) as (drawn, axes):
+        for axis, picture, title in (
+            (axes[0], image, "clean"),
+            (axes[1], spoiled, view.name if view else "same image"),
+        ):
+            axis.imshow(picture)
+            axis.set_title(title, fontsize=10, loc="center", weight="normal")
+        for axis in axes:
+            axis.grid(False)
+            axis.axis("off")
+        axes[2].text(0, 1.0, pair.prompt, fontsize=11, weight="bold", va="top", transform=axes[2].transAxes)
+        chosen, rejected = diff_words(pair.chosen.text, pair.rejected[0].text)
+        _answer(axes[2], 0.78, "chosen: the answer to the clean image", chosen, GOOD)
+        _answer(axes[2], 0.36, "rejected: the answer to the spoiled view", rejected, BAD)
+        return save(drawn, path)
 
 
 def _answer(axis: Axes, top: float, heading: str, spans: list[Span], colour: str) -> None:

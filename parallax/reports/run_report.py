@@ -20,8 +20,9 @@ from parallax.records.atomic import atomic_write_text
 from parallax.reports import results as numbers
 from parallax.reports.health import health_warnings
 from parallax.reports.method_words import highlights, method_in_words
-from parallax.reports.metrics_csv import curve, read_metrics
+from parallax.reports.metrics_file import curve, read_metrics
 from parallax.reports.model_eye import ModelEye
+from parallax.reports.pages import page
 from parallax.reports.pairs_table import evenly
 from parallax.reports.spoiled import data_uri, seen_through, view_of
 from parallax.reports.svg_curves import Line, curves
@@ -112,7 +113,8 @@ def write_report(
     eye = ModelEye.of(str((config.get("model") or {}).get("path") or ""))
     method = str(results.get("method") or (config.get("method") or {}).get("name") or "")
     model = str((config.get("model") or {}).get("name") or "")
-    page = _template().render(
+    text = page(
+        "report.html.j2",
         title=title or " · ".join(part for part in (method, model) if part) or folder.name,
         folder=str(folder),
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -132,18 +134,8 @@ def write_report(
         environment=_json(folder / "environment.json"),
     )
     path = folder / "report.html"
-    atomic_write_text(path, page)
+    atomic_write_text(path, text)
     return path
-
-
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("parallax.reports", "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _duration(seconds: float) -> str:

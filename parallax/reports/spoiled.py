@@ -35,15 +35,21 @@ def seen_through(image: Image.Image, spec: ViewSpec, eye: ModelEye | None = None
 
 
 def data_uri(image: Image.Image, side: int = 224) -> str:
-    """The image as a small picture inside the page: JPEG, or PNG where that is smaller (drawn scenes)."""
+    """The image as a small picture inside the page."""
+    data, kind = small_bytes(image, side)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def small_bytes(image: Image.Image, side: int = 224) -> tuple[bytes, str]:
+    """A small copy and its kind: `jpeg`, or `png` where that is smaller (drawn scenes)."""
     small = _at_most(image.convert("RGB"), side)
-    best = b""
-    for kind, options in (("JPEG", {"quality": 82, "optimize": True}), ("PNG", {"optimize": True})):
+    best, kind = b"", ""
+    for name, options in (("JPEG", {"quality": 82, "optimize": True}), ("PNG", {"optimize": True})):
         buffer = io.BytesIO()
-        small.save(buffer, kind, **options)
+        small.save(buffer, name, **options)
         if not best or buffer.tell() < len(best):
-            best, mime = buffer.getvalue(), f"image/{kind.lower()}"
-    return f"data:{mime};base64,{base64.b64encode(best).decode()}"
+            best, kind = buffer.getvalue(), name.lower()
+    return best, kind
 
 
 def _at_most(image: Image.Image, side: int) -> Image.Image:

@@ -13,7 +13,7 @@ import numpy as np
 from parallax.evaluation.evaluation import Evaluation
 from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
-from parallax.reports.metrics_csv import curve, read_metrics
+from parallax.reports.metrics_file import curve, read_metrics
 from parallax.reports.results import HEADLINE, direction
 
 log = logging.getLogger(__name__)
@@ -143,31 +143,23 @@ def _cell(effect: Mapping[str, Any] | None, metric: str, relative: bool) -> str:
 
 def _picture(summary: Mapping[str, Any], path: Path) -> None:
     """Change of the study's metric per arm, with intervals, beside the late reward margin."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from parallax.reports.plots import PALETTE, figure, save
 
     metric = summary["metric"]
     arms = {name: arm for name, arm in summary["arms"].items() if metric in arm["effects"]}
     if not arms:
         return
-    with pyplot.style.context("default"):
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.5, 0.55 * len(arms) + 1.8), sharey=True)
+    with figure(ncols=2, figsize=(9.5, 0.55 * len(arms) + 1.8), sharey=True) as (drawn, (left, right)):
         places = np.arange(len(arms))[::-1]
         effects = [arm["effects"][metric] for arm in arms.values()]
         values = np.array([100 * e["relative"] for e in effects])
         spread = np.abs(np.array([[100 * e["relative_low"], 100 * e["relative_high"]] for e in effects]).T - values)
-        left.errorbar(values, places, xerr=spread, fmt="o", color="#2b6cb0", capsize=3)
-        left.axvline(0, color="#888", linewidth=0.8)
+        left.errorbar(values, places, xerr=spread, fmt="o", color=PALETTE[0], capsize=3)
+        left.axvline(0, color=PALETTE[4], linewidth=0.8)
         left.set_yticks(places, list(arms))
         left.set_ylim(-0.6, len(arms) - 0.4)
         left.set_xlabel(f"{metric}: relative change in %, 95 % interval")
-        right.barh(places, [arm["training"]["margin"] for arm in arms.values()], color="#dd6b20", height=0.5)
+        right.barh(places, [arm["training"]["margin"] for arm in arms.values()], color=PALETTE[1], height=0.5)
         right.set_xlabel("reward margin, last quarter of training")
-        for axis in (left, right):
-            axis.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(summary["title"], x=0.01, ha="left", fontsize=10)
-        figure.tight_layout()
-        figure.savefig(path, dpi=130)
-        pyplot.close(figure)
+        drawn.suptitle(summary["title"], x=0.01, ha="left", fontsize=10)
+        save(drawn, path)

@@ -43,6 +43,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
     if task in PAIR_TASKS:
         problems |= _critic_problems(plain.get("judge") or {})
         problems |= _image_text_problems(plain.get("judge") or {})
+    problems |= _folders_problems(plain, task)
     resume = plain.get("resume")
     if isinstance(resume, str) and resume not in ("auto", "never") and not Path(resume).is_dir():
         problems["resume"] = f"resume={resume} is neither auto nor never nor a run folder that exists."
@@ -148,6 +149,22 @@ def _image_text_problems(judge: dict[str, Any]) -> dict[str, str]:
     return {
         "judge.image_text.path": f"judge.image_text.path={path} is no folder with a model in it (no config.json).{hint}"
     }
+
+
+def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
+    """`run` and `runs` go with the tasks that read them."""
+    problems = {}
+    for key, reader, example in (
+        ("runs", "compare", "runs=<folder of runs> or runs=[<folder>,<folder>]"),
+        ("run", "gallery", "run=<run folder>"),
+    ):
+        if task == reader and not plain.get(key):
+            problems[key] = f"task={reader} needs something to show: add {example} to the command."
+        elif task != reader and plain.get(key):
+            problems[key] = (
+                f"{key} is only read by task={reader}, and this is task={task}; leave it, or add task={reader}."
+            )
+    return problems
 
 
 def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:

@@ -37,6 +37,8 @@ KEYS: dict[str, Rule] = {
     "seed": integer(0, 2**32 - 1),
     "tags": list_of(TEXT),
     "adapter": TEXT.or_null(),
+    "runs": list_of(TEXT, or_one=True).or_null(),
+    "run": TEXT.or_null(),
     "resume": TEXT,
     "optimized_metric": TEXT.or_null(),
     "task.name": NAME,
@@ -229,6 +231,8 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "image_text": TEXT,
     },
     "chat": {"image": TEXT.or_null(), "index": NATURAL, "questions": list_of(TEXT)},
+    "compare": {"output": TEXT.or_null(), "pictures": FLAG},
+    "gallery": {"output": TEXT.or_null(), "thumbnail": integer(0, 1024), "limit": COUNT.or_null()},
     "merge": {"output": TEXT.or_null()},
     "capacity": {
         "models": list_of(choice("llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b")),

@@ -17,6 +17,8 @@ from parallax.records.fingerprint import file_digest, fingerprint
 
 NOT_PART_OF_THE_RECIPE = (
     "task",
+    "run",
+    "runs",
     "study",
     "paths",
     "hydra",

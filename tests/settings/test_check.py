@@ -350,3 +350,12 @@ def test_a_stages_own_data_is_asked_for_and_looked_for_where_the_stage_runs(
     own = [f"stages.infuse.data.path={tmp_path}/none.json", f"stages.infuse.data.image_root={tmp_path}"]
     assert list(find_problems(compose_config(*words, *own))) == ["stages.infuse.data.path"]
     assert find_problems(compose_config(*words, "task=evaluate", "evaluation=shapes")) == {}
+
+
+def test_run_folders_and_the_task_that_reads_them_belong_together(compose_config: Compose) -> None:
+    assert "needs something to show" in find_problems(compose_config("task=compare"))["runs"]
+    assert "needs something to show" in find_problems(compose_config("task=gallery"))["run"]
+    assert "only read by task=compare" in find_problems(compose_config("runs=[a]"))["runs"]
+    assert list(find_problems(compose_config("task=compare", "runs=[a,b]", "run=a"))) == ["run"]
+    assert find_problems(compose_config("task=compare", "runs=[a,b]")) == {}
+    assert find_problems(compose_config("task=gallery", "run=a")) == {}

@@ -20,7 +20,7 @@ from parallax.models.tiny_checkpoints import make_tiny_checkpoint
 from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
-from parallax.reports.metrics_csv import read_metrics
+from parallax.reports.metrics_file import read_metrics
 from parallax.tasks.training import fit_preference, fit_supervised, total_steps
 
 TRAINER = {

@@ -1,0 +1,148 @@
+"""A comparison as a table on the screen and as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parallax.records.atomic import atomic_file
+from parallax.reports.comparison_numbers import ComparedRun, Comparison
+from parallax.reports.results import SHORT_LABELS, show_parts
+from parallax.reports.what_differs import value_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MOST_ROWS = 60  # on the screen; the CSV and the page have all
+INTERVAL_WIDTH = 13  # characters that an interval adds to a column
+WORDS = 24  # most characters of a setting's value
+
+
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """The table, then what the marks mean, the settings that changed together, and the runs without results."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console()
+    with_pairs = any(run.pairs for run in comparison.runs)
+    with_margin = any("margin" in run.training for run in comparison.runs)
+    finished = [run for run in comparison.runs if not run.run.problem]
+    taken = 3 + max((len(run.name) for run in finished), default=3) + 9 * with_pairs + 9 * with_margin
+    taken += sum(
+        2 + max(len(s.short), *(min(len(value_words(v)), WORDS) for v in s.values)) for s in comparison.settings
+    )
+    metrics = _that_fit(comparison.headline, console.width - taken)
+    room = console.width - taken - sum(map(_width, metrics))
+    whole = set(metrics[: max(0, room // INTERVAL_WIDTH)])  # the metrics whose intervals fit in
+    table = Table(title=_title(comparison), title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    for setting in comparison.settings:
+        table.add_column(setting.short, justify="right" if setting.numeric else "left", no_wrap=True, max_width=WORDS)
+    for name in metrics:
+        table.add_column(SHORT_LABELS.get(name, name), justify="right", no_wrap=True)
+    for label in (*(["pairs"] if with_pairs else []), *(["margin"] if with_margin else [])):
+        table.add_column(label, justify="right", no_wrap=True)
+    for run in finished[:MOST_ROWS]:
+        cells = [Text(run.name), *(Text(value_words(run.settings[s.key])) for s in comparison.settings)]
+        cells += [_cell(run, name, name in whole) for name in metrics]
+        cells += [Text(str(run.pairs[0]) if run.pairs else "–")] if with_pairs else []
+        cells += [Text(f"{run.training['margin']:.3f}" if "margin" in run.training else "–")] if with_margin else []
+        table.add_row(*cells)
+    console.print(table)
+    for line in notes(comparison):
+        console.print(line, highlight=False, markup=False)
+    if len(metrics) < len(comparison.headline):
+        rest = ", ".join(SHORT_LABELS.get(name, name) for name in comparison.headline[len(metrics) :])
+        console.print(f"No room here for {rest}: see the page, or widen the window.", highlight=False, markup=False)
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Sentences below the table."""
+    said = []
+    if any(run.best for run in comparison.runs):
+        words = "★ best"
+        if any(run.near for run in comparison.runs):
+            words += "; ≈ not clearly worse than the best (the paired 95 % interval of the difference holds zero)"
+        said.append(f"{words}. The best of many runs is partly luck: measure it again on scenes it was not picked by.")
+    for setting in comparison.settings:
+        own = [key for key in setting.along if not key.startswith("stages.") and "_target_" not in key]
+        if own:
+            more = f" and {len(own) - 4} more" if len(own) > 4 else ""
+            said.append(f"Together with {setting.key} changed: {', '.join(own[:4])}{more}.")
+    finished = sum(not run.run.problem for run in comparison.runs)
+    if finished > MOST_ROWS:
+        said.append(f"{finished - MOST_ROWS} more runs are in the page and in the CSV file.")
+    said += [
+        f"Without results: {run.name} ({run.label}): {run.run.problem}." for run in comparison.runs if run.run.problem
+    ]
+    return said
+
+
+def write_csv(comparison: Comparison, path: Path) -> Path:
+    """One row per run: folder, settings that differ, every metric with its interval and change, pairs, training."""
+    rows = [_row(run, comparison) for run in comparison.runs]
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _row(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": run.name, "folder": str(run.run.folder), "problem": run.run.problem}
+    row |= run.settings
+    for name in comparison.metrics:
+        metric, change = run.metrics.get(name), run.changes.get(name)
+        row |= {name: _blank(metric and metric.value), f"{name}/low": _blank(metric and metric.low)}
+        row |= {f"{name}/high": _blank(metric and metric.high), f"{name}/change": _blank(change and change.value)}
+        row |= {
+            f"{name}/change_low": _blank(change and change.low),
+            f"{name}/change_high": _blank(change and change.high),
+        }
+        row[f"{name}/best"] = "best" if name in run.best else "as good" if name in run.near else ""
+    row |= {"pairs/kept": _blank(run.pairs and run.pairs[0]), "pairs/dropped": _blank(run.pairs and run.pairs[1])}
+    row |= {f"late/{label}": value for label, value in run.training.items()}
+    row |= {key: _blank(run.run.results.get(key)) for key in ("steps", "seconds")}
+    return row
+
+
+def _blank(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _title(comparison: Comparison) -> str:
+    keys: Sequence[str] = [setting.key for setting in comparison.settings]
+    differ = f"{', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}" if keys else "nothing in their settings"
+    return f"{len(comparison.runs)} runs that differ in {differ}"
+
+
+def _that_fit(metrics: Sequence[str], room: int) -> list[str]:
+    """As many of the first metrics as there is room for, in characters; at least one."""
+    kept: list[str] = []
+    for name in metrics:
+        room -= _width(name)
+        if room < 0 and kept:
+            break
+        kept.append(name)
+    return kept
+
+
+def _width(metric: str) -> int:
+    return 3 + max(len("100.0 % ★"), len(SHORT_LABELS.get(metric, metric)))
+
+
+def _cell(run: ComparedRun, name: str, whole: bool) -> Any:
+    from rich.text import Text
+
+    if name not in run.metrics:
+        return Text("–", style="dim")
+    value, interval = show_parts(run.metrics[name])
+    mark = " ★" if name in run.best else " ≈" if name in run.near else "  "
+    text = Text(value, style="bold green" if name in run.best else "")
+    if whole and interval:
+        text.append(f" {interval}", style="dim")
+    return text.append(mark)

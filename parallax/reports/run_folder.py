@@ -1,0 +1,151 @@
+"""Run folders read back: which folders are runs, and what each of them says. Nothing but files is needed."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from parallax.evaluation.evaluation import Evaluation
+from parallax.reports.metrics_file import read_metrics
+
+log = logging.getLogger(__name__)
+
+MARKS = ("config.yaml", ".hydra/config.yaml")  # a folder with one of these is a run
+
+
+@dataclass
+class RunFolder:
+    """One run as its folder tells it. `problem` says why there are no results; "" when there are."""
+
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)  # resolved
+    chosen: dict[str, str] = field(default_factory=dict)  # group -> choice, as Hydra noted them
+    typed: tuple[str, ...] = ()  # keys given on the command line
+    results: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+    @cached_property
+    def curves(self) -> dict[str, list[dict[str, str]]]:
+        """Stage → rows of its metrics.csv; the stage is "" where the run has only one file."""
+        logged = by_number(self.folder.glob("stages/**/metrics.csv"))
+        found = {str(path.parent.relative_to(self.folder / "stages")): read_metrics(path) for path in logged}
+        return found or {"": read_metrics(self.folder / "metrics.csv")}
+
+    def evaluation(self, when: str) -> Evaluation | None:
+        """The evaluation `before` (of the first stage) or `after` (of the last); None where there is none to read."""
+        found = by_number(
+            [*self.folder.glob(f"stages/**/eval_{when}.json"), *self.folder.glob(f"evaluations/{when}.json")]
+        )
+        try:
+            return Evaluation.load(found[0 if when == "before" else -1]) if found else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("the answers of %s are left out: %s", self.folder, error)
+            return None
+
+
+def find_runs(paths: Sequence[Path | str]) -> list[Path]:
+    """Run folders among and below `paths`, each once, those of one parent in the order of their numbers.
+
+    A path may be a run folder, a folder of runs (a multirun, a sweep, a study) or a pattern such as `outputs/2026-*/*`.
+
+    A folder without runs among others (a job that failed before it began) is left out with a word.
+
+    Raises:
+        FileNotFoundError: a path leads nowhere, or there is no run below any of them.
+    """
+    found: dict[Path, Path] = {}
+    empty = []
+    for path in paths:
+        text = str(Path(path).expanduser())
+        is_pattern = glob.has_magic(text) and not Path(text).exists()
+        places = by_number([Path(place) for place in glob.glob(text)]) if is_pattern else [Path(text)]
+        if not any(place.exists() for place in places):
+            raise FileNotFoundError(f"{path} is not there; give run folders, or a folder of runs")
+        runs = [run for place in places for run in _runs_below(place)]
+        empty += [] if runs else [path]
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    if not found:
+        raise FileNotFoundError(f"{paths[0] if paths else 'nothing'} holds no run (no config.yaml below it)")
+    for path in empty:
+        log.warning("%s is left out: it holds no run", path)
+    return list(found.values())
+
+
+def read_run(folder: Path | str) -> RunFolder:
+    """What is there of a run. Never fails: a file that cannot be read is said in `problem`."""
+    run = RunFolder(Path(folder))
+    try:
+        run.config = _yaml(run.folder / "config.yaml") or _yaml(run.folder / ".hydra" / "config.yaml")
+        choices = ((_yaml(run.folder / ".hydra" / "hydra.yaml").get("hydra") or {}).get("runtime") or {}).get("choices")
+        run.chosen = {str(group): str(choice) for group, choice in (choices or {}).items() if choice is not None}
+        run.typed = tuple(_typed(run.folder))
+        results = run.folder / "results.json"
+        if results.is_file():
+            run.results = dict(json.loads(results.read_text("utf-8")))
+        else:
+            run.problem = _last_error(run.folder) or "it has not finished"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        run.problem = f"it cannot be read ({' '.join(str(error).split())[:200]})"
+    return run
+
+
+def by_number(paths: Iterator[Path] | Sequence[Path]) -> list[Path]:
+    """Sorted as people count: `…/2` before `…/10`."""
+    return sorted(paths, key=lambda path: [(0, int(part), "") if part.isdigit() else (1, 0, part)
+                                           for part in re.split(r"(\d+)", str(path))])  # fmt: skip
+
+
+def _runs_below(place: Path) -> Iterator[Path]:
+    if any((place / mark).is_file() for mark in MARKS):
+        yield place
+        return
+    if place.is_dir():
+        for child in by_number([child for child in place.iterdir() if child.is_dir() and child.name[:1] != "."]):
+            yield from _runs_below(child)
+
+
+def _typed(folder: Path) -> Iterator[str]:
+    overrides = folder / ".hydra" / "overrides.yaml"
+    words = _yaml_any(overrides) if overrides.is_file() else _json(folder / "environment.json").get("command")
+    for word in words if isinstance(words, list) else []:
+        key, equals, _ = str(word).lstrip("+~").partition("=")
+        if equals:
+            yield key
+
+
+def _last_error(folder: Path) -> str:
+    """The last error in the run's log, without its trace."""
+    log_file = folder / "run.log"
+    if not log_file.is_file():
+        return ""
+    lines = log_file.read_text("utf-8", errors="replace").splitlines()
+    for line in reversed(lines[-400:]):
+        if re.match(r"^[\w.]*(Error|Exception|Interrupt|Exit)\b", line) or " ERROR " in line:
+            return f"it stopped with: {line.strip()[:200]}"
+    return ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    found = _yaml_any(path) if path.is_file() else {}
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _yaml_any(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: {error}") from error

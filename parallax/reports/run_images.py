@@ -1,0 +1,76 @@
+"""What a run's pairs and answers are about, found again through the sources its configuration names: images and questions.
+
+A run folder may come from anywhere, so a source is only made when every class and function its configuration names is ours
+(`parallax.settings.targets`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parallax.records import ImageRef
+from parallax.settings.targets import UnknownTarget, signature
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What one sample is about."""
+
+    image: ImageRef
+    question: str
+
+
+def evaluation_subjects(config: Mapping[str, Any]) -> dict[str, Subject]:
+    """Sample id → subject, for the samples of the evaluation suites. Suites whose samples are not to be had are left out."""
+    found: dict[str, Subject] = {}
+    for name, suite in ((config.get("evaluation") or {}).get("suites") or {}).items():
+        node = (suite or {}).get("samples")
+        found |= _subjects(node, f"evaluation suite {name}") if node else {}
+    return found
+
+
+def pair_subjects(config: Mapping[str, Any], stage: str = "") -> dict[str, Subject]:
+    """Sample id → subject, for the samples pairs are built from: of the stage's own `data` where it has one."""
+    own = (config.get("stages") or {}).get(stage.rpartition("/")[2]) or {}
+    return _subjects(own.get("data") or config.get("data"), "the data")
+
+
+def _subjects(node: Any, what: str) -> dict[str, Subject]:
+    from hydra.utils import instantiate
+
+    try:
+        for target in _targets(node):
+            signature(target)
+        made = instantiate(node, _convert_="all")
+        items: Iterable[Any] = getattr(made, "pairs", None) or made
+        return dict(_subject(item) for item in items)
+    except UnknownTarget as error:
+        log.warning("no pictures of %s: its configuration names what is not ours (%s)", what, error)
+    except Exception as error:  # a source that is gone must not cost the page
+        log.warning("no pictures of %s: %s", what, " ".join(str(error).split())[:300])
+    return {}
+
+
+def _subject(item: Any) -> tuple[str, Subject]:
+    """Of a sample, or of a pair that came ready-made."""
+    if hasattr(item, "sample_id"):
+        return str(item.sample_id), Subject(item.image, str(item.prompt))
+    return str(item.id), Subject(item.image, str(item.question))
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+            if node["_target_"] == "hydra.utils.get_method":
+                yield str(node.get("path"))
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _targets(value)

@@ -1,0 +1,28 @@
+"""Runs side by side: a table on the screen, `compare.html` and `compare.csv`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from parallax.settings.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Compare the runs in and below `runs`; the files go to `task.output` (default: the run folder)."""
+    from parallax.reports.comparison import compare_runs
+    from parallax.reports.run_log import run_log
+
+    runs = OmegaConf.to_container(cfg.runs) if OmegaConf.is_list(cfg.runs) else [cfg.runs]
+    folder = Path(cfg.paths.output_dir)
+    with run_log(folder):
+        try:
+            out = Path(cfg.task.output or folder)
+            page = compare_runs([Path(str(path)) for path in runs], out, pictures=cfg.task.pictures)  # type: ignore[union-attr]
+        except FileNotFoundError as error:
+            raise ConfigError(f"runs: {error}") from error
+        print(f"comparison in {page}")

@@ -1,0 +1,36 @@
+"""A page to browse the pairs and answers of one run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from parallax.settings.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Make the gallery of `run` in `task.output` (default: the run's own folder)."""
+    from parallax.reports.gallery import count_items, write_gallery
+    from parallax.reports.progress import answer_progress
+    from parallax.reports.run_folder import find_runs
+    from parallax.reports.run_log import run_log
+
+    with run_log(Path(cfg.paths.output_dir)):
+        try:
+            folders = find_runs([cfg.run])
+            if len(folders) > 1:
+                raise ConfigError(
+                    f"run={cfg.run} holds {len(folders)} runs; name one of them, such as run={folders[0]}"
+                )
+            limit, total = cfg.task.limit, count_items(folders[0])
+            with answer_progress("pairs and answers", total if limit is None else min(total, 2 * limit)) as done:
+                page = write_gallery(
+                    folders[0], cfg.task.output or folders[0], thumbnail=cfg.task.thumbnail, limit=limit, progress=done
+                )
+        except FileNotFoundError as error:
+            raise ConfigError(f"run: {error}") from error
+        print(f"gallery in {page}")
