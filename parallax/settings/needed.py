@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parallax.settings.comments import CONF, meaning_of
+from parallax.settings.sweep_file import sweep_problems
 
 PAIR_TASKS = ("align", "build_pairs", "check_judge")  # tasks that read `data`
 MODEL_TASKS = (*PAIR_TASKS, "evaluate", "merge")
@@ -34,6 +35,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
     if task in PAIR_TASKS:
         problems |= _critic_problems(plain.get("judge") or {})
         problems |= _image_text_problems(plain.get("judge") or {})
+    problems |= sweep_problems(plain)
     resume = plain.get("resume")
     if isinstance(resume, str) and resume not in ("auto", "never") and not Path(resume).is_dir():
         problems["resume"] = f"resume={resume} is neither auto nor never nor a run folder that exists."

@@ -36,6 +36,8 @@ KEYS: dict[str, Rule] = {
     "seed": integer(0, 2**32 - 1),
     "tags": list_of(TEXT),
     "adapter": TEXT.or_null(),
+    "sweep": TEXT.or_null(),
+    "sweep_jobs": COUNT,
     "resume": TEXT,
     "optimized_metric": TEXT.or_null(),
     "task.name": NAME,
@@ -198,6 +200,7 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "output": TEXT.or_null(),
     },
     "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
+    "sweep": {"folder": TEXT.or_null()},
     "merge": {"output": TEXT.or_null()},
 }
 

@@ -32,7 +32,7 @@ WHOLE_GROUPS = (
     "export",
 )
 MAY_LACK = {"split", "scenes", "pope_scenes", "pope_path", "pope_images", "suites.*"}  # of the chosen evaluation
-MAY_BE_NULL = {"adapter", "optimized_metric", "stages"}
+MAY_BE_NULL = {"adapter", "optimized_metric", "stages", "sweep"}
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
 
 

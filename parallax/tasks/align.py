@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from parallax.settings.command_line import as_typed
 from parallax.settings.stages import PlannedStage, planned_stages
+from parallax.tasks.naming import group_name, run_name, tag_words
 from parallax.tasks.stages import Run, StageStart, add_up, run_stage, take_up_pairs
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def align(cfg: DictConfig) -> dict[str, Any]:
             plain.get("logger"),
             run_folder=folder,
             config=plain,
-            name=_run_name(plain),
-            group=_group_name(plain),
-            tags=plain.get("tags") or [],
+            name=run_name(plain),
+            group=group_name(),
+            tags=tag_words(plain),
             job_type=plain["method"]["name"],
         )
         failed = True
@@ -193,25 +193,3 @@ def _report(this: Run, suites: list[Any], before: Evaluation | None, after: Eval
     return write_report(
         this.folder, pairs=this.pairs, samples=samples, before=before, after=after, warnings=this.warnings
     )  # fmt: skip
-
-
-def _run_name(plain: Mapping[str, Any]) -> str:
-    """What differs from the defaults, as typed; the method's name when nothing does."""
-    silent = ("hydra", "paths.", "logger", "resume")
-    words = [word for word in as_typed(_typed()) if not word.startswith(silent)]
-    return " ".join(words)[:120] or str(plain["method"]["name"])
-
-
-def _group_name(plain: Mapping[str, Any]) -> str | None:
-    from hydra.core.hydra_config import HydraConfig
-
-    if not HydraConfig.initialized():
-        return None
-    experiment = HydraConfig.get().runtime.choices.get("experiment")
-    return str(experiment) if experiment else None
-
-
-def _typed() -> list[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

@@ -12,6 +12,8 @@ from parallax.records.fingerprint import file_digest, fingerprint
 NOT_PART_OF_THE_RECIPE = (
     "task",
     "study",
+    "sweep",
+    "sweep_jobs",
     "paths",
     "hydra",
     "resume",
