@@ -62,6 +62,7 @@ def align(cfg: DictConfig) -> dict[str, Any]:
             method = plain["method"]
             manifest = RunManifest(folder, method=method["name"], rounds=int(method["rounds"]))
             this = Run(plain, folder, pick_device(plain["trainer"]["accelerator"]), loggers, manifest)
+            this.several = len(plan) > 1
             results = _align(this, plan)
             failed = False
         finally:
@@ -140,6 +141,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     write_results(folder / "results.json", results)
     log_metrics(this.loggers, flat_metrics(results))
     report = _report(this, suites, before, after)
+    _tell_wandb(this, suites, before, after)
     print_results(results)
     log.info("adapter in %s", adapter)
     log.info("report in %s", report)
@@ -184,6 +186,19 @@ def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation.save(path)
     return evaluation
+
+
+def _tell_wandb(this: Run, suites: list[Any], before: Evaluation | None, after: Evaluation | None) -> None:
+    """Answers before and after as a table; results as an artifact."""
+    from parallax.reports.artifacts import note_results
+    from parallax.reports.examples_table import log_examples
+
+    shown = this.wandb_options
+    samples = [sample for suite in suites for sample in suite.samples]
+    limit, side = int(shown.get("log_examples") or 0), int(shown.get("thumbnail") or 160)
+    log_examples(this.loggers, before, after, samples, limit=limit, side=side)
+    if shown.get("artifacts"):
+        note_results(this.loggers, this.folder)
 
 
 def _report(this: Run, suites: list[Any], before: Evaluation | None, after: Evaluation | None) -> Path:

@@ -34,6 +34,13 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     fits: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
+    several: bool = False  # whether the run has more than one stage
+    now: str = ""  # the stage under way
+
+    @property
+    def wandb_options(self) -> dict[str, Any]:
+        """The `logger.wandb` group; empty where W&B is not among the loggers."""
+        return dict((self.plain.get("logger") or {}).get("wandb") or {})
 
     def stage_folder(self, planned: PlannedStage) -> Path:
         return self.folder / "stages" / planned.name
@@ -55,13 +62,20 @@ def run_stage(
     `evaluate` is asked every `evaluation.every_n_steps` optimiser steps; None for never.
     """
     from parallax.records.atomic import atomic_write_json
+    from parallax.reports.artifacts import note_adapter, note_policy
+    from parallax.reports.loggers import begin_stage
 
     stage, folder = dict(planned.stage), this.stage_folder(planned)
     folder.mkdir(parents=True, exist_ok=True)
     log.info("stage %s", planned.name)
+    this.now = planned.name
+    begin_stage(this.loggers, planned.name if this.several else "")
     stage["debug"], stage["seed"] = this.plain.get("debug") or {}, int(this.plain["seed"])
     stage["name"] = planned.name
     before = policy.fingerprint()
+    if this.wandb_options.get("artifacts"):
+        model, given = this.plain["model"], _relative(start.adapter, this.folder)
+        note_policy(this.loggers, str(model["name"]), before, base=str(model["path"]), adapter=given)
     reference = _set_reference(policy, stage, start)
     extra: dict[str, Any] = {"resume_from": _checkpoint(this.plain, folder), "callbacks": _callbacks(this, evaluate)}
     fit = _supervised if stage["fit"] == "supervised" else _preference
@@ -69,6 +83,10 @@ def run_stage(
     adapter = folder / "adapter"
     policy.save_adapter(adapter)
     atomic_write_json(folder / "fit.json", summary)
+    after = policy.fingerprint()
+    if this.wandb_options.get("artifacts"):
+        upload = bool(this.wandb_options.get("log_model"))
+        note_adapter(this.loggers, adapter, after, stage=planned.name, upload=upload)
     note = {
         "round": planned.round,
         "stage": planned.stage["name"],
@@ -78,7 +96,7 @@ def run_stage(
         "reference": reference,
         "data": summary["pair_reports"],
         "adapter": _relative(adapter, this.folder),
-        "policy_after": policy.fingerprint(),
+        "policy_after": after,
         "summary": {key: summary[key] for key in ("steps", "seconds", "metrics", "bad_steps", "segments", "warnings")},
     }
     this.manifest.note(planned.name, **note)
@@ -153,6 +171,7 @@ def _preference(
     this: Run, policy: Policy, stage: dict[str, Any], folder: Path, extra: dict[str, Any]
 ) -> dict[str, Any]:
     from parallax.records.atomic import atomic_write_json
+    from parallax.reports.artifacts import note_pairs
     from parallax.reports.pairs_table import log_pairs
     from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule
@@ -163,9 +182,12 @@ def _preference(
         report = datamodule.build_pairs(policy)
     atomic_write_json(folder / "pairs.json", report.as_data())
     this.pairs[stage["name"]] = datamodule.pairs
-    rows = int((this.plain.get("logger") or {}).get("wandb", {}).get("log_pairs") or 0)
-    if rows:
-        log_pairs(this.loggers, datamodule.pairs, limit=rows)
+    shown = this.wandb_options
+    if rows := int(shown.get("log_pairs") or 0):
+        key = f"pairs/{this.now}" if this.several else "pairs"
+        log_pairs(this.loggers, datamodule.pairs, limit=rows, key=key, side=int(shown.get("thumbnail") or 160))
+    if shown.get("artifacts"):
+        note_pairs(this.loggers, report.pair_set, report.as_data())
     return fit_preference(policy, datamodule, stage, folder, this.loggers, **extra)
 
 

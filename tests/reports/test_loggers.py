@@ -10,7 +10,8 @@ from PIL import Image
 
 from parallax.records import PreferencePair, Response, ViewSpec
 from parallax.records.images import FileImage
-from parallax.reports.loggers import build_loggers, close_loggers, has_wandb_key, log_metrics, run_id, wandb_run_of
+from parallax.reports.loggers import build_loggers, close_loggers, log_metrics, wandb_run_of
+from parallax.reports.wandb_run import has_wandb_key, run_id
 from parallax.reports.pairs_table import log_pairs
 from tests.reports import wandb_file
 
