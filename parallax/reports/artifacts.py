@@ -1,7 +1,7 @@
 """W&B artifacts of an online run, with lineage: policy → pairs → adapter → results. Offline runs keep all of it in their folder.
 
-A W&B run knows what it used and what it made. So the policy a stage starts from is noted as used, the pair set as made and then as
-used, the adapter as made; the same pair set in another run of a sweep is the same artifact, because its name is its content.
+A W&B run knows what it used and what it made. So the policy a stage starts from is noted as used, the pair set as made and then
+as used, the adapter as made; the same pair set in another run of a sweep is the same artifact, because its name is its content.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def note_policy(loggers: Sequence[Logger], name: str, fingerprint: str, *, base: str, adapter: str | None) -> None:
     """The policy a stage starts from: who it is, without its weights."""
     metadata = {"model": name, "base": base, "adapter": adapter, "fingerprint": fingerprint}
-    _each(loggers, "note its policy", lambda run, new: run.use_artifact(new(f"policy-{fingerprint[:16]}", "policy", metadata)))
+    _each(
+        loggers,
+        "note its policy",
+        lambda run, new: run.use_artifact(new(f"policy-{fingerprint[:16]}", "policy", metadata)),
+    )
 
 
 def note_pairs(loggers: Sequence[Logger], folder: Path, report: Mapping[str, Any]) -> None:

@@ -102,7 +102,7 @@ def begin_stage(loggers: Sequence[Logger], name: str) -> None:
 
 def wandb_run_of(logger: Logger) -> Any | None:
     """The W&B run behind a logger, if there is one in this process and it still works."""
-    if not hasattr(logger, "try_to") or logger.failed:
+    if not hasattr(logger, "try_to") or getattr(logger, "failed", False):
         return None
     run = getattr(logger, "experiment", None)
     return run if hasattr(run, "summary") and hasattr(run, "log") else None

@@ -25,9 +25,13 @@ class SharedWork:
         """E.g. `9 runs: answers 640 generated, 2,240 reused; reference log-probs 307 computed, 701 reused; …`."""
         parts = [f"answers {self.generated:,} generated, {self.reused:,} reused"]
         if self.references_computed or self.references_reused:
-            parts.append(f"reference log-probs {self.references_computed:,} computed, {self.references_reused:,} reused")
+            parts.append(
+                f"reference log-probs {self.references_computed:,} computed, {self.references_reused:,} reused"
+            )
         if self.evaluations:
-            parts.append(f"evaluations {self.evaluations - self.evaluations_reused:,} made, {self.evaluations_reused:,} reused")
+            parts.append(
+                f"evaluations {self.evaluations - self.evaluations_reused:,} made, {self.evaluations_reused:,} reused"
+            )
         return f"{self.runs} {'run' if self.runs == 1 else 'runs'}: {'; '.join(parts)}"
 
 

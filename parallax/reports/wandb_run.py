@@ -1,7 +1,7 @@
 """The W&B run of a run folder: started online, else offline, else left out with one line; never a reason not to train.
 
-Names of metrics are those of the CSV. Where a run has several stages, each stage's metrics are below its name and have a step axis
-of their own (`infuse/train/loss` against `infuse/step`); a run of one stage has `train/…` against `trainer/global_step`.
+Names of metrics are those of the CSV. Where a run has several stages, each stage's metrics are below its name and have a step
+axis of their own (`infuse/train/loss` against `infuse/step`); a run of one stage has `train/…` against `trainer/global_step`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class RunLogger(WandbLogger):
         except Exception as error:
             self.failed = True
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            log.warning("W&B can no longer %s (%s); the run goes on without it, metrics.csv has everything", what, reason)
+            log.warning(
+                "W&B can no longer %s (%s); the run goes on without it, metrics.csv has everything", what, reason
+            )
             return None
 
 
@@ -187,7 +189,12 @@ def _started(
 
     finish_wandb()  # a run that a former job of this process left open would be taken for ours
     name = run_id(folder)
-    wanted = {"silent": True, "console": "off", "init_timeout": START_SECONDS, "finish_timeout": seconds}
+    wanted: dict[str, Any] = {
+        "silent": True,
+        "console": "off",
+        "init_timeout": START_SECONDS,
+        "finish_timeout": seconds,
+    }
     run = wandb.init(
         **run_settings,
         dir=folder,

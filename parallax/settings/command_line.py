@@ -246,12 +246,14 @@ def _of_the_experiment(overrides: list[str], conf: Path, folders: Sequence[Path]
     """What `hydra.sweeper.params` of a chosen experiment adds to the jobs, but for keys that were typed, which win."""
     chosen = [text.partition("=")[2] for text in overrides if text.startswith("experiment=")]
     files = [folder / "experiment" / f"{name}.yaml" for name in chosen for folder in folders]
-    node = OmegaConf.create()
-    for file in files:
-        if file.is_file():
-            node = OmegaConf.merge(node, OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {})
+    params: dict[str, Any] = {}
+    for file in filter(Path.is_file, files):
+        params |= {
+            str(key): value
+            for key, value in (OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {}).items()
+        }
     typed = {text.partition("=")[0] for text in overrides}
-    return [f"{key}={value}" for key, value in node.items() if key not in typed]
+    return [f"{key}={value}" for key, value in params.items() if key not in typed]
 
 
 def _check_composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, complete: bool) -> DictConfig:

@@ -89,8 +89,8 @@ class SweepFile:
         if kind == "log_uniform_values":
             return math.exp(rng.uniform(math.log(low), math.log(high)))
         raise ConfigError(
-            f"{self.path}: {key} is drawn from {kind}, which only W&B's server does; here there are values, int_uniform, uniform, "
-            "q_uniform and log_uniform_values."
+            f"{self.path}: {key} is drawn from {kind}, which only W&B's server does; here there are values, int_uniform, "
+            "uniform, q_uniform and log_uniform_values."
         )
 
     def _number(self, key: str, node: Mapping[str, Any], side: str) -> float:
@@ -141,7 +141,9 @@ def _fixed_words(path: Path, command: Any) -> list[str]:
     """The words of `command` that are neither the program nor the point."""
     words = [str(word) for word in command or []]
     if not any(macro in words for macro in MACROS):
-        raise ConfigError(f"{path}: its `command` must hold {MACROS[0]}, or Hydra cannot read the point's `--key=value`.")
+        raise ConfigError(
+            f"{path}: its `command` must hold {MACROS[0]}, or Hydra cannot read the point's `--key=value`."
+        )
     return [word for word in words if not word.startswith("${")]
 
 

@@ -13,7 +13,15 @@ from hydra.types import RunMode
 from parallax.settings.command_line import as_typed
 
 LONGEST_NAME = 120  # characters
-SILENT = ("hydra", "paths.", "logger", "resume", "experiment", "tags", "sweep")  # typed words that say nothing about the run
+SILENT = (
+    "hydra",
+    "paths.",
+    "logger",
+    "resume",
+    "experiment",
+    "tags",
+    "sweep",
+)  # typed words that say nothing about the run
 
 
 def typed_words() -> list[str]:

@@ -96,10 +96,15 @@ def planned(sweep: SweepFile, folder: Path, typed: Sequence[str], *, seed: int =
 
 def point_name(point: Mapping[str, Any]) -> str:
     """A folder's name for a point: `noise_steps_500__beta_0.1`."""
-    parts = [f"{key.rsplit('.', 1)[-1]}_{f'{value:g}' if isinstance(value, float) else value}" for key, value in point.items()]
+    parts = [
+        f"{key.rsplit('.', 1)[-1]}_{f'{value:g}' if isinstance(value, float) else value}"
+        for key, value in point.items()
+    ]
     name = re.sub(r"[^\w.\-]+", "_", "__".join(parts)) or "only"
     keys = [key.rsplit(".", 1)[-1] for key in point]
-    exact = len(set(keys)) == len(keys) and all(not isinstance(v, float) or float(f"{v:g}") == v for v in point.values())
+    exact = len(set(keys)) == len(keys) and all(
+        not isinstance(v, float) or float(f"{v:g}") == v for v in point.values()
+    )
     if len(name) <= LONGEST_NAME and exact:
         return name
     return f"{name[: LONGEST_NAME - 9]}_{fingerprint(dict(point))[:8]}"

@@ -105,8 +105,11 @@ def _started(place: int, count: int, environment: dict[str, str]) -> _Worker:
     return _Worker(
         subprocess.Popen(
             [sys.executable, "-m", "parallax.tasks.sweep_worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=own,
+        )
     )
 
 

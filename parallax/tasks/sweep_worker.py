@@ -1,4 +1,4 @@
-"""A process that runs jobs of a local sweep one after the other, so that imports are paid once: `python -m parallax.tasks.sweep_worker`.
+"""A process that runs jobs of a local sweep one after the other, so that imports are paid once.
 
 It reads jobs from standard input, one JSON object a line: `{"folder": …, "words": [...]}`, and answers each with a line on
 standard output: `{"folder": …, "reason": ""}`, or why the job failed. A job is what `python run.py <words>` would do; what it
