@@ -8,10 +8,9 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from parallax.settings.check import check
 from parallax.settings.command_line import complain, prepare
 from parallax.settings.errors import ConfigError
-from parallax.tasks import run_task
+from parallax.tasks.multirun import run_job
 from parallax.tasks.trouble import sentence_of, told_notes
 
 ROOT = Path(__file__).resolve().parent
@@ -20,8 +19,7 @@ ROOT = Path(__file__).resolve().parent
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """One run, or one job of a multirun. Returns the metric that a sweeper optimises; nan when there is none."""
-    check(cfg)
-    return run_task(cfg)
+    return run_job(cfg)
 
 
 if __name__ == "__main__":

@@ -40,14 +40,15 @@ def log_pairs(
 
     Words between ⟦ and ⟧ are those the other answer does not have. With K rejected answers the first is shown.
     """
-    runs = [run for logger in loggers if (run := wandb_run_of(logger)) is not None]
-    if not runs or not pairs or limit < 1:
+    working = [logger for logger in loggers if wandb_run_of(logger) is not None]
+    if not working or not pairs or limit < 1:
         return 0
     rows = [row for pair in evenly(pairs, limit) if (row := _row(pair, side, eye)) is not None]
     import wandb
 
-    for run in runs:
-        run.log({key: wandb.Table(columns=list(COLUMNS), data=rows)})
+    for logger in working:
+        table = wandb.Table(columns=list(COLUMNS), data=rows)
+        logger.try_to("log pairs", lambda logger=logger, table=table: logger.experiment.log({key: table}))  # type: ignore[attr-defined]
     return len(rows)
 
 

@@ -120,7 +120,10 @@ def lookup(results: Mapping[str, Any], path: str) -> float:
 
 
 def flat_metrics(results: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers for loggers: `eval/<metric>` after, `eval_before/<metric>`, `eval_change/<metric>`, `pairs/<count>`."""
+    """Numbers for loggers: `eval/<metric>` after, `eval_before/<metric>`, `eval_change/<metric>`, `pairs/<count>`, `margin`.
+
+    `margin` is the reward margin of the last step of the last stage that has one.
+    """
     flat = {}
     for side, prefix in (("after", "eval"), ("before", "eval_before"), ("difference", "eval_change")):
         for name, metric in results.get(side, {}).items():
@@ -129,6 +132,10 @@ def flat_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     for name, count in results.get("pairs", {}).items():
         if isinstance(count, int | float) and not isinstance(count, bool):
             flat[f"pairs/{name}"] = float(count)
+    for stage in results.get("stages", {}).values():
+        margin = (stage.get("metrics") or {}).get("train/rewards/margins")
+        if margin is not None:
+            flat["margin"] = float(margin)
     return flat
 
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.check import check
 from parallax.settings.choices import choices, groups, groups_with
@@ -70,6 +72,26 @@ def _no_folder_of_its_own(overrides: Sequence[str]) -> list[str]:
     if number == "0" or any("hydra.run.dir=" in override for override in overrides):
         return []
     return ["hydra.run.dir=.", "hydra.output_subdir=null"]
+
+
+def compose_checked(words: Sequence[str], conf: Path) -> DictConfig:
+    """The checked configuration of `python run.py <words>`. May be called inside a running program of Hydra's.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    problems: list[str] = []
+    rewritten = [word for text in words if (word := _rewrite(text, [conf], False, problems))]
+    if problems:
+        raise ConfigError(problems)
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        return _check_composed(rewritten, conf, [conf], complete=True)
+    finally:
+        GlobalHydra.instance().clear()
+        if running is not None:
+            GlobalHydra.instance().initialize(running)
 
 
 def as_typed(overrides: Sequence[str]) -> list[str]:
@@ -214,7 +236,7 @@ def _check_jobs(overrides: list[str], conf: Path, folders: Sequence[Path]) -> No
         return
     parser = OverridesParser.create()
     axes = []
-    for text in overrides:
+    for text in [*_of_the_experiment(overrides, conf, folders), *overrides]:
         override = parser.parse_override(text)
         if override.is_sweep_override() and not override.is_hydra_override():
             key = override.get_key_element()
@@ -230,7 +252,21 @@ def _check_jobs(overrides: list[str], conf: Path, folders: Sequence[Path]) -> No
             raise ConfigError([f"{problem}{job_name}" for problem in error.problems]) from error
 
 
-def _check_composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, complete: bool) -> None:
+def _of_the_experiment(overrides: list[str], conf: Path, folders: Sequence[Path]) -> list[str]:
+    """What `hydra.sweeper.params` of a chosen experiment adds to the jobs, but for keys that were typed, which win."""
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith("experiment=")]
+    files = [folder / "experiment" / f"{name}.yaml" for name in chosen for folder in folders]
+    params: dict[str, Any] = {}
+    for file in filter(Path.is_file, files):
+        params |= {
+            str(key): value
+            for key, value in (OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {}).items()
+        }
+    typed = {text.partition("=")[0] for text in overrides}
+    return [f"{key}={value}" for key, value in params.items() if key not in typed]
+
+
+def _check_composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, complete: bool) -> DictConfig:
     search = (
         [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"]
         if folders[1:]
@@ -243,3 +279,4 @@ def _check_composed(overrides: list[str], conf: Path, folders: Sequence[Path], *
     except HydraException as error:
         raise ConfigError(hydra_sentence(error)) from error
     check(cfg, complete=complete)
+    return cfg

@@ -36,7 +36,7 @@ MAY_LACK = {
     *BENCHMARK_KEYS, "suites.*", "harnesses.*",  # of the chosen evaluation
     "url", "model", "concurrency", "timeout", "retries", "key_variable", "adapter",  # of a server that generates
 }  # fmt: skip
-MAY_BE_NULL = {"adapter", "optimized_metric", "run", "runs", "stages"}
+MAY_BE_NULL = {"adapter", "optimized_metric", "run", "runs", "stages", "sweep"}
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from parallax.settings.command_line import as_typed
 from parallax.settings.stages import PlannedStage, planned_stages
 from parallax.tasks.hand_out import check_hand_out, hand_out
+from parallax.tasks.naming import group_name, run_name, tag_words
 from parallax.tasks.stages import Run, StageStart, add_up, run_stage, take_up_pairs
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def align(cfg: DictConfig) -> dict[str, Any]:
             plain.get("logger"),
             run_folder=folder,
             config=plain,
-            name=_run_name(plain),
-            group=_group_name(plain),
-            tags=plain.get("tags") or [],
+            name=run_name(plain),
+            group=group_name(),
+            tags=tag_words(plain),
             job_type=plain["method"]["name"],
         )
         failed = True
@@ -73,6 +73,7 @@ def align(cfg: DictConfig) -> dict[str, Any]:
             facts = made_with(plain)
             manifest = RunManifest(folder, method=method["name"], rounds=int(method["rounds"]), made_with=facts)
             this = Run(plain, folder, device, loggers, manifest, builder)
+            this.several = len(plan) > 1
             results = _align(this, plan)
             failed = False
         finally:
@@ -158,6 +159,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         report = _report(this, suites, before, after)
         assert adapter is not None, "a method has at least one stage"
         hand_out(plain, results, adapter)
+        _tell_wandb(this, suites, before, after)
         print_results(results)
         log.info("adapter in %s", adapter)
         log.info("report in %s", report)
@@ -230,6 +232,19 @@ def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Pat
     return evaluation
 
 
+def _tell_wandb(this: Run, suites: list[Any], before: Evaluation | None, after: Evaluation | None) -> None:
+    """Answers before and after as a table; results as an artifact."""
+    from parallax.reports.artifacts import note_results
+    from parallax.reports.examples_table import log_examples
+
+    shown = this.wandb_options
+    samples = [sample for suite in suites for sample in suite.samples]
+    limit, side = int(shown.get("log_examples") or 0), int(shown.get("thumbnail") or 160)
+    log_examples(this.loggers, before, after, samples, limit=limit, side=side)
+    if shown.get("artifacts"):
+        note_results(this.loggers, this.folder)
+
+
 def _report(this: Run, suites: list[Any], before: Evaluation | None, after: Evaluation | None) -> Path:
     from parallax.reports.run_report import write_report
 
@@ -237,25 +252,3 @@ def _report(this: Run, suites: list[Any], before: Evaluation | None, after: Eval
     return write_report(
         this.folder, pairs=this.pairs, samples=samples, before=before, after=after, warnings=this.warnings
     )  # fmt: skip
-
-
-def _run_name(plain: Mapping[str, Any]) -> str:
-    """What differs from the defaults, as typed; the method's name when nothing does."""
-    silent = ("hydra", "paths.", "logger", "resume")
-    words = [word for word in as_typed(_typed()) if not word.startswith(silent)]
-    return " ".join(words)[:120] or str(plain["method"]["name"])
-
-
-def _group_name(plain: Mapping[str, Any]) -> str | None:
-    from hydra.core.hydra_config import HydraConfig
-
-    if not HydraConfig.initialized():
-        return None
-    experiment = HydraConfig.get().runtime.choices.get("experiment")
-    return str(experiment) if experiment else None
-
-
-def _typed() -> list[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

@@ -181,7 +181,14 @@ def add_harnesses(
 
 def _loggers(config: Mapping[str, Any], folder: Path) -> list[Any]:
     from parallax.reports.loggers import build_loggers
+    from parallax.tasks.naming import group_name, run_name, tag_words
 
     return build_loggers(
-        config.get("logger"), run_folder=folder, config=config, tags=config.get("tags") or (), job_type="evaluate"
+        config.get("logger"),
+        run_folder=folder,
+        config=config,
+        name=run_name(config),
+        group=group_name(),
+        tags=tag_words(config),
+        job_type="evaluate",
     )

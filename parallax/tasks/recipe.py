@@ -20,6 +20,8 @@ NOT_PART_OF_THE_RECIPE = (
     "run",
     "runs",
     "study",
+    "sweep",
+    "sweep_jobs",
     "paths",
     "hydra",
     "resume",

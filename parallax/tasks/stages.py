@@ -35,6 +35,13 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     fits: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
+    several: bool = False  # whether the run has more than one stage
+    now: str = ""  # the stage under way
+
+    @property
+    def wandb_options(self) -> dict[str, Any]:
+        """The `logger.wandb` group; empty where W&B is not among the loggers."""
+        return dict((self.plain.get("logger") or {}).get("wandb") or {})
 
     def stage_folder(self, planned: PlannedStage) -> Path:
         return self.folder / "stages" / planned.name
@@ -57,6 +64,8 @@ def run_stage(
     """
     from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
+    from parallax.reports.artifacts import note_adapter, note_policy
+    from parallax.reports.loggers import begin_stage
 
     stage, folder = dict(planned.stage), this.stage_folder(planned)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,17 +73,26 @@ def run_stage(
     for logger in this.loggers:
         if hasattr(logger, "begin"):
             logger.begin(planned.name)
+    this.now = planned.name
+    begin_stage(this.loggers, planned.name if this.several else "")
     stage["debug"], stage["seed"] = this.plain.get("debug") or {}, int(this.plain["seed"])
     stage["name"] = planned.name
     before = policy.fingerprint()
+    if this.wandb_options.get("artifacts"):
+        model, given = this.plain["model"], _relative(start.adapter, this.folder)
+        note_policy(this.loggers, str(model["name"]), before, base=str(model["path"]), adapter=given)
     reference = _set_reference(policy, stage, start)
     extra: dict[str, Any] = {"resume_from": _checkpoint(this.plain, folder), "callbacks": _callbacks(this, evaluate)}
     fit = _supervised if stage["fit"] == "supervised" else _preference
     summary = fit(this, policy, stage, folder, extra)
     adapter = folder / "adapter"
     policy.save_adapter(adapter)
+    after = policy.fingerprint()
     if processes.is_first():
         atomic_write_json(folder / "fit.json", summary)
+        if this.wandb_options.get("artifacts"):
+            upload = bool(this.wandb_options.get("log_model"))
+            note_adapter(this.loggers, adapter, after, stage=planned.name, upload=upload)
     note = {
         "round": planned.round,
         "stage": planned.stage["name"],
@@ -84,7 +102,7 @@ def run_stage(
         "reference": reference,
         "data": summary["pair_reports"],
         "adapter": _relative(adapter, this.folder),
-        "policy_after": policy.fingerprint(),
+        "policy_after": after,
         "summary": {key: summary[key] for key in ("steps", "seconds", "metrics", "bad_steps", "segments", "warnings")},
     }
     this.manifest.note(planned.name, **note)
@@ -166,6 +184,7 @@ def _preference(
 ) -> dict[str, Any]:
     from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
+    from parallax.reports.artifacts import note_pairs
     from parallax.reports.pairs_table import log_pairs
     from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule
@@ -177,9 +196,13 @@ def _preference(
     if processes.is_first():
         atomic_write_json(folder / "pairs.json", report.as_data())
     this.pairs[stage["name"]] = datamodule.pairs
-    rows = int((this.plain.get("logger") or {}).get("wandb", {}).get("log_pairs") or 0)
-    if rows and processes.is_first():
-        log_pairs(this.loggers, datamodule.pairs, limit=rows)
+    shown = this.wandb_options
+    if processes.is_first():
+        if rows := int(shown.get("log_pairs") or 0):
+            key = f"pairs/{this.now}" if this.several else "pairs"
+            log_pairs(this.loggers, datamodule.pairs, limit=rows, key=key, side=int(shown.get("thumbnail") or 160))
+        if shown.get("artifacts"):
+            note_pairs(this.loggers, report.pair_set, report.as_data())
     return fit_preference(policy, datamodule, stage, folder, this.loggers, **extra)
 
 

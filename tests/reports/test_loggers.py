@@ -10,8 +10,9 @@ from PIL import Image
 
 from parallax.records import PreferencePair, Response, ViewSpec
 from parallax.records.images import FileImage
-from parallax.reports.loggers import build_loggers, close_loggers, has_wandb_key, log_metrics, run_id, wandb_run_of
+from parallax.reports.loggers import build_loggers, close_loggers, log_metrics, wandb_run_of
 from parallax.reports.pairs_table import log_pairs
+from parallax.reports.wandb_run import has_wandb_key, run_id
 from tests.reports import wandb_file
 
 VARIABLES = ("MODE", "PROJECT", "ENTITY", "RUN_GROUP", "NAME", "TAGS", "RUN_ID", "API_KEY", "JOB_TYPE")
@@ -111,7 +112,7 @@ def test_a_sweep_agents_run_id_comes_first(tmp_path: Path, monkeypatch: pytest.M
 
 def test_several_loggers_at_once_and_a_csv_always(tmp_path: Path) -> None:
     loggers = build_loggers({"tensorboard": {"folder": "events"}, "csv": True}, run_folder=tmp_path, config={})
-    assert [type(logger).__name__ for logger in loggers] == ["MetricsCsv", "TensorBoardLogger"]
+    assert [type(logger).__name__ for logger in loggers] == ["MetricsCsv", "StagedTensorBoard"]
     log_metrics(loggers, {"eval/chair_i": 0.5}, 1)
     close_loggers(loggers)
     assert list((tmp_path / "events").glob("events.out.tfevents.*"))

@@ -1,0 +1,113 @@
+"""A multirun (`python run.py -m …`): a job that fails does not stop the others, and the end says what came out.
+
+`run_job` is what run.py calls for every job. `MultirunEnd` is a Hydra callback (`hydra.callbacks` in conf/config.yaml): after the
+last job it says how much work the jobs shared, lists those that failed with their reasons, and has the others compared.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from parallax.settings.check import check
+from parallax.tasks import run_task
+from parallax.tasks.naming import is_multirun, own_words
+
+log = logging.getLogger(__name__)
+
+FAILURE = "failure.json"  # in the folder of a job that failed: reason, trace
+
+
+def run_job(cfg: DictConfig) -> float:
+    """Check the configuration and run its task. A job of a multirun that fails leaves the reason behind and returns nan."""
+    if not is_multirun():
+        check(cfg)
+        return run_task(cfg)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / FAILURE).unlink(missing_ok=True)
+    print(f"job {HydraConfig.get().job.num}: {' '.join(own_words()) or 'as it stands'}", flush=True)
+    try:
+        check(cfg)
+        return run_task(cfg)
+    except Exception as error:
+        note_failure(folder, error)
+        print(f"job {HydraConfig.get().job.num} failed: {reason_of(error)}", file=sys.stderr, flush=True)
+        return math.nan
+
+
+class MultirunEnd(Callback):
+    """Says what a multirun came to; ends the program with status 1 when a job failed."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(str(config.hydra.sweep.dir))
+        jobs = sorted((path.parent.parent for path in folder.glob("**/.hydra/overrides.yaml")), key=_by_number)
+        failures = {str(job.relative_to(folder)): reason for job in jobs if (reason := failure_in(job))}
+        if finish(folder, [job for job in jobs if not failure_in(job)], failures):
+            sys.exit(1)
+
+
+def finish(folder: Path, finished: Sequence[Path], failures: Mapping[str, str], *, job: str = "job") -> bool:
+    """The end of any set of runs: work shared, comparison, failures. Returns whether any job failed.
+
+    Args:
+        folder: of the whole set; the comparison goes there.
+        finished: folders of the jobs that ended well; those without results.json (other tasks) are not compared.
+        failures: job → its reason.
+    """
+    from parallax.reports.shared_work import shared_work
+
+    with_results = [path for path in finished if (path / "results.json").is_file()]
+    if with_results:
+        _compare(with_results, folder)
+        print(shared_work(with_results).line(), flush=True)
+    if failures:
+        print(f"{len(failures)} of {len(failures) + len(finished)} {job}s failed:", file=sys.stderr)
+        for name, reason in failures.items():
+            print(f"  {job} {name}: {reason}", file=sys.stderr, flush=True)
+    return bool(failures)
+
+
+def _compare(folders: Sequence[Path], out: Path) -> None:
+    """Runs side by side: a table here, a page and a CSV file in `out`. What goes wrong there costs no run."""
+    try:
+        from parallax.reports.comparison import compare_runs
+
+        print(f"comparison in {compare_runs(list(folders), out)}", flush=True)
+    except Exception as error:
+        print(f"the runs could not be compared: {reason_of(error)}", file=sys.stderr, flush=True)
+
+
+def note_failure(folder: Path, error: BaseException) -> None:
+    """Leave the reason and the trace in the job's folder."""
+    from parallax.records.atomic import atomic_write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trace = "".join(traceback.format_exception(error))
+    atomic_write_json(folder / FAILURE, {"reason": reason_of(error), "trace": trace})
+
+
+def failure_in(folder: Path) -> str:
+    """Why the job in this folder failed; empty when it did not."""
+    path = folder / FAILURE
+    return str(json.loads(path.read_text("utf-8"))["reason"]) if path.is_file() else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in one line; the kind in front where its words alone would puzzle."""
+    text = " ".join(str(error).split())
+    plain = isinstance(error, ValueError | RuntimeError | OSError) and len(text) > 20
+    return text if plain else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+    return (int(path.name), "") if path.name.isdigit() else (sys.maxsize, str(path))

@@ -1,0 +1,90 @@
+"""A process that runs jobs of a local sweep one after the other, so that imports are paid once.
+
+It reads jobs from standard input, one JSON object a line: `{"folder": …, "words": [...]}`, and answers each with a line on
+standard output: `{"folder": …, "reason": ""}`, or why the job failed. A job is what `python run.py <words>` would do; what it
+prints goes to `console.log` in its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from parallax.settings.comments import CONF
+
+CONSOLE = "console.log"  # in the job's folder
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    for line in sys.stdin:
+        job = json.loads(line)
+        reason = run_one(Path(job["folder"]), [str(word) for word in job["words"]])
+        answers.write(json.dumps({"folder": job["folder"], "reason": reason}) + "\n")
+        answers.flush()
+
+
+def run_one(folder: Path, words: list[str]) -> str:
+    """Run one job in this process; returns why it failed, or an empty string."""
+    from parallax.tasks.multirun import FAILURE, note_failure, reason_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILURE).unlink(missing_ok=True)
+    with _printing_to(folder / CONSOLE), _argv(["run.py", *words]):
+        try:
+            runpy.run_path(str(CONF.parent / "run.py"), run_name="__main__")
+        except SystemExit as end:
+            if end.code not in (None, 0):
+                error = RuntimeError(_last_line(folder / CONSOLE) or f"it ended with status {end.code}")
+                note_failure(folder, error)
+                return reason_of(error)
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            note_failure(folder, error)
+            return reason_of(error)
+    return ""
+
+
+@contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Everything this process and its children print goes to the file."""
+    kept = os.dup(1), os.dup(2)
+    with path.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for stream, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, stream)
+                os.close(old)
+
+
+@contextmanager
+def _argv(words: list[Any]) -> Iterator[None]:
+    kept = sys.argv
+    sys.argv = words
+    try:
+        yield
+    finally:
+        sys.argv = kept
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip(" -") for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+if __name__ == "__main__":
+    main()
