@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
 from parallax.reports.metrics_file import curve, read_metrics
 from parallax.reports.results import HEADLINE, direction
+from parallax.reports.study_document import put_into
+from parallax.reports.study_plot import draw_study
 
 log = logging.getLogger(__name__)
 
@@ -25,28 +29,35 @@ CURVES = {
 }
 
 
-def write_study(folder: Path, study: Mapping[str, Any], runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+def write_study(
+    folder: Path,
+    study: Mapping[str, Any],
+    runs: Mapping[str, Sequence[Path]],
+    failures: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """Write <name>.json, <name>.md and <name>.png into `folder`; returns the content of the first.
 
     Args:
-        study: the `study` group: title, metric, arms, seeds.
+        study: the `study` group: title, metric, arms, seeds, document.
         runs: finished run folders of each arm.
+        failures: why runs of an arm came to nothing, a sentence each.
     """
-    from rich.console import Console
-    from rich.markdown import Markdown
-
     summary: dict[str, Any] = {
         "title": study["title"],
         "command": study["command"],
         "metric": study["metric"],
         "seeds": list(study["seeds"]),
         "arms": {arm: _arm(study["arms"][arm], folders) for arm, folders in runs.items()},
+        "failures": {arm: list(told) for arm, told in (failures or {}).items()},
     }
     atomic_write_text(folder / f"{study['name']}.json", json.dumps(summary, indent=2) + "\n")
     table = markdown(summary)
     atomic_write_text(folder / f"{study['name']}.md", table)
-    _picture(summary, folder / f"{study['name']}.png")
-    Console().print(Markdown(table))
+    picture = folder / f"{study['name']}.png"
+    drawn = draw_study(summary, picture)
+    if study.get("document"):
+        put_into(Path(study["document"]), str(study["name"]), table, picture if drawn else None)
+    print(table)
     log.info("study in %s", folder)
     return summary
 
@@ -113,7 +124,8 @@ def _late_mean(folder: Path, metric: str) -> float:
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The table of a study, in percentages; relative changes with two-way 95 % intervals (scenes and seeds)."""
-    metrics = [name for name in HEADLINE if any(name in arm["effects"] for arm in summary["arms"].values())]
+    shown = [name for name in HEADLINE if name != "chair_s" or summary["metric"] == name]  # chair_i says as much
+    metrics = [name for name in shown if any(name in arm["effects"] for arm in summary["arms"].values())]
     lines = [f"**{summary['title']}** (`{summary['command']}`)", ""]
     lines.append(
         "| arm | seeds | pairs | " + " | ".join(f"{m}: before → after, change" for m in metrics) + " | margin |"
@@ -121,9 +133,12 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines.append("|---" * (4 + len(metrics)) + "|")
     for name, arm in summary["arms"].items():
         cells = [_cell(arm["effects"].get(metric), metric, metric == summary["metric"]) for metric in metrics]
-        kept = f"{arm['pairs'].get('kept', float('nan')):.0f}"
-        margin = f"{arm['training'].get('margin', float('nan')):.2f}"
+        kept = f"{arm['pairs']['kept']:.0f}" if arm["pairs"] else "–"
+        margin = "–" if isnan(late := arm["training"].get("margin", nan)) else f"{late:.2f}"
         lines.append(f"| {name} | {arm['seeds']} | {kept} | " + " | ".join(cells) + f" | {margin} |")
+    for name, told in summary.get("failures", {}).items():
+        counts = Counter(told)
+        lines += ["", *(f"`{name}`, {count} of {len(summary['seeds'])} seeds: {why}" for why, count in counts.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -139,27 +154,3 @@ def _cell(effect: Mapping[str, Any] | None, metric: str, relative: bool) -> str:
     clear = low * high > 0
     better = clear and value * direction(metric) > 0
     return f"**{text}**" if better else text
-
-
-def _picture(summary: Mapping[str, Any], path: Path) -> None:
-    """Change of the study's metric per arm, with intervals, beside the late reward margin."""
-    from parallax.reports.plots import PALETTE, figure, save
-
-    metric = summary["metric"]
-    arms = {name: arm for name, arm in summary["arms"].items() if metric in arm["effects"]}
-    if not arms:
-        return
-    with figure(ncols=2, figsize=(9.5, 0.55 * len(arms) + 1.8), sharey=True) as (drawn, (left, right)):
-        places = np.arange(len(arms))[::-1]
-        effects = [arm["effects"][metric] for arm in arms.values()]
-        values = np.array([100 * e["relative"] for e in effects])
-        spread = np.abs(np.array([[100 * e["relative_low"], 100 * e["relative_high"]] for e in effects]).T - values)
-        left.errorbar(values, places, xerr=spread, fmt="o", color=PALETTE[0], capsize=3)
-        left.axvline(0, color=PALETTE[4], linewidth=0.8)
-        left.set_yticks(places, list(arms))
-        left.set_ylim(-0.6, len(arms) - 0.4)
-        left.set_xlabel(f"{metric}: relative change in %, 95 % interval")
-        right.barh(places, [arm["training"]["margin"] for arm in arms.values()], color=PALETTE[1], height=0.5)
-        right.set_xlabel("reward margin, last quarter of training")
-        drawn.suptitle(summary["title"], x=0.01, ha="left", fontsize=10)
-        save(drawn, path)

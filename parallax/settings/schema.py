@@ -203,6 +203,7 @@ KEYS: dict[str, Rule] = {
     "study.folder": TEXT,
     "study.metric": TEXT,
     "study.seeds": list_of(NATURAL),
+    "study.document": TEXT.or_null(),
     "study.arms.*": list_of(TEXT),
     "export.merged": FLAG,
     "export.push_to_hub": Rule("text", pattern=r"[\w.\-]+/[\w.\-]+", pattern_words="owner/name").or_null(),

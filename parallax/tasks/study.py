@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> float:
     """Run all arms of `study.arms` for all `study.seeds`; returns the first arm's relative effect on `study.metric`."""
+    from datamodules.preference import NoPairs
     from parallax.reports.run_log import run_log
     from parallax.reports.study import write_study
 
@@ -36,7 +37,7 @@ def run(cfg: DictConfig) -> float:
         for arm, words in study["arms"].items()
         for seed in study["seeds"]
     }
-    failures: list[str] = []
+    failures: dict[str, list[str]] = {}
     for number, ((arm, seed), run_cfg) in enumerate(planned.items(), start=1):
         where = f"{number} of {len(planned)}: {arm}, seed {seed}"
         target = Path(run_cfg.paths.output_dir)
@@ -51,12 +52,13 @@ def run(cfg: DictConfig) -> float:
         try:
             _align(run_cfg)
         except Exception as error:  # one failing arm must not cost the others
-            log.exception("study run %s failed", where)
-            failures.append(f"{arm}, seed {seed}: {error}")
+            log.warning("study run %s came to nothing: %s", where, error, exc_info=not isinstance(error, NoPairs))
+            failures.setdefault(arm, []).append(str(error).partition(";")[0].partition(". ")[0])
     with run_log(folder):
-        for failure in failures:
-            log.warning("a run failed and is left out: %s", failure)
-        summary = write_study(folder, study, {arm: _folders(folder, arm, study["seeds"]) for arm in study["arms"]})
+        for arm, told in failures.items():
+            log.warning("%d runs of %s came to nothing and are left out: %s", len(told), arm, told[-1])
+        runs = {arm: _folders(folder, arm, study["seeds"]) for arm in study["arms"]}
+        summary = write_study(folder, study, runs, failures)
     effect = summary["arms"][next(iter(study["arms"]))]["effects"].get(study["metric"])
     return float(effect["relative"]) if effect else float("nan")
 

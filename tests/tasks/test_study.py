@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from parallax.reports.study import markdown
+from parallax.settings.check import find_problems
 
 ROOT = Path(__file__).parents[2]
 WORDS = (
@@ -29,17 +32,19 @@ def command(tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_study_runs_its_arms_once_and_writes_a_table(tmp_path: Path) -> None:
-    first = command(tmp_path)
+    hopeless = "study.arms.hopeless=['pairs.min_chars=100000']"
+    first = command(tmp_path, hopeless)
     assert first.returncode == 0, first.stderr[-2000:]
     summary = json.loads((tmp_path / "study/evidence.json").read_text())
-    assert set(summary["arms"]) == {"dpo", "stic"}
-    for arm in summary["arms"].values():
+    assert set(summary["arms"]) == {"dpo", "stic", "hopeless"}
+    for arm in (summary["arms"]["dpo"], summary["arms"]["stic"]):
         assert arm["seeds"] == 1 and {"chair_i", "recall", "accuracy"} <= set(arm["effects"])
     table = (tmp_path / "study/evidence.md").read_text()
     assert "| dpo | 1 |" in table and "| stic | 1 |" in table
+    assert "| hopeless | 0 | – |" in table and "`hopeless`, 1 of 1 seeds: pairs: 0 kept of 12" in table
     assert (tmp_path / "study/evidence.png").stat().st_size > 1000
 
-    again = command(tmp_path)
+    again = command(tmp_path, hopeless)
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("done before, kept") == 2
     assert (tmp_path / "study/evidence.md").read_text() == table
@@ -68,10 +73,33 @@ def test_better_is_bold_only_when_the_interval_excludes_zero() -> None:
     assert "**" not in row(-0.04, 0.02) and "**" not in row(0.02, 0.04)
 
 
+def test_a_table_goes_into_a_document_where_its_marks_are_and_replaces_the_last_one(tmp_path: Path) -> None:
+    from parallax.reports.study_document import put_into
+
+    document, picture = tmp_path / "results.md", tmp_path / "p.png"
+    document.write_text("# Results\n\n<!-- study a -->\nold\n<!-- end a -->\n\nText.\n")
+    picture.write_bytes(b"png")
+    for table in ("first\n", "second\n"):
+        put_into(document, "a", table, picture)
+    text = document.read_text()
+    assert text == "# Results\n\n<!-- study a -->\nsecond\n\n![a](images/a.png)\n<!-- end a -->\n\nText.\n"
+    assert (tmp_path / "images/a.png").read_bytes() == b"png"
+    with pytest.raises(ValueError, match="no place for the study b"):
+        put_into(document, "b", "table", None)
+
+
+STUDIES = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml") if path.stem != "none")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_an_experiment_of_its_name_that_says_how_it_is_run(name: str) -> None:
+    study = OmegaConf.load(ROOT / f"conf/study/{name}.yaml")
+    assert study.command == f"python run.py experiment={name}"
+    assert f"override /study: {name}" in (ROOT / f"conf/experiment/{name}.yaml").read_text()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["evidence", "controls", "noise_steps"])
-def test_every_study_composes(name: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "run.py", f"experiment=seva_{name}", "--cfg", "job"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0 and "arms:" in done.stdout
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_arm_of_every_study_passes_the_check(name: str, compose_config: Callable[..., DictConfig]) -> None:
+    for words in compose_config(f"experiment={name}").study.arms.values():
+        assert find_problems(compose_config(f"experiment={name}", *words, "task=align")) == {}, words
