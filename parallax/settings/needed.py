@@ -89,9 +89,9 @@ def _benchmark_problems(evaluation: dict[str, Any], absent: list[str]) -> dict[s
         path, key = evaluation.get(name), f"evaluation.{name}"
         if isinstance(path, str) and key not in absent and not Path(path).expanduser().exists():
             problems[key] = f"{key}={path} does not exist (looked from {Path.cwd()})."
-    judged = [
-        name for name, suite in (evaluation.get("suites") or {}).items() if isinstance(suite, dict) and "judge" in suite
-    ]
+    suites = evaluation.get("suites")
+    named = suites.items() if isinstance(suites, dict) else ()
+    judged = [name for name, suite in named if isinstance(suite, dict) and "judge" in suite]
     if judged and (evaluation.get("judge") or {}).get("url") is None:
         problems["evaluation.judge.url"] = (
             f"evaluation.judge.url is not given, and a judge grades {', '.join(judged)}. Add the address of an OpenAI-compatible "

@@ -13,7 +13,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,13 @@ def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) 
     Args:
         own: the folder the run has by itself: Hydra's, or `paths.output_dir`.
     """
-    if is_helper():
-        return act(_placed(cfg, Path(os.environ.get(FOLDER) or own)))
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key, task = run_key(plain), str(plain["task"]["name"])
+    if is_helper():  # the first process holds the folder; a finished run is finished for all of them
+        with suppress(FolderInUse, FileExistsError):
+            if FOLDER not in os.environ and (choice := choose(str(plain["resume"]), key, task, own)).finished:
+                return _finished(choice)
+        return act(_placed(cfg, Path(os.environ.get(FOLDER) or own)))
     choice = choose(str(plain["resume"]), key, task, own)
     if choice.folder.resolve() != own.resolve():
         discard_empty(own)

@@ -43,7 +43,7 @@ def test_the_best_steps_weights_are_the_result_and_patience_stops_the_fit(
     watch = BestStep(2, lambda step: {"eval/x": VALUES[step]}, "eval/x", +1, patience=2)
     module, keeper, seen = trained(new_policy, tmp_path, watch)
     assert list(seen) == [2, 4, 6, 8] and watch.stopped and watch.best_step == 4
-    assert [path.name for path in keeper.folder.glob("best-*")] == ["best-000004.ckpt"]
+    assert [path.name for path in keeper.folder.glob("best-*.ckpt")] == ["best-000004.ckpt"]
     assert not torch.equal(weights(module), seen[4])
     told = watch.take_best(module, keeper, last=8)
     assert told == {"monitor": "eval/x", "value": 0.8, "step": 4, "stopped_early": True}

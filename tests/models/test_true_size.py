@@ -72,7 +72,7 @@ def test_stic_at_true_size_has_the_papers_settings_and_one_adapter(experiment: s
     assert {stage["trainer"]["max_epochs"] for stage in (align, infuse)} == {1}
     assert align["proposer"]["temperature"] == infuse["infusion"]["temperature"] == 0.2
     assert align["proposer"]["max_new_tokens"] == 1024 and len(align["proposer"]["bad"]) == 8
-    assert align["data"]["limit"] == 6000 and infuse["data"]["limit"] == 5000
+    assert align["data"]["sample"] == 6000 and infuse["data"]["parts"]["mixed"]["entries"] == 5000
     layers, _, sizes = PUBLISHED[STIC[experiment]]
     with torch.device("meta"):
         tuned = add_lora(meta_model(STIC[experiment]), align["lora"], seed=0)

@@ -109,7 +109,7 @@ def test_an_upload_is_refused_in_words_before_anything_is_read(
         ConfigError, match="export.push_to_hub=me/mine needs the network, and this machine is set to be offline"
     ):
         run("run", *SMALL, "export.push_to_hub=me/mine")
-    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "run").glob("stages")), "no work was begun"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.HfApi.whoami", _nobody)
     with pytest.raises(ConfigError, match="needs a login on the hub .*run `hf auth login`"):

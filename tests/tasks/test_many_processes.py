@@ -149,7 +149,7 @@ def test_one_file_serves_as_well_as_a_folder(start: Any) -> None:
 
 def test_a_run_of_two_processes_is_the_run_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
-    words = [*SMALL, "evaluation.every_n_steps=1", "optim.lr=1e-3", "trainer.batch_size=4", "loss=dpo"]
+    words = [*SMALL, "evaluation.every_n_steps=1", "optim.lr=1e-3", "trainer.batch_size=4", "loss=dpo", "resume=never"]
     results = []
     for name, count in (("one", 1), ("two", 2)):
         places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
