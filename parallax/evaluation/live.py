@@ -178,7 +178,8 @@ def _answers(
     kept_answers = (
         _KeptAnswers(policy, wanted, Path(cache_dir) / "evaluation_answers") if cache_dir is not None else None
     )
-    answers = kept_answers.known if kept_answers is not None else {}
+    # the first one's view counts: who shares the work must agree on what is left of it
+    answers = processes.from_first(kept_answers.known if kept_answers is not None else {})
     wanted = [request for request in wanted if request.sample_id not in answers]
     if progress is not None and answers:
         progress(len(answers))
