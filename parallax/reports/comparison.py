@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from parallax.reports.comparison_numbers import compare
 from parallax.reports.comparison_page import write_page
 from parallax.reports.comparison_table import print_comparison, write_csv
 from parallax.reports.run_folder import find_runs
-
-log = logging.getLogger(__name__)
 
 
 def compare_runs(folders: Sequence[Path], out: Path, *, pictures: bool = False) -> Path:
@@ -34,5 +31,4 @@ def compare_runs(folders: Sequence[Path], out: Path, *, pictures: bool = False) 
 
         draw_pictures(comparison, out)
     page = write_page(comparison, out / "compare.html")
-    log.info("comparison in %s", page)
     return page
