@@ -117,7 +117,8 @@ def _share_search(proposer: Proposer, policy: Any, samples: Sequence[Sample], ma
     trainer = maker.trainer
     if trainer is None or trainer.world_size == 1 or not isinstance(proposer, SearchProposer):
         return
-    proposer.search(policy, samples[trainer.global_rank :: trainer.world_size], seed=seed)
+    with policy.gathered():
+        proposer.search(policy, samples[trainer.global_rank :: trainer.world_size], seed=seed)
     trainer.strategy.barrier("search")
 
 

@@ -59,7 +59,7 @@ def fill_references(
         return [known[pair_id] for pair_id in ids], 0
     batches = passes(missing)[rank::world]
     rows: dict[str, list[float]] = {}
-    with torch.inference_mode(), policy.reference():
+    with policy.gathered(), torch.inference_mode(), policy.reference():
         make = PairBatches(pairs, ids, policy.encoder, features=policy.features)
         for count, batch in enumerate(mapped(make, batches, num_workers), start=1):
             totals = policy.score(batch.scoring.to(policy.device)).total

@@ -179,7 +179,8 @@ def generate_candidates(
     module = PairBuilderModule(act)
     module.allow_zero_length_dataloader_with_multiple_devices = True
     loader: DataLoader[Any] = DataLoader(share, batch_size=None, collate_fn=list)
-    trainer.predict(module, dataloaders=loader, return_predictions=False)
+    with policy.gathered():
+        trainer.predict(module, dataloaders=loader, return_predictions=False)
     trainer.strategy.barrier("candidates")
     store.refresh()
     return done

@@ -6,10 +6,14 @@ nothing at all. Here every key and every shape has to agree.
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from parallax.models.sharding import is_sharded, take_weights
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -19,27 +23,60 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True) -> Any:
-    """Wrap `model` with the adapter in `folder`, trainable. Raises ValueError when keys or shapes do not agree."""
+def uses_dora(folder: Path) -> bool:
+    """Whether the adapter in the folder, if it is one, was trained with DoRA."""
+    return is_adapter(folder) and bool(json.loads((folder / CONFIG).read_text("utf-8")).get("use_dora"))
+
+
+def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read: bool = True) -> Any:
+    """Wrap `model` with the adapter in `folder`, trainable. Raises ValueError when keys or shapes do not agree.
+
+    `read=False` leaves the weights as they are drawn, for whoever reads them in parts.
+    """
     from peft import PeftConfig, get_peft_model
 
     _weights_of(folder)
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=autocast)
-    read_adapter(wrapped, folder)
+    if read:
+        read_adapter(wrapped, folder)
+    else:
+        _check_fit(wrapped, folder)
     return wrapped
+
+
+def keys_of(wrapped: Any) -> dict[str, str]:
+    """Name of each adapted or wholly trained weight in `wrapped` → its key in an adapter's file."""
+    return {
+        name: re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", name)
+        for name, value in wrapped.named_parameters()
+        if value.requires_grad
+    }
 
 
 def read_adapter(wrapped: Any, folder: Path) -> None:
     """Put the weights in `folder` into the adapter that `wrapped` has. Raises ValueError when keys or shapes do not agree."""
     from peft import set_peft_model_state_dict
-    from peft.utils import get_peft_model_state_dict
     from safetensors.torch import load_file
 
-    saved, expected = load_file(str(_weights_of(folder))), get_peft_model_state_dict(wrapped)
+    _check_fit(wrapped, folder)
+    saved = load_file(str(_weights_of(folder)))
+    if is_sharded(wrapped):
+        take_weights(wrapped, {name: saved[key] for name, key in keys_of(wrapped).items()})
+    else:
+        set_peft_model_state_dict(wrapped, saved)
+
+
+def _check_fit(wrapped: Any, folder: Path) -> None:
+    from peft.utils import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    expected = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(wrapped).items()}
+    with safe_open(_weights_of(folder), "pt") as opened:
+        saved = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118  (not a dict)
     missing, unexpected = sorted(expected.keys() - saved.keys()), sorted(saved.keys() - expected.keys())
-    reshaped = [key for key in saved.keys() & expected.keys() if saved[key].shape != expected[key].shape]
+    reshaped = [key for key in saved.keys() & expected.keys() if saved[key] != expected[key]]
     complaints = [
         f"{len(keys)} {what} (such as {keys[0]!r})"
         for what, keys in (
@@ -54,7 +91,6 @@ def read_adapter(wrapped: Any, folder: Path) -> None:
             f"the adapter in {folder} does not fit {type(wrapped.get_base_model()).__name__}: {', '.join(complaints)}. It was "
             "made for another model or by another version; use the model it was trained on"
         )
-    set_peft_model_state_dict(wrapped, saved)
 
 
 def _weights_of(folder: Path) -> Path:

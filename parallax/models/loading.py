@@ -7,7 +7,8 @@ code from a checkpoint is ever run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 from torch import nn
 
 from parallax.models import prefix_attention
-from parallax.models.adapter import is_adapter, load_adapter
+from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, text_config
+from parallax.models.divided_loading import NotInParts, Parts, empty_network
 from parallax.models.encoder import Encoder
 from parallax.models.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
 from parallax.models.fused_lora import fuse
@@ -53,6 +55,7 @@ def load_policy(
     seed: int = 0,
     digest_memory: Path | None = None,
     feature_folder: Path | None = None,
+    mesh: Any = None,
 ) -> Policy:
     """Load the policy that the `model` and `lora` groups describe.
 
@@ -64,6 +67,8 @@ def load_policy(
         seed: decides the initial LoRA weights.
         digest_memory: file that remembers digests of weight files.
         feature_folder: where `feature_cache: disk` keeps image features, a sub-folder for each tower.
+        mesh: divide the language model over the processes of this one-dimensional mesh as it is read, so that no process ever
+            holds more than its share. None loads it whole.
 
     Raises ValueError or FileNotFoundError, in sentences, for what cannot be loaded.
     """
@@ -78,7 +83,8 @@ def load_policy(
         )
     weights_path = str(adapter) if adapter is not None and not is_adapter(adapter) else path
     dtype = precision_for(str(model.get("dtype") or "auto"), device)
-    network = _load_network(weights_path, model, dtype, device)
+    parts = None if mesh is None else _open_parts(weights_path, model, lora, adapter, dtype, mesh)
+    network = _load_network(weights_path, model, dtype, device) if parts is None else parts.network
     kind = kind_of(network)
     processor = load_processor(path, model, network)
     encoder = Encoder(
@@ -101,13 +107,16 @@ def load_policy(
     elif full:
         log.info("%s weights cannot be trained: this policy only answers", kind)
     elif adapter is not None and is_adapter(adapter):
-        network = load_adapter(network, adapter, autocast=_float32_adapter(lora))
+        network = load_adapter(network, adapter, autocast=_float32_adapter(lora), read=parts is None)
     else:
         assert lora is not None
-        network = add_lora(network, dict(lora), seed=seed, projector=projector, autocast=_float32_adapter(lora))
+        with nullcontext() if parts is None else parts.rows.keeping():
+            network = add_lora(network, dict(lora), seed=seed, projector=projector, autocast=_float32_adapter(lora))
         fresh = True
     fuse(network)
-    if kind == "none" or network is not base_model(network):
+    if parts is not None:
+        parts.fill(network, adapter if not fresh and not full else None, device)
+    elif kind == "none" or network is not base_model(network):
         network.to(device)  # a quantised base is there already, what was put around it may not be
     network.eval()
     return Policy(
@@ -233,7 +242,7 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, devic
     """The model on `device`, weight by weight: several processes of a machine never hold copies of it in host memory."""
     from transformers import AutoModelForImageTextToText
 
-    attention, kind = model.get("attention") or "auto", str(model.get("quantization") or "none")
+    kind = str(model.get("quantization") or "none")
     settings = quantization_config(kind, path, dtype, model.get("revision") or "main")
     network = loaded(
         path,
@@ -241,13 +250,52 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, devic
         dtype=dtype,
         **({"device_map": {"": device}} if settings is not None or device != "cpu" else {}),
         quantization_config=settings,
-        attn_implementation="sdpa" if attention in ("auto", "flex_attention") else attention,
+        attn_implementation=_attention(model),
         revision=model.get("revision") or "main",
         use_safetensors=True,
     )
     if settings is not None:
         settle(network)
     return network
+
+
+def _open_parts(
+    path: str,
+    model: Mapping[str, Any],
+    lora: Mapping[str, Any] | None,
+    adapter: Path | None,
+    dtype: torch.dtype,
+    mesh: Any,
+) -> Parts | None:
+    """The model of the checkpoint to be read in parts; None, with a word, where it can only be loaded whole."""
+    from transformers import AutoModelForImageTextToText
+
+    revision = model.get("revision") or "main"
+    try:
+        if (lora or {}).get("dora") or (adapter is not None and uses_dora(adapter)):
+            raise NotInParts("DoRA begins with the norms of whole weights")
+        with _in_words(path):
+            return Parts(
+                empty_network(AutoModelForImageTextToText, path, dtype, attention=_attention(model), revision=revision),
+                weight_files(path) if Path(path).is_dir() else _downloaded(path, revision),
+                mesh,
+            )
+    except NotInParts as reason:
+        log.info("%s is loaded whole by every process and divided afterwards: %s", path, reason)
+        return None
+
+
+def _downloaded(path: str, revision: str) -> list[Path]:
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(path, revision=revision, allow_patterns=["model*.safetensors", "*.json"])
+    return sorted(Path(folder).glob("model*.safetensors"))
+
+
+def _attention(model: Mapping[str, Any]) -> str:
+    """The kernel that transformers is told; the text decoder may get one of ours later (`layout_for`)."""
+    attention = str(model.get("attention") or "auto")
+    return "sdpa" if attention in ("auto", "flex_attention") else attention
 
 
 def load_processor(path: str, model: Mapping[str, Any], network: Any, **options: Any) -> Any:
@@ -293,6 +341,12 @@ def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixel
 
 def loaded(path: str, auto_class: Any, **options: Any) -> Any:
     """`auto_class.from_pretrained` with its errors in our words."""
+    with _in_words(path):
+        return auto_class.from_pretrained(path, trust_remote_code=False, **options)
+
+
+@contextmanager
+def _in_words(path: str) -> Iterator[None]:
     looks_local = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise FileNotFoundError(
@@ -300,7 +354,7 @@ def loaded(path: str, auto_class: Any, **options: Any) -> Any:
             "such as llava-hf/llava-1.5-7b-hf. The built-in model is made by `python run.py experiment=make_tiny_llava`"
         )
     try:
-        return auto_class.from_pretrained(path, trust_remote_code=False, **options)
+        yield
     except OSError as error:
         raise FileNotFoundError(
             f"model.path={path} could not be loaded ({_first_sentence(error)}). It is neither a local folder nor in the "

@@ -244,7 +244,8 @@ class Policy:
         if self._adapter_is_fresh:
             return
         self._reference_adapter = {
-            name: nn.Parameter(value.detach().clone(), requires_grad=False) for name, value in learned.items()
+            name: nn.Parameter(sharding.whole(value.detach()).clone(), requires_grad=False)
+            for name, value in learned.items()
         }
         self._reference_name = self.fingerprint()
         if adapter is not None:

@@ -51,5 +51,14 @@ def from_all(value: T) -> list[T]:
     return values
 
 
+def mesh(device: str) -> Any:
+    """All processes in a row, for weights that are divided over them; None for a program that runs alone."""
+    if count() == 1:
+        return None
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(device.partition(":")[0], (count(),), mesh_dim_names=("data_parallel",))
+
+
 def _together() -> bool:
     return dist.is_available() and dist.is_initialized()

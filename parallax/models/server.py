@@ -15,11 +15,13 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.models import processes
 from parallax.models.encoder import PromptTooLong
 from parallax.models.generation import Finished, SetAside
 from parallax.models.prompt_stream import refusal
@@ -128,6 +130,12 @@ class ServerGenerator:
         self.last_generation = counts
         return results
 
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside: the server has what the policy has learned. All processes enter together, however little each will ask."""
+        self._served()
+        yield
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _ask(self, model: str, request: GenerationRequest) -> Generation | Exception:
@@ -216,7 +224,7 @@ class ServerGenerator:
         import openai
 
         name, folder = f"parallax-{fingerprint[:16]}", self.adapters / fingerprint
-        if not (folder / "adapter_config.json").is_file():
+        if not processes.from_first((folder / "adapter_config.json").is_file()):
             self.policy.save_adapter(folder)
         try:
             self.client.post(

@@ -8,7 +8,7 @@ while gathering is done by all processes together or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,15 @@ from torch import Tensor, nn
 
 from parallax.models.backbone import base_model, decoder_name
 
+Act = Callable[[nn.Module], None]
 
-def shard(model: Any, mesh: Any) -> None:
-    """Divide the weights of `model` over the processes of `mesh`, in place. Harmless to call twice."""
+
+def shard(model: Any, mesh: Any, *, before: Act | None = None, after: Act | None = None) -> None:
+    """Divide the weights of `model` over the processes of `mesh`, in place. Harmless to call twice.
+
+    `before` and `after` are called with each part as it is divided: layers, and the whole network last. They may put weights
+    in place that were not there yet.
+    """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -28,14 +34,23 @@ def shard(model: Any, mesh: Any) -> None:
         return
     decoder = network.get_submodule(decoder_name(network))
     head = network.get_output_embeddings()
-    divided = {id(value) for part in (decoder, head) for value in part.parameters()}
-    whole = {value for value in network.parameters() if id(value) not in divided and not value.requires_grad}
     for layer in decoder.modules():
         if isinstance(layer, GradientCheckpointingLayer):
+            _tell(before, layer)
             fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+            _tell(after, layer)
+    _tell(before, network)
+    divided = {id(value) for part in (decoder, head) for value in part.parameters()}
+    whole = {value for value in network.parameters() if id(value) not in divided and not value.requires_grad}
     fully_shard(network, mesh=mesh, reshard_after_forward=False, ignored_params=whole)
+    _tell(after, network)
     if any(value.requires_grad and id(value) not in divided for value in network.parameters()):
         register_fsdp_forward_method(network, "get_image_features")  # a projector that learns works there
+
+
+def _tell(act: Act | None, part: nn.Module) -> None:
+    if act is not None:
+        act(part)
 
 
 def units(model: Any) -> list[Any]:

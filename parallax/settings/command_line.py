@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.settings.check import check
 from parallax.settings.choices import choices, groups, groups_with
 from parallax.settings.errors import ConfigError
+from parallax.settings.launchers import missing_plugin, multirun_problem
 from parallax.settings.schema import STAGE_GROUPS
 from parallax.settings.suggestions import closest, or_list
 
@@ -34,11 +35,12 @@ MAY_BE_NONE = ("experiment",)  # groups of which nothing may be chosen
 MOST_JOBS_CHECKED = 256  # of a multirun, before the first one starts
 
 
-def prepare(argv: Sequence[str], conf: Path) -> list[str]:
+def prepare(argv: Sequence[str], conf: Path, *, complete: bool = True) -> list[str]:
     """The arguments as Hydra should get them: options first, then overrides.
 
     Everything is checked here, before Hydra makes a run folder: the spelling of overrides, choices of groups, the composed
-    configuration, and every job of a multirun before the first one starts.
+    configuration, and every job of a multirun before the first one starts. `complete=False` does without the files that must be
+    there, as for a configuration that is only printed.
 
     Raises:
         ConfigError: with all that is wrong.
@@ -51,17 +53,20 @@ def prepare(argv: Sequence[str], conf: Path) -> list[str]:
     options = _without(argv, overrides)
     folders = [conf, *([Path(arguments.config_dir)] if arguments.config_dir else [])]
     problems: list[str] = []
-    rewritten = [_rewrite(override, folders, arguments.multirun, problems) for override in overrides]
+    multirun = arguments.multirun or (not arguments.cfg and _is_multirun(overrides, folders))
+    rewritten = [_rewrite(override, folders, multirun, problems) for override in overrides]
     rewritten = [override for override in rewritten if override]
     if problems:
         raise ConfigError(problems)
     composed_by_hydra = arguments.help or arguments.hydra_help or arguments.info
     if composed_by_hydra or arguments.cfg == "hydra":
         return [*options, *rewritten]
-    if arguments.multirun:
-        _check_jobs(rewritten, conf, folders)
+    _check_plugins(rewritten)
+    complete = complete and not arguments.cfg
+    if multirun:
+        _check_jobs(rewritten, conf, folders, complete=complete)
     else:
-        _check_composed(rewritten, conf, folders, complete=not arguments.cfg)
+        _check_composed(rewritten, conf, folders, complete=complete)
         rewritten += _no_folder_of_its_own(rewritten)
     return [*options, *rewritten]
 
@@ -230,53 +235,95 @@ def _named(override: Override) -> list[str]:
     return [str(word) for word in words if word is not None and str(word) != "null"]
 
 
-def _check_jobs(overrides: list[str], conf: Path, folders: Sequence[Path]) -> None:
-    """Compose and check every job of a multirun, so that the last one's typo does not wait for the others to finish."""
-    if any(override.lstrip("+").startswith(("hydra/sweeper", "hydra.sweeper")) for override in overrides):
-        return
+def _check_plugins(overrides: Sequence[str]) -> None:
+    """A launcher whose package is not installed."""
+    for text in overrides:
+        group, _, name = text.partition("=")
+        if group.lstrip("+") == "hydra/launcher" and (problem := missing_plugin(name)):
+            raise ConfigError(problem)
+
+
+def _check_jobs(overrides: list[str], conf: Path, folders: Sequence[Path], *, complete: bool) -> None:
+    """Compose and check every job of a multirun, so that the last one's typo does not wait for the others to finish.
+
+    What another sweeper will try is not known beforehand: its keys are left as they are.
+    """
+    searched = any(override.lstrip("+").startswith(("hydra/sweeper", "hydra.sweeper")) for override in overrides)
     parser = OverridesParser.create()
     axes = []
-    for text in [*_of_the_experiment(overrides, conf, folders), *overrides]:
+    for text in [*_of_the_experiment(overrides, folders), *overrides]:
         override = parser.parse_override(text)
-        if override.is_sweep_override() and not override.is_hydra_override():
+        if not override.is_sweep_override() or override.is_hydra_override():
+            axes.append([text])
+        elif not searched:
             key = override.get_key_element()
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            axes.append([text])
-    for job in itertools.islice(itertools.product(*axes), MOST_JOBS_CHECKED):
+    jobs = [list(job) for job in itertools.islice(itertools.product(*axes), MOST_JOBS_CHECKED)]
+    shared = as_typed([axis[0] for axis in axes if len(axis) == 1])
+    shared += ["hydra.mode=RUN"] if _sweeps(overrides, folders) else []  # for a command of one point
+    points = [_differing(job, axes) for job in jobs]
+    launcher: dict[str, Any] = {}
+    for job, differs in zip(jobs, points, strict=True):
         try:
-            _check_composed(list(job), conf, folders, complete=True)
+            cfg = _check_composed(job, conf, folders, complete=complete and not searched)
         except ConfigError as error:
-            differs = [text.lstrip("+") for text, axis in zip(job, axes, strict=True) if len(axis) > 1]
             job_name = f" (job with {' '.join(differs)})" if differs else ""
             raise ConfigError([f"{problem}{job_name}" for problem in error.problems]) from error
+        launcher = launcher or dict(_composed(job, conf, folders, hydra=True).hydra.launcher)
+        if problem := multirun_problem(launcher, cfg, shared, points):
+            raise ConfigError(problem)
 
 
-def _of_the_experiment(overrides: list[str], conf: Path, folders: Sequence[Path]) -> list[str]:
+def _differing(job: Sequence[str], axes: Sequence[Sequence[str]]) -> list[str]:
+    """The words of a job that not all jobs have, as typed."""
+    return as_typed([text for text, axis in zip(job, axes, strict=True) if len(axis) > 1])
+
+
+def _of_the_experiment(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """What `hydra.sweeper.params` of a chosen experiment adds to the jobs, but for keys that were typed, which win."""
-    chosen = [text.partition("=")[2] for text in overrides if text.startswith("experiment=")]
-    files = [folder / "experiment" / f"{name}.yaml" for name in chosen for folder in folders]
     params: dict[str, Any] = {}
-    for file in filter(Path.is_file, files):
-        params |= {
-            str(key): value
-            for key, value in (OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {}).items()
-        }
+    for content in _experiments(overrides, folders):
+        params |= {str(key): value for key, value in (OmegaConf.select(content, "hydra.sweeper.params") or {}).items()}
     typed = {text.partition("=")[0] for text in overrides}
     return [f"{key}={value}" for key, value in params.items() if key not in typed]
 
 
+def _is_multirun(overrides: Sequence[str], folders: Sequence[Path]) -> bool:
+    """Whether the words alone make it one, without -m: `hydra.mode`, typed or in the chosen experiment."""
+    for text in overrides:
+        if text.lstrip("+").startswith("hydra.mode="):
+            return text.endswith("=MULTIRUN")
+    return _sweeps(overrides, folders)
+
+
+def _sweeps(overrides: Sequence[str], folders: Sequence[Path]) -> bool:
+    """Whether a chosen experiment is a multirun by itself."""
+    return any(OmegaConf.select(content, "hydra.mode") == "MULTIRUN" for content in _experiments(overrides, folders))
+
+
+def _experiments(overrides: Sequence[str], folders: Sequence[Path]) -> list[Any]:
+    """The files of the chosen experiments, as they stand."""
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith("experiment=")]
+    files = [folder / "experiment" / f"{name}.yaml" for name in chosen for folder in folders]
+    return [OmegaConf.load(file) for file in files if file.is_file()]
+
+
 def _check_composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, complete: bool) -> DictConfig:
+    cfg = _composed(overrides, conf, folders)
+    check(cfg, complete=complete)
+    return cfg
+
+
+def _composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, hydra: bool = False) -> DictConfig:
+    """The configuration; with `hydra` also Hydra's own part, and what was typed about that."""
     search = (
         [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"]
         if folders[1:]
         else []
     )
-    mine = [text for text in overrides if not text.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    mine = [text for text in overrides if hydra or not text.lstrip("+~").startswith(("hydra.", "hydra/"))]
     try:
         with initialize_config_dir(str(conf), version_base=VERSION_BASE):
-            cfg = compose("config", overrides=[*search, *mine])
+            return compose("config", overrides=[*search, *mine], return_hydra_config=hydra)
     except HydraException as error:
         raise ConfigError(hydra_sentence(error)) from error
-    check(cfg, complete=complete)
-    return cfg

@@ -91,9 +91,13 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     adapter = Path(plain["adapter"]) if plain.get("adapter") else None
     suites = make_suites(plain) if plain["evaluation"]["when"] else []
     policy: Policy | None = None  # one copy of the weights at a time
+    exported = bool(
+        plain["evaluation"]["harnesses"]
+    )  # programs of others are given a merged model by the first process
 
-    def loaded(lora: Mapping[str, Any]) -> Policy:
-        made = make_policy(plain, lora, adapter=adapter, device=this.device)
+    def loaded(stage: Mapping[str, Any], *, whole: bool = False) -> Policy:
+        divided = stage["trainer"]["strategy"] == "fsdp2" and not whole
+        made = make_policy(plain, stage["lora"], adapter=adapter, device=this.device, divided=divided)
         trained = sum(parameter.numel() for _, parameter in made.trainable_parameters())
         log.info("policy %s, %s parameters trained", made.name, f"{trained:,}")
         _check_room(this, plan, trained, sum(parameter.numel() for parameter in made.model.parameters()))
@@ -102,7 +106,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     first, last = this.stage_folder(plan[0]), this.stage_folder(plan[-1])
     before = _read(first / "eval_before.json", "before", this)
     if before is None:
-        policy = loaded(plan[0].stage["lora"])
+        policy = loaded(plan[0].stage, whole=exported)
         before = _evaluate(this, policy, suites, "before", first / "eval_before.json")
     rounds: list[dict[str, Any]] = []
     round_adapter = adapter
@@ -117,7 +121,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
             policy, adapter = None, folder / done["adapter"]
         else:
             if policy is None:
-                policy = loaded(planned.stage["lora"])
+                policy = loaded(planned.stage)
             start = StageStart(adapter, round_adapter)
             adapter = run_stage(this, policy, planned, start, _watch(this, policy, suites))
             if policy.is_sharded:
@@ -126,17 +130,19 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
             path = this.stage_folder(planned) / "eval_after_round.json"
             found = _read(path, "after_round", this)
             if found is None:
-                policy = policy or loaded(planned.stage["lora"])
+                policy = policy or loaded(planned.stage, whole=exported)
                 found = _evaluate(this, policy, suites, "after_round", path)
             rounds.append({"round": planned.round, "metrics": _values(found)})
         if planned is not plan[-1] and policy is not None:
             policy = None  # the policy travels between stages as an adapter on disk
     after = _read(last / "eval_after.json", "after", this)
     if after is None and "after" in plain["evaluation"]["when"] and (suites or plain["evaluation"]["harnesses"]):
-        policy = policy or loaded(plan[-1].stage["lora"])
+        policy = policy or loaded(plan[-1].stage, whole=exported)
         after = _evaluate(this, policy, suites, "after", last / "eval_after.json")
     if plain["export"]["merged"]:
-        policy = policy or loaded(plan[-1].stage["lora"])
+        if policy is None or policy.is_sharded:
+            policy = None
+            policy = loaded(plan[-1].stage, whole=True)
         policy.save_merged(folder / "merged")
         log.info("merged model in %s", folder / "merged")
     more: dict[str, Any] = {"rounds": rounds} if rounds else {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from parallax.settings.comments import CONF
+from parallax.settings.launchers import visible_gpus
 
 TICK = 0.5  # seconds between two looks at what the jobs say about themselves
 
@@ -77,15 +78,6 @@ def run_jobs(
         finally:
             for worker in team:
                 _stop(worker.process)
-
-
-def visible_gpus() -> list[str]:
-    """GPUs of this machine by the number CUDA knows them, without asking torch: `CUDA_VISIBLE_DEVICES`, or device files."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() and name.strip() != "-1"]
-    files = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
-    return sorted((name for name in files if name.isdigit()), key=int)
 
 
 def worker_environment(place: int, count: int) -> dict[str, str]:

@@ -291,7 +291,7 @@ class _Reference(pl.Callback):
         self.fill(trainer)
 
     def fill(self, trainer: pl.Trainer) -> None:
-        with self.policy.gathered(), trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context():
             self.datamodule.fill_reference(self.policy, trainer=trainer)
 
 

@@ -83,7 +83,7 @@ class ScriptedPolicy:
 
     def __init__(self, rule: Rule, prompt_length: int = 1) -> None:
         self.model, self.encoder = ScriptedModel(rule, prompt_length), ScriptedEncoder()
-        self._answering = nullcontext
+        self._answering = self.gathered = nullcontext
 
     def spec(self, request: Any) -> Any:
         from parallax.records import GenerationSpec
