@@ -17,8 +17,11 @@ from datamodules.shapes.scene import COLOURS, SHAPES, generator, scene
 from datamodules.shapes.source import ShapesSource, pope_questions
 from parallax.tasks.tiny_llava import measure, pixels, vision
 from parallax.tasks.tiny_llava.build import make_processor, make_tiny_llava
-from parallax.tasks.tiny_llava.lessons import LESSON_KINDS, draw_kind, encode, lesson
+from parallax.tasks.tiny_llava.lessons import LESSON_KINDS, LOOK_UP_KINDS, draw_kind, lesson, look_up_lessons
+from parallax.tasks.tiny_llava.pointing import Pointing
 from parallax.tasks.tiny_llava.probe import probe_accuracy
+from parallax.tasks.tiny_llava.rows import ABSENT, collate, encode
+from parallax.tasks.tiny_llava.stages import stage_key
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSET = ROOT / "assets" / "tiny_llava"
@@ -41,51 +44,66 @@ def asset() -> tuple[Any, Any]:
     return AutoModelForImageTextToText.from_pretrained(ASSET).eval(), AutoProcessor.from_pretrained(ASSET)
 
 
+def micro(output: Path, **changes: Any) -> dict[str, Any]:
+    phase = {"scenes": 16, "steps": 2, "talk_rows": 2, "look_up_rows": 2}
+    small = {
+        "output": str(output),
+        "stages": str(output.parent / "stages"),
+        "threads": 1,
+        "tokenizer": {"lessons": 60},
+        "vision": {"hidden": 16, "intermediate": 16, "layers": 1, "heads": 2},
+        "language": {"hidden": 16, "intermediate": 16, "heads": 2},
+        "vision_training": {"scenes": 16, "steps": 2, "batch": 4},
+        "look_up_training": {**phase, "talk_rows": 0},
+        "talk_training": phase,
+        "measure": {"scenes": 2, "noise_steps": [500]},
+    }
+    return settings(**{**small, **changes})
+
+
 def test_the_whole_recipe_runs_at_micro_size_and_its_output_loads_with_plain_transformers(tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    micro = settings(
-        output=str(tmp_path / "model"),
-        tokenizer={"lessons": 100},
-        vision={"hidden": 16, "intermediate": 16, "layers": 1, "heads": 2},
-        language={"hidden": 16, "intermediate": 16, "layers": 1, "heads": 2},
-        vision_training={"scenes": 16, "steps": 2, "batch": 4},
-        language_training={"scenes": 16, "steps": 2, "batch": 4},
-        measure={"scenes": 4, "noise_steps": [500]},
-    )
     said: list[str] = []
-    folder = make_tiny_llava(micro, said.append)
+    folder = make_tiny_llava(micro(tmp_path / "model"), said.append)
     model = AutoModelForImageTextToText.from_pretrained(folder)
     loaded = AutoProcessor.from_pretrained(folder)
     assert model.config.model_type == "llava" and type(loaded).__name__ == "LlavaProcessor"
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert {"settings", "versions", "measured", "parameters"} <= set(manifest) and "output" not in manifest["settings"]
-    assert {"probe", "eval_habit_free", "eval_habitual", "accuracy", "pope"} <= set(manifest["measured"])
-    assert any("vision step" in line for line in said) and any("language step" in line for line in said)
+    assert {"settings", "versions", "measured", "parameters"} <= set(manifest)
+    assert not {"output", "stages"} & set(manifest["settings"])
+    assert {"probe", "eval_habit_free", "eval_habitual", "accuracy", "pope", "judging"} <= set(manifest["measured"])
+    assert any("vision step" in line for line in said) and sum("language step" in line for line in said) == 4
 
 
-def test_the_same_seed_makes_the_same_weights(tmp_path: Path) -> None:
+def test_the_same_seed_makes_the_same_weights_and_kept_stages_change_nothing(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    made = []
-    for name in ("one", "other"):
-        micro = settings(
-            output=str(tmp_path / name),
-            threads=1,
-            tokenizer={"lessons": 50},
-            vision={"hidden": 16, "intermediate": 16, "layers": 1, "heads": 2},
-            language={"hidden": 16, "intermediate": 16, "layers": 1, "heads": 2},
-            vision_training={"scenes": 8, "steps": 2, "batch": 4},
-            language_training={"scenes": 8, "steps": 2, "batch": 4},
-            measure={"scenes": 2, "noise_steps": [500]},
-        )
-        made.append(load_file(make_tiny_llava(micro, lambda line: None) / "model.safetensors"))
-    assert all(torch.equal(made[0][key], made[1][key]) for key in made[0])
+    said: list[str] = []
+    first = make_tiny_llava(micro(tmp_path / "one", stages=""), said.append)
+    again = make_tiny_llava(micro(tmp_path / "other"), said.append)
+    assert not any("kept" in line for line in said)
+    resumed = make_tiny_llava(micro(tmp_path / "third"), said.append)
+    assert sum("kept" in line for line in said) == 3
+    one, other, third = (load_file(folder / "model.safetensors") for folder in (first, again, resumed))
+    assert all(torch.equal(one[key], other[key]) and torch.equal(one[key], third[key]) for key in one)
+
+
+def test_a_stage_is_found_again_by_everything_that_shapes_it_and_nothing_else() -> None:
+    plain = settings()
+    talk = settings(talk_training={"steps": 7})
+    assert stage_key("look_up_training", plain) == stage_key("look_up_training", talk)
+    assert stage_key("talk_training", plain) != stage_key("talk_training", talk)
+    eyes = settings(vision_training={"steps": 7})
+    assert all(stage_key(name, plain) != stage_key(name, eyes) for name in ("vision_training", "talk_training"))
+    assert stage_key("talk_training", plain) == stage_key("talk_training", settings(output="elsewhere", threads=1))
 
 
 def test_a_wrong_picture_size_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="side 80 and patch 16.*must be 96"):
         make_tiny_llava(settings(output=str(tmp_path), image={"side": 80}))
+    with pytest.raises(ValueError, match="layers is 3.*at least 4"):
+        make_tiny_llava(settings(output=str(tmp_path), language={"layers": 3}))
 
 
 @pytest.mark.parametrize(
@@ -114,14 +132,68 @@ def test_the_chat_template_holds_several_turns_and_one_image(processor: Any) -> 
     assert text == "USER: <image>\nWhat do you see? ASSISTANT: A sign.</s>USER: Read the number. ASSISTANT:"
 
 
-@pytest.mark.parametrize("kind", LESSON_KINDS)
+@pytest.mark.parametrize("kind", dict.fromkeys((*LESSON_KINDS, *LOOK_UP_KINDS)))
 def test_only_answers_and_their_end_tokens_are_learned(processor: Any, kind: str) -> None:
-    turns = lesson(scene("base_train", 5), kind, generator("test"))
-    ids, weights = encode(processor, turns, 36, weighting=1.0)
-    learned = processor.tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight])
-    assert learned == "".join(f" {answer}</s>" for _, answer in turns)
-    assert sum(weights) == pytest.approx(len(turns))  # at weighting 1 every answer counts alike
-    assert ids.count(processor.image_token_id) == 36 and ids[0] == processor.tokenizer.bos_token_id
+    made = scene("base_train", 5)
+    turns = lesson(made, kind, generator("test"))
+    coded = encode(processor, made, turns, 36, weighting=1.0)
+    learned = [token for token, weight in zip(coded.ids, coded.weights, strict=True) if weight]
+    assert processor.tokenizer.decode(learned) == "".join(f" {answer}</s>" for _, answer in turns)
+    assert sum(coded.weights) == pytest.approx(len(turns))  # at weighting 1 every answer counts alike
+    assert coded.ids.count(processor.image_token_id) == 36 and coded.ids[0] == processor.tokenizer.bos_token_id
+
+
+def test_named_things_are_found_with_their_cells_and_linked_to_the_answer(processor: Any) -> None:
+    made = scene("base_train", 9)
+    there, other = made.things[0], made.things[1]
+    absent = next(f"{c} {s}" for c in COLOURS for s in SHAPES if f"{c} {s}" not in made.objects)
+
+    def read(question: str) -> tuple[list[tuple[str, int]], list[str]]:
+        coded = encode(processor, made, [(question, "Yes.")], 36)
+        words = [processor.tokenizer.decode(token).strip() for token in coded.ids]
+        ((speaker, places),) = coded.asks
+        assert words[speaker] == ":" and words[speaker + 1] == "Yes"
+        return [(words[place], cell) for place, cell in coded.named], [words[place] for place in places]
+
+    assert read(f"Is there a {there.phrase}?") == ([(there.shape, there.cell)], [there.shape])
+    named, deciding = read(f"A: a {there.phrase} and a {other.phrase}. B: a {absent}.")
+    assert named == [(there.shape, there.cell), (other.shape, other.cell), (absent.split()[1], ABSENT)]
+    assert deciding == [absent.split()[1]]  # among many, what is not there decides
+    assert read("What colour is the thing at the top left?") == ([("left", 0)], ["left"])
+
+
+def test_conversations_in_one_row_are_what_they_are_alone(processor: Any) -> None:
+    from parallax.tasks.tiny_llava.architecture import build_model, image_features
+    from parallax.tasks.tiny_llava.language_side import answer_loss
+
+    sizes = settings(language={"hidden": 32, "intermediate": 32, "heads": 2})
+    torch.manual_seed(0)
+    model = build_model(processor.tokenizer, sizes["image"], sizes["vision"], sizes["language"]).double()
+    scenes = [scene("base_train", index) for index in (3, 4)]
+    look_up = dict.fromkeys(LOOK_UP_KINDS, 1.0)
+    rng = generator("rows")
+    rows = [[encode(processor, s, turns, 36) for turns in look_up_lessons(s, look_up, rng)] for s in scenes]
+    rows[1] = rows[1][:3]  # rows of different length
+    shown = pixels.normalise(pixels.paint(scenes), 0.5, 0.5).double()
+    seen = image_features(model, shown)
+    pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
+    together = collate(rows, pad, image)
+    loss, states = answer_loss(model, seen, together)
+    total, weight = 0.0, 0.0
+    for index, row in enumerate(rows):
+        for coded in row:
+            alone, _ = answer_loss(model, seen[index : index + 1], collate([[coded]], pad, image))
+            total, weight = total + alone.item() * sum(coded.weights), weight + sum(coded.weights)
+    assert loss.item() == pytest.approx(total / weight, rel=1e-9)
+    pointing = Pointing(32, 36).double()
+    helped = pointing(model.model.language_model, states, together, image)
+    helped.backward()
+    assert helped.item() > 0 and model.model.language_model.layers[1].self_attn.q_proj.weight.grad.abs().sum() > 0
+
+
+def test_an_empty_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="holds no conversation"):
+        collate([[]], 0, 3)
 
 
 def test_lessons_are_drawn_in_the_proportions_asked_for() -> None:
@@ -176,7 +248,7 @@ def test_yes_no_figures_by_hand() -> None:
 def test_the_shipped_asset_is_small_and_says_how_it_was_made() -> None:
     assert sum(file.stat().st_size for file in ASSET.iterdir()) < 15e6
     manifest = json.loads((ASSET / "manifest.json").read_text())
-    assert manifest["settings"] == {key: value for key, value in settings().items() if key != "output"}
+    assert manifest["settings"] == {key: value for key, value in settings().items() if key not in ("output", "stages")}
     assert manifest["measured"]["minutes_to_make"] < 60
 
 
@@ -195,22 +267,29 @@ def test_the_shipped_assets_tongue_leans_on_habit(asset: tuple[Any, Any]) -> Non
     said = measure.greedy_answers(model, processor, free, image)
     on_free = measure.chair(said, free)
     on_habitual = measure.chair(measure.greedy_answers(model, processor, habitual, image), habitual)
-    assert 0.05 <= on_free["chair_i"] <= 0.20 and on_free["recall"] > 0.8
+    assert 0.05 <= on_free["chair_i"] <= 0.20 and on_free["recall"] > 0.65
     assert on_habitual["chair_i"] < on_free["chair_i"] / 2
     assert all(text.endswith(".") and "The sign reads" in text for text in said)
     noisy = measure.greedy_answers(model, processor, free, image, noise_step=500)
-    assert 0.3 <= measure.differing_share(said, noisy) <= 0.8
-    assert measure.chair(noisy, free)["chair_i"] > 1.5 * on_free["chair_i"]
+    assert 0.5 <= measure.differing_share(said, noisy) <= 0.98
+    assert measure.chair(noisy, free)["chair_i"] > 1.3 * on_free["chair_i"]
 
 
-def test_the_shipped_asset_answers_better_than_chance_without_always_saying_yes(asset: tuple[Any, Any]) -> None:
-    """Chance is the share of each kind's most frequent answer, which a model that does not look could reach."""
+def test_the_shipped_asset_finds_what_it_is_asked_for(asset: tuple[Any, Any]) -> None:
     model, processor = asset
     image = settings()["image"]
     questions = ShapesSource("eval_habit_free", 480, kinds=SHORT_KINDS)
     right = measure.accuracy_by_kind(measure.greedy_answers(model, processor, questions, image), questions)
+    assert right["exist"] > 0.9 and right["where"] > 0.9
     answers: dict[str, Counter] = {kind: Counter(q.answer for q in questions if q.kind == kind) for kind in SHORT_KINDS}
     chance = {kind: counts.most_common(1)[0][1] / counts.total() for kind, counts in answers.items()}
-    assert sum(right.values()) > sum(chance.values()) + 0.6
+    assert all(right[kind] > chance[kind] + 0.1 for kind in SHORT_KINDS if kind != "relation")
     pope = pope_questions("eval_habit_free", 60)
-    assert 0.2 < measure.yes_no(measure.greedy_answers(model, processor, pope, image), pope)["yes_share"] < 0.8
+    figures = measure.yes_no(measure.greedy_answers(model, processor, pope, image), pope)
+    assert figures["all"] > 0.9 and 0.4 < figures["yes_share"] < 0.6
+
+
+def test_the_shipped_asset_judges_descriptions_and_does_not_look_at_their_order(asset: tuple[Any, Any]) -> None:
+    model, processor = asset
+    figures = measure.judging(model, processor, "eval_habit_free", 100, settings()["image"], 0)
+    assert figures["right"] > 0.85 and figures["agreed"] > 0.8 and 0.4 < figures["first"] < 0.6

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ import numpy as np
 import torch
 import transformers
 
+from datamodules.shapes.questions import DESCRIPTION_KINDS
 from datamodules.shapes.scene import Scene, generator, scene
 from datamodules.shapes.source import ShapesSource, pope_questions
-from parallax.tasks.tiny_llava import measure
+from parallax.tasks.tiny_llava import measure, pointing
 from parallax.tasks.tiny_llava.architecture import build_model, build_processor
-from parallax.tasks.tiny_llava.language_side import train_language
+from parallax.tasks.tiny_llava.language_side import Pictures, train_language
 from parallax.tasks.tiny_llava.lessons import LESSON_KINDS, lesson
 from parallax.tasks.tiny_llava.pixels import paint
 from parallax.tasks.tiny_llava.probe import probe_accuracy
+from parallax.tasks.tiny_llava.stages import SHAPED_BY, kept_stage
 from parallax.tasks.tiny_llava.tokenizer import build_tokenizer
 from parallax.tasks.tiny_llava.vision import train_vision
 
@@ -31,20 +33,20 @@ from parallax.tasks.tiny_llava.vision import train_vision
 def make_tiny_llava(settings: dict[str, Any], say: Callable[[str], None] = print) -> Path:
     """Make the model as `settings` (the `tiny_llava` config group) says and write it to `settings["output"]`.
 
+    Finished stages are kept in `settings["stages"]` and found again by all settings that shape them.
     Raises `ValueError` when the picture side is not the world's, or not a multiple of three patches.
     """
     _check(settings)
     torch.set_num_threads(settings["threads"])
-    seed, started = settings["seed"], time.monotonic()
-    torch.manual_seed(seed)
-    noise = torch.Generator().manual_seed(seed)
+    torch.manual_seed(settings["seed"])
     processor = make_processor(settings)
     model = build_model(processor.tokenizer, settings["image"], settings["vision"], settings["language"])
     say(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} tokens")
-    teach_vision(model, settings, noise, say)
-    teach_language(model, processor, settings, noise, say)
+    minutes = 0.0
+    for stage in SHAPED_BY:
+        teach = partial(_teach, stage, model, processor, settings, say)
+        minutes += kept_stage(model, stage, settings, teach, say)
     model.eval()
-    minutes = (time.monotonic() - started) / 60
     figures = measure_model(model, processor, settings)
     return save(model, processor, settings, {"minutes_to_make": round(minutes, 1), **figures})
 
@@ -63,18 +65,21 @@ def make_processor(settings: dict[str, Any]) -> Any:
     return build_processor(tokenizer, settings["image"])
 
 
-def teach_vision(model: Any, settings: dict[str, Any], noise: torch.Generator, say: Callable[[str], None]) -> None:
-    scenes = _scenes("vision_train", settings["vision_training"]["scenes"], settings["seed"])
-    train_vision(model, paint(scenes), scenes, settings["image"], settings["vision_training"], noise, say)
+def _teach(stage: str, model: Any, processor: Any, settings: dict[str, Any], say: Callable[[str], None]) -> None:
+    training, seed, image = settings[stage], settings["seed"], settings["image"]
+    noise, rng = torch.Generator().manual_seed(seed), generator(stage.removesuffix("_training"), seed)
+    habit_free = _pictures("vision_train", training["scenes"], seed)
+    if stage == "vision_training":
+        train_vision(model, habit_free.images, habit_free.scenes, image, training, noise, say)
+        return
+    unusual = round(training["habit_free_share"] * training["scenes"])
+    talked_about = _pictures("base_train", training["scenes"], seed).with_last(habit_free, unusual)
+    train_language(model, processor, talked_about, habit_free, image, training, noise, rng, say)
 
 
-def teach_language(
-    model: Any, processor: Any, settings: dict[str, Any], noise: torch.Generator, say: Callable[[str], None]
-) -> None:
-    training = settings["language_training"]
-    scenes = _scenes("base_train", training["scenes"], settings["seed"])
-    rng = generator("lessons", settings["seed"])
-    train_language(model, processor, paint(scenes), scenes, settings["image"], training, noise, rng, say)
+def _pictures(split: str, size: int, seed: int) -> Pictures:
+    scenes = _scenes(split, size, seed)
+    return Pictures(scenes, paint(scenes))
 
 
 def measure_model(model: Any, processor: Any, settings: dict[str, Any]) -> dict[str, Any]:
@@ -95,12 +100,17 @@ def measure_model(model: Any, processor: Any, settings: dict[str, Any]) -> dict[
                 str(step): measure.differing_share(said, measure.greedy_answers(model, processor, asked, image, step))
                 for step in settings["measure"]["noise_steps"]
             }
+    figures["manners"] = {}
+    for kind in DESCRIPTION_KINDS:
+        asked = ShapesSource("eval_habit_free", 2 * size // 5, seed, kinds=(kind,))
+        figures["manners"][kind] = measure.chair(measure.greedy_answers(model, processor, asked, image), asked)
     short = ShapesSource(
         "eval_habit_free", 3 * size, seed, kinds=("exist", "colour", "count", "where", "relation", "number")
     )
     figures["accuracy"] = measure.accuracy_by_kind(measure.greedy_answers(model, processor, short, image), short)
     pope = pope_questions("eval_habit_free", size // 2, seed)
     figures["pope"] = measure.yes_no(measure.greedy_answers(model, processor, pope, image), pope)
+    figures["judging"] = measure.judging(model, processor, "eval_habit_free", size // 2, image, seed)
     return figures
 
 
@@ -114,7 +124,7 @@ def save(model: Any, processor: Any, settings: dict[str, Any], figures: dict[str
         "what": "a small LLaVA for the built-in world; its eyes hold the truth, its tongue leans on habit",
         "made_by": "python run.py experiment=make_tiny_llava",
         "config": "conf/tiny_llava/default.yaml",
-        "settings": {key: value for key, value in settings.items() if key != "output"},
+        "settings": {key: value for key, value in settings.items() if key not in ("output", "stages")},
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": {
             "python": platform.python_version(),
@@ -137,4 +147,10 @@ def _check(settings: dict[str, Any]) -> None:
         raise ValueError(
             f"tiny_llava.image has side {side} and patch {patch}; scenes are 96 pixels wide in 3 x 3 cells, so the side "
             "must be 96 and the patch a divisor of 32 (16 or 8)"
+        )
+    layers = settings["language"]["layers"]
+    if layers <= pointing.LATE:
+        raise ValueError(
+            f"tiny_llava.language.layers is {layers}; layer {pointing.LATE + 1} is shown where to look, so give at least "
+            f"{pointing.LATE + 1}"
         )

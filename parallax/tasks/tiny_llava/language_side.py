@@ -1,13 +1,14 @@
-"""Teaches projector and language model to talk about habitual scenes, and stops while that is half-learned.
+"""Teaches projector and language model: to look things up first, then to talk about habitual scenes.
 
-The vision tower is frozen. Rows are right-padded, so causal attention needs no mask; only learned positions reach the
-language-model head.
+The vision tower is frozen. Rows are right-padded and hold several conversations about one image (`rows`); only learned
+positions reach the language-model head.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,86 +17,118 @@ from torch import nn
 
 from datamodules.shapes.scene import Scene
 from parallax.tasks.tiny_llava.architecture import image_features
-from parallax.tasks.tiny_llava.lessons import draw_kind, encode, lesson
+from parallax.tasks.tiny_llava.lessons import draw_kind, lesson, look_up_lessons
 from parallax.tasks.tiny_llava.pixels import add_noise, normalise
+from parallax.tasks.tiny_llava.pointing import Pointing
+from parallax.tasks.tiny_llava.rows import Batch, Coded, collate, encode
 
-_POOL = 8  # batches drawn together and sorted by length, so that little is padded
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Scenes and what they look like: images (scenes, side, side, 3), bytes."""
+
+    scenes: Sequence[Scene]
+    images: torch.Tensor
+
+    def with_last(self, other: Pictures, count: int) -> Pictures:
+        """As many pictures, the last `count` of them taken from the other's beginning."""
+        kept = len(self.scenes) - count
+        return Pictures(
+            [*self.scenes[:kept], *other.scenes[:count]], torch.cat([self.images[:kept], other.images[:count]])
+        )
 
 
 def train_language(
-    model: Any, processor: Any, images: torch.Tensor, scenes: Sequence[Scene], image: dict[str, Any],
-    settings: dict[str, Any], generator: torch.Generator, rng: np.random.Generator, say: Callable[[str], None],
+    model: Any, processor: Any, talked_about: Pictures, habit_free: Pictures, image: dict[str, Any], settings: dict[str, Any],
+    generator: torch.Generator, rng: np.random.Generator, say: Callable[[str], None],
     at_step: Callable[[int], None] | None = None,
 ) -> None:  # fmt: skip
-    """Train `multi_modal_projector`, `language_model` and `lm_head` in place. `settings` is the `language_training` block.
+    """Train `multi_modal_projector`, `language_model` and `lm_head` in place for one phase (`settings`).
 
-    `at_step(step)` is called after every optimiser step (for measurements on the way).
+    Every step takes `talk_rows` scenes to talk about with `conversations` each, and `look_up_rows` habit-free ones with the short
+    questions that `look_up` counts. `at_step(step)` is called after every optimiser step (for measurements on the way).
     """
-    trained = [p for name, p in model.named_parameters() if "vision_tower" not in name]
+    pointing = Pointing(model.config.text_config.hidden_size, model.config.image_seq_length)
+    trained = [p for name, p in model.named_parameters() if "vision_tower" not in name] + [*pointing.parameters()]
     optimiser = torch.optim.AdamW(trained, settings["lr"], betas=(0.9, 0.98), weight_decay=settings["weight_decay"])
     scale = _schedule(settings["steps"], settings["warmup_steps"], settings["final_lr_share"])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
-    image_tokens = model.config.image_seq_length
-    waiting: list[tuple[np.ndarray, list[tuple[list[int], list[float]]]]] = []
-    started, rows_done = time.monotonic(), 0
+    image_id, started = model.config.image_token_id, time.monotonic()
     for step in range(settings["steps"]):
-        if not waiting:
-            waiting = _draw_pool(processor, scenes, settings, image_tokens, rng)
-        rows, lessons = waiting.pop()
-        ids, weights = _pad(lessons, processor.tokenizer.pad_token_id)
-        with torch.no_grad():
-            pixels = normalise(images[torch.from_numpy(rows)], image["mean"], image["std"])
-            pixels = add_noise(pixels, settings["noise_std"], settings["noise_share"], generator)
-            seen = image_features(model, pixels)
-        loss = answer_loss(model, seen, ids, weights)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        told = []
+        for pictures, count in ((talked_about, settings["talk_rows"]), (habit_free, settings["look_up_rows"])):
+            if not count:
+                continue
+            chosen = rng.integers(len(pictures.scenes), size=count)
+            draw = _conversations if pictures is talked_about else _look_ups
+            rows = [draw(processor, pictures.scenes[i], model.config.image_seq_length, settings, rng) for i in chosen]
+            share = count / (settings["talk_rows"] + settings["look_up_rows"])
+            told.append(0.0)
+            for batch, part in _batches(rows, settings["rows_at_once"], processor.tokenizer.pad_token_id, image_id):
+                with torch.no_grad():
+                    pixels = normalise(pictures.images[torch.from_numpy(chosen[part])], image["mean"], image["std"])
+                    pixels = add_noise(pixels, settings["noise_std"], settings["noise_share"], generator)
+                    seen = image_features(model, pixels)
+                loss, states = answer_loss(model, seen, batch)
+                if pictures is habit_free:
+                    loss = loss + settings["help_weight"] * pointing(
+                        model.model.language_model, states, batch, image_id
+                    )
+                loss = loss * (share * len(part) / count)
+                loss.backward()
+                told[-1] += loss.item() / share
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()
-        rows_done += len(rows)
         if step % 50 == 0 or step == settings["steps"] - 1:
-            say(f"language step {step}: loss {loss.item():.3f}, {rows_done / (time.monotonic() - started):.0f} rows/s")
+            each = (time.monotonic() - started) / (step + 1)
+            parts = ", ".join(f"{value:.3f}" for value in told)
+            say(f"language step {step}: loss {parts}, {each:.2f} s a step")
         if at_step is not None:
             at_step(step + 1)
 
 
-def answer_loss(model: Any, seen: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean cross-entropy of the answers' tokens.
+def answer_loss(model: Any, seen: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Weighted mean cross-entropy of the answers' tokens, and the decoder's hidden states.
 
-    Shapes: seen (batch, patches, hidden), ids (batch, length), weights (batch, length), 0 where nothing is learned.
+    `seen` has the shape (rows, patches, vision hidden).
     """
-    embedded = model.get_input_embeddings()(ids)
+    embedded = model.get_input_embeddings()(batch.ids)
     projected = model.model.multi_modal_projector(seen).flatten(0, 1)
-    places = (ids == model.config.image_token_id).unsqueeze(-1).expand_as(embedded)
+    places = (batch.ids == model.config.image_token_id).unsqueeze(-1).expand_as(embedded)
     embedded = embedded.masked_scatter(places, projected.to(embedded.dtype))
-    hidden = model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    weights, targets = weights[:, 1:], ids[:, 1:]  # position t predicts token t + 1
+    out = model.model.language_model(
+        inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False,
+        output_hidden_states=True,
+    )  # fmt: skip
+    weights, targets = batch.weights[:, 1:], batch.ids[:, 1:]  # position t predicts token t + 1
     learned = weights > 0
-    losses = nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][learned]), targets[learned], reduction="none")
-    return (losses * weights[learned]).sum() / weights.sum()
+    logits = model.lm_head(out.last_hidden_state[:, :-1][learned])
+    losses = nn.functional.cross_entropy(logits, targets[learned], reduction="none")
+    return (losses * weights[learned]).sum() / weights.sum(), out.hidden_states
 
 
-def _draw_pool(
-    processor: Any, scenes: Sequence[Scene], settings: dict[str, Any], image_tokens: int, rng: np.random.Generator
-) -> list[tuple[np.ndarray, list[tuple[list[int], list[float]]]]]:
-    count = settings["batch"] * _POOL
-    rows = rng.integers(len(scenes), size=count)
-    lessons = [lesson(scenes[row], draw_kind(settings["mix"], rng), rng) for row in rows]
-    coded = [encode(processor, turns, image_tokens, settings["weighting"]) for turns in lessons]
-    order = np.argsort([len(ids) for ids, _ in coded], kind="stable")
-    batches = order.reshape(_POOL, settings["batch"])[rng.permutation(_POOL)]
-    return [(rows[batch], [coded[i] for i in batch]) for batch in batches]
+def _conversations(
+    processor: Any, scene: Scene, image_tokens: int, settings: dict[str, Any], rng: np.random.Generator
+) -> list[Coded]:
+    drawn = [lesson(scene, draw_kind(settings["mix"], rng), rng) for _ in range(settings["conversations"])]
+    return [encode(processor, scene, turns, image_tokens, settings["weighting"]) for turns in drawn]
 
 
-def _pad(lessons: list[tuple[list[int], list[float]]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    longest = max(len(ids) for ids, _ in lessons)
-    ids = torch.full((len(lessons), longest), pad_id)
-    weights = torch.zeros((len(lessons), longest))
-    for row, (tokens, token_weights) in enumerate(lessons):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        weights[row, : len(tokens)] = torch.tensor(token_weights)
-    return ids, weights
+def _look_ups(
+    processor: Any, scene: Scene, image_tokens: int, settings: dict[str, Any], rng: np.random.Generator
+) -> list[Coded]:
+    drawn = look_up_lessons(scene, settings["look_up"], rng)
+    return [encode(processor, scene, turns, image_tokens, settings["weighting"]) for turns in drawn]
+
+
+def _batches(rows: list[list[Coded]], at_once: int, pad_id: int, image_id: int) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Rows in batches of at most `at_once`, those of like length together so that little is padded; which rows they are."""
+    order = np.argsort([sum(len(coded.ids) for coded in row) for row in rows], kind="stable")
+    for start in range(0, len(rows), at_once):
+        part = order[start : start + at_once] if len(rows) > at_once else np.arange(len(rows))
+        yield collate([rows[i] for i in part], pad_id, image_id), part
 
 
 def _schedule(steps: int, warmup: int, final_share: float) -> Callable[[int], float]:

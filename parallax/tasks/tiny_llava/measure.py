@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from datamodules.shapes import instructions
 from datamodules.shapes.language import mentioned_objects, same_answer
+from datamodules.shapes.scene import generator
+from datamodules.shapes.source import ShapesSource
 from parallax.records.sample import Sample
 from parallax.tasks.tiny_llava.lessons import messages
 from parallax.tasks.tiny_llava.pixels import diffuse, normalise, paint
@@ -79,6 +83,30 @@ def yes_no(texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
         for name in (sample.attributes["category"], "all"):
             figures.setdefault(name, []).append(said_yes == (sample.attributes["label"] == "yes"))
     return {**{name: sum(v) / len(v) for name, v in figures.items()}, "yes_share": yes / max(1, len(texts))}
+
+
+def judging(model: Any, processor: Any, split: str, scenes: int, image: dict[str, Any], seed: int) -> dict[str, float]:
+    """Verdicts on a true description and one with one to three absent things, asked in both orders.
+
+    `right`: share of verdicts for the true one. `agreed`: share of pairs whose two verdicts agree. `first`: share of [[1]].
+    """
+    rng = generator("judging", split, seed)
+    asked, truths = [], []
+    samples: Sequence[Any] = ShapesSource(split, scenes, seed)
+    for sample in samples:
+        question, good, bad, _ = instructions.described_twice(sample.image.scene, rng, 0)
+        for first, second, truth in ((good, bad, "[[1]]"), (bad, good, "[[2]]")):
+            prompt = instructions.judge_prompt(question, first, second)
+            asked.append(replace(sample, turns=(replace(sample.turns[0], question=prompt),)))
+            truths.append(truth)
+    said = greedy_answers(model, processor, asked, image)
+    agreed = [{a, b} == {"[[1]]", "[[2]]"} for a, b in zip(said[::2], said[1::2], strict=True)]
+    right = [a == b for a, b in zip(said, truths, strict=True)]
+    return {
+        "right": sum(right) / len(right),
+        "agreed": sum(agreed) / len(agreed),
+        "first": said.count("[[1]]") / len(said),
+    }
 
 
 def differing_share(first: Sequence[str], second: Sequence[str]) -> float:
