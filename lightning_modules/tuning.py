@@ -30,7 +30,7 @@ from lightning_modules.optimisers import build_optimiser, build_schedule
 from lightning_modules.sharded import ShardedStrategy
 from lightning_modules.step_sums import StepSums
 from parallax.models.batch import PairBatch, StepBatch
-from parallax.models.sharding import take_weights
+from parallax.models.sharding import take_weights, train_in_float32
 
 log = logging.getLogger(__name__)
 
@@ -229,8 +229,7 @@ class TuningModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Mixed precision keeps what is trained in float32: at learning rates of 1e-6 a bfloat16 weight would never move."""
         if str(self.trainer.precision).endswith("-mixed"):
-            for parameter in self.trained():
-                parameter.data = parameter.data.float()
+            train_in_float32(self.network)
 
     def configure_model(self) -> None:
         """Where weights are divided over processes, this is the moment: they are loaded, and nothing has been computed."""

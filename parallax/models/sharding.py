@@ -128,3 +128,13 @@ def take_weights(module: nn.Module, state: dict[str, Tensor]) -> None:
     parameters = dict(module.named_parameters())
     for name, value in state.items():
         parameters[name].copy_(share_of(value, parameters[name]))
+
+
+@torch.no_grad()
+def train_in_float32(model: Any) -> None:
+    """Turn what is trained into float32, in place, whether it is divided already or not."""
+    trained = [value for value in model.parameters() if value.requires_grad and value.dtype != torch.float32]
+    if trained and is_sharded(model):
+        base_model(model)._apply(lambda value: value.float() if value.requires_grad else value)
+    for value in [] if is_sharded(model) else trained:
+        value.data = value.data.float()

@@ -15,7 +15,7 @@ import torch
 from parallax.models import divided_loading, processes
 from parallax.models.backbone import base_model
 from parallax.models.loading import load_policy
-from parallax.models.sharding import rows_of, whole
+from parallax.models.sharding import rows_of, train_in_float32, whole
 from tests.models.examples import prompts_and_responses, ragged
 from tests.processes import in_processes, write_here
 
@@ -72,6 +72,32 @@ def test_divided_weights_are_the_whole_ones(checkpoints: dict[str, Path], kind: 
     folder = checkpoints.get(kind, checkpoints["llava"])
     model: dict[str, Any] = {"dtype": "bfloat16"} if kind == "bfloat16" else {"train_projector": kind == "projector"}
     in_processes(2, together(compare), folder, {"enabled": False} if kind == "full" else LORA, model, None)
+
+
+def test_divided_weights_become_float32_for_training(checkpoints: dict[str, Path]) -> None:
+    in_processes(2, together(trained_in_float32), checkpoints["llava"])
+
+
+def trained_in_float32(folder: Path) -> None:
+    for lora in ({"enabled": False}, {**LORA, "adapter_dtype": "auto"}):
+        one, parts = loaded_both_ways(folder, lora, {"dtype": "bfloat16"}, None)
+        assert {value.dtype for _, value in parts.trainable_parameters()} == {torch.bfloat16}
+        for policy in (one, parts):
+            train_in_float32(policy.model)
+        expected = dict(one.model.named_parameters())
+        for name, value in parts.model.named_parameters():
+            assert value.dtype == expected[name].dtype and value.requires_grad == expected[name].requires_grad
+            assert torch.equal(whole(value.detach()), expected[name].detach()), name
+        batch = one.encoder.collate(prompts_and_responses(one, 1))
+        with torch.autocast("cpu", torch.bfloat16):
+            totals = [policy.score(batch).total for policy in (one, parts)]
+        assert torch.equal(*totals)
+        optimiser = torch.optim.AdamW([value for _, value in parts.trainable_parameters()], lr=1e-3)
+        totals[1].sum().backward()
+        optimiser.step()
+        assert all(value.grad is not None for _, value in parts.trainable_parameters())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not torch.equal(parts.score(batch).total, totals[1])
 
 
 def test_an_adapter_on_disk_and_uneven_rows_are_divided_too(
