@@ -1,0 +1,109 @@
+"""A folder of Parquet shards that are only ever added to, and where each key lies in them.
+
+A shard is whole or absent, and has a name of its own, so any number of processes and runs may share one folder without locks: at
+worst two of them do the same work and store it twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from parallax.records.atomic import atomic_file, is_temporary
+from parallax.records.key_index import KeyIndex
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+ROWS = 1 << 32  # more than a shard ever has: shard number * ROWS + row is a place
+
+
+class ShardFolder(ABC, Generic[Value]):
+    """Values by key. A subclass says what a row holds.
+
+    Args:
+        folder: where the shards lie; made when something is first added.
+    """
+
+    kind: ClassVar[str]  # what a file of ours is called in messages
+    columns: ClassVar[tuple[str, ...]]  # that every shard has; `key` among them
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder).expanduser()
+        self._shards: list[Path] = []
+        self._known: set[str] = set()  # names of files already looked at, good or bad
+        self._rows = KeyIndex()  # key -> shard number and row, see ROWS
+        self.refresh()
+
+    @abstractmethod
+    def _values(self, rows: list[dict[str, Any]], path: Path) -> Mapping[str, Value]:
+        """Key → value of some rows of the shard at `path`. Rows that cannot be trusted are left out, with a warning."""
+
+    def __len__(self) -> int:
+        """Distinct keys known since the last refresh."""
+        return len(self._rows)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def refresh(self) -> None:
+        """Take in shards that other processes have written since. Unreadable or foreign files are ignored with a warning."""
+        import pyarrow
+        from pyarrow import parquet
+
+        if not self.folder.is_dir():
+            return
+        for path in sorted(self.folder.glob("*.parquet")):
+            if path.name in self._known or is_temporary(path):
+                continue
+            self._known.add(path.name)
+            try:
+                if missing := set(self.columns) - set(parquet.read_schema(path).names):
+                    log.warning("ignored %s: no %s, it has no column %s", path, self.kind, ", ".join(sorted(missing)))
+                    continue
+                self._index(path, parquet.read_table(path, columns=["key"])["key"].to_pylist())
+            except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+                log.warning("ignored %s: it cannot be read as a %s (%s)", path, self.kind, error)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Value]:
+        """What is stored under `keys`; keys that are not stored are absent from the answer."""
+        import pyarrow
+        from pyarrow import parquet
+
+        wanted: dict[int, list[int]] = defaultdict(list)
+        for key in dict.fromkeys(keys):
+            if (place := self._rows.get(key)) is not None:
+                wanted[place // ROWS].append(place % ROWS)
+        found: dict[str, Value] = {}
+        for shard, rows in wanted.items():
+            path = self._shards[shard]
+            try:
+                table = parquet.read_table(path, columns=list(self.columns)).take(sorted(rows))
+                found |= self._values(table.to_pylist(), path)
+            except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("ignored %s: it could be indexed but not read (%s)", path, error)
+        return found
+
+    def _write(self, table: Any, keys: Sequence[str]) -> Path:
+        """Write one shard, whole or absent, and return its path. `keys` are those of the rows, in order."""
+        from pyarrow import parquet
+
+        path = self.folder / f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
+        with atomic_file(path) as temporary:
+            parquet.write_table(table, temporary, compression="zstd")
+        self._known.add(path.name)
+        self._index(path, keys)
+        return path
+
+    def _index(self, path: Path, keys: Sequence[str]) -> None:
+        first = len(self._shards) * ROWS
+        self._shards.append(path)
+        self._rows.add((key, first + row) for row, key in enumerate(keys))
