@@ -59,7 +59,7 @@ def test_a_job_under_slurm_is_a_run_of_the_processes_that_slurm_starts(tmp_path:
         tmp_path / "two", *small, "trainer.devices=2", "seed=3", *slurm, environment=put_slurm(tmp_path / "bin")
     )
     assert done.returncode == 0, done.stderr
-    (script,) = (tmp_path / "two/.submitit").glob("**/*.sh")
+    (script,) = (tmp_path / "two/.submitit").glob("*/*_submission.sh")
     said = script.read_text()
     for line in ("nodes=1", "ntasks-per-node=2", "gpus-per-node=8", "cpus-per-task=8", "partition=long", "time=1440"):
         assert f"#SBATCH --{line}\n" in said
