@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from datamodules.formats.json_rows import BrokenFile, json_rows
+from datamodules.formats.tables.table import RowByRow, columns_of, object_in
 
 
 class LinesTable:
@@ -20,8 +20,7 @@ class LinesTable:
         self.ends: list[int] = []
         for starts in self.starts:
             self.ends.append((self.ends[-1] if self.ends else 0) + len(starts))
-        first = next(self.rows(), None)
-        self.columns = tuple(first) if isinstance(first, dict) else ()
+        self.columns = columns_of(self)
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
@@ -30,7 +29,7 @@ class LinesTable:
         file, inside = self._find(place)
         with open(self.files[file], "rb") as stream:
             stream.seek(self.starts[file][inside])
-            return _parsed(stream.readline())
+            return object_in(stream.readline(), "it")
 
     def rows(self) -> Iterator[dict[str, Any] | ValueError]:
         for file in self.files:
@@ -38,7 +37,7 @@ class LinesTable:
                 for line in stream:
                     if line.strip():
                         try:
-                            yield _parsed(line)
+                            yield object_in(line, "it")
                         except ValueError as error:
                             yield error
 
@@ -51,13 +50,12 @@ class LinesTable:
         return file, place - (self.ends[file - 1] if file else 0)
 
 
-class ListTable:
+class ListTable(RowByRow):
     """JSON lists, read whole."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.values = [(file.name, row.number, row.value) for file in files for row in json_rows(file)]
-        first = next(self.rows(), None)
-        self.columns = tuple(first) if isinstance(first, dict) else ()
+        self.columns = columns_of(self)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -68,26 +66,9 @@ class ListTable:
             raise ValueError(f"it is a {type(value).__name__}; an object is needed")
         return dict(value)
 
-    def rows(self) -> Iterator[dict[str, Any] | ValueError]:
-        for place in range(len(self)):
-            try:
-                yield self.row(place)
-            except ValueError as error:
-                yield error
-
     def where(self, place: int) -> str:
         file, number, _ = self.values[place]
         return f"{file}, row {number}"
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"it is a {type(value).__name__}; an object is needed")
-    return value
 
 
 def _starts(file: Path) -> array[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -24,6 +26,44 @@ class Table(Protocol):
     def where(self, place: int) -> str:
         """A row's place in words: `part-0.parquet, row 12`."""
         ...
+
+
+class RowByRow(ABC):
+    """A table whose rows are read one by one."""
+
+    columns: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def row(self, place: int) -> dict[str, Any]:
+        """As `Table.row`."""
+
+    def rows(self) -> Iterator[dict[str, Any] | ValueError]:
+        """As `Table.rows`."""
+        for place in range(len(self)):
+            try:
+                yield self.row(place)
+            except ValueError as error:
+                yield error
+
+
+def columns_of(table: Any) -> tuple[str, ...]:
+    """The keys of a table's first row; none where it has no row that can be read."""
+    first = next(table.rows(), None)
+    return tuple(first) if isinstance(first, dict) else ()
+
+
+def object_in(data: bytes, name: str) -> dict[str, Any]:
+    """The JSON object in `data`. Raises ValueError, in words that begin with `name`, for anything else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is a {type(value).__name__}; an object is needed")
+    return value
 
 
 def holds_bytes(value: Any) -> bool:

@@ -8,14 +8,14 @@ Only names and places are kept; a picture is read from its place in the tar file
 from __future__ import annotations
 
 import io
-import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from datamodules.formats.tables.table import RowByRow, columns_of, object_in
 from parallax.records.fingerprint import bytes_digest
 from parallax.records.images import EXTENSIONS, upright_rgb, upright_size
 
@@ -53,15 +53,14 @@ class TarImage:
             return stream.read(self.size_in_bytes)
 
 
-class TarTable:
+class TarTable(RowByRow):
     """One or several uncompressed tar files. `columns` are those of the first row."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.entries: list[tuple[str, str, tuple[Member, ...]]] = []  # tar file, key, members
         for file in files:
             self.entries += _index(file)
-        first = next(self.rows(), None)
-        self.columns = tuple(first) if isinstance(first, dict) else ()
+        self.columns = columns_of(self)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -74,17 +73,10 @@ class TarTable:
             if f".{extension.rpartition('.')[2]}" in EXTENSIONS:
                 row[extension] = image
             elif extension == "json":
-                row |= _object(image.data())
+                row |= object_in(image.data(), "its json")
             elif extension in ("txt", "text", "caption", "cls"):
                 row[extension] = _text(image.data(), extension)
         return row
-
-    def rows(self) -> Iterator[dict[str, Any] | ValueError]:
-        for place in range(len(self)):
-            try:
-                yield self.row(place)
-            except ValueError as error:
-                yield error
 
     def where(self, place: int) -> str:
         file, key, _ = self.entries[place]
@@ -115,16 +107,6 @@ def _index(file: Path) -> list[tuple[str, str, tuple[Member, ...]]]:
             f"{file} breaks off after {size:,} bytes, and its last member ends at {last:,}; fetch it again"
         )
     return [(str(file), key, tuple(members)) for key, members in found.items()]
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its json is no JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"its json is a {type(value).__name__}; an object is needed")
-    return value
 
 
 def _text(data: bytes, extension: str) -> str:
