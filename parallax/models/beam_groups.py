@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallax.models.backbone import ImageInputs, base_model, positions, text_config
+from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import EncodedPrompt
-from parallax.models.kv_cache import STEP, has_full_attention, keep_rows, new_cache
+from parallax.models.kv_cache import STEP, has_full_attention, keep_rows
+from parallax.models.last_logits import go_on, in_rank, read_rows
 from parallax.models.policy import Policy
 from parallax.models.prompt_stream import pad_left
 from parallax.models.read_prompts import ReadPrompts
@@ -191,17 +192,8 @@ class _Lockstep:
         real = torch.arange(width, device=self.device) >= width - lengths[:, None]
         mask = torch.cat([mask, real], dim=1)
         position_ids = following[:, None] + (real.long().cumsum(dim=1) - 1).clamp(min=0)
-        if self.position_rank == 3:
-            position_ids = position_ids[None].expand(3, -1, -1)
-        output = self.model(
-            input_ids=ids,
-            attention_mask=None if bool(mask.all()) else mask.long(),
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits = torch.where(lengths[:, None] > 0, output.logits[:, -1], logits)
+        read = go_on(self.model, ids, mask, in_rank(position_ids, self.position_rank), cache)
+        logits = torch.where(lengths[:, None] > 0, read, logits)
         return logits, cache, mask, following + lengths
 
     def _prefill(self) -> tuple[Tensor, Any, Tensor, Tensor]:
@@ -228,32 +220,11 @@ class _Lockstep:
         place = {id(prompt): number for number, prompt in enumerate(distinct)}
         images = [{name: value.to(self.device) for name, value in prompt.vision.items()} for prompt in distinct]
         image_of = [place[id(start.prompt)] for start in self.starts]
-        position_ids, following = positions(self.model, ids, mask, [images[i] for i in image_of], token_inputs)
-        self.position_rank = position_ids.ndim
-        cache = new_cache(text_config(self.model))
-        output = self.model(
-            input_ids=ids,
-            attention_mask=None if bool(mask.all()) else mask.long(),
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **token_inputs,
-            **ImageInputs(self.model, images, self.dtype).selected(image_of),
+        logits, cache, following, self.position_rank = read_rows(
+            self.model, ids, mask, images, image_of, token_inputs, self.dtype
         )
-        return output.logits[:, -1], cache, mask, following
+        return logits, cache, mask, following
 
     def _step(self, picked: Tensor, mask: Tensor, following: Tensor, cache: Any) -> Tensor:
-        position_ids = following[:, None]
-        if self.position_rank == 3:
-            position_ids = position_ids[None].expand(3, -1, -1)
-        output = self.model(
-            input_ids=picked[:, None],
-            attention_mask=None if bool(mask.all()) else mask.long(),
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        position_ids = in_rank(following[:, None], self.position_rank)
+        return go_on(self.model, picked[:, None], mask, position_ids, cache)

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallax.models.backbone import ImageInputs, positions, text_config
+from parallax.models.backbone import text_config
 from parallax.models.batch import EncodedPrompt
 from parallax.models.kv_cache import RoomyLayer, joined, new_cache
+from parallax.models.last_logits import read_rows
 
 
 @dataclass
@@ -86,17 +87,8 @@ class ReadPrompts:
         ids, mask = ids.to(self.device), mask.to(self.device)
         token_inputs = {name: value.to(self.device) for name, value in token_inputs.items()}
         images = [{name: value.to(self.device) for name, value in prompt.vision.items()} for prompt in prompts]
-        position_ids, following = positions(self.model, ids, mask, images, token_inputs)
-        cache = new_cache(text_config(self.model))
-        output = self.model(
-            input_ids=ids,
-            attention_mask=None if bool(mask.all()) else mask.long(),
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **token_inputs,
-            **ImageInputs(self.model, images, self.dtype).selected(range(len(prompts))),
+        logits, cache, following, rank = read_rows(
+            self.model, ids, mask, images, range(len(prompts)), token_inputs, self.dtype
         )
         reads = []
         for row, prompt in enumerate(prompts):
@@ -106,5 +98,5 @@ class ReadPrompts:
                 (layer.keys[row : row + 1, :, first:].clone(), layer.values[row : row + 1, :, first:].clone())
                 for layer in layers
             ]
-            reads.append(ReadPrompt(prompt, own, output.logits[row, -1], following[row], position_ids.ndim))
+            reads.append(ReadPrompt(prompt, own, logits[row], following[row], rank))
         return reads
