@@ -57,6 +57,14 @@ def resolve_stages(cfg: DictConfig) -> list[dict[str, Any]]:
     return [resolve_stage(cfg, name) for name in cfg.method.stages]
 
 
+def preference_stage(cfg: DictConfig) -> dict[str, Any]:
+    """The method's first stage that learns from pairs, for tasks that are about those. Raises ConfigError when it has none."""
+    for stage in resolve_stages(cfg):
+        if stage["fit"] == "preference":
+            return stage
+    raise ConfigError(f"task={cfg.task.name}: the method {cfg.method.name} has no stage that uses pairs")
+
+
 def resolve_stage(cfg: DictConfig, name: str) -> dict[str, Any]:
     """One stage of the method; see `resolve_stages`."""
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))

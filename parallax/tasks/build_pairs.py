@@ -8,8 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from parallax.settings.errors import ConfigError
-from parallax.settings.stages import resolve_stages
+from parallax.settings.stages import preference_stage
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +23,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
-    stage = next((stage for stage in resolve_stages(cfg) if stage["fit"] == "preference"), None)
-    if stage is None:
-        raise ConfigError(f"task=build_pairs: the method {cfg.method.name} has no stage that uses pairs")
+    stage = preference_stage(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(plain["trainer"]["accelerator"])
     builder = joined_processes(plain["trainer"])

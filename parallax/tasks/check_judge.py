@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from parallax.settings.errors import ConfigError
-from parallax.settings.stages import resolve_stages
+from parallax.settings.stages import preference_stage
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,9 +41,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from parallax.reports.run_log import run_log
     from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
-    stage = next((stage for stage in resolve_stages(cfg) if stage["fit"] == "preference"), None)
-    if stage is None:
-        raise ConfigError(f"task=check_judge: the method {cfg.method.name} has no stage that uses pairs")
+    stage = preference_stage(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder = Path(plain["paths"]["output_dir"])
     with run_log(folder):

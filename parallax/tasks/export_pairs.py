@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.errors import ConfigError
-from parallax.settings.stages import resolve_stages
+from parallax.settings.stages import preference_stage
 
 if TYPE_CHECKING:
     from parallax.records import PreferencePair
@@ -35,9 +35,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder, task = Path(plain["paths"]["output_dir"]), plain["task"]
     output = Path(task["output"] or folder / f"pairs_{task['format']}").expanduser()
-    stage = next((stage for stage in resolve_stages(cfg) if stage["fit"] == "preference"), None)
-    if stage is None:
-        raise ConfigError(f"task=export_pairs: the method {cfg.method.name} has no stage that uses pairs")
+    stage = preference_stage(cfg)
     with run_log(folder):
         pairs = _pairs(stage, plain, folder)
         done = export_pairs(pairs, output, task["format"], None if task["images"] == "auto" else task["images"])

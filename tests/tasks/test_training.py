@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from augment.diffusion import Diffusion
 from datamodules.preference import PreferenceDataModule
 from datamodules.shapes.source import ShapesSource
 from datamodules.supervised import SupervisedDataModule
@@ -17,25 +16,9 @@ from lightning_modules.callbacks import newest_checkpoint
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.models.tiny_checkpoints import make_tiny_checkpoint
-from parallax.preference.judges.by_construction import ByConstruction
-from parallax.preference.proposers.by_view import ByView
-from parallax.preference.selector import BestAgainstRest
 from parallax.reports.metrics_file import read_metrics
 from parallax.tasks.training import fit_preference, fit_supervised, total_steps
-
-TRAINER = {
-    "accelerator": "cpu", "devices": 1, "precision": "auto", "strategy": "auto", "max_epochs": 2, "max_steps": -1,
-    "gradient_clip_val": 1.0, "batch_size": 4, "micro_batch_size": 2, "num_workers": 0, "log_every_n_steps": 1,
-    "checkpoint": {"every_n_steps": 1, "keep": 10},
-}  # fmt: skip
-STAGE: dict[str, Any] = {
-    "name": "align",
-    "loss": {"_target_": "lightning_modules.objectives.DPO", "beta": 0.1, "label_smoothing": 0.0},
-    "reference": {"mode": "cached", "source": "initial"},
-    "optim": {"name": "adamw", "lr": 1e-2, "scheduler": "cosine", "warmup_ratio": 0.0, "warmup_steps": None},
-    "trainer": TRAINER,
-    "pairs": {"refresh": "never"},
-}
+from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +31,11 @@ def policy_and_data(checkpoint: Path, tmp_path: Path) -> Callable[..., tuple[Pol
     """A fresh policy and its datamodule over ten scenes, with one cache for all of a test."""
 
     def make(mode: str = "cached", cache: str = "cache") -> tuple[Policy, PreferenceDataModule]:
-        policy = load_policy({"path": str(checkpoint)}, {"r": 4, "enabled": True}, seed=0)
-        datamodule = PreferenceDataModule(
-            ShapesSource("pairs_habit_free", size=10),
-            ByView(Diffusion(noise_steps=900), max_new_tokens=6),
-            ByConstruction(),
-            BestAgainstRest(drop_equal=False),
-            cache_dir=tmp_path / cache,
-            trainer=TRAINER,
-            reference_mode=mode,
-            show_progress=False,
-        )
-        return policy, datamodule
+        home = tmp_path / cache
+        home.mkdir(exist_ok=True)
+        if not (home / "llava").exists():
+            (home / "llava").symlink_to(checkpoint)
+        return policy_and_pairs(home, mode=mode)
 
     return make
 
