@@ -14,26 +14,41 @@ import torch
 from torch import nn
 
 
+class Peak:
+    """From now until `stop`: the largest number of bytes that tensors hold, beyond those that are there now."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        if device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+            return
+        from torch.profiler import ProfilerActivity, profile
+
+        self.profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self.profiler.start()
+
+    def stop(self) -> int:
+        """That number."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            return int(torch.cuda.max_memory_allocated() - self.before)
+        self.profiler.stop()
+        results: Any = self.profiler.profiler
+        events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
+        running = peak = 0
+        for event in sorted(events, key=lambda e: e.start_ns()):
+            running += event.nbytes()
+            peak = max(peak, running)
+        return peak
+
+
 def peak_of(call: Callable[[], Any], device: str) -> int:
     """Largest number of bytes that tensors held during `call`, beyond those that were there before."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_allocated() - before)
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    results: Any = profiler.profiler
-    events = [e for e in results.kineto_results.events() if e.name() == "[memory]"]
-    running = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        running += event.nbytes()
-        peak = max(peak, running)
-    return peak
+    watch = Peak(device)
+    call()
+    return watch.stop()
 
 
 @dataclass

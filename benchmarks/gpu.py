@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                                    # LLaVA-1.5-7B, 2 and 5 responses, both layouts
     python benchmarks/gpu.py --model llava15_13b --checkpointing
+    python benchmarks/gpu.py --strategies ddp fsdp fsdp2        # and the same step under Lightning's strategies, by one process
     python benchmarks/gpu.py --tiny                             # a toy on a CPU: does the script still work?
 
 Weights are drawn on the device from `parallax/models/architectures/<model>.json`; nothing is downloaded. bfloat16 weights,
@@ -38,6 +39,7 @@ import torch
 from benchmarks.allocator import peak_of
 from benchmarks.measure import interleaved, medians, parser, table, use_threads, write_json
 from benchmarks.random_model import autocast, model_config, names, random_pairs, random_policy
+from benchmarks.strategy_rows import STRATEGIES, strategy_rows
 from lightning_modules.objectives import DPO, MultiNegative
 from parallax.models.device_memory import device_memory
 from parallax.models.loading import layout_for
@@ -187,6 +189,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options.add_argument("--rank", type=int, default=64, help="of LoRA")
     options.add_argument("--checkpointing", action="store_true", help="recompute activations")
     options.add_argument("--no-trl", action="store_true", help="leave TRL out")
+    options.add_argument(
+        "--strategies",
+        nargs="*",
+        default=[],
+        choices=STRATEGIES,
+        help="also the separate layout under these, by one process",
+    )
     options.add_argument("--tiny", action="store_true", help="a toy model on the CPU, to try the script")
     given = options.parse_args(arguments)
     use_threads(given.threads)
@@ -208,6 +217,14 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         pairs = given.pairs or largest(shape_of(policy.model), works, 2 if given.tiny else 32, limit)
         works = [replace(work, pairs=pairs) for work in works]
         found += measure(policy, works, given, device)
+        if given.strategies:
+            held, policy = held_by(policy), None  # type: ignore[assignment]  # one copy of the weights at a time
+            gc.collect()
+            found += strategy_rows(
+                lambda: _built(model, given, device), works[0], held, device, given.strategies,
+                rounds=given.rounds, warmup=given.warmup,
+            )  # fmt: skip
+            policy = _built(model, given, device)
         if responses == 2 and not given.no_trl:
             peer = trl_side(policy, works[0], given, device)
             found += [peer] if peer else []

@@ -17,18 +17,31 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from parallax.models import processes
+from parallax.models.flat_sharding import Piece
 from parallax.models.sharding import rows_of
 
 META = "meta.pt"
-DIVIDED = "divided tensor"  # what stands in META in place of one: (DIVIDED, name)
+DIVIDED = (
+    "divided tensor"  # what stands in META in place of one: [DIVIDED, name], and its shape where rows are no rows of it
+)
+
+OTHER_OPTIMISER = (
+    "deepspeed"  # key in META: how many processes wrote it with an optimiser state in DeepSpeed's own form
+)
 
 
 class CheckpointFiles(TorchCheckpointIO):
     """Reads what any of our strategies wrote."""
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """The content of a checkpoint, file or folder."""
-        return read_checkpoint(Path(path))
+        """The content of a checkpoint, file or folder. Raises ValueError for one whose optimiser DeepSpeed has written."""
+        content = read_checkpoint(Path(path))
+        if count := content.get(OTHER_OPTIMISER):
+            raise ValueError(
+                f"the checkpoint {path} was written with trainer=deepspeed, which alone reads its optimiser's state. Use "
+                f"trainer=deepspeed with {count} processes"
+            )
+        return content
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -75,6 +88,10 @@ def _without_divided(value: Any, name: str, mine: dict[str, Tensor]) -> Any:
         return {key: _without_divided(item, f"{name}/{key}", mine) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_divided(item, f"{name}/{place}", mine) for place, item in enumerate(value)]
+    if isinstance(value, Piece):
+        if value.local.numel():
+            mine[f"{value.place.start:012d}{name}"] = value.local.cpu().contiguous()
+        return [DIVIDED, name, list(value.place.shape)]
     if hasattr(value, "to_local"):
         start, length = rows_of(value)
         if length:
@@ -93,9 +110,10 @@ def _joined(content: dict[str, Any], files: list[Path]) -> dict[str, Any]:
                 rows.setdefault(key[12:], []).append((int(key[:12]), opened.get_tensor(key)))
 
     def put_back(value: Any) -> Any:
-        if isinstance(value, list) and len(value) == 2 and value[0] == DIVIDED:
+        if isinstance(value, list) and len(value) in (2, 3) and isinstance(value[0], str) and value[0] == DIVIDED:
             ordered = [part for _, part in sorted(rows[value[1]], key=lambda item: item[0])]
-            return torch.cat(ordered) if len(ordered) > 1 else ordered[0]
+            joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]
+            return joined if len(value) == 2 else joined.view(value[2])
         if isinstance(value, dict):
             return {key: put_back(item) for key, item in value.items()}
         return [put_back(item) for item in value] if isinstance(value, list) else value

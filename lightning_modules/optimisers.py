@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from parallax.models.sharding import shape_of
+
 OPTIMISERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 SCHEDULES = ("cosine", "linear", "constant")
 
@@ -30,8 +32,8 @@ def build_optimiser(parameters: Sequence[nn.Parameter], optim: Mapping[str, Any]
         )
     decay = float(optim.get("weight_decay", 0.0))
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if len(shape_of(p)) >= 2], "weight_decay": decay},
+        {"params": [p for p in parameters if len(shape_of(p)) < 2], "weight_decay": 0.0},
     ]
     beta1, beta2 = optim.get("betas", (0.9, 0.999))
     settings: dict[str, Any] = {

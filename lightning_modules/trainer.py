@@ -13,17 +13,19 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.checkpoint_files import CheckpointFiles
+from lightning_modules.flat_sharded import FlatPrecision, FlatShardedStrategy
 from lightning_modules.quiet import quiet_lightning
 from parallax.records.interruption import tell_when_asked
 
 OURS = frozenset(  # keys of the group that are ours to read, or that manual optimisation does itself
     {
-        "accelerator", "activation_checkpointing", "batch_size", "checkpoint", "deterministic", "devices", "find_batch_size",
-        "gradient_clip_val", "group_by_length", "log_every_n_steps", "max_bad_steps", "max_epochs", "max_steps",
-        "micro_batch_size", "micro_batch_tokens", "num_nodes", "num_workers", "precision", "print_every_n_steps", "strategy",
+        "accelerator", "activation_checkpointing", "batch_size", "checkpoint", "deepspeed", "deterministic", "devices",
+        "find_batch_size", "fsdp", "gradient_clip_val", "group_by_length", "log_every_n_steps", "max_bad_steps", "max_epochs",
+        "max_steps", "micro_batch_size", "micro_batch_tokens", "num_nodes", "num_workers", "precision", "print_every_n_steps",
+        "strategy",
     }
 )  # fmt: skip
-STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2")
+STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2", "deepspeed")
 PATIENCE = timedelta(days=2)  # longest wait for another process, which may be writing answers; one that dies ends all
 
 
@@ -56,13 +58,17 @@ def make_trainer(
         raise ValueError(f"trainer.{unknown[0]} is not known, neither here nor to Lightning's Trainer; remove it")
     accelerator = accelerator_for(str(trainer_cfg.get("accelerator", "auto")))
     devices = trainer_cfg.get("devices", 1)
+    strategy = strategy_for(trainer_cfg, accelerator)
+    precision: Any = precision_for(str(trainer_cfg.get("precision", "auto")), weights, accelerator)
+    if isinstance(strategy, FlatShardedStrategy):
+        precision = FlatPrecision(precision, "cuda" if accelerator == "gpu" else "cpu")
     trainer = pl.Trainer(
         **{
             "accelerator": accelerator,
             "devices": devices,
             "num_nodes": int(trainer_cfg.get("num_nodes", 1)),
-            "strategy": strategy_for(trainer_cfg, accelerator),
-            "precision": precision_for(str(trainer_cfg.get("precision", "auto")), weights, accelerator),
+            "strategy": strategy,
+            "precision": precision if not isinstance(precision, FlatPrecision) else None,
             "logger": list(loggers) or False,
             "callbacks": list(callbacks),
             "max_epochs": -1,  # the number of steps decides
@@ -72,7 +78,7 @@ def make_trainer(
             "default_root_dir": str(folder),
             "profiler": profiler,
             "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
-            "plugins": [CheckpointFiles()],
+            "plugins": [CheckpointFiles(), *([precision] if isinstance(precision, FlatPrecision) else [])],
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "use_distributed_sampler": False,  # our loaders know their process
@@ -151,22 +157,16 @@ def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
         from pytorch_lightning.strategies import DDPStrategy
 
         return DDPStrategy(timeout=PATIENCE)
+    files = bool((trainer_cfg.get("checkpoint") or {}).get("sharded", True))
     if name == "fsdp":
-        from pytorch_lightning.strategies import FSDPStrategy
-
-        if accelerator == "cpu":
-            raise ValueError("trainer.strategy=fsdp needs a GPU; use trainer=fsdp2, which also runs on CPUs")
-        return FSDPStrategy(use_orig_params=True, state_dict_type="full", auto_wrap_policy=_wrap_layers)
+        return FlatShardedStrategy(sharded_files=files, timeout=PATIENCE, settings=trainer_cfg.get("fsdp"))
     if name == "fsdp2":
         from lightning_modules.sharded import ShardedStrategy
 
-        files = bool((trainer_cfg.get("checkpoint") or {}).get("sharded", True))
         return ShardedStrategy(sharded_files=files, timeout=PATIENCE)
+    if name == "deepspeed":
+        from lightning_modules.zero import ZeroStrategy
+
+        clip = trainer_cfg.get("gradient_clip_val", 1.0)
+        return ZeroStrategy(timeout=PATIENCE, clip=clip, settings=trainer_cfg.get("deepspeed"))
     return name
-
-
-def _wrap_layers(module: torch.nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
-    """Each decoder and vision layer is a unit of its own: what transformers calls a gradient-checkpointing layer."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    return recurse or isinstance(module, GradientCheckpointingLayer)

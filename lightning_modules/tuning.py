@@ -13,7 +13,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ from torch import Tensor, nn
 
 from lightning_modules.bad_steps import BadStep, save_bad_step
 from lightning_modules.checkpoint_files import read_checkpoint
+from lightning_modules.flat_sharded import FlatShardedStrategy
 from lightning_modules.gradients import clip_to, norm_of, sum_over_processes
 from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
 from lightning_modules.sharded import ShardedStrategy
 from lightning_modules.step_sums import StepSums
+from lightning_modules.zero import ZeroStrategy
 from parallax.models.batch import PairBatch, StepBatch
-from parallax.models.sharding import take_weights, train_in_float32
+from parallax.models.sharding import plain_name, take_weights, train_in_float32
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +102,16 @@ class TuningModule(pl.LightningModule):
             )
         optimiser: Any = self.optimizers()
         schedule: Any = self.lr_schedulers()
-        sums, divisor = StepSums(), self.denominator(step)
+        sums, divisor, zero = StepSums(), self.denominator(step), self._zero
         self._finite: list[tuple[list[str], Tensor]] = []
         self._present = step
         optimiser.zero_grad(set_to_none=True)
         with self._gradients_stay_local():
-            for micro_batch in step.micro_batches:
-                micro_batch = micro_batch.to(self.device)
+            for place, micro_batch in enumerate(step.micro_batches, 1):
+                micro_batch = micro_batch.to(self.trainer.strategy.root_device)  # ours may be said to be the CPU's
                 loss, metrics = self.losses(micro_batch)
+                if zero is not None:
+                    zero.before_backward(last=place == len(step.micro_batches))
                 assert loss.shape == (len(micro_batch),), f"loss must be (batch,), got {tuple(loss.shape)}"
                 self.manual_backward(loss.sum() * (micro_batch.weight * self._averaged_over / divisor))
                 finite = loss.detach().isfinite()
@@ -119,11 +123,18 @@ class TuningModule(pl.LightningModule):
         self._finish_metrics(sums.finish(self.trainer.world_size), step, divisor)
         self._step_metrics["lr"] = float(schedule.get_last_lr()[0])
         optimiser.step()  # calls on_before_optimizer_step below, after fp16 gradients have been unscaled
+        if zero is not None:
+            self._step_metrics["grad_norm"] = zero.grad_norm()
         schedule.step()
         self._publish(len(step))
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Measure and clip the gradient; a step that is not finite is left out by taking its gradients away."""
+        if self._zero is not None:  # it clips, and makes the step whatever we say
+            if self._step_metrics["not_finite"]:
+                self.max_bad_steps = len(self.bad_steps)
+                self._note_bad_step("loss")
+            return
         parameters = self.trained()
         norm = self._norm(parameters)
         self._step_metrics["grad_norm"] = float(norm)  # waits for the device
@@ -191,12 +202,22 @@ class TuningModule(pl.LightningModule):
 
     @property
     def _sums_gradients_itself(self) -> bool:
-        return self.trainer.world_size > 1 and isinstance(self.trainer.strategy, DDPStrategy)
+        return self.trainer.world_size > 1 and self._is_ddp
 
     @property
     def _averaged_over(self) -> int:
         """Sharding strategies average gradients over processes where a sum is meant: undo it in the loss."""
-        return 1 if isinstance(self.trainer.strategy, DDPStrategy) else self.trainer.world_size
+        return 1 if self._is_ddp else self.trainer.world_size
+
+    @property
+    def _is_ddp(self) -> bool:
+        return isinstance(self.trainer.strategy, DDPStrategy) and self._zero is None
+
+    @property
+    def _zero(self) -> ZeroStrategy | None:
+        """DeepSpeed's strategy, which Lightning derives from DDP's."""
+        strategy = self.trainer.strategy
+        return strategy if isinstance(strategy, ZeroStrategy) else None
 
     def _gradients_stay_local(self) -> AbstractContextManager[Any]:
         strategy = self.trainer.strategy
@@ -205,12 +226,12 @@ class TuningModule(pl.LightningModule):
     @property
     def _clips_through_strategy(self) -> bool:
         """FSDP1 knows its shards and must clip them itself."""
-        return hasattr(self.trainer.strategy.model, "clip_grad_norm_")
+        return isinstance(self.trainer.strategy, FlatShardedStrategy)
 
     def _norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
-        if self._clips_through_strategy:
-            limit = float("inf") if self.clip is None else self.clip
-            return self.trainer.strategy.model.clip_grad_norm_(limit)  # type: ignore[union-attr,operator,no-any-return]
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FlatShardedStrategy):
+            return strategy.clip_grad_norm_(float("inf") if self.clip is None else self.clip)
         return norm_of(parameters)
 
     # -- set-up ---------------------------------------------------------------------------------------------------
@@ -236,6 +257,11 @@ class TuningModule(pl.LightningModule):
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy):
             self.policy.shard(strategy.mesh)
+        elif isinstance(strategy, FlatShardedStrategy):
+            strategy.precision_plugin.convert_module(self.network)  # later it would be too late
+            self.policy.shard(strategy.flat_settings)
+        elif isinstance(strategy, ZeroStrategy):
+            self.policy.will_be_divided_elsewhere()
 
     def on_train_start(self) -> None:
         """Training mode, with dropout off unless it is wanted."""
@@ -253,6 +279,12 @@ class TuningModule(pl.LightningModule):
         self.network.eval()
         self.policy.touched()
 
+    def on_fit_end(self) -> None:
+        """Take out what was trained while DeepSpeed is still there."""
+        if self._zero is not None:
+            state = self._zero.trained_state()
+            self.policy.taken_out = {name.removeprefix("network."): value for name, value in state.items()}
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Loaders may wrap a step so that precision plugins do not touch its tensors (see `StepStream`)."""
         return batch.step if hasattr(batch, "step") else batch
@@ -265,15 +297,15 @@ class TuningModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained part of the weights only."""
-        trained = {f"network.{name}" for name, p in self.network.named_parameters() if p.requires_grad}
+        trained = {f"network.{name}" for name in self._trained_names()}
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: state[name].detach().clone() for name in state if name in trained}
+        checkpoint["state_dict"] = {name: _copied(state[name]) for name in state if name in trained}
         checkpoint["bad_steps"] = [asdict(bad) for bad in self.bad_steps]
         checkpoint["last_metrics"] = dict(self.last_metrics)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of something else; go on from its step with the data position given by the loader."""
-        trained = {f"network.{name}" for name, p in self.network.named_parameters() if p.requires_grad}
+        trained = {f"network.{name}" for name in self._trained_names()}
         stored = set(checkpoint["state_dict"])
         if trained != stored:
             missing, extra = sorted(trained - stored), sorted(stored - trained)
@@ -287,6 +319,9 @@ class TuningModule(pl.LightningModule):
         forget_position(checkpoint)
         self.policy.touched()
 
+    def _trained_names(self) -> list[str]:
+        return [plain_name(name) for name, p in self.network.named_parameters() if p.requires_grad]
+
     def load_trained(self, path: Path) -> dict[str, Any]:
         """Take the trained weights, and what was noted of the steps, from a checkpoint; returns the states of callbacks."""
         checkpoint = read_checkpoint(path)
@@ -294,3 +329,7 @@ class TuningModule(pl.LightningModule):
         take_weights(self, checkpoint["state_dict"])
         states: dict[str, Any] = checkpoint.get("callbacks") or {}
         return states
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else replace(value, local=value.local.detach().clone())

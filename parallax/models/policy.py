@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models import generation, saving, scoring, sharding
+from parallax.models import flat_sharding, generation, saving, scoring, sharding
 from parallax.models.adapter import read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.choosing import Pick
 from parallax.models.encoder import Encoder
 from parallax.models.feature_cache import ReadyFeatures
+from parallax.models.flat_sharding import FlatSettings
 from parallax.models.layout import Layout
 from parallax.models.lora import bare_layers
 from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
@@ -62,6 +63,8 @@ class Policy:
         self._reference_name: str | None = None
         self._dropouts: dict[tuple[str, str], float] = {}
         self._inside_reference = False
+        self.divided_elsewhere = False  # by DeepSpeed, which keeps the weights to itself
+        self.taken_out: dict[str, Tensor] = {}  # what was trained there, whole, on the first process
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -92,7 +95,8 @@ class Policy:
             return self.reference_fingerprint()
         if self._fingerprint is None:
             if not self.has_adapter and self._full_was_touched:
-                self._fingerprint = tensors_digest(self.model.state_dict())
+                with flat_sharding.gathered(self.model):
+                    self._fingerprint = tensors_digest(self.model.state_dict())
             elif not self.has_adapter or self._adapter_is_fresh:
                 self._fingerprint = self._base_fingerprint()
             else:
@@ -175,11 +179,15 @@ class Policy:
         `pick` other than "label" scores, at the positions of rejected responses, tokens the network itself prefers (see
         `choosing.own_choice`).
         """
-        return scoring.score(self.model, self._with_features(batch), self.layout, pick)
+        return sharding.through_root(
+            self.model, lambda: scoring.score(self.model, self._with_features(batch), self.layout, pick)
+        )
 
     def choose(self, batch: ScoringBatch) -> Tensor:
         """The token this policy finds most likely at every response position, the response given. Shape: (B, 1 + K, R)."""
-        return scoring.choose(self.model, self._with_features(batch), self.layout)
+        return sharding.through_root(
+            self.model, lambda: scoring.choose(self.model, self._with_features(batch), self.layout)
+        )
 
     def _with_features(self, batch: ScoringBatch) -> ScoringBatch:
         return batch if self.features is None else self.features.fill(self.model, batch)
@@ -200,12 +208,8 @@ class Policy:
         self._inside_reference = True
         try:
             if self._reference_adapter:
-                if self.is_sharded and not sharding.is_gathered(self.model):
-                    raise ValueError(
-                        "a reference that is an earlier adapter cannot be scored live while weights are divided over processes; "
-                        "use reference=cached"
-                    )
-                with self._instead(self._reference_adapter):
+                divided = self.is_sharded and not sharding.is_gathered(self.model)
+                with self._copied_in() if divided else self._instead(self._reference_adapter):
                     yield
             elif self.has_adapter:
                 with self.model.disable_adapter():
@@ -258,7 +262,7 @@ class Policy:
 
     def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that learn."""
-        return [(name, value) for name, value in self.model.named_parameters() if value.requires_grad]
+        return [(sharding.plain_name(n), value) for n, value in self.model.named_parameters() if value.requires_grad]
 
     def for_preference_training(self) -> None:
         """Training mode with every dropout off: policy and reference must see the same network."""
@@ -283,23 +287,41 @@ class Policy:
             network.activation_checkpointing_disable()
 
     def shard(self, mesh: Any) -> None:
-        """Divide the language model's weights over the processes of `mesh`, in place. Names of weights are taken before."""
+        """Divide the language model's weights over the processes of `mesh`, in place. Names of weights are taken before.
+
+        With `FlatSettings` in place of a mesh it is torch's first FSDP that divides.
+        """
         if self.is_sharded:
             return
         self.fingerprint()
         if self.has_adapter or not self._full_was_touched:
             self._base_fingerprint()
-        sharding.shard(self.model, mesh)
+        if isinstance(mesh, FlatSettings):
+            flat_sharding.shard(self.model, mesh, vision=self.features is None)
+        else:
+            sharding.shard(self.model, mesh)
 
     @property
     def is_sharded(self) -> bool:
         """Whether other processes hold a part of the weights."""
-        return sharding.is_sharded(self.model)
+        return self.divided_elsewhere or sharding.is_sharded(self.model)
+
+    def will_be_divided_elsewhere(self) -> None:
+        """DeepSpeed is about to take the weights: note their names, and score through the output head as it is."""
+        self.fingerprint()
+        self._base_fingerprint()
+        self.divided_elsewhere = True
+        scoring.keep_head_whole(self.model)
+
+    @property
+    def divided_root(self) -> Any:
+        """The outermost wrapper of torch's first FSDP, or None."""
+        return flat_sharding.root_of(self.model)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Inside: this process may generate and score as often as it likes, whatever the others do (see `sharding`)."""
-        if self.is_sharded:
+        if self.is_sharded and not flat_sharding.root_of(self.model):
             self.fingerprint()  # now: reading weights out would divide them again
         with sharding.gathered(self.model):
             yield
@@ -312,7 +334,7 @@ class Policy:
         Called by every process, written by the first.
         """
         if self.has_adapter:
-            saving.save_adapter(self.model, folder)
+            saving.save_adapter(self.model, folder, self.taken_out if self.divided_elsewhere else None)
         else:
             self.save_merged(folder)
 
@@ -344,6 +366,20 @@ class Policy:
                 module._parameters[attribute] = live
 
     @contextmanager
+    def _copied_in(self) -> Iterator[None]:
+        """Inside: the trained parameters have the earlier adapter's values, each process its part; no graph may be alive.
+
+        A divided parameter cannot be exchanged for another, so its numbers are.
+        """
+        learned = dict(self.trainable_parameters())
+        now = {name: value.detach().clone() for name, value in learned.items()}
+        try:
+            sharding.put_values(self.model, learned, {n: kept.detach() for n, kept in self._reference_adapter.items()})
+            yield
+        finally:
+            sharding.put_values(self.model, learned, now)
+
+    @contextmanager
     def _answering(self) -> Iterator[None]:
         """Evaluation mode, the stated precision, and no arithmetic for an adapter that has learned nothing yet."""
         modes = {module: module.training for module in self.model.modules()}
@@ -367,8 +403,10 @@ class Policy:
 
         config = self.model.peft_config["default"]
         settings = {"r": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "dora": config.use_dora}
-        state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
-        return fingerprint({"settings": settings, "weights": tensors_digest(state)})
+        with flat_sharding.gathered(self.model):
+            state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
+            weights = tensors_digest(state)
+        return fingerprint({"settings": settings, "weights": weights})
 
     def _dropout_places(self) -> list[tuple[str, nn.Module, str]]:
         places: list[tuple[str, nn.Module, str]] = []

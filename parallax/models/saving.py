@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from parallax.models import processes
 from parallax.models.backbone import base_model
-from parallax.models.sharding import is_sharded, whole
+from parallax.models.flat_sharding import gathered, without_wrappers
+from parallax.models.sharding import is_sharded, plain_name, whole
 from parallax.records.atomic import replaced_folder
 
 SHARD = "5GB"  # largest file of a merged model
 
 
-def save_adapter(model: Any, folder: Path) -> None:
+def save_adapter(model: Any, folder: Path, state: dict[str, Tensor] | None = None) -> None:
     """The adapter in PEFT's own format (safetensors); the folder is whole or as it was. Called by every process, written by
-    the first."""
-    state = None
+    the first. `state` is what was trained, for a model that no longer has it."""
     if is_sharded(model):
-        state = {name: whole(p.detach()).cpu() for name, p in model.named_parameters() if p.requires_grad}
+        state = {plain_name(name): whole(p).detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
     if processes.is_first():
-        with replaced_folder(folder) as unfinished:
+        with replaced_folder(folder) as unfinished, without_wrappers(model):
             model.save_pretrained(str(unfinished), state_dict=state)
     processes.wait()
 
@@ -36,7 +36,8 @@ def save_merged(model: Any, processor: Any, folder: Path, *, spoil: bool = False
     its weights at any time, and it is of no use afterwards.
     """
     network = base_model(model)
-    state = merged_state(network, spoil=spoil)
+    with gathered(network):
+        state = merged_state(network, spoil=spoil)
     if processes.is_first():
         _write(network, state, processor, folder)
     processes.wait()

@@ -22,6 +22,7 @@ from parallax.models.layout import Arranged, Layout
 from parallax.models.separate_layout import separate_sequences
 
 # Families whose logits are their head's output and nothing else.
+WHOLE_HEAD = "_parallax_whole_head"
 PLAIN_HEADS = frozenset({"llava", "llava_next", "qwen2_vl", "qwen2_5_vl"})
 
 
@@ -50,7 +51,14 @@ def score(
 def has_plain_head(model: Any) -> bool:
     """Whether the log-probs of this model's head can be taken in chunks."""
     network = base_model(model)
+    if network.__dict__.get(WHOLE_HEAD):
+        return False
     return network.config.model_type in PLAIN_HEADS and type(network.get_output_embeddings()) is torch.nn.Linear
+
+
+def keep_head_whole(model: Any) -> None:
+    """Have logits made by the head itself from now on: its weights may be there only while it computes."""
+    base_model(model).__dict__[WHOLE_HEAD] = True
 
 
 @torch.no_grad()

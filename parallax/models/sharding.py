@@ -1,4 +1,7 @@
-"""A network whose language model is divided over processes (torch's fully_shard), and what others need to know about that.
+"""A network whose language model is divided over processes, and what others need to know about that.
+
+Here it is torch's fully_shard (FSDP2) that divides; `flat_sharding.py` is about its predecessor. What is asked of a divided
+network is asked here, whichever it was.
 
 Each decoder layer is a unit: its weights are gathered when it computes and dropped again afterwards. Embedding, output head and
 last norm are one more. The vision tower and a frozen projector stay whole in every process: they are a few per cent of a
@@ -15,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from parallax.models import flat_sharding
 from parallax.models.backbone import base_model, decoder_name
+from parallax.models.flat_sharding import plain_name, through_root
 
 Act = Callable[[nn.Module], None]
 
@@ -62,12 +67,14 @@ def units(model: Any) -> list[Any]:
 
 def is_sharded(model: Any) -> bool:
     """Whether the weights of `model` are divided over processes."""
-    return bool(units(model))
+    return bool(units(model)) or flat_sharding.root_of(model) is not None
 
 
 def is_gathered(model: Any) -> bool:
     """Whether this is inside `gathered`."""
-    return any(getattr(part, "_parallax_gathered", False) for part in units(model)[:1])
+    return flat_sharding.is_gathered(model) or any(
+        getattr(part, "_parallax_gathered", False) for part in units(model)[:1]
+    )
 
 
 @contextmanager
@@ -76,6 +83,10 @@ def gathered(model: Any) -> Iterator[None]:
 
     All processes enter and leave together. Costs the memory of the whole model. No optimiser step belongs inside.
     """
+    if flat_sharding.root_of(model) is not None:
+        with flat_sharding.gathered(model):
+            yield
+        return
     parts = units(model)
     if not parts or is_gathered(model):
         yield
@@ -94,12 +105,16 @@ def gathered(model: Any) -> Iterator[None]:
 
 
 def whole(value: Tensor) -> Tensor:
-    """A divided tensor put together (by all processes at once); any other as it is."""
+    """A divided parameter put together (by all processes at once); any other tensor as it is."""
+    if (place := flat_sharding.place_of(value)) is not None:
+        return flat_sharding.whole_of(value, place)
     return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[no-any-return]
 
 
 def share_of(full: Tensor, like: Any) -> Tensor:
-    """`full` divided the way `like` is, on its device and in its type: each process cuts out its own part."""
+    """`full` divided the way the parameter `like` is, on its device and in its type: each process cuts out its own part."""
+    if (place := flat_sharding.place_of(like)) is not None:
+        return flat_sharding.part_of(full, like, place)
     if not hasattr(like, "device_mesh"):
         return full.to(like.device, like.dtype)
     from torch.distributed.tensor import DTensor
@@ -125,7 +140,7 @@ def rows_of(value: Any) -> tuple[int, int]:
 @torch.no_grad()
 def take_weights(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Put whole tensors into the parameters of these names, each process its own part."""
-    parameters = dict(module.named_parameters())
+    parameters = {plain_name(name): value for name, value in module.named_parameters()}
     for name, value in state.items():
         parameters[name].copy_(share_of(value, parameters[name]))
 
@@ -138,3 +153,27 @@ def train_in_float32(model: Any) -> None:
         base_model(model)._apply(lambda value: value.float() if value.requires_grad else value)
     for value in [] if is_sharded(model) else trained:
         value.data = value.data.float()
+
+
+@torch.no_grad()
+def put_values(model: Any, parameters: dict[str, Any], values: dict[str, Tensor]) -> None:
+    """Give the parameters of these names other values, whole ones or this process's parts, and have all gather anew."""
+    for name, value in values.items():
+        parameter = parameters[name]
+        is_part = value.shape == parameter.shape and hasattr(value, "device_mesh") == hasattr(parameter, "device_mesh")
+        parameter.copy_(value if is_part else share_of(value, parameter))
+    for part in units(model):
+        part.reshard()
+    flat_sharding.drop_gathered(model)
+
+
+def shape_of(parameter: Any) -> tuple[int, ...]:
+    """The shape of a parameter when it is whole."""
+    place = flat_sharding.place_of(parameter)
+    return tuple(parameter.shape) if place is None else place.shape
+
+
+__all__ = [
+    "gathered", "is_gathered", "is_sharded", "plain_name", "put_values", "rows_of", "shape_of", "shard", "share_of",
+    "take_weights", "through_root", "train_in_float32", "units", "whole",
+]  # fmt: skip

@@ -48,7 +48,9 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         tensor = tensors[name].detach()
         if hasattr(tensor, "full_tensor"):  # sharded: every process hashes the whole
             tensor = tensor.full_tensor()
-        tensor = tensor.cpu().contiguous()
+        tensor = tensor.to(
+            "cpu", copy=True
+        ).contiguous()  # numpy would fix the size of storage that sharding empties again
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:32]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallax.settings.components import PAIRS_ONLY
-from parallax.settings.many_processes import SHARDED, quantised, quantised_stage, sharded_stage
+from parallax.settings.many_processes import SHARDED, quantised, quantised_stage, sharded_stage, watched
 from parallax.settings.refusals import Found, refused
 from parallax.settings.stage_combinations import between_stages, kind_of_fit, live_reference
 
@@ -37,6 +37,7 @@ def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) ->
 def _everywhere(plain: dict[str, Any]) -> Found:
     model, trainer, evaluation = plain["model"], plain["trainer"], plain["evaluation"]
     yield from quantised(plain)
+    yield from watched(plain)
     yield from _ordered(model, "model", "min_pixels", "max_pixels")
     if trainer["accelerator"] == "cpu":
         if model["attention"] == "flash_attention_2":
@@ -299,11 +300,6 @@ def _trainer(trainer: dict[str, Any]) -> Found:
             "trainer.batch_size",
             f"trainer.batch_size={trainer['batch_size']} pairs cannot be shared by {processes} processes (trainer.devices × "
             f"trainer.num_nodes): each needs at least one. Use trainer.batch_size={processes} or more.",
-        )
-    if trainer["strategy"] == "fsdp":
-        yield refused(
-            "trainer.strategy",
-            "trainer.strategy=fsdp cannot be used yet. Use trainer=fsdp2, which divides the same weights and runs on CPUs too.",
         )
     if trainer["find_batch_size"] and trainer["strategy"] in SHARDED:
         yield refused(

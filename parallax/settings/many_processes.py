@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from parallax.settings.refusals import Found, refused
@@ -15,18 +16,24 @@ def sharded_stage(stage: dict[str, Any]) -> Found:
     if strategy not in SHARDED:
         return
     reference, full = stage["reference"], not stage["lora"]["enabled"]
-    if stage["optim"]["name"] != "adamw":
+    if strategy == "deepspeed":
+        yield from _deepspeed(stage)
+    name = stage["optim"]["name"]
+    if name != "adamw":
+        why = (
+            "bitsandbytes works on plain tensors, and the parts of divided weights are none"
+            if strategy == "fsdp2"
+            else "it keeps one scale for 256 numbers of whatever a process holds, which other processes could not take over"
+        )
         yield refused(
             "optim",
-            f"optim.name={stage['optim']['name']} keeps moments in a form that cannot be divided over processes, and "
-            f"trainer.strategy={strategy} divides them. Use optim=adamw; divided, its moments take little.",
+            f"optim.name={name} does not go with trainer.strategy={strategy}: {why}. Use optim=adamw; divided, its moments "
+            "take little.",
         )
-    if stage["pairs"]["refresh"] != "never":
+    if strategy == "fsdp" and stage["trainer"]["precision"] == "64-true":
         yield refused(
-            "pairs.refresh",
-            f"pairs.refresh={stage['pairs']['refresh']} lets the policy answer in the middle of a fit, while "
-            f"trainer.strategy={strategy} has its weights divided over processes. Use trainer=ddp, method.rounds for rounds of "
-            "pairs, or pairs.refresh=never.",
+            "trainer.precision",
+            "trainer.precision=64-true is not known to Lightning's FSDP. Use trainer=fsdp2, or trainer.precision=auto.",
         )
     if stage["fit"] != "preference" or reference["mode"] != "live":
         return
@@ -36,11 +43,61 @@ def sharded_stage(stage: dict[str, Any]) -> Found:
             "reference=live with lora=none keeps a second copy of all weights in every process, which is what "
             f"trainer.strategy={strategy} is meant to avoid. Use reference=cached.",
         )
-    elif reference["source"] != "initial":
+
+
+def _deepspeed(stage: dict[str, Any]) -> Found:
+    """What DeepSpeed, which keeps the weights to itself while it trains, is not asked for here."""
+    trainer, other = stage["trainer"], "Use trainer=fsdp2, which divides the same"
+    if find_spec("deepspeed") is None:
+        yield refused(
+            "trainer.strategy",
+            "trainer.strategy=deepspeed needs DeepSpeed, and it is not installed. Use trainer=fsdp2, or install it with "
+            "pip install 'parallax-vlm[deepspeed]'.",
+        )
+    if trainer["accelerator"] == "cpu":
+        yield refused(
+            "trainer.accelerator",
+            f"trainer.accelerator=cpu does not go with trainer.strategy=deepspeed, which Lightning runs on GPUs only. {other}.",
+        )
+    if trainer["precision"] == "64-true":
+        yield refused(
+            "trainer.precision", f"trainer.precision=64-true is not known to DeepSpeed. {other}, or precision=auto."
+        )
+    if trainer["deepspeed"]["offload_parameters"] and trainer["deepspeed"]["stage"] != 3:
+        yield refused(
+            "trainer.deepspeed.offload_parameters",
+            "trainer.deepspeed.offload_parameters=true needs divided weights, and trainer.deepspeed.stage=2 divides none. "
+            "Use trainer.deepspeed.stage=3.",
+        )
+    if not stage["lora"]["enabled"]:
+        yield refused(
+            "lora", f"lora=none does not go with trainer.strategy=deepspeed, which gives back adapters only. {other}."
+        )
+    if stage["pairs"]["refresh"] != "never":
+        yield refused(
+            "pairs.refresh",
+            f"pairs.refresh={stage['pairs']['refresh']} lets the policy answer in the middle of a fit, while DeepSpeed keeps its "
+            f"weights to itself. {other}, or pairs.refresh=never.",
+        )
+    if (
+        stage["fit"] == "preference"
+        and stage["reference"]["mode"] == "live"
+        and stage["reference"]["source"] != "initial"
+    ):
         yield refused(
             "reference",
-            f"reference.source={reference['source']} is an earlier adapter that would have to take the trained one's place "
-            f"in every pass, and trainer.strategy={strategy} has that one divided over processes. Use reference=cached.",
+            f"reference.source={stage['reference']['source']} is an earlier adapter that would have to take the trained one's "
+            "place in every pass, and DeepSpeed keeps that one to itself. Use reference=cached, or trainer=fsdp2.",
+        )
+
+
+def watched(plain: dict[str, Any]) -> Found:
+    """Nor can anybody else compute with those weights between two steps."""
+    if plain["trainer"]["strategy"] == "deepspeed" and plain["evaluation"]["every_n_steps"]:
+        yield refused(
+            "evaluation.every_n_steps",
+            f"evaluation.every_n_steps={plain['evaluation']['every_n_steps']} lets the policy answer between steps, while "
+            "DeepSpeed keeps its weights to itself. Use trainer=fsdp2, or evaluation.every_n_steps=null.",
         )
 
 

@@ -223,7 +223,7 @@ def _quantization(model: Any) -> str:
 
 
 def _strategy(trainer: Any) -> str:
-    name = type(trainer.strategy).__name__
-    if name in ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
+    bases = {base.__name__ for base in type(trainer.strategy).__mro__}
+    if bases & {"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"}:
         return "sharded"
     return "ddp" if trainer.world_size > 1 else "single"

@@ -33,7 +33,15 @@ NOT_PART_OF_THE_RECIPE = (
 CODE = ("run.py", "parallax", "lightning_modules", "datamodules", "augment")
 ROOT = Path(__file__).resolve().parents[2]
 
-SHARING = ("devices", "num_nodes", "strategy", "num_workers", "checkpoint")  # of the trainer: a run goes on with others
+SHARING = (
+    "devices",
+    "num_nodes",
+    "strategy",
+    "num_workers",
+    "checkpoint",
+    "fsdp",
+    "deepspeed",
+)  # of the trainer: a run goes on with others
 
 
 def recipe_key(plain: Mapping[str, Any]) -> str:

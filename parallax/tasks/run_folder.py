@@ -13,7 +13,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,21 +52,52 @@ def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) 
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key, task = run_key(plain), str(plain["task"]["name"])
-    if is_helper():  # the first process holds the folder; a finished run is finished for all of them
-        with suppress(FolderInUse, FileExistsError):
-            if FOLDER not in os.environ and (choice := choose(str(plain["resume"]), key, task, own)).finished:
-                return _finished(choice)
-        return act(_placed(cfg, Path(os.environ.get(FOLDER) or own)))
-    choice = choose(str(plain["resume"]), key, task, own)
-    if choice.folder.resolve() != own.resolve():
-        discard_empty(own)
-    if choice.finished:
-        return _finished(choice)
-    if task in SEARCHED:
-        check_writable({"paths.output_dir": choice.folder, "paths.cache_dir": plain["paths"]["cache_dir"]})
-    with held(choice, key, task) as folder:
-        os.environ[FOLDER] = str(folder)
-        return act(_placed(cfg, folder))
+    if is_helper() and FOLDER in os.environ:  # started by the first process, which holds the folder
+        return act(_placed(cfg, Path(os.environ[FOLDER])))
+    tell = _telling(plain) if task in SEARCHED else _alone
+    with ExitStack() as holding:
+        found: Choice | Exception | None = None
+        if not is_helper():
+            try:
+                found = choose(str(plain["resume"]), key, task, own)
+                if not found.finished:
+                    if task in SEARCHED:
+                        check_writable(
+                            {"paths.output_dir": found.folder, "paths.cache_dir": plain["paths"]["cache_dir"]}
+                        )
+                    os.environ[FOLDER] = str(holding.enter_context(held(found, key, task)))
+                    holding.callback(os.environ.pop, FOLDER, None)
+            except Exception as error:
+                tell(error)  # or the others would wait for ever
+                raise
+        choice = tell(found)
+        if isinstance(choice, Exception):
+            raise choice
+        if choice is None:  # a further process of a task in which each has its own way
+            return act(_placed(cfg, own))
+        if choice.folder.resolve() != own.resolve():
+            discard_empty(own)
+        return _finished(choice) if choice.finished else act(_placed(cfg, choice.folder))
+
+
+def _telling(plain: dict[str, Any]) -> Callable[[Any], Any]:
+    """A function that gives the first process's value on every process of this run, once they have met.
+
+    Whether a run is finished is for the first process alone to say: the folders that Hydra makes differ from process to
+    process, and one that found work to do would wait for the others for ever.
+    """
+    started = (os.environ.get(name) or "1" for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    if not any(count.isdigit() and int(count) > 1 for count in started):
+        return _alone
+    from lightning_modules.trainer import joined_processes
+    from parallax.models import processes
+
+    joined_processes(plain["trainer"])
+    return processes.from_first
+
+
+def _alone(value: Any) -> Any:
+    return value
 
 
 def choose(resume: str, key: str, task: str, own: Path) -> Choice:
@@ -138,7 +169,10 @@ def is_helper() -> bool:
 
 def discard_empty(folder: Path) -> None:
     """Remove the folder Hydra has just made for this run, which takes place elsewhere."""
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {".hydra"}:
+    try:
+        if {path.name for path in folder.iterdir()} - {".hydra"}:
+            return
+    except OSError:  # another process has removed it, or there never was one
         return
     shutil.rmtree(folder / ".hydra", ignore_errors=True)
     for empty in (folder, folder.parent):
@@ -169,6 +203,8 @@ def _going_on(folder: Path, state: RunState | None, key: str, task: str) -> Choi
 def _finished(choice: Choice) -> Any:
     path = next(choice.folder / name for name in RESULTS if (choice.folder / name).is_file())
     results: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if is_helper():
+        return results if path.name == "results.json" else {"pairs": results}
     if path.name == "results.json":
         from parallax.reports.results import print_results
 

@@ -21,6 +21,7 @@ from lightning_modules.segments import Segment, segments_of
 from lightning_modules.sft import SFTModule
 from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import joined_processes, make_trainer
+from lightning_modules.zero import ZeroStrategy
 from parallax.models import processes
 from parallax.models.memory_advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
@@ -206,7 +207,9 @@ class _Fit:
         search = self.found.search()
         if self._needs_cached_reference(module):
             reference = _Reference(self.datamodule, self.policy)
-            if trainer.world_size == 1 and search is None:
+            if isinstance(trainer.strategy, ZeroStrategy):  # once it has the weights nobody else computes with them
+                reference.fill(joined_processes(self.settings, self.folder) or trainer)
+            elif trainer.world_size == 1 and search is None:
                 reference.fill(trainer)
             else:
                 trainer.callbacks.insert(0, reference)  # type: ignore[attr-defined]
@@ -248,15 +251,19 @@ class _Fit:
             module.load_trained(boundary)
         elif resume is not None:
             module.load_trained(resume)
-        if resume is None or step_of(resume) == segment.start:
+        if processes.is_first() and (resume is None or step_of(resume) == segment.start):
             keeper.copy(resume or keeper.folder / f"step-{segment.start:06d}.ckpt", "segment")
+        processes.wait()
         self._build()
 
     def _build(self) -> None:
-        """Build the pairs with the policy as it is; several processes share the work on Lightning's predict loop."""
+        """Build the pairs with the policy as it is; several processes share the work on Lightning's predict loop.
+
+        In the middle of a fit with divided weights each process has a whole copy for that long.
+        """
         trainer = joined_processes(self.settings, self.folder)
         generation = self.stage.get("generation") or {"batch_size": 128, "max_new_tokens": 512}
-        with explained_generation(self.policy, generation):
+        with self.policy.gathered(), explained_generation(self.policy, generation):
             self.datamodule.build_pairs(self.policy, trainer)
         self._note_report()
 

@@ -28,6 +28,29 @@ def test_the_script_runs_end_to_end_on_a_toy(tmp_path: Path, capsys: pytest.Capt
     assert "| responses | layout " in shown and "a peak that is not known here" in shown
 
 
+def test_strategies_get_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--tiny",
+        "--rounds",
+        "1",
+        "--warmup",
+        "1",
+        "--response-tokens",
+        "24",
+        "--rank",
+        "8",
+        "--pairs",
+        "2",
+        "--no-trl",
+    ]
+    path = tmp_path / "gpu.json"
+    content = main([*arguments, "--responses", "2", "--strategies", "ddp", "fsdp", "fsdp2", "--json", str(path)])
+    layouts = [row["layout"] for row in content["rows"]]
+    assert layouts == ["separate", "shared", "separate, ddp", "separate, fsdp", "separate, fsdp2"]
+    assert all(row["seconds"] > 0 and 0.8 < row["forecast_over_peak"] < 1.2 for row in content["rows"])
+    assert "separate, fsdp2" in capsys.readouterr().out
+
+
 def test_without_a_gpu_the_real_size_is_refused_in_words() -> None:
     import torch
 
@@ -62,6 +85,9 @@ def test_the_peak_of_a_device_is_found_by_its_name() -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_peak_is_the_forecast(tmp_path: Path) -> None:
-    content = main(["--model", "60m", "--rounds", "2", "--pairs", "4", "--json", str(tmp_path / "gpu.json")])
+    strategies = ["--strategies", "ddp", "fsdp", "fsdp2"]
+    content = main(
+        ["--model", "60m", "--rounds", "2", "--pairs", "4", *strategies, "--json", str(tmp_path / "gpu.json")]
+    )
     ours = [row for row in content["rows"] if row["layout"] != "TRL"]
     assert all(0.9 < row["forecast_over_peak"] < 1.1 for row in ours)

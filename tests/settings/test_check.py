@@ -1,6 +1,7 @@
 """A wrong configuration is refused in sentences: the key, the value, what is allowed, what to do."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -142,11 +143,11 @@ COMBINATIONS = [
     (["model.quantization=nf4", "trainer=fsdp2"], "cannot divide over processes", "trainer=ddp"),
     (["model.quantization=int8", "trainer.precision=64-true"], "converts all weights", "trainer.precision=auto"),
     (["model.quantization=int8", "export.merged=true"], "merged into whole weights", "task=merge"),
-    (["trainer=fsdp"], "fsdp cannot be used yet", "trainer=fsdp2"),
-    (["trainer=fsdp2", "optim=adamw_8bit"], "keeps moments in a form that cannot be divided", "optim=adamw"),
-    (["trainer=fsdp2", "pairs.refresh=epoch"], "its weights divided over processes", "pairs.refresh=never"),
+    (["trainer=fsdp2", "optim=adamw_8bit"], "bitsandbytes works on plain tensors", "optim=adamw"),
+    (["trainer=fsdp", "optim=adamw_8bit"], "one scale for 256 numbers", "optim=adamw"),
+    (["trainer=fsdp", "trainer.precision=64-true"], "not known to Lightning's FSDP", "trainer=fsdp2"),
+    (["trainer=fsdp", "model.quantization=int8"], "cannot divide over processes", "trainer=ddp"),
     (["trainer=fsdp2", "lora=none", "reference=live"], "a second copy of all weights", "reference=cached"),
-    (["trainer=fsdp2", "method=csr", "reference=live"], "is an earlier adapter", "reference=cached"),
     (["trainer=cpu", "trainer.precision=16-mixed"], "16-mixed needs a GPU", "bf16-mixed"),
     (["trainer=cpu", "model.dtype=float16"], "float16 needs a GPU", "model.dtype=auto"),
     (["trainer=cpu", "model.attention=flash_attention_2"], "flash_attention_2 needs a GPU", "model.attention=auto"),
@@ -177,6 +178,32 @@ COMBINATIONS = [
     (["method=gt_dpo", "stages.align.fit=supervised"], "are the data's own", "proposer=null"),
     (["stages.align.pairs.num_negatives=2"], "pairs.num_negatives=2 does not go with DPO", "multi_negative"),
 ]
+
+
+DEEPSPEED = [
+    (["trainer=deepspeed", "trainer.accelerator=cpu"], "Lightning runs on GPUs only", "trainer=fsdp2"),
+    (["trainer=deepspeed", "pairs.refresh=epoch"], "keeps its weights to itself", "pairs.refresh=never"),
+    (["trainer=deepspeed", "method=csr", "reference=live"], "is an earlier adapter", "reference=cached"),
+    (["trainer=deepspeed", "evaluation.every_n_steps=5"], "answer between steps", "evaluation.every_n_steps=null"),
+    (["trainer=deepspeed", "trainer.precision=64-true"], "not known to DeepSpeed", "precision=auto"),
+    (
+        ["trainer=deepspeed", "trainer.deepspeed.stage=2", "trainer.deepspeed.offload_parameters=true"],
+        "needs divided weights",
+        "trainer.deepspeed.stage=3",
+    ),
+    (["trainer=deepspeed", "lora=none"], "gives back adapters only", "trainer=fsdp2"),
+    (["trainer=deepspeed", "optim=adamw_8bit"], "one scale for 256 numbers", "optim=adamw"),
+]
+
+
+@pytest.mark.parametrize(("typed", "reason", "way_out"), DEEPSPEED, ids=lambda value: " ".join(value))
+def test_what_deepspeed_is_not_asked_for_is_refused_whether_it_is_installed_or_not(
+    typed: list[str], reason: str, way_out: str
+) -> None:
+    missing = [words for words in problems_of(*typed) if "pip install 'parallax-vlm[deepspeed]'" in words]
+    (problem,) = set(problems_of(*typed)) - set(missing)
+    assert reason in problem and way_out in problem
+    assert len(missing) == (find_spec("deepspeed") is None)
 
 
 def test_processes_that_share_weights_cannot_try_micro_batches() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def test_every_experiment_starts_with_its_command(file: Path) -> None:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_passes_the_check(choice: str, compose_config: Compose) -> None:
     problems = find_problems(compose_config(choice, *NEEDS.get(choice, [])), complete=False)
-    if choice == "trainer=fsdp":  # composed, and refused in words
-        assert list(problems) == ["trainer.strategy"]
+    if choice == "trainer=deepspeed" and find_spec("deepspeed") is None:
+        assert list(problems) == ["trainer.strategy"] and "pip install" in problems["trainer.strategy"]
     else:
         assert problems == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import product
 
 import pytest
@@ -10,7 +11,7 @@ from omegaconf import DictConfig
 
 from parallax.settings.check import find_problems
 
-TRAINERS = ("cpu", "gpu", "ddp", "fsdp2")
+TRAINERS = ("cpu", "gpu", "ddp", "fsdp", "fsdp2", "deepspeed")
 QUANTIZATIONS = ("none", "nf4", "int8")
 LORAS = ("default", "none")
 
@@ -20,8 +21,12 @@ def expected(trainer: str, quantization: str, lora: str) -> set[str]:
     said = set()
     if quantization != "none" and lora == "none":
         said.add("cannot be trained, and lora=none trains them")
-    if quantization != "none" and trainer == "fsdp2" and lora == "default":
+    if quantization != "none" and trainer in ("fsdp", "fsdp2", "deepspeed") and lora == "default":
         said.add("cannot divide over processes")
+    if trainer == "deepspeed" and find_spec("deepspeed") is None:
+        said.add("pip install 'parallax-vlm[deepspeed]'")
+    if trainer == "deepspeed" and lora == "none":
+        said.add("gives back adapters only")
     return said
 
 

@@ -35,18 +35,24 @@ def run_config(overrides: list[str]) -> None:
     run_task(cfg)
 
 
-def fit(folder: Path, out: Path, changes: dict[str, Any], mode: str, resume: Path | None, stop: int) -> None:
+def fit(
+    folder: Path, out: Path, changes: dict[str, Any], mode: str, resume: Path | None, stop: int, more: dict[str, Any]
+) -> None:
+    """`more`: keys of the model, `refresh` of the pairs, and the folder of an `earlier` adapter that is the reference."""
     trainer = {**TRAINER, **changes, "max_epochs": 2}
-    policy, data = policy_and_pairs(folder, trainer=trainer, mode=mode)
+    policy, data = policy_and_pairs(folder, trainer=trainer, mode=mode, model=more.get("model"))
     stage = {**STAGE, "reference": {"mode": mode, "source": "initial"}, "trainer": trainer}
     stage["debug"] = {"max_steps": None}
+    stage["pairs"] = {"refresh": more.get("refresh", "never")}
+    if more.get("earlier"):
+        policy.take_reference(more["earlier"])
     if stop:
         data.build_pairs(policy)
         stop_after(data, stop)
     try:
         got = fit_preference(policy, data, stage, out, resume_from=resume)
         policy.save_adapter(out / "adapter")
-        write_here(out, "got", {"metrics": got["metrics"], "pairs": data.pair_ids})
+        write_here(out, "got", {"metrics": got["metrics"], "pairs": data.pair_ids, "reports": got["pair_reports"]})
     except KeyboardInterrupt:
         pass
 
@@ -87,28 +93,41 @@ def assert_same_adapter(one: Path, other: Path) -> None:
         assert torch.allclose(value, second[name], atol=1e-5), name
 
 
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Any:
     """`start("name", 2, strategy="fsdp2")`: a fit in so many processes; returns its folder."""
 
     def begin(
-        name: str, count: int = 1, *, mode: str = "cached", resume: Path | None = None, stop: int = 0, **changes: Any
+        name: str,
+        count: int = 1,
+        *,
+        mode: str = "cached",
+        resume: Path | None = None,
+        stop: int = 0,
+        more: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> Path:
         out = tmp_path / name
         out.mkdir(exist_ok=True)
         changes = {"devices": count, **changes}
         home_with_model(tmp_path / f"home-{name}")
-        in_processes(count, fit, tmp_path / f"home-{name}", out, changes, mode, resume, stop)
+        in_processes(count, fit, tmp_path / f"home-{name}", out, changes, mode, resume, stop, more or {})
         return out
 
     return begin
 
 
-@pytest.mark.parametrize("mode", ["cached", "live"])
-def test_divided_weights_learn_what_whole_ones_learn(start: Any, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "mode"), [("fsdp2", "cached"), ("fsdp2", "live"), ("fsdp", "live"), slow("fsdp", "cached")]
+)
+def test_divided_weights_learn_what_whole_ones_learn(start: Any, strategy: str, mode: str) -> None:
     one = start("one", mode=mode, gradient_clip_val=0.05)
     recompute = mode == "live"  # activations, in one of the two cases
-    two = start("two", 2, mode=mode, strategy="fsdp2", gradient_clip_val=0.05, activation_checkpointing=recompute)
+    two = start("two", 2, mode=mode, strategy=strategy, gradient_clip_val=0.05, activation_checkpointing=recompute)
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert len(losses(one)) == 6
     first, *both = (torch.load(path) for path in (one / "got-0.pt", two / "got-0.pt", two / "got-1.pt"))
@@ -119,10 +138,30 @@ def test_divided_weights_learn_what_whole_ones_learn(start: Any, mode: str) -> N
     assert_same_adapter(one / "adapter", two / "adapter")
 
 
-def test_a_checkpoint_of_two_goes_on_with_one_and_back(start: Any) -> None:
+@pytest.mark.parametrize("strategy", ["fsdp2", slow("fsdp")])
+def test_divided_weights_answer_in_the_middle_and_are_compared_with_an_earlier_adapter(
+    start: Any, strategy: str
+) -> None:
+    """Pairs are rebuilt after the first epoch by the policy as it then is; the reference is an adapter trained before."""
+    more = {"refresh": "epoch", "earlier": start("first") / "adapter"}
+    one = start("one", mode="live", more=more)
+    two = start("two", 2, mode="live", more=more, strategy=strategy)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert abs(losses(one)[0] - 0.6931) > 1e-3, "the reference was the base model"
+    first, *both = (torch.load(path) for path in (one / "got-0.pt", two / "got-0.pt", two / "got-1.pt"))
+    assert len(first["reports"]) == 2 and first["reports"][1]["built"] > 0  # by a policy that has learned something
+    for got in both:
+        assert got["pairs"] == first["pairs"]
+        assert [report["kept"] for report in got["reports"]] == [report["kept"] for report in first["reports"]]
+    assert both[0]["reports"][1]["key"] == both[1]["reports"][1]["key"]
+    assert_same_adapter(one / "adapter", two / "adapter")
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", slow("fsdp")])
+def test_a_checkpoint_of_two_goes_on_with_one_and_back(start: Any, strategy: str) -> None:
     whole = losses(start("whole"))
     for name, counts in (("shrinks", (2, 1)), ("grows", (1, 2))):
-        strategies = ["fsdp2" if count == 2 else "auto" for count in counts]
+        strategies = [strategy if count == 2 else "auto" for count in counts]
         out = start(name, counts[0], strategy=strategies[0], stop=3)
         newest = sorted((out / "checkpoints").glob("step-*.ckpt"))[-1]
         assert newest.is_dir() == (counts[0] == 2)
@@ -135,15 +174,29 @@ def test_a_checkpoint_of_two_goes_on_with_one_and_back(start: Any) -> None:
         assert resumed == pytest.approx(whole[step:], rel=1e-5)
 
 
+def test_a_quantised_base_learns_in_two_processes_what_it_learns_in_one(start: Any) -> None:
+    """QLoRA under DDP: each process holds the four-bit base."""
+    settings: dict[str, Any] = {"more": {"model": {"quantization": "nf4"}}, "gradient_clip_val": 0.05}
+    one, two = start("one", **settings), start("two", 2, strategy="ddp", **settings)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert len(losses(one)) == 6 and losses(one)[-1] < losses(one)[0]
+    assert_same_adapter(one / "adapter", two / "adapter")
+    plain = start("plain", gradient_clip_val=0.05)
+    assert losses(plain) != losses(one), "nothing was quantised"
+
+
 @pytest.mark.slow
-def test_one_file_serves_as_well_as_a_folder(start: Any) -> None:
+@pytest.mark.parametrize(
+    ("wrote", "reads"), [("fsdp2", "fsdp2"), ("fsdp", "fsdp"), ("fsdp", "fsdp2"), ("fsdp2", "fsdp")]
+)
+def test_one_file_serves_as_well_as_a_folder(start: Any, wrote: str, reads: str) -> None:
     whole = losses(start("whole"))
     settings = {"every_n_steps": 1, "keep": 10, "sharded": False}
-    out = start("file", 2, strategy="fsdp2", stop=3, checkpoint=settings)
+    out = start("file", 2, strategy=wrote, stop=3, checkpoint=settings)
     newest = sorted((out / "checkpoints").glob("step-*.ckpt"))[-1]
     assert newest.is_file()
     step = int(newest.stem[-6:])
-    resumed = losses(start("file", 2, strategy="fsdp2", resume=newest, checkpoint=settings))[-(6 - step) :]
+    resumed = losses(start("file", 2, strategy=reads, resume=newest, checkpoint=settings))[-(6 - step) :]
     assert resumed == pytest.approx(whole[step:], rel=1e-5)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.records.interruption import Interrupted
@@ -17,6 +20,7 @@ from parallax.records.run_lock import FolderInUse, RunLock
 from parallax.tasks.recipe import code_digest, recipe_key, run_key
 from parallax.tasks.run_folder import choose, in_run_folder
 from parallax.tasks.run_state import RunState, state_of
+from tests.processes import in_processes, write_here
 
 KEY = "the key"
 
@@ -135,6 +139,45 @@ def test_hydras_fresh_folder_goes_when_the_run_takes_place_elsewhere(
     placed = []
     in_run_folder(cfg, lambda cfg: placed.append(cfg.paths.output_dir), own)
     assert placed == [str(older)] and not own.exists() and not own.parent.exists()
+
+
+def apart(cfg: DictConfig, home: Path) -> None:
+    """What torchrun does without paths.output_dir: each process has the folder that Hydra made for it."""
+    rank = os.environ["RANK"]
+    own = home / f"outputs-{rank}" / "2026-01-02" / f"00-00-0{rank}"
+    (own / ".hydra").mkdir(parents=True)
+
+    def act(cfg: DictConfig) -> dict[str, Any]:
+        write_here(home, "acted", str(cfg.paths.output_dir))
+        return {}
+
+    try:
+        got = in_run_folder(cfg, act, own)
+    except FolderInUse as error:
+        got = {"in use": str(error)}
+    write_here(home, "got", got)
+
+
+@pytest.mark.parametrize("state", ["finished", "interrupted", "in use"])
+def test_what_the_first_process_finds_holds_for_all(
+    tmp_path: Path, compose_config: Callable[..., DictConfig], state: str
+) -> None:
+    """Only the first one sees the earlier run: the others neither wait for it for ever nor begin another."""
+    cfg = compose_config("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"paths.cache_dir={tmp_path}")
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    kept = "running" if state == "in use" else state
+    earlier = past_run(tmp_path / "outputs-0", "10-00-01", kept, key=run_key(plain))
+    if state == "finished":
+        (earlier / "results.json").write_text(json.dumps({"before": {}, "after": {}, "difference": {}, "pairs": {}}))
+    with RunLock(earlier) if state == "in use" else nullcontext():
+        in_processes(2, apart, cfg, tmp_path, timeout=120)
+    first, second = (torch.load(tmp_path / f"got-{rank}.pt") for rank in (0, 1))
+    assert first == second
+    acted = {torch.load(path) for path in tmp_path.glob("acted-*.pt")}
+    assert acted == ({str(earlier)} if state == "interrupted" else set())
+    assert ("in use" in first) == (state == "in use")
+    if state != "in use":
+        assert not list(tmp_path.glob("outputs-*/2026-01-02")), "an empty folder was left behind"
 
 
 def test_the_key_follows_the_data_and_the_recipe_and_not_the_place(
