@@ -62,6 +62,16 @@ def test_sima_tunes_on_what_the_model_itself_preferred(run: Run) -> None:
     assert all(json.loads(pair["meta"])["judge"]["order"] == "random" for pair in pairs)
 
 
+def test_simas_critic_agrees_with_itself_in_both_orders_and_with_the_truth(run: Run) -> None:
+    report, pairs = pairs_of(run("both", "method=sima", "data.size=24", "stages.align.proposer.temperature=1.5"))
+    assert report["judge"]["verdicts"] >= 2 * report["kept"] and report["kept"] == len(pairs) >= 4
+    folder = run(
+        "check", "task=check_judge", "method=sima", "task.answers=corrupted", "task.samples=12", "data.size=12"
+    )
+    content = json.loads((folder / "judge.json").read_text())
+    assert content["decided"] >= 8 and content["right"] >= content["decided"] - 1
+
+
 def test_csr_tunes_on_the_best_and_worst_path_and_another_weight_searches_nothing_again(run: Run) -> None:
     folder = run("csr", "method=csr", *TREE)
     report, pairs = pairs_of(folder)
