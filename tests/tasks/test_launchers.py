@@ -71,5 +71,6 @@ def test_a_job_under_slurm_is_a_run_of_the_processes_that_slurm_starts(tmp_path:
         for name in ("one", "two")
     ]
     assert [float(loss) for loss in losses[1]] == pytest.approx([float(loss) for loss in losses[0]], rel=1e-5)
-    assert json.loads((tmp_path / "two/0/results.json").read_text())["pairs"]["kept"] == 16
+    kept = [json.loads((tmp_path / name / "0/results.json").read_text())["pairs"]["kept"] for name in ("one", "two")]
+    assert kept[0] == kept[1] > 0
     assert (tmp_path / "two/0/run-1.log").is_file()

@@ -1,0 +1,88 @@
+"""Whole runs whose policy is divided as it is loaded give what one process gives: rounds, several stages, merged models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from parallax.models import sharding
+from parallax.reports.metrics_csv import read_metrics
+from tests.processes import in_processes
+from tests.tasks.test_align import SMALL
+from tests.tasks.test_many_processes import CONF, losses, run_config
+
+TWO = ["trainer.strategy=fsdp2", "trainer.devices=2"]
+
+
+def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[Path, Path]:
+    """The run folders of one process, and of two with divided weights."""
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    for name, count in (("one", 1), ("two", 2)):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        in_processes(
+            count, run_config, [*SMALL, "resume=never", *words, *places, *(TWO if count == 2 else [])], timeout=900
+        )
+    return tmp_path / "one", tmp_path / "two"
+
+
+@pytest.mark.slow
+def test_the_reference_of_the_round_before_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["method.rounds=2", "reference.source=previous_round", "optim.lr=1e-3", "evaluation.when=[after]"]
+    one, two = both(tmp_path, monkeypatch, *words)
+    for number in (1, 2):
+        stage = f"stages/round_{number}/align"
+        assert losses(two / stage) == pytest.approx(losses(one / stage), rel=1e-4)
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
+    assert ours["after"] == theirs["after"] and ours["pairs"] == theirs["pairs"]
+
+
+@pytest.mark.slow
+def test_a_method_of_two_stages_and_the_merged_model_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = both(
+        tmp_path, monkeypatch, "method=stic", "evaluation.when=[]", "export.merged=true", "debug.max_steps=2"
+    )
+    stages = sorted(path.relative_to(one) for path in one.glob("stages/*") if (path / "metrics.csv").is_file())
+    assert len(stages) == 2
+    for stage in stages:
+        assert losses(two / stage) == pytest.approx(losses(one / stage), rel=1e-5)
+    ours, theirs = (load_file(folder / "merged" / "model.safetensors") for folder in (one, two))
+    assert ours.keys() == theirs.keys()
+    assert all(value.allclose(theirs[name], atol=1e-5) for name, value in ours.items())
+
+
+def never_whole(words: list[str]) -> None:
+    def gathered(model: Any) -> Any:
+        raise AssertionError("the weights were put together")
+
+    sharding.gathered = gathered  # type: ignore[assignment]
+    run_config(words)
+
+
+@pytest.mark.slow
+def test_ready_made_pairs_need_the_whole_model_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    made = [*SMALL, "evaluation.when=[]", f"paths.cache_dir={tmp_path / 'cache'}"]
+    in_processes(1, run_config, [*made, f"paths.output_dir={tmp_path / 'pairs'}", "task=build_pairs"])
+    export = [f"paths.output_dir={tmp_path / 'export'}", "task=export_pairs", f"task.output={tmp_path / 'out'}"]
+    in_processes(1, run_config, [*made, *export])
+    (file,) = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".json", ".jsonl", ".parquet")]
+    given = [
+        "method=dpo_file",
+        "data=preference_file",
+        f"data.path={file}",
+        "reference=live",
+        "evaluation=none",
+        "resume=never",
+    ]
+    words = [word for word in SMALL if not word.startswith(("data.size", "evaluation."))] + given
+    for name, count in (("one", 1), ("two", 2)):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        in_processes(count, never_whole if count == 2 else run_config, [*words, *places, *(TWO if count == 2 else [])])
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert len(read_metrics(tmp_path / "two" / "metrics.csv")) >= 2
