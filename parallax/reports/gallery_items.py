@@ -147,12 +147,13 @@ class Gone:
 
 
 def _pair_item(pair: PreferencePair, stage: str) -> Item:
-    chosen, _ = diff_words(pair.chosen.text, pair.rejected[0].text)
+    chosen, first = diff_words(pair.chosen.text, pair.rejected[0].text)
     margin = None
     if pair.chosen.score is not None and pair.rejected[0].score is not None:
         margin = pair.chosen.score - pair.rejected[0].score
     shared = sum(len(span.text) for span in chosen if not span.differs) / max(1, len(pair.chosen.text))
     shown = pair.rejected[:MOST_REJECTED]
+    differing = [first, *(diff_words(pair.chosen.text, response.text)[1] for response in shown[1:])]
     views = [view for response in shown if (view := view_of(response)) is not None and view.name != "identity"]
     return Item(
         {
@@ -162,9 +163,9 @@ def _pair_item(pair: PreferencePair, stage: str) -> Item:
             "score": pair.chosen.score,
             "asked": _asked(pair.chosen, pair.prompt),
             "rejected": [
-                {"spans": _plain(diff_words(pair.chosen.text, response.text)[1]), "score": response.score,
+                {"spans": _plain(spans), "score": response.score,
                  "view": _view_words(view_of(response)), "asked": _asked(response, pair.prompt)}
-                for response in shown
+                for response, spans in zip(shown, differing, strict=True)
             ],
             "more": len(pair.rejected) - len(shown),
             "image_name": pair.image.describe(),

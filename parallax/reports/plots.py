@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#3b6fd4", "#d9622b", "#2f9e6e", "#9a5bc9", "#8a8f98")  # told apart by colour-blind readers too
+BETTER, WORSE, OPEN = (
+    PALETTE[2],
+    PALETTE[1],
+    PALETTE[4],
+)  # an interval on the good side of zero, on the bad side, on both
 _STYLE: dict[str, Any] = {
     "figure.figsize": (6.0, 3.6),
     "figure.dpi": 110,

@@ -8,13 +8,17 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parallax.records import Response, ViewSpec
 from parallax.reports.model_eye import ModelEye
 
 if TYPE_CHECKING:
     from PIL import Image
+
+FEW_COLOURS = (
+    256  # drawings at their own size have fewer; shrunk, enlarged or noisy ones have more, and JPEG is smaller there
+)
 
 
 def view_of(response: Response) -> ViewSpec | None:
@@ -43,8 +47,11 @@ def data_uri(image: Image.Image, side: int = 224) -> str:
 def small_bytes(image: Image.Image, side: int = 224) -> tuple[bytes, str]:
     """A small copy and its kind: `jpeg`, or `png` where that is smaller (drawn scenes)."""
     small = _at_most(image.convert("RGB"), side)
+    formats: dict[str, dict[str, Any]] = {"JPEG": {"quality": 82, "optimize": True}}
+    if small.getcolors(FEW_COLOURS) is not None:
+        formats["PNG"] = {"optimize": True}
     best, kind = b"", ""
-    for name, options in (("JPEG", {"quality": 82, "optimize": True}), ("PNG", {"optimize": True})):
+    for name, options in formats.items():
         buffer = io.BytesIO()
         small.save(buffer, name, **options)
         if not best or buffer.tell() < len(best):

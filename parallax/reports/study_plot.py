@@ -8,49 +8,42 @@ from typing import Any
 
 import numpy as np
 
-from parallax.reports.results import direction
+from parallax.reports.plots import BETTER, OPEN, PALETTE, WORSE, figure, save
+from parallax.reports.results import SHORT_LABELS, direction
 
-BETTER, WORSE, OPEN = "#2f9e6e", "#d9622b", "#8a8f98"
+BESIDE = ("recall", "accuracy", "pope_accuracy")  # shown after the study's own metric
 
 
 def draw_study(summary: Mapping[str, Any], path: Path) -> bool:
     """A row per arm and a panel per metric; filled where the interval excludes zero. False when there is nothing to draw."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     first = str(summary["metric"])
-    measured = [name for name in (first, "recall", "accuracy", "pope_accuracy") if _has(summary, name)]
-    metrics = list(dict.fromkeys(measured))
+    metrics = [name for name in dict.fromkeys((first, *BESIDE)) if _has(summary, name)]
     arms = {name: arm for name, arm in summary["arms"].items() if first in arm["effects"]}
     if not arms:
         return False
     places = np.arange(len(arms))[::-1]
-    with pyplot.style.context("default"):
-        figure, axes = pyplot.subplots(
-            1, len(metrics) + 1, figsize=(2.6 * (len(metrics) + 1) + 1.2, 0.36 * len(arms) + 1.5), sharey=True
-        )
+    panels, inches = len(metrics) + 1, (2.5 * (len(metrics) + 1) + 1.2, 0.36 * len(arms) + 1.6)
+    with figure(ncols=panels, figsize=inches, sharey=True, squeeze=False) as (whole, grid):
+        axes = grid[0]
         for axis, metric in zip(axes, metrics, strict=False):
             relative = metric == first
             for place, arm in zip(places, arms.values(), strict=True):
                 if metric in arm["effects"]:
                     _effect(axis, place, arm["effects"][metric], relative, direction(metric))
-            axis.axvline(0, color="#444", linewidth=0.8)
-            axis.set_title(f"{metric}, {'%, relative' if relative else 'points'}", loc="left", fontsize=9)
-            axis.grid(axis="x", color="#e3e5e9")
-            axis.set_axisbelow(True)
+            axis.axvline(0, color="#444", linewidth=0.8, zorder=1)
+            axis.set_title(SHORT_LABELS.get(metric, metric))
+            axis.set_xlabel("relative change, %" if relative else "change, points")
+        axes[-1].barh(places, [arm["training"]["margin"] for arm in arms.values()], color=PALETTE[0], height=0.5)
+        axes[-1].set_title("Reward margin")
+        axes[-1].set_xlabel("late in training")
         axes[0].set_yticks(places, list(arms))
         axes[0].set_ylim(-0.6, len(arms) - 0.4)
-        axes[-1].barh(places, [arm["training"]["margin"] for arm in arms.values()], color="#3b6fd4", height=0.5)
-        axes[-1].set_title("late reward margin", loc="left", fontsize=9)
         for axis in axes:
-            axis.spines[["top", "right", "left"]].set_visible(False)
+            axis.spines["left"].set_visible(False)
             axis.tick_params(axis="y", length=0)
-        figure.suptitle(f"{summary['title']}: change by tuning, 95 % intervals", x=0.01, ha="left", fontsize=10)
-        figure.tight_layout()
-        figure.savefig(path, dpi=130)
-        pyplot.close(figure)
+            axis.grid(visible=False, axis="y")
+        whole.suptitle(f"{summary['title']}: change by tuning, 95 % intervals", x=0.01, ha="left")
+        save(whole, path)
     return True
 
 

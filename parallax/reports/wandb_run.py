@@ -20,12 +20,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from parallax.reports.environment import git_state
 from parallax.reports.results import HEADLINE, direction
+from parallax.reports.wandb_reach import AXIS, wandb_mode
 
 log = logging.getLogger(__name__)
 
-AXIS = "trainer/global_step"
-ANSWER_SECONDS = 10  # the server has so long to answer at all; W&B's own start waits START_SECONDS more
-START_SECONDS = 30
+START_SECONDS = 30  # W&B's own start waits so long, after the server has answered at all
 GOALS = {**{f"eval/{name}": direction(name) for name in HEADLINE}, "margin": 1, "pairs/kept": 1}  # +1: more is better
 LOGGING = "`wandb sync` uploads it later"
 
@@ -80,7 +79,8 @@ def start_wandb(options: Mapping[str, Any], folder: Path, config: Mapping[str, A
         config: plain data without secrets.
         wanted: name, group, tags, job_type; W&B's environment variables come before them.
     """
-    mode, why = _mode(options)
+    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    mode, why = wandb_mode(options, ask=is_first)
     if mode == "disabled":
         return None
     run_settings = {
@@ -92,7 +92,7 @@ def start_wandb(options: Mapping[str, Any], folder: Path, config: Mapping[str, A
         "tags": list(dict.fromkeys([*(wanted.get("tags") or ()), *_environment_tags()])),
     }
     seconds = float(options.get("finish_timeout") or 120)
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not is_first:
         return RunLogger(project=run_settings["project"], save_dir=folder, id=run_id(folder))  # starts nothing there
     failures = [why] if why else []
     for attempt in dict.fromkeys([mode, "offline"]):
@@ -124,56 +124,12 @@ def run_id(folder: Path) -> str:
     return file.read_text().strip()
 
 
-def has_wandb_key() -> bool:
-    """Whether W&B would find a key or token: in the environment or in ~/.netrc. Asks nothing over the network."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    import netrc
-
-    host = _server().split("://")[-1].split("/")[0]
-    try:
-        return netrc.netrc(os.environ.get("NETRC") or str(Path.home() / ".netrc")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError, RuntimeError):
-        return False
-
-
 def finish_wandb(exit_code: int = 0) -> None:
     """Finish the open run of this process, if there is one. Waits for uploads as long as `finish_timeout` allows."""
     import sys
 
     if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
         sys.modules["wandb"].finish(exit_code=exit_code)
-
-
-def _mode(options: Mapping[str, Any]) -> tuple[str, str]:
-    """online, offline or disabled, and why it is offline when nobody asked for that."""
-    mode = os.environ.get("WANDB_MODE") or options.get("mode") or "auto"
-    if mode in ("offline", "disabled", "dryrun"):
-        return ("offline" if mode == "dryrun" else str(mode)), ""
-    if not has_wandb_key():
-        return "offline", "no W&B key was found"
-    if getattr(rank_zero_only, "rank", 0) == 0 and (silence := _silence()):
-        return "offline", silence
-    return "online", ""
-
-
-def _silence() -> str:
-    """Why the server cannot be talked to; empty when it answers, with whatever status."""
-    import urllib.error
-    import urllib.request
-
-    try:
-        urllib.request.urlopen(_server(), timeout=ANSWER_SECONDS).close()
-    except urllib.error.HTTPError:
-        return ""
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return f"{_server()} does not answer ({reason})"
-    return ""
-
-
-def _server() -> str:
-    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
 
 
 def _environment_tags() -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parallax.settings.comments import CONF, meaning_of
+from parallax.settings.dashboard_keys import dashboard_problems
 from parallax.settings.evaluation_keys import MUST_EXIST
 from parallax.settings.sweep_file import sweep_problems
 
@@ -46,6 +47,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
         problems |= _image_text_problems(plain.get("judge") or {})
     problems |= _folders_problems(plain, task)
     problems |= sweep_problems(plain)
+    problems |= dashboard_problems(plain)
     resume = plain.get("resume")
     if isinstance(resume, str) and resume not in ("auto", "never") and not Path(resume).is_dir():
         problems["resume"] = f"resume={resume} is neither auto nor never nor a run folder that exists."

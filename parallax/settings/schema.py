@@ -249,6 +249,17 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
     "compare": {"output": TEXT.or_null(), "pictures": FLAG},
     "gallery": {"output": TEXT.or_null(), "thumbnail": integer(0, 1024), "limit": COUNT.or_null()},
     "sweep": {"folder": TEXT.or_null()},
+    "dashboard": {
+        "project": TEXT,
+        "entity": TEXT.or_null(),
+        "mode": choice("auto", "online", "offline"),
+        "metrics": list_of(TEXT),
+        "settings": list_of(TEXT),
+        "tables": list_of(TEXT),
+        "group": TEXT.or_null(),
+        "file": TEXT,
+        "apply": TEXT.or_null(),
+    },
     "merge": {"output": TEXT.or_null()},
     "capacity": {
         "models": list_of(choice("llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b")),

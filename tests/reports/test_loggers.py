@@ -12,7 +12,8 @@ from parallax.records import PreferencePair, Response, ViewSpec
 from parallax.records.images import FileImage
 from parallax.reports.loggers import build_loggers, close_loggers, log_metrics, wandb_run_of
 from parallax.reports.pairs_table import log_pairs
-from parallax.reports.wandb_run import has_wandb_key, run_id
+from parallax.reports.wandb_reach import has_wandb_key
+from parallax.reports.wandb_run import run_id
 from tests.reports import wandb_file
 
 VARIABLES = ("MODE", "PROJECT", "ENTITY", "RUN_GROUP", "NAME", "TAGS", "RUN_ID", "API_KEY", "JOB_TYPE")

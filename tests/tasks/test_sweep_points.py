@@ -11,7 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from parallax.reports.dashboard import Wanted, build_report, build_workspace
+from parallax.reports.dashboard_file import specification
 from tests.reports import wandb_file
+from tests.reports.dashboard_names import names_in
 from tests.settings.agent import agent_words, first_and_last
 
 ROOT = Path(__file__).parents[2]
@@ -79,9 +82,28 @@ def test_a_point_runs_as_an_agent_starts_it_and_logs_what_the_sweep_looks_at(pat
     assert any("⟦" in str(row) for row in pairs["data"]), "differing words are marked"
     assert {row[0] for row in examples["data"]} <= {"improved", "worse", "unchanged"}
 
+    if path.stem == QUICK:
+        there_for_the_dashboard(file)
+
     (started,) = [record.run for record in wandb_file.records(file) if record.HasField("run")][:1]
     assert started.run_id == f"run{path.stem}" and started.run_group == "sweep s1w2e3"
     assert all(f"{key}={value}" in started.display_name for key, value in point.items())
     written = [found for found in (tmp_path / "run").rglob("*") if found.is_file()]
     assert not [found for found in written if KEY.encode() in found.read_bytes()], "the key is nowhere"
     assert KEY not in done.stdout + done.stderr
+
+
+def there_for_the_dashboard(file: Path) -> None:
+    """Everything that the dashboard of conf/task/dashboard.yaml names is in what this run has logged."""
+    task = yaml.safe_load((ROOT / "conf" / "task" / "dashboard.yaml").read_text())
+    wanted = Wanted("parallax", "", *(tuple(task[name]) for name in ("metrics", "settings", "tables")))
+    named = names_in(specification(build_workspace(wanted), build_report(wanted, {})))
+    config, logged = wandb_file.config(file), {name for row in wandb_file.history(file) for name in row}
+    for key in named.settings:
+        node: Any = config
+        for part in key.split("."):
+            assert part in node, f"{key} is in no run's configuration"
+            node = node[part]
+    assert named.metrics - logged - set(wandb_file.summary(file)) == set()
+    kinds = {name: wandb_file.summary(file).get(f"{name}/_type") for name in named.tables}
+    assert named.tables and set(kinds.values()) == {"table-file"}, kinds
