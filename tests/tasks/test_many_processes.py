@@ -90,7 +90,10 @@ def assert_same_adapter(one: Path, other: Path) -> None:
     first, second = adapter(one), adapter(other)
     assert first.keys() == second.keys()
     for name, value in first.items():
-        assert torch.allclose(value, second[name], atol=1e-5), name
+        apart = (
+            value - second[name]
+        ).abs()  # where a gradient is almost zero, rounding decides the sign of Adam's step
+        assert apart.mean() < 1e-6 and apart.max() < 1e-4, (name, apart.mean(), apart.max())
 
 
 def slow(*values: Any) -> Any:
