@@ -52,12 +52,11 @@ test-full: lint  ## all tests, the slow ones too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST)
 
-faults: $(STAMP)  ## inject every fault of tests/reliability and write the table of docs/reliability.md (half an hour)
+faults: $(STAMP)  ## inject every fault, record what came of it, write the table of docs/reliability.md (goes on where it was stopped)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.table $(ARGS)
 
 audit: $(STAMP)  ## known vulnerabilities of the installed packages (asks the package index's advisories)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip freeze --quiet --exclude-editable > $(VENV)/frozen.txt
-	$(BIN)/uv tool run pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(VENV)/frozen.txt
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m tests.audit $(BIN)/uv
 
 docs: $(STAMP)  ## write the parts of docs/ that are made from the code
 	$(BIN)/python -m parallax.settings.document

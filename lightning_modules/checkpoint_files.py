@@ -33,6 +33,14 @@ OTHER_OPTIMISER = (
 class CheckpointFiles(TorchCheckpointIO):
     """Reads what any of our strategies wrote."""
 
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write one file, straight to its place (`StepCheckpoints` gives an unfinished name, and renames).
+
+        Lightning's own way needs the checkpoint's size in memory once more, and its size on the disk of the temporary folder.
+        """
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, path)
+
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """The content of a checkpoint, file or folder. Raises ValueError for one whose optimiser DeepSpeed has written."""
         content = read_checkpoint(Path(path))

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults import injected, pytest_runtest_makereport
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+__all__ = ["compose_config", "injected", "pytest_runtest_makereport"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

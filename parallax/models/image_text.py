@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallax.models.loading import precision_for
+from parallax.models.loading import precision_for, refuse_gaps
 from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.records import ImageRef, fingerprint
 from parallax.records.keyed_store import KeyedStore
@@ -196,8 +196,13 @@ class ImageTextModel:
         from transformers import AutoModel, AutoProcessor
 
         dtype = precision_for(self.dtype, str(device))
-        self._network = AutoModel.from_pretrained(self.path, revision=self.revision, dtype=dtype).to(device).eval()
-        self._processor = AutoProcessor.from_pretrained(self.path, revision=self.revision)
+        network, report = AutoModel.from_pretrained(
+            self.path, revision=self.revision, dtype=dtype, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `refuse_gaps` says which
+        )  # fmt: skip
+        refuse_gaps(self.path, report)
+        self._network = network.to(device).eval()
+        self._processor = AutoProcessor.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
         for name in ("get_image_features", "get_text_features"):
             if not hasattr(self._network, name):
                 raise ValueError(

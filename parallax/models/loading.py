@@ -244,9 +244,11 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, devic
 
     kind = str(model.get("quantization") or "none")
     settings = quantization_config(kind, path, dtype, model.get("revision") or "main")
-    network = loaded(
+    network, report = loaded(
         path,
         AutoModelForImageTextToText,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # `refuse_gaps` says which
         dtype=dtype,
         **({"device_map": {"": device}} if settings is not None or device != "cpu" else {}),
         quantization_config=settings,
@@ -254,6 +256,7 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, devic
         revision=model.get("revision") or "main",
         use_safetensors=True,
     )
+    refuse_gaps(path, report)
     if settings is not None:
         settle(network)
     return network
@@ -296,6 +299,32 @@ def _attention(model: Mapping[str, Any]) -> str:
     """The kernel that transformers is told; the text decoder may get one of ours later (`layout_for`)."""
     attention = str(model.get("attention") or "auto")
     return "sdpa" if attention in ("auto", "flex_attention") else attention
+
+
+def refuse_gaps(path: str, report: Mapping[str, Any]) -> None:
+    """Raise ValueError for a checkpoint in which weights of the model are missing or have another shape: they would be random.
+
+    Weights that the model does not use are left aside with a warning.
+    """
+    missing, spare = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    wrong = [
+        f"{name} {tuple(there)} instead of {tuple(needed)}" for name, there, needed in sorted(report["mismatched_keys"])
+    ]
+    if missing or wrong:
+        parts = [f"{len(missing)} weights are missing ({_some(missing)})"] if missing else []
+        parts += [f"{len(wrong)} have another shape ({_some(wrong)})"] if wrong else []
+        raise ValueError(
+            f"the weights in {path} do not fit its config.json: {' and '.join(parts)}. They would be random; download the "
+            "checkpoint again, or name the model it was made from"
+        )
+    if spare:
+        log.warning(
+            "%s holds %d weights that its model does not use (%s); they are left aside", path, len(spare), _some(spare)
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def load_processor(path: str, model: Mapping[str, Any], network: Any, **options: Any) -> Any:

@@ -103,6 +103,17 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(TEMPORARY)
 
 
+def remove_leftovers(folder: Path | str) -> int:
+    """Remove what killed writers left unfinished below a folder in which nobody else writes now; how many there were."""
+    found = [path for path in Path(folder).rglob(f"{TEMPORARY}*") if not any(map(is_temporary, path.parents))]
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return len(found)
+
+
 def _temporary_name(target: Path) -> Path:
     return target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
 

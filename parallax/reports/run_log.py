@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHATTY = (
@@ -41,7 +42,7 @@ def run_log(run_folder: Path | str, *, level: str = "INFO", screen: bool = True,
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     kept_level, kept_handlers = root.level, list(root.handlers)
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     file.setLevel(logging.DEBUG)
     handlers: list[logging.Handler] = [file]
@@ -61,6 +62,30 @@ def run_log(run_folder: Path | str, *, level: str = "INFO", screen: bool = True,
             root.handlers[:] = kept_handlers
             root.setLevel(kept_level)
             file.close()
+
+
+class LogFile(logging.FileHandler):
+    """A log file that costs no run: when it cannot be written (a full disk), that is said once, in a sentence."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by `emit` inside its `except`."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            print(
+                f"{self.baseFilename} cannot be written ({error.strerror}); it will lack lines",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """What could not be written is not tried again."""
+        with suppress(OSError):
+            super().close()
 
 
 def quiet_third_parties() -> None:

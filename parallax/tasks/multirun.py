@@ -22,10 +22,12 @@ from omegaconf import DictConfig
 from parallax.settings.check import check
 from parallax.tasks import run_task
 from parallax.tasks.naming import is_multirun, own_words
+from parallax.tasks.run_folder import is_helper, took_place
 
 log = logging.getLogger(__name__)
 
 FAILURE = "failure.json"  # in the folder of a job that failed: reason, trace
+ELSEWHERE = "elsewhere.json"  # in the folder of a job that went on in (or was finished in) that of an earlier multirun: its place
 
 
 def run_job(cfg: DictConfig) -> float:
@@ -34,11 +36,15 @@ def run_job(cfg: DictConfig) -> float:
         check(cfg)
         return run_task(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    (folder / FAILURE).unlink(missing_ok=True)
+    for old in (FAILURE, ELSEWHERE):
+        (folder / old).unlink(missing_ok=True)
+    took_place()  # forgets that of the job before
     print(f"job {HydraConfig.get().job.num}: {' '.join(own_words()) or 'as it stands'}", flush=True)
     try:
         check(cfg)
-        return run_task(cfg)
+        value = run_task(cfg)
+        _note_place(folder)
+        return value
     except Exception as error:
         note_failure(folder, error)
         print(f"job {HydraConfig.get().job.num} failed: {reason_of(error)}", file=sys.stderr, flush=True)
@@ -50,10 +56,34 @@ class MultirunEnd(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(str(config.hydra.sweep.dir))
-        jobs = sorted((path.parent.parent for path in folder.glob("**/.hydra/overrides.yaml")), key=_by_number)
+        jobs = sorted(jobs_in(folder), key=_by_number)
         failures = {str(job.relative_to(folder)): reason for job in jobs if (reason := failure_in(job))}
-        if finish(folder, [job for job in jobs if not failure_in(job)], failures):
+        if finish(folder, [place_of(job) for job in jobs if not failure_in(job)], failures):
             sys.exit(1)
+
+
+def jobs_in(folder: Path) -> set[Path]:
+    """Folders of a multirun's jobs, those that took place elsewhere included."""
+    marks = (".hydra/overrides.yaml", FAILURE, ELSEWHERE)
+    return {
+        folder / path.relative_to(folder).as_posix().removesuffix(mark)
+        for mark in marks
+        for path in folder.glob(f"**/{mark}")
+    }
+
+
+def place_of(job: Path) -> Path:
+    """Where a job took place."""
+    path = job / ELSEWHERE
+    return Path(json.loads(path.read_text("utf-8"))["folder"]) if path.is_file() else job
+
+
+def _note_place(folder: Path) -> None:
+    from parallax.records.atomic import atomic_write_json
+
+    place = took_place()
+    if place is not None and place.resolve() != folder.resolve() and not is_helper():
+        atomic_write_json(folder / ELSEWHERE, {"folder": str(place.resolve())})
 
 
 def finish(folder: Path, finished: Sequence[Path], failures: Mapping[str, str], *, job: str = "job") -> bool:

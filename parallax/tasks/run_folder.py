@@ -20,6 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from parallax.records.atomic import remove_leftovers
 from parallax.records.interruption import Interrupted, listening
 from parallax.records.run_lock import FolderInUse, RunLock, in_use
 from parallax.tasks.disk_room import check_writable
@@ -32,6 +33,8 @@ SEARCHED = ("align", "build_pairs", "evaluate")  # tasks whose unfinished runs a
 RESULTS = ("results.json", "pairs.json")  # what a finished run of these has to show
 ADVICE = "choose another paths.output_dir, or remove the folder"
 FOLDER = "PARALLAX_RUN_FOLDER"  # tells the other processes of a run where it is
+
+_places: list[Path] = []  # of this process's runs since `took_place` was last asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ def held(choice: Choice, key: str, task: str) -> Iterator[Path]:
             log.warning("the lock of %s, which is gone, was left behind and is taken over", lock.stale)
         state = RunState.new(key, code_digest(), task)
         if choice.before is not None:
+            remove_leftovers(choice.folder)
             state = replace(state, started=choice.before.started)
         state.write(choice.folder)
         try:
@@ -165,6 +169,13 @@ def is_helper() -> bool:
     """Whether this is a further process of a run that another one (rank 0) leads."""
     ranks = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if os.environ.get(name)]
     return bool(ranks) and ranks[0] != "0"
+
+
+def took_place() -> Path | None:
+    """Where the run took place that this process has made, or found finished, since it was last asked. Need not be Hydra's."""
+    place = _places[-1] if _places else None
+    _places.clear()
+    return place
 
 
 def discard_empty(folder: Path) -> None:
@@ -201,6 +212,7 @@ def _going_on(folder: Path, state: RunState | None, key: str, task: str) -> Choi
 
 
 def _finished(choice: Choice) -> Any:
+    _places.append(choice.folder)
     path = next(choice.folder / name for name in RESULTS if (choice.folder / name).is_file())
     results: dict[str, Any] = json.loads(path.read_text("utf-8"))
     if is_helper():
@@ -216,6 +228,7 @@ def _finished(choice: Choice) -> Any:
 
 
 def _placed(cfg: DictConfig, folder: Path) -> DictConfig:
+    _places.append(folder)
     with open_dict(cfg):
         cfg.paths.output_dir = str(folder)
         cfg.resume = str(folder) if str(cfg.resume) not in ("never",) else cfg.resume

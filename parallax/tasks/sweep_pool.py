@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from parallax.records.interruption import leave_if_asked
 from parallax.settings.comments import CONF
 from parallax.settings.launchers import visible_gpus
 
@@ -45,6 +46,8 @@ def run_jobs(
 ) -> Iterator[tuple[Job, str]]:
     """Run the jobs, `workers` at a time, and yield each with why it failed ("" when it did not), as they end.
 
+    Asked to stop, it lets the jobs under way save what they have and leaves (`Interrupted`).
+
     Args:
         environment: for the workers, beside this process's own.
         tick: called twice a second or so with the jobs under way.
@@ -58,6 +61,7 @@ def run_jobs(
                 worker.give(waiting.pop())
                 selector.register(worker.process.stdout, selectors.EVENT_READ, place)  # type: ignore[arg-type]
             while busy := [worker.job for worker in team if worker.job is not None]:
+                leave_if_asked(f"with {len(busy)} jobs under way")
                 tick(busy)
                 for key, _ in selector.select(timeout=TICK):
                     worker = team[key.data]
@@ -96,7 +100,7 @@ def _started(place: int, count: int, environment: dict[str, str]) -> _Worker:
     own: dict[str, Any] = {**os.environ, "PYTHONPATH": path, **environment, **worker_environment(place, count)}
     return _Worker(
         subprocess.Popen(
-            [sys.executable, "-m", "parallax.tasks.sweep_worker"],
+            [sys.executable, "-m", "parallax.tasks.sweep_worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,8 +1,9 @@
 """A process that runs jobs of a local sweep one after the other, so that imports are paid once.
 
-It reads jobs from standard input, one JSON object a line: `{"folder": …, "words": [...]}`, and answers each with a line on
-standard output: `{"folder": …, "reason": ""}`, or why the job failed. A job is what `python run.py <words>` would do; what it
-prints goes to `console.log` in its folder.
+Its one argument is the process id of the sweep. It reads jobs from standard input, one JSON object a line:
+`{"folder": …, "words": [...]}`, and answers each with a line on standard output: `{"folder": …, "reason": ""}`, or why the job
+failed. A job is what `python run.py <words>` would do; what it prints goes to `console.log` in its folder. A worker whose sweep
+is gone (killed) ends at once: its job would hold its folder, and the same sweep, given again, goes on with it.
 """
 
 from __future__ import annotations
@@ -10,19 +11,25 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from parallax.records.interruption import Interrupted
 from parallax.settings.comments import CONF
 
 CONSOLE = "console.log"  # in the job's folder
+GLANCE = 0.2  # seconds between two looks at whether the sweep still lives
 
 
 def main() -> None:
     """Serve until standard input ends."""
+    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True, name="end with the sweep").start()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     for line in sys.stdin:
         job = json.loads(line)
@@ -40,6 +47,8 @@ def run_one(folder: Path, words: list[str]) -> str:
     with _printing_to(folder / CONSOLE), _argv(["run.py", *words]):
         try:
             runpy.run_path(str(CONF.parent / "run.py"), run_name="__main__")
+        except Interrupted:  # no failure: it has saved, and is gone on with
+            raise
         except SystemExit as end:
             if end.code not in (None, 0):
                 error = RuntimeError(_last_line(folder / CONSOLE) or f"it ended with status {end.code}")
@@ -52,6 +61,13 @@ def run_one(folder: Path, words: list[str]) -> str:
             note_failure(folder, error)
             return reason_of(error)
     return ""
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended. Every file is whole or absent, so that nothing is damaged."""
+    while os.getppid() == parent:
+        time.sleep(GLANCE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
+from parallax.tasks.disk_room import NoRoom
 from parallax.tasks.recipe import CODE, ROOT
 
 FORESEEN = (ValueError, OSError, RuntimeError)
@@ -37,6 +38,8 @@ IN_WORKER = re.compile(r"^Caught \w+ in .*worker process.*Original Traceback", r
 
 def sentence_of(error: BaseException) -> str | None:
     """What to tell the user, or None for an error that nobody foresaw."""
+    if isinstance(error, NoRoom):
+        return str(error)  # it names the key, which its cause cannot
     for cause in _chain(error):
         if (said := disk_sentence(cause)) is not None:
             return said

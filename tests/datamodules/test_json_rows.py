@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 
 from datamodules.formats import json_rows as module
 from datamodules.formats.json_rows import BrokenFile, json_rows
+from tests.faults import Injected
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = st.text(alphabet=st.sampled_from('ab \\"[]{},:\n\u00fc\u2603\U0001f40c'), max_size=8)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXT,
@@ -83,6 +87,30 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert path.stat().st_size > 30e6 and peak < 8e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to know the memory of a process")
+def test_a_file_of_more_than_a_gigabyte_is_read_as_a_stream(tmp_path: Path, injected: Injected) -> None:
+    path, rows = tmp_path / "large.json", 110_000
+    with open(path, "w") as file:
+        row = '{"id": "%d", "conversations": [{"from": "human", "value": "' + "What is shown? " * 700 + '"}]}'
+        file.write("[" + ",\n".join(row % number for number in range(5)))
+        for number in range(5, rows):
+            file.write(",\n" + row % number)
+        file.write("]")
+    assert path.stat().st_size > 2**30
+    script = (
+        "import resource, sys\nfrom datamodules.formats.json_rows import json_rows\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\nbefore = peak()\n"
+        "print(sum(1 for _ in json_rows(sys.argv[1])), peak() - before)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    read, mib = map(int, ran.stdout.split())
+    assert read == rows and mib < 64
+    injected("rows of a JSON file of more than 1 GiB", used=rows, says="read as a stream", most_memory_in_MiB=mib)
 
 
 def test_a_row_with_half_a_character_has_an_error_and_the_others_do_not(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from lightning_modules.objectives import DPO, MultiNegative, Objective, Stic
 from lightning_modules.tuning import TrainingDiverged
 from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.policy import Policy
+from tests.faults import Injected
 from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, pair_batch, step_batch, trained_state
 
 
@@ -183,7 +184,9 @@ class Broken(DPO):
         return loss + torch.zeros_like(loss).masked_fill(lengths[:, 0] > 20, float("nan")), metrics
 
 
-def test_a_step_with_a_loss_that_is_no_number_is_left_out_and_named(new_policy: NewPolicy, tmp_path: Path) -> None:
+def test_a_step_with_a_loss_that_is_no_number_is_left_out_and_named(
+    new_policy: NewPolicy, tmp_path: Path, injected: Injected
+) -> None:
     policy = new_policy()
     good, bad = step_batch(policy, [0, 1], 1), step_batch(policy, [0, 3], 1)  # answer 3 is the long one
     assert bad.micro_batches[1].lengths[0, 0] > 20
@@ -203,13 +206,19 @@ def test_a_step_with_a_loss_that_is_no_number_is_left_out_and_named(new_policy: 
     assert metrics[2]["train/loss"] < metrics[1]["train/loss"]
     assert any(not torch.equal(value, before[name]) for name, value in trained_state(policy).items())
     assert all(value.isfinite().all() for value in trained_state(policy).values())
+    injected("loss that is no finite number", told=1, says="the step is left out, named and kept for inspection")
 
 
-def test_too_many_bad_steps_stop_the_run_and_name_the_pairs(new_policy: NewPolicy, tmp_path: Path) -> None:
+def test_too_many_bad_steps_stop_the_run_and_name_the_pairs(
+    new_policy: NewPolicy, tmp_path: Path, injected: Injected
+) -> None:
     policy = new_policy()
     bad = step_batch(policy, [0, 3], 1)
     with pytest.raises(TrainingDiverged, match=r"3 steps gave .* 2 are allowed.*pair-3.*optim\.lr"):
         fit(module_for(policy, Broken(0.1), max_bad_steps=2, total_steps=5), [bad] * 5, tmp_path)
+    injected(
+        "loss that is no finite number", told=3, says="past trainer.max_bad_steps the run stops and names the pairs"
+    )
 
 
 def test_micro_batches_of_weight_zero_do_not_count(new_policy: NewPolicy, tmp_path: Path) -> None:

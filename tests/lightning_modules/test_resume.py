@@ -17,6 +17,7 @@ from lightning_modules.trainer import make_trainer
 from lightning_modules.tuning import TuningModule
 from parallax.models.batch import StepBatch
 from parallax.models.policy import Policy
+from tests.faults import Injected
 from tests.lightning_modules.tiny_steps import (
     OPTIM,
     NewPolicy,
@@ -110,7 +111,9 @@ def test_only_the_newest_checkpoints_stay(new_policy: NewPolicy, tmp_path: Path)
     assert [path.name for path in checkpoints_in(tmp_path)] == ["step-000004.ckpt"]
 
 
-def test_a_damaged_checkpoint_is_passed_over(new_policy: NewPolicy, tmp_path: Path, caplog: Any) -> None:
+def test_a_damaged_checkpoint_is_passed_over(
+    new_policy: NewPolicy, tmp_path: Path, caplog: Any, injected: Injected
+) -> None:
     policy = new_policy()
     run(dpo(policy), steps_for(policy, 1), tmp_path)
     newest, before = tmp_path / "step-000006.ckpt", tmp_path / "step-000004.ckpt"
@@ -129,6 +132,7 @@ def test_a_damaged_checkpoint_is_passed_over(new_policy: NewPolicy, tmp_path: Pa
     assert newest_checkpoint(tmp_path) == before
     assert "step-000006.ckpt cannot be read (it is torn or no checkpoint)" in caplog.text
     assert newest_checkpoint(tmp_path / "nothing here") is None
+    injected("torn or changed checkpoint", told=2, says="passed over in a sentence; the one before is used")
 
 
 def test_a_checkpoint_of_another_adapter_is_refused(new_policy: NewPolicy, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.step_stream import StepStream
 from parallax.models.workers import WorkerDied, begin_worker
+from tests.faults import Injected
 
 MAIN = os.getpid()
 
@@ -40,12 +41,18 @@ def stream(folder: Path, kills: int) -> list[int]:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_lost_worker_is_replaced_and_no_step_is_missed_or_made_twice(tmp_path: Path, caplog: Any) -> None:
+def test_a_lost_worker_is_replaced_and_no_step_is_missed_or_made_twice(
+    tmp_path: Path, caplog: Any, injected: Injected
+) -> None:
     assert stream(tmp_path, kills=2) == [2, 3, 4, 5, 6, 7]
     assert caplog.text.count("new ones are started") == 2
+    injected("worker of the training data killed", same=2, says="replaced; every step comes once, in order")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_workers_that_are_lost_again_and_again_stop_the_fit_with_advice(tmp_path: Path) -> None:
+def test_workers_that_are_lost_again_and_again_stop_the_fit_with_advice(tmp_path: Path, injected: Injected) -> None:
     with pytest.raises(WorkerDied, match=r"lost 3 times at the same place.*trainer\.num_workers to fewer, or to 0"):
         stream(tmp_path, kills=99)
+    injected(
+        "worker of the training data killed", told=3, says="at the same place again and again: it stops with advice"
+    )

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from parallax.models.loading import load_policy, precision_for
+from tests.faults import Injected
 from tests.models import checkpoints as checkpoint_files
 from tests.models.examples import Picture, prompts_and_responses, ragged
 
@@ -38,15 +39,19 @@ def rewrite(folder: Path, change: Any) -> None:
         (lambda state: {k: v[:2] if "lora_A" in k else v for k, v in state.items()}, "keys of another shape"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_an_error(adapter: Path, change: Any, complaint: str, make_policy: Any) -> None:
+def test_an_adapter_that_does_not_fit_is_an_error(
+    adapter: Path, change: Any, complaint: str, make_policy: Any, injected: Injected
+) -> None:
     rewrite(adapter, change)
     with pytest.raises(ValueError, match=complaint):
         make_policy("llava", adapter=adapter)
+    injected("adapter that does not fit (names, shapes, pickle, another model)", told=1, says="refused before use")
 
 
-def test_an_adapter_of_another_model_is_an_error(adapter: Path, make_policy: Any) -> None:
+def test_an_adapter_of_another_model_is_an_error(adapter: Path, make_policy: Any, injected: Injected) -> None:
     with pytest.raises(ValueError, match="does not fit"):
         make_policy("llava_next", adapter=adapter, model={"path": str(make_bigger(adapter.parent))})
+    injected("adapter that does not fit (names, shapes, pickle, another model)", told=1, says="refused before use")
 
 
 def make_bigger(folder: Path) -> Path:
@@ -59,10 +64,11 @@ def make_bigger(folder: Path) -> Path:
         checkpoint_files._text = original
 
 
-def test_pickled_adapters_are_not_read(adapter: Path, make_policy: Any) -> None:
+def test_pickled_adapters_are_not_read(adapter: Path, make_policy: Any, injected: Injected) -> None:
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     with pytest.raises(ValueError, match="only safetensors"):
         make_policy("llava", adapter=adapter)
+    injected("adapter that does not fit (names, shapes, pickle, another model)", told=1, says="refused before use")
 
 
 def test_a_missing_adapter_and_an_adapter_for_full_tuning_are_errors(adapter: Path, make_policy: Any) -> None:
@@ -78,6 +84,36 @@ def test_a_path_that_is_not_there_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="hf download nobody/no-such-model"):
         load_policy({"path": "nobody/no-such-model"}, {"r": 4})
+
+
+def without(word: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if word not in name}
+
+
+def shortened(word: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value[:-1].clone() if word in name else value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (without, r"1 weights are missing \(.*layers\.1\.mlp\.up_proj"),
+        (shortened, r"1 have another shape \(.*layers\.1\.mlp\.up_proj.* instead of "),
+    ],
+)
+def test_a_base_with_gaps_or_other_shapes_is_refused(
+    checkpoints: dict[str, Path], tmp_path: Path, change: Any, complaint: str, injected: Injected
+) -> None:
+    shutil.copytree(checkpoints["llava"], tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    save_file(change("layers.1.mlp.up_proj", load_file(str(file))), str(file), metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=complaint):
+        load_policy({"path": str(tmp_path / "model")}, {"r": 4})
+    injected(
+        "base model whose weights do not fit its configuration",
+        told=1,
+        says="refused before use, with names and shapes",
+    )
 
 
 def test_a_checkpoint_without_safetensors_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from parallax.models.prompt_stream import workers_for
 from parallax.models.requests import GenerationRequest
 from parallax.models.workers import WorkerDied
 from parallax.records import BadImage, Decoding, ViewSpec
+from tests.faults import Injected
 from tests.models.examples import Picture, ragged
 
 MAIN = os.getpid()
@@ -92,7 +93,9 @@ def test_drawing_random_numbers_goes_on_as_if_nothing_had_been_generated(make_po
         assert torch.equal(after, torch.rand(1))
 
 
-def test_an_image_that_ends_its_worker_is_set_aside_and_the_others_are_answered(make_policy: Any) -> None:
+def test_an_image_that_ends_its_worker_is_set_aside_and_the_others_are_answered(
+    make_policy: Any, injected: Injected
+) -> None:
     policy = make_policy("llava")
     deadly = GenerationRequest("x", Deadly(1), "What?", ViewSpec(), Decoding(3))
     requests = [*ragged(20), deadly, *ragged(3)]
@@ -102,10 +105,13 @@ def test_an_image_that_ends_its_worker_is_set_aside_and_the_others_are_answered(
     assert re.match(r"image 'picture:1' ends the process that opens it \(\S+\); it is damaged or too large", why)
     assert answers[20] is None
     assert answers[:20] + answers[21:] == policy.generate([*ragged(20), *ragged(3)], batch_size=4, num_workers=0)
+    injected(
+        "image that ends the process which opens it", told=1, says="set aside by name; the others get the same answers"
+    )
 
 
 def test_an_image_that_takes_forever_is_set_aside_within_a_bounded_time(
-    make_policy: Any, monkeypatch: pytest.MonkeyPatch
+    make_policy: Any, monkeypatch: pytest.MonkeyPatch, injected: Injected
 ) -> None:
     monkeypatch.setattr("parallax.models.prompt_stream.STALLED", 1.5)
     monkeypatch.setattr("parallax.models.prompt_stream.DECODE_SECONDS", 0.5)
@@ -115,14 +121,18 @@ def test_an_image_that_takes_forever_is_set_aside_within_a_bounded_time(
     answers = policy.generate(requests, batch_size=4, num_workers=1, set_aside=lambda _, why: reasons.append(why))
     assert time.monotonic() - began < 40 and answers[8] is None and None not in answers[:8]
     assert len(reasons) == 1 and "takes longer than 0.75 s to open" in reasons[0]
+    injected("image that takes forever", told=1, says="given up within the limit, set aside; the others are answered")
 
 
-def test_a_worker_that_dies_through_no_images_fault_is_reported_in_a_sentence(make_policy: Any, tmp_path: Path) -> None:
+def test_a_worker_that_dies_through_no_images_fault_is_reported_in_a_sentence(
+    make_policy: Any, tmp_path: Path, injected: Injected
+) -> None:
     policy = make_policy("llava")
     once = GenerationRequest("x", DeadlyOnce(1, mark=str(tmp_path / "died")), "What?", ViewSpec(), Decoding(3))
     with pytest.raises(WorkerDied, match=r"generation.num_workers.*0 to prepare images in the main process"):
         policy.generate([*ragged(8), once], batch_size=4, num_workers=1)
     assert policy.generate([*ragged(8), once], batch_size=4, num_workers=0)[-1] is not None
+    injected("worker that prepares images killed", told=1, says="a sentence with the key to change")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

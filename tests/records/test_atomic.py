@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from parallax.records.atomic import atomic_file, atomic_folder, atomic_write_json, atomic_write_text
+from parallax.records.atomic import (
+    atomic_file,
+    atomic_folder,
+    atomic_write_json,
+    atomic_write_text,
+    remove_leftovers,
+)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -61,3 +67,14 @@ def test_a_killed_writer_never_leaves_half_a_file(tmp_path: Path) -> None:
         writer.wait()
         assert len(json.loads(target.read_text())["filling"]) == 2000
         target.unlink()
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a" / ".tmp-1").mkdir(parents=True)
+    (tmp_path / "a" / ".tmp-1" / ".tmp-2").write_text("half")
+    (tmp_path / ".tmp-3").write_text("half")
+    (tmp_path / "a" / "whole").write_text("whole")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "a" / ".tmp-link").symlink_to(tmp_path / "outside")
+    assert remove_leftovers(tmp_path) == 3
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "outside", "whole"]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from parallax.records import BadImage
 from parallax.records.images import FileImage
+from tests.faults import Injected
 
 FLOWER = Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg"
 
@@ -150,16 +151,17 @@ def test_broken_files_are_refused_with_the_reason(tmp_path: Path, photo: Image.I
     refused(tmp_path, "folder.png", "is missing")
 
 
-def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path, injected: Injected) -> None:
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     start = time.perf_counter()
     refused(tmp_path, "bomb.png", "too large|more than")
     assert time.perf_counter() - start < 1
     Image.new("RGB", (30, 30)).save(tmp_path / "small.png")
     refused(tmp_path, "small.png", "30 x 30 = 900 pixels, more than 899", max_pixels=899)
+    injected("decompression bomb", told=2, says="refused within a second, before it is decoded")
 
 
-def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
+def test_paths_stay_inside_their_root(tmp_path: Path, injected: Injected) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
     root.mkdir()
     outside.mkdir()
@@ -183,6 +185,7 @@ def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
     refused(root, "x" * 5000 + ".png", "cannot be looked up")
     assert FileImage(str(root), "inner.png").load().size == (3, 3)
     assert FileImage(str(root), str(root / "fine.png")).load().size == (3, 3)
+    injected("image path that leaves its root (`..`, absolute, links, addresses)", told=9, says="refused by name")
 
 
 def test_the_digest_is_that_of_the_bytes_and_follows_a_change(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from parallax.records.run_lock import HOLDER, FolderInUse, Holder, RunLock, holder_of, in_use
+from tests.faults import Injected
 
 HOLDING = """
 import sys, time
@@ -34,7 +35,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_the_second_is_refused_with_the_firsts_process_and_start_time(tmp_path: Path) -> None:
+def test_the_second_is_refused_with_the_firsts_process_and_start_time(tmp_path: Path, injected: Injected) -> None:
     first = hold(tmp_path)
     try:
         holder = in_use(tmp_path)
@@ -52,6 +53,8 @@ def test_the_second_is_refused_with_the_firsts_process_and_start_time(tmp_path: 
     with RunLock(tmp_path) as lock:
         assert lock.stale == holder and lock.stale.alive() is False
     assert not (tmp_path / HOLDER).exists()
+    injected("second run in a folder", told=1, says="refused with the first one's process and start time")
+    injected("lock of a killed process", told=1, says="recognised and taken over, in a sentence")
 
 
 def test_a_process_does_not_take_a_folder_twice(tmp_path: Path) -> None:

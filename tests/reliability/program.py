@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +40,8 @@ class Program:
     Args:
         words: of the command line.
         folder: the working directory; outputs/ and the cache lie in it.
-        file_size: most bytes that any one file may have, as a full disk would have it; None for no limit.
-        environment: more variables.
+        file_size: most bytes that any one file may have; None for no limit.
+        environment: more variables, such as those of disk.c.
     """
 
     def __init__(
@@ -75,12 +77,15 @@ class Program:
     def signal(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
-    def kill_after(self, seconds: float) -> Ended:
-        """SIGKILL so many seconds after the start, unless it has ended by itself."""
-        time.sleep(max(0.0, self.began + seconds - time.monotonic()))
-        if self.status is None:
-            self.signal(signal.SIGKILL)
-        return self.wait()
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.began
+
+    def sleep_until(self, seconds: float) -> None:
+        """Sleep until so many seconds after the start, or until it has ended by itself."""
+        while self.seconds < seconds and self.status is None:
+            time.sleep(min(0.02, max(0.0, seconds - self.seconds)))
 
     def wait_for(self, words: str, timeout: float = 120) -> None:
         """Wait until these words stand on the screen."""
@@ -109,11 +114,25 @@ def _told(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
+def disk_library() -> Path | None:
+    """disk.c as a library, for disks that fill up at a given moment; None where there is no compiler for it."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="parallax-disk-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    library = folder / "disk.so"
+    source = Path(__file__).with_name("disk.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
+
+
+@lru_cache(maxsize=1)
 def _server() -> subprocess.Popen[str]:
-    script = Path(__file__).with_name("fork_server.py")
+    script, disk = Path(__file__).with_name("fork_server.py"), disk_library()
     server = subprocess.Popen(
         [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **({"LD_PRELOAD": str(disk)} if disk else {})},
     )  # fmt: skip
     atexit.register(server.kill)
     return server

@@ -4,10 +4,12 @@ is lost without a reason. A few hundred cases in the quick tests, more than a hu
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import json
 import string
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +36,7 @@ from parallax.records.sample import Sample
 from parallax.settings.check import find_problems
 from parallax.settings.command_line import prepare
 from parallax.settings.errors import ConfigError
-from tests.reliability.conftest import Injected
+from tests.faults import Injected
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TEXT = st.text(max_size=30) | st.sampled_from(
@@ -57,7 +59,7 @@ LLAVA = st.fixed_dictionaries(
         | JSON,
     },
 )
-PAIR = st.fixed_dictionaries(
+WILD = st.fixed_dictionaries(
     {},
     optional={
         name: PATH if name in ("image", "images", "image_id") else TEXT | JSON
@@ -66,15 +68,73 @@ PAIR = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-def searched(cases: int, *strategies: Any) -> Callable[[Callable[..., None]], None]:
-    """Run a check on so many cases, now."""
+def sound_row(form: str, asked: str, better: str, worse: str) -> dict[str, Any]:
+    """A row as files of this format have it."""
 
-    def run(check: Callable[..., None]) -> None:
+    def said(answer: str, who: str = "role", what: str = "content") -> list[dict[str, str]]:
+        return [{who: "user", what: asked}, {who: "assistant", what: answer}]
+
+    def turns(answer: str) -> list[dict[str, str]]:
+        return [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
+
+    rows: dict[str, dict[str, Any]] = {
+        "seva": {"question": asked, "chosen": better, "reject": worse, "image_id": "a.png"},
+        "stic": {"image": "a.png", "chosen": said(better), "rejected": said(worse)},
+        "sima": {"id": "1", "image": "a.png", "conversations": turns(better), "rejected_conversations": turns(worse)},
+        "ms_swift": {"messages": said(better), "rejected_response": worse, "images": ["a.png"]},
+        "llama_factory": {
+            "conversations": turns(better)[:1], "chosen": turns(better)[1], "rejected": turns(worse)[1], "images": ["a.png"],
+        },
+        "trl": {"prompt": asked, "chosen": better, "rejected": [worse, better], "image": "a.png"},
+    }  # fmt: skip
+    return rows[form if form in rows else "sima"]
+
+
+@st.composite
+def pair_row(draw: st.DrawFn, form: str) -> Any:
+    """A sound row in which up to two values, however deep, are something else or gone."""
+    row: Any = sound_row(form, draw(TEXT), draw(TEXT), draw(TEXT))
+    for _ in range(draw(st.integers(0, 2))):
+        node, key = row, draw(st.sampled_from(sorted(row))) if row else None
+        while isinstance(node[key], dict | list) and node[key] and draw(st.booleans()):
+            node = node[key]
+            key = draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
+        if draw(st.booleans()):
+            node[key] = draw(PATH | TEXT | JSON)
+        else:
+            del node[key]
+        if not row:
+            break
+    return row
+
+
+def one_format(rows: int) -> st.SearchStrategy[tuple[str, list[Any]]]:
+    """A format and so many rows, most of them nearly of that format."""
+
+    def of(form: str) -> st.SearchStrategy[tuple[str, list[Any]]]:
+        row = pair_row(form) | pair_row(form) | pair_row(form) | WILD
+        return st.tuples(st.just(form), st.lists(row | JSON if rows > 1 else row, min_size=1, max_size=rows))
+
+    return st.sampled_from(sorted(PARSERS)).flatmap(of)
+
+
+def searched(cases: int, *strategies: Any) -> Callable[[Callable[..., str]], Counter[str]]:
+    """Run a check on so many cases, now. It returns what came of each (`told` or `used`); they are counted."""
+
+    def run(check: Callable[..., str]) -> Counter[str]:
+        tally: Counter[str] = Counter()
+
+        @functools.wraps(check)
+        def counted(*positional: Any, **named: Any) -> None:
+            tally[check(*positional, **named)] += 1
+
         quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
         rules = settings(
             max_examples=cases, deadline=None, database=None, derandomize=True, suppress_health_check=quiet
         )
-        rules(given(*strategies)(check))()
+        rules(given(*strategies)(counted))()
+        assert tally.total() >= 0.9 * cases, f"only {tally.total()} cases were found"
+        return tally
 
     return run
 
@@ -102,20 +162,21 @@ def written(data: bytes, name: str) -> Iterator[Path]:
 @sizes(150, 10_000)
 def test_any_bytes_as_a_json_file(cases: int, injected: Injected) -> None:
     @searched(cases, st.binary(max_size=200) | JSON.map(lambda v: json.dumps(v).encode()), st.integers(0, 200))
-    def check(data: bytes, cut: int) -> None:
+    def check(data: bytes, cut: int) -> str:
         with written(data[: len(data) - cut] if cut < len(data) else data, "x.json") as path:
             try:
                 rows = list(json_rows(path))
             except BrokenFile as error:
                 assert str(path) in str(error)
-                return
+                return "told"
             assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+            return "told" if any(row.error for row in rows) else "used"
 
-    injected("fuzz: bytes as a JSON file", cases, "rows, rows with an error, or a refusal that names the file")
+    injected("fuzz: bytes as a JSON file", **check, says="rows, rows with an error, or a refusal that names the file")
 
 
-def accounted(source: Any, rows: int) -> None:
-    """Every row is a sample, set aside with a reason, or counted as not asked for."""
+def accounted(source: Any, rows: int) -> str:
+    """Every row is a sample, set aside with a reason, or counted as not asked for. `told` when any was set aside."""
     used = list(source)
     assert source.rows == rows
     assert len(used) + len(source.set_aside) + sum(source.left_out.values()) == rows
@@ -125,40 +186,44 @@ def accounted(source: Any, rows: int) -> None:
         assert isinstance(sample, Sample)
         sample.id.encode(), sample.question.encode()
     assert len({sample.id for sample in used}) == len(used)
+    return "told" if source.set_aside else "used"
 
 
 @sizes(150, 6_000)
 def test_any_rows_of_llava_json(cases: int, root: Path, injected: Injected) -> None:
     @searched(cases, st.lists(LLAVA | JSON, max_size=5))
-    def check(rows: list[Any]) -> None:
+    def check(rows: list[Any]) -> str:
         with written(json.dumps(rows).encode(), "x.json") as path:
-            accounted(LlavaJsonSource(path, root), len(rows))
+            return accounted(LlavaJsonSource(path, root), len(rows))
 
-    injected("fuzz: rows of LLaVA's JSON", cases, "used or set aside with a reason; counts in = counts out")
+    injected("fuzz: rows of LLaVA's JSON", **check, says="used or set aside with a reason; counts in = counts out")
 
 
 @sizes(150, 6_000)
 def test_any_rows_of_a_preference_file(cases: int, root: Path, injected: Injected) -> None:
-    @searched(cases, st.lists(PAIR | JSON, max_size=4), st.sampled_from(sorted(PARSERS)))
-    def check(rows: list[Any], form: str) -> None:
+    @searched(cases, one_format(rows=4))
+    def check(drawn: tuple[str, list[Any]]) -> str:
+        form, rows = drawn
         with written(json.dumps(rows).encode(), "x.json") as path:
-            accounted(PreferenceFileSource(path, root, format=form), len(rows))
+            return accounted(PreferenceFileSource(path, root, format=form), len(rows))
 
-    injected("fuzz: rows of preference files", cases, "used or set aside with a reason; counts in = counts out")
+    injected("fuzz: rows of preference files", **check, says="used or set aside with a reason; counts in = counts out")
 
 
 @sizes(200, 30_000)
 def test_any_row_for_the_parsers(cases: int, injected: Injected) -> None:
-    @searched(cases, PAIR, st.sampled_from(sorted(PARSERS)))
-    def check(row: dict[str, Any], form: str) -> None:
+    @searched(cases, one_format(rows=1))
+    def check(drawn: tuple[str, list[Any]]) -> str:
+        form, (row,) = drawn
         try:
             parsed = PARSERS[form](row)
         except Unusable as unusable:
             assert unusable.reason and unusable.why
-            return
+            return "told"
         assert parsed.prompt and parsed.rejected and isinstance(parsed.chosen, str)
+        return "used"
 
-    injected("fuzz: rows for the pair parsers", cases, "a pair or a reason")
+    injected("fuzz: rows for the pair parsers", **check, says="a pair or a reason")
 
 
 @sizes(300, 50_000)
@@ -166,13 +231,17 @@ def test_any_text_as_a_verdict_or_an_answer(cases: int, injected: Injected) -> N
     words = st.lists(st.sampled_from(WORDS), max_size=12)
 
     @searched(cases, st.text(max_size=300) | words.map(" ".join))
-    def check(text: str) -> None:
-        assert read_verdict(text) in ("first", "second", "tie", "unreadable")
+    def check(text: str) -> str:
+        verdict = read_verdict(text)
+        assert verdict in ("first", "second", "tie", "unreadable")
         assert isinstance(read_answer(text).yes, bool)
         assert isinstance(same_text("", text, "yes"), bool)
+        return "told" if verdict == "unreadable" else "used"
 
     injected(
-        "fuzz: texts as verdicts and answers", cases, "a verdict or `unreadable`, an answer or a counted parse failure"
+        "fuzz: texts as verdicts and answers",
+        **check,
+        says="a verdict or `unreadable`, an answer or a counted parse failure",
     )
 
 
@@ -185,17 +254,18 @@ def test_damaged_images(cases: int, injected: Injected) -> None:
         whole.append(held.getvalue())
 
     @searched(cases, st.sampled_from(whole), st.integers(0, 10_000), st.binary(min_size=1, max_size=6), st.booleans())
-    def check(data: bytes, where: int, new: bytes, cut: bool) -> None:
+    def check(data: bytes, where: int, new: bytes, cut: bool) -> str:
         place = where % len(data)
         damaged = data[:place] if cut else data[:place] + new + data[place + len(new) :]
         try:
             image = upright_rgb(io.BytesIO(damaged), "x")
         except BadImage as bad:
             assert "image 'x'" in str(bad)
-            return
+            return "told"
         assert image.mode == "RGB" and image.width * image.height <= 150_000_000
+        return "used"
 
-    injected("fuzz: damaged image files", cases, "an RGB image or a refusal with the reason")
+    injected("fuzz: damaged image files", **check, says="an RGB image or a refusal with the reason")
 
 
 @sizes(60, 600)
@@ -210,10 +280,18 @@ def test_any_value_for_any_key(cases: int, compose_config: Callable[..., DictCon
                 walk(value, (*at, key))
 
     walk({key: value for key, value in plain.items() if key != "hydra"}, ())
-    value = st.none() | st.booleans() | st.integers() | st.floats() | st.text("${}:.abc 1", max_size=8) | JSON
+    value = (
+        st.sampled_from([0, 1, 0.5, 2, "auto", "none", True])
+        | st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text("${}:.abc 1", max_size=8)
+        | JSON
+    )
 
     @searched(cases, st.lists(st.tuples(st.sampled_from(places), value), min_size=1, max_size=3))
-    def check(changes: list[tuple[tuple[str, ...], Any]]) -> None:
+    def check(changes: list[tuple[tuple[str, ...], Any]]) -> str:
         changed = copy.deepcopy(plain)
         for place, new in changes:
             node = changed
@@ -224,30 +302,34 @@ def test_any_value_for_any_key(cases: int, compose_config: Callable[..., DictCon
         try:
             cfg = OmegaConf.create(changed)
         except Exception:  # Hydra would not have composed it
-            return
-        for sentence in find_problems(cfg).values():
-            assert sentence.strip()
+            return "told"
+        problems = find_problems(cfg)
+        assert all(sentence.strip() for sentence in problems.values())
+        return "told" if problems else "used"
 
-    injected("fuzz: values of configuration keys", cases, "accepted, or refused in sentences")
+    injected("fuzz: values of configuration keys", **check, says="accepted, or refused in sentences")
 
 
 @sizes(60, 500)
 def test_any_words_on_the_command_line(cases: int, injected: Injected) -> None:
     word = st.text(string.ascii_letters + "=.,[]{}()'\"~+-@/${}:\\ 0123456789", max_size=20)
     near = st.tuples(
-        st.sampled_from(["loss.beta", "method", "data.size", "aug", "seed", "stages.align.loss"]), word
+        st.sampled_from(["loss.beta", "method", "data.size", "aug", "seed", "stages.align.loss"]),
+        word | st.sampled_from(["1", "0.5", "stic", "seva", "dpo", "diffusion", "flip", "[1,2]"]),
     ).map("=".join)
 
     @searched(cases, st.lists(word | near, min_size=1, max_size=2))
-    def check(words: list[str]) -> None:
+    def check(words: list[str]) -> str:
         if any(w.startswith("-") for w in words):  # options are argparse's own
-            return
+            return "used"
         try:
             prepare(words, CONF)
         except ConfigError as error:
             assert error.problems and all(problem.strip() for problem in error.problems)
+            return "told"
+        return "used"
 
-    injected("fuzz: words on the command line", cases, "accepted, or refused in sentences")
+    injected("fuzz: words on the command line", **check, says="accepted, or refused in sentences")
 
 
 @sizes(30, 1_500)
@@ -263,10 +345,11 @@ def test_any_pairs_come_back_from_the_store(cases: int, root: Path, injected: In
     dropped = st.builds(Dropped, real, real, real, real)
 
     @searched(cases, st.lists(pair, max_size=4), st.lists(dropped, max_size=4))
-    def check(pairs: list[PreferencePair], gone: list[Dropped]) -> None:
+    def check(pairs: list[PreferencePair], gone: list[Dropped]) -> str:
         with tempfile.TemporaryDirectory() as folder:
             store = PairSet(Path(folder, "set"))
             store.write(pairs, gone)
             assert store.load(lambda _, name: FileImage(str(root), name)) == pairs and store.dropped() == gone
+        return "same"
 
-    injected("fuzz: pairs for the pair store", cases, "what was written comes back")
+    injected("fuzz: pairs for the pair store", **check, says="what was written comes back")

@@ -1,72 +1,62 @@
-"""A run that is killed at any moment goes on with the same command and ends as if nothing had happened, to the last bit."""
+"""A command that is killed at any moment goes on when it is given again, and ends as if nothing had happened, to the last bit."""
 
 from __future__ import annotations
 
-import random
 import shutil
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
-from tests.reliability.conftest import Injected
-from tests.reliability.program import SMALL, Program, run
-from tests.reliability.sameness import bytes_that_differ, differences, only_run, results_of
+from tests.faults import Injected
+from tests.reliability.kills import ALIGN, Untouched, kill_and_go_on, untouched
+from tests.reliability.program import run
+from tests.reliability.sameness import only_run
 
-METHODS = {
-    "one stage": ("method=seva", "evaluation.when=[after]"),
-    "two stages": ("method=stic", "stages.infuse.data.size=10"),
-    "pairs built anew": ("method=seva", "pairs.refresh=2_steps", "evaluation.every_n_steps=2", "export.merged=true"),
+KILLS = {
+    "a run of one stage": 13, "a run of two stages": 13, "a run whose pairs are built anew every two steps": 13,
+    "a run of two rounds": 13, "a run of two rounds, in its second": 4, "task=build_pairs": 4, "task=evaluate": 4,
+    "task=merge": 4, "a multirun": 4, "task=sweep": 4, "task=sweep with its workers": 3,
 }  # fmt: skip
+QUICK = {("a run of one stage", 4), ("a run of one stage", 9)}
+Whole = Callable[[str], Untouched]
 
 
-def killed_and_resumed(words: tuple[str, ...], moments: list[float], whole: Path, folder: Path) -> list[str]:
-    """Kill at each moment (seconds after the start), go on, compare with `whole`; what differed, in words."""
-    wrong = []
-    for number, moment in enumerate(moments):
-        place = folder / str(number)
-        Program(words, place).kill_after(moment)
-        again = run(words, place)
-        if again.status != 0:
-            wrong.append(f"killed after {moment:.2f} s it did not go on:\n{again.screen}")
-            continue
-        if different := differences(results_of(only_run(whole)), results_of(only_run(place))):
-            wrong.append(f"killed after {moment:.2f} s, these differ: {', '.join(different)}\n{again.screen}")
-            continue  # the folder stays, to be looked at
-        shutil.rmtree(place)
-    return wrong
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The untouched run of a scenario, made when it is asked for."""
+
+    @lru_cache(maxsize=1)
+    def made() -> Path:
+        folder = tmp_path_factory.mktemp("made")
+        done = run(ALIGN, folder)
+        assert done.status == 0, done.screen
+        return only_run(folder)
+
+    @lru_cache(maxsize=2)
+    def of(name: str) -> Untouched:
+        needs = name in ("task=evaluate", "task=merge")
+        return untouched(name, tmp_path_factory.mktemp("untouched"), made() if needs else None)
+
+    return of
 
 
-def kill_all_over(method: str, kills: int, folder: Path) -> list[str]:
-    """Kills at random moments, spread evenly over the length of an uninterrupted run."""
-    words = (*SMALL, *METHODS[method])
-    run(words, folder / "first")  # whatever is slow only once
-    whole = run(words, folder / "whole")
-    assert whole.status == 0, whole.screen
-    assert not bytes_that_differ(only_run(folder / "first"), only_run(folder / "whole")), (
-        "the same command, other files"
-    )
-    draw = random.Random(f"{method} {kills}")
-    moments = [(number + draw.random()) / kills * whole.seconds for number in range(kills)]
-    return killed_and_resumed(words, moments, folder / "whole", folder / "killed")
-
-
-def test_killed_at_a_few_moments(tmp_path: Path, injected: Injected) -> None:
-    wrong = kill_all_over("one stage", 2, tmp_path)
-    assert not wrong, "\n\n".join(wrong)
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        pytest.param(name, number, id=f"{name} {number}", marks=() if (name, number) in QUICK else pytest.mark.slow)
+        for name, kills in KILLS.items()
+        for number in range(kills)
+    ],
+)
+def test_a_killed_command_goes_on_and_ends_the_same(
+    tmp_path: Path, whole: Whole, injected: Injected, name: str, number: int
+) -> None:
+    killed = kill_and_go_on(name, number, KILLS[name], whole(name), tmp_path / "killed")
+    assert not killed.wrong, f"{killed.signum.name} after {killed.seconds:.2f} s, {killed.phase}: {killed.wrong}"
     injected(
-        "SIGKILL at a random moment of a run",
-        2,
-        "the same command goes on; pairs, losses, adapter the same to the last bit",
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["two stages", "pairs built anew"])
-def test_killed_at_fifty_moments(tmp_path: Path, injected: Injected, method: str) -> None:
-    wrong = kill_all_over(method, 25, tmp_path)
-    assert not wrong, "\n\n".join(wrong)
-    injected(
-        "SIGKILL at a random moment of a run",
-        25,
-        "the same command goes on; pairs, losses, adapter the same to the last bit",
-    )
+        f"killed at a random moment (SIGKILL, SIGTERM, SIGINT): {name}",
+        same=1, where=(killed.phase,), says="the same command goes on: pairs, order, losses, weights",
+    )  # fmt: skip
+    shutil.rmtree(tmp_path / "killed")

@@ -20,7 +20,7 @@ from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import GenerationSpec, Sample, Turn
-from tests.reliability.conftest import Injected
+from tests.faults import Injected
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +103,6 @@ def test_a_million_samples_stay_below_a_gigabyte(tmp_path: Path, injected: Injec
     report = datamodule.build_pairs(Talker())
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
     assert report.kept == samples == len(datamodule.pairs) == len(set(datamodule.pair_ids))
-    assert peak - before < 2**30, f"{(peak - before) / 2**20:.0f} MiB"
-    injected("samples in one build", samples, "less than 1 GiB beyond the model")
+    mib = (peak - before) // 2**20
+    assert mib < 1024, f"{mib} MiB"
+    injected("samples in one build", used=samples, says="less than 1 GiB beyond the model", most_memory_in_MiB=mib)

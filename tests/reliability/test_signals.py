@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.conftest import Injected
+from tests.faults import Injected
 from tests.reliability.program import SMALL, Program, run
 from tests.reliability.sameness import differences, only_run, results_of
 
@@ -53,8 +53,8 @@ def test_a_signal_saves_first(
     assert not differences(results_of(whole), results_of(only_run(tmp_path)))
     injected(
         f"{signum.name}{' under Slurm' if environment else ''}",
-        1,
-        "saved, left; the same command ends with the same result",
+        same=1,
+        says="saved, left; the same command ends with the same result",
     )
 
 
@@ -70,4 +70,4 @@ def test_a_second_ctrl_c_leaves_at_once_and_does_no_harm(tmp_path: Path, whole: 
     again = run(WORDS, tmp_path)
     assert again.status == 0, again.screen
     assert not differences(results_of(whole), results_of(only_run(tmp_path)))
-    injected("second Ctrl-C", 1, "left at once; the same command ends with the same result")
+    injected("second Ctrl-C", same=1, says="left at once; the same command ends with the same result")

@@ -19,7 +19,7 @@ from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Decoding, ViewSpec
-from tests.reliability.conftest import Injected
+from tests.faults import Injected
 from tests.tasks.tiny_fits import policy_and_pairs
 
 NAMES = ("with space.png", "quote'\".png", "new\nline.png", "ünï ☃ 图.png", "‮rtl.png", "$(rm -rf x).png", "-rf.png")
@@ -82,11 +82,13 @@ def test_every_file_of_the_zoo_is_used_or_set_aside(
     assert (report.kept, report.skipped) == (good, {"bad_image": bad}), skipped.read_text()
     lines = [json.loads(line) for line in skipped.read_text("utf-8").splitlines()]
     assert len(lines) == bad and all(line["why"].startswith("image ") for line in lines)
-    injected("odd image files (1×1, 20,000×10, animated, 16-bit, CMYK, palette, EXIF, odd names)", good, "used")
+    injected(
+        "odd image files (1×1, 20,000×10, animated, 16-bit, CMYK, palette, EXIF, odd names)", used=good, says="used"
+    )
     injected(
         "bad image files (truncated, empty, text, bomb, links out, loops)",
-        bad,
-        "set aside with the reason; counts agree",
+        told=bad,
+        says="set aside with the reason; counts agree",
     )
 
 
@@ -108,7 +110,9 @@ def test_odd_texts_are_asked_as_they_are_with_exactly_one_image_and_no_control_t
         ids = encoder.encode_prompt(image, text).input_ids.tolist()
         assert {token: ids.count(token) for token in control} == count, repr(text)
     injected(
-        "odd texts (control characters, right-to-left, `<image>` anywhere, template tokens)", len(TEXTS), "read as text"
+        "odd texts (control characters, right-to-left, `<image>` anywhere, template tokens)",
+        used=len(TEXTS),
+        says="read as text",
     )
 
 
@@ -126,4 +130,4 @@ def test_a_text_longer_than_the_context_is_refused_and_never_cut(tmp_path: Path,
     ]
     first, second = policy.generate(requests, set_aside=lambda request, why: reasons.append(request.sample_id))
     assert first is not None and second is None and reasons == ["1"]
-    injected("prompts longer than the context", 2, "refused or set aside, never cut")
+    injected("prompts longer than the context", told=2, says="refused or set aside, never cut")

@@ -14,6 +14,7 @@ from parallax.records.pair_store import PairSet
 from parallax.reports.comparison import compare_runs
 from parallax.reports.gallery import write_gallery
 from parallax.reports.run_report import write_report
+from tests.faults import Injected
 from tests.reports.run_folders import evaluation, write_grid, write_run
 
 pytestmark = pytest.mark.browser
@@ -203,7 +204,7 @@ def test_a_gallery_without_its_folder_says_so(browser: Browser, gallery: Path, t
     browser.wait("!document.getElementById('lost').hidden")
 
 
-def test_hostile_words_run_nothing_in_any_page(browser: Browser, tmp_path: Path) -> None:
+def test_hostile_words_run_nothing_in_any_page(browser: Browser, tmp_path: Path, injected: Injected) -> None:
     for number, beta in enumerate((0.1, 0.3)):
         run = write_run(
             tmp_path / "many" / str(number), {"loss.beta": beta, "model.name": EVIL}, 3 + number, typed=("loss.beta=1",)
@@ -224,6 +225,11 @@ def test_hostile_words_run_nothing_in_any_page(browser: Browser, tmp_path: Path)
         assert "onerror=" in text and browser.ask("globalThis.ran === undefined && document.title !== 'ran'"), page.name
         assert browser.ask("document.querySelectorAll('img[src=x], svg[onload]').length") == 0, page.name
         assert browser.said == [], page.name
+    injected(
+        "page with scripts in model text, file names and configuration, in Chromium",
+        used=len(pages),
+        says="shown as text",
+    )
 
 
 def make_samples():  # type: ignore[no-untyped-def]

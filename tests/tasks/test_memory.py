@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from parallax.tasks.training import fit_preference
+from tests.faults import Injected
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 
 
@@ -67,7 +68,7 @@ def test_a_resumed_fit_takes_the_size_that_was_found_before(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to know how much is mapped")
-def test_memory_that_really_runs_out_ends_with_the_plan_and_the_knobs(tmp_path: Path) -> None:
+def test_memory_that_really_runs_out_ends_with_the_plan_and_the_knobs(tmp_path: Path, injected: Injected) -> None:
     script = Path(__file__).parent / "out_of_memory_fit.py"
     ran = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=300,
@@ -79,3 +80,4 @@ def test_memory_that_really_runs_out_ends_with_the_plan_and_the_knobs(tmp_path: 
     generation = next((line for line in ran.stdout.splitlines() if line.startswith("GENERATION")), ran.stderr[-2000:])
     assert "memory ran out while generating answers" in generation
     assert "generation.batch_size=200" in generation
+    injected("memory that runs out", told=2, says="the plan and the keys that save most")

@@ -64,6 +64,24 @@ def test_a_failing_job_stops_no_other_and_the_end_lists_it(
     assert SEEN["0"]["group"].endswith(tmp_path.name)
 
 
+def test_jobs_that_went_on_elsewhere_are_compared_and_their_failures_told(tmp_path: Path) -> None:
+    """A multirun given again: its first job was finished before, its second goes on and fails, its third is made here."""
+    before, now = tmp_path / "before", tmp_path / "now"
+    (before / "0").mkdir(parents=True)
+    (now / "0").mkdir(parents=True)
+    (now / "0" / "elsewhere.json").write_text(json.dumps({"folder": str(before / "0")}))
+    multirun.note_failure(now / "1", RuntimeError("there was no room for the second job"))
+    (now / "2" / ".hydra").mkdir(parents=True)
+    (now / "2" / ".hydra" / "overrides.yaml").write_text("[]")
+    jobs = sorted(multirun.jobs_in(now))
+    assert [job.name for job in jobs] == ["0", "1", "2"] and [multirun.failure_in(job) != "" for job in jobs] == [
+        False,
+        True,
+        False,
+    ]
+    assert [multirun.place_of(job) for job in (jobs[0], jobs[2])] == [before / "0", now / "2"]
+
+
 def test_an_experiment_brings_its_grid_and_typed_values_win(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
