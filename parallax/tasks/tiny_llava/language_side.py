@@ -17,7 +17,7 @@ from torch import nn
 
 from datamodules.shapes.scene import Scene
 from parallax.tasks.tiny_llava.architecture import image_features
-from parallax.tasks.tiny_llava.lessons import draw_kind, lesson, look_up_lessons
+from parallax.tasks.tiny_llava.lessons import Turns, draw_kind, lesson, look_up_lessons
 from parallax.tasks.tiny_llava.pixels import add_noise, normalise
 from parallax.tasks.tiny_llava.pointing import Pointing
 from parallax.tasks.tiny_llava.rows import Batch, Coded, collate, encode
@@ -41,12 +41,11 @@ class Pictures:
 def train_language(
     model: Any, processor: Any, talked_about: Pictures, habit_free: Pictures, image: dict[str, Any], settings: dict[str, Any],
     generator: torch.Generator, rng: np.random.Generator, say: Callable[[str], None],
-    at_step: Callable[[int], None] | None = None,
 ) -> None:  # fmt: skip
     """Train `multi_modal_projector`, `language_model` and `lm_head` in place for one phase (`settings`).
 
     Every step takes `talk_rows` scenes to talk about with `conversations` each, and `look_up_rows` habit-free ones with the short
-    questions that `look_up` counts. `at_step(step)` is called after every optimiser step (for measurements on the way).
+    questions that `look_up` counts.
     """
     pointing = Pointing(model.config.text_config.hidden_size, model.config.image_seq_length)
     trained = [p for name, p in model.named_parameters() if "vision_tower" not in name] + [*pointing.parameters()]
@@ -61,8 +60,13 @@ def train_language(
             if not count:
                 continue
             chosen = rng.integers(len(pictures.scenes), size=count)
-            draw = _conversations if pictures is talked_about else _look_ups
-            rows = [draw(processor, pictures.scenes[i], model.config.image_seq_length, settings, rng) for i in chosen]
+            rows = [
+                [
+                    encode(processor, scene, turns, model.config.image_seq_length, settings["weighting"])
+                    for turns in _lessons(scene, settings, rng, look_up=pictures is habit_free)
+                ]
+                for scene in (pictures.scenes[i] for i in chosen)
+            ]
             share = count / (settings["talk_rows"] + settings["look_up_rows"])
             told.append(0.0)
             for batch, part in _batches(rows, settings["rows_at_once"], processor.tokenizer.pad_token_id, image_id):
@@ -85,8 +89,6 @@ def train_language(
             each = (time.monotonic() - started) / (step + 1)
             parts = ", ".join(f"{value:.3f}" for value in told)
             say(f"language step {step}: loss {parts}, {each:.2f} s a step")
-        if at_step is not None:
-            at_step(step + 1)
 
 
 def answer_loss(model: Any, seen: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
@@ -109,25 +111,18 @@ def answer_loss(model: Any, seen: torch.Tensor, batch: Batch) -> tuple[torch.Ten
     return (losses * weights[learned]).sum() / weights.sum(), out.hidden_states
 
 
-def _conversations(
-    processor: Any, scene: Scene, image_tokens: int, settings: dict[str, Any], rng: np.random.Generator
-) -> list[Coded]:
-    drawn = [lesson(scene, draw_kind(settings["mix"], rng), rng) for _ in range(settings["conversations"])]
-    return [encode(processor, scene, turns, image_tokens, settings["weighting"]) for turns in drawn]
-
-
-def _look_ups(
-    processor: Any, scene: Scene, image_tokens: int, settings: dict[str, Any], rng: np.random.Generator
-) -> list[Coded]:
-    drawn = look_up_lessons(scene, settings["look_up"], rng)
-    return [encode(processor, scene, turns, image_tokens, settings["weighting"]) for turns in drawn]
+def _lessons(scene: Scene, settings: dict[str, Any], rng: np.random.Generator, *, look_up: bool) -> list[Turns]:
+    if look_up:
+        return look_up_lessons(scene, settings["look_up"], rng)
+    return [lesson(scene, draw_kind(settings["mix"], rng), rng) for _ in range(settings["conversations"])]
 
 
 def _batches(rows: list[list[Coded]], at_once: int, pad_id: int, image_id: int) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Rows in batches of at most `at_once`, those of like length together so that little is padded; which rows they are."""
-    order = np.argsort([sum(len(coded.ids) for coded in row) for row in rows], kind="stable")
+    """Rows in batches of at most `at_once`, and which rows they are; of several batches each holds rows of like length."""
+    lengths = [sum(len(coded.ids) for coded in row) for row in rows]
+    order = np.argsort(lengths, kind="stable") if len(rows) > at_once else np.arange(len(rows))
     for start in range(0, len(rows), at_once):
-        part = order[start : start + at_once] if len(rows) > at_once else np.arange(len(rows))
+        part = order[start : start + at_once]
         yield collate([rows[i] for i in part], pad_id, image_id), part
 
 
