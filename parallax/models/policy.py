@@ -16,7 +16,9 @@ from parallax.models.adapter import read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.choosing import Pick
+from parallax.models.dropout import Dropouts
 from parallax.models.encoder import Encoder
+from parallax.models.exchange import copied_in, instead, trainable_parameters
 from parallax.models.feature_cache import ReadyFeatures
 from parallax.models.flat_sharding import FlatSettings
 from parallax.models.layout import Layout
@@ -61,7 +63,7 @@ class Policy:
         self._reference_copy: nn.Module | None = None
         self._reference_adapter: dict[str, nn.Parameter] = {}  # frozen weights of an earlier adapter; none: the base
         self._reference_name: str | None = None
-        self._dropouts: dict[tuple[str, str], float] = {}
+        self._dropouts = Dropouts()
         self._inside_reference = False
         self.divided_elsewhere = False  # by DeepSpeed, which keeps the weights to itself
         self.taken_out: dict[str, Tensor] = {}  # what was trained there, whole, on the first process
@@ -209,7 +211,8 @@ class Policy:
         try:
             if self._reference_adapter:
                 divided = self.is_sharded and not sharding.is_gathered(self.model)
-                with self._copied_in() if divided else self._instead(self._reference_adapter):
+                values = (copied_in if divided else instead)(self.model, self._reference_adapter)
+                with values:
                     yield
             elif self.has_adapter:
                 with self.model.disable_adapter():
@@ -262,21 +265,17 @@ class Policy:
 
     def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that learn."""
-        return [(sharding.plain_name(n), value) for n, value in self.model.named_parameters() if value.requires_grad]
+        return trainable_parameters(self.model)
 
     def for_preference_training(self) -> None:
         """Training mode with every dropout off: policy and reference must see the same network."""
         self.model.train()
-        for name, module, attribute in self._dropout_places():
-            self._dropouts.setdefault((name, attribute), getattr(module, attribute))
-            setattr(module, attribute, 0.0)
+        self._dropouts.off(self.model)
 
     def for_supervised_training(self) -> None:
         """Training mode with dropout as the model and the adapter were configured."""
         self.model.train()
-        for name, module, attribute in self._dropout_places():
-            if (name, attribute) in self._dropouts:
-                setattr(module, attribute, self._dropouts[name, attribute])
+        self._dropouts.as_configured(self.model)
 
     def activation_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass: less memory, about a third more time."""
@@ -348,38 +347,6 @@ class Policy:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _instead(self, weights: dict[str, nn.Parameter]) -> Iterator[None]:
-        """Inside: these parameters stand where the trained ones of the same names are. Graphs of the latter stay whole."""
-        places = []
-        for name, kept in weights.items():
-            owner, _, attribute = name.rpartition(".")
-            module = self.model.get_submodule(owner)
-            live = module._parameters[attribute]
-            if kept.device != live.device:
-                kept = weights[name] = nn.Parameter(kept.detach().to(live.device), requires_grad=False)
-            places.append((module, attribute, live))
-            module._parameters[attribute] = kept
-        try:
-            yield
-        finally:
-            for module, attribute, live in places:
-                module._parameters[attribute] = live
-
-    @contextmanager
-    def _copied_in(self) -> Iterator[None]:
-        """Inside: the trained parameters have the earlier adapter's values, each process its part; no graph may be alive.
-
-        A divided parameter cannot be exchanged for another, so its numbers are.
-        """
-        learned = dict(self.trainable_parameters())
-        now = {name: value.detach().clone() for name, value in learned.items()}
-        try:
-            sharding.put_values(self.model, learned, {n: kept.detach() for n, kept in self._reference_adapter.items()})
-            yield
-        finally:
-            sharding.put_values(self.model, learned, now)
-
-    @contextmanager
     def _answering(self) -> Iterator[None]:
         """Evaluation mode, the stated precision, and no arithmetic for an adapter that has learned nothing yet."""
         modes = {module: module.training for module in self.model.modules()}
@@ -407,18 +374,6 @@ class Policy:
             state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
             weights = tensors_digest(state)
         return fingerprint({"settings": settings, "weights": weights})
-
-    def _dropout_places(self) -> list[tuple[str, nn.Module, str]]:
-        places: list[tuple[str, nn.Module, str]] = []
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.Dropout):
-                places.append((name, module, "p"))
-            places += [
-                (name, module, attribute)
-                for attribute in ("attention_dropout", "dropout", "activation_dropout")
-                if isinstance(getattr(module, attribute, None), float)
-            ]
-        return places
 
     @property
     def _processor_fingerprint(self) -> str:
