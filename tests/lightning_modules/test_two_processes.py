@@ -25,7 +25,7 @@ def test_two_processes_equal_one(checkpoint: Path, tmp_path: Path) -> None:
             command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000003.ckpt"]
+        assert [path.name for path in (folder / "checkpoints").glob("*.ckpt")] == ["step-000003.ckpt"]
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("1", "2"))
     assert len(one) == 3 and one[0]["train/loss"] != one[2]["train/loss"]
     for alone, together in zip(one, two, strict=True):
