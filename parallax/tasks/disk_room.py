@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -13,6 +14,11 @@ MIB = 2**20
 ALWAYS = 64 * MIB  # logs, curves, report, answers of a few thousand samples
 COPIES = 3  # of every trained number in a checkpoint: its value and the optimiser's two moments
 BYTES = 4  # trained numbers are kept in float32
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "a file became larger than this process may write",
+}
 
 
 class NoRoom(RuntimeError):
@@ -20,7 +26,10 @@ class NoRoom(RuntimeError):
 
 
 def check_writable(folders: Mapping[str, Path | str]) -> None:
-    """Write and remove a file in each folder (by the key that names it). Raises `NoRoom` with advice when that fails."""
+    """Write and remove a file in each folder (by the key that names it). Raises `NoRoom` with advice when that fails.
+
+    A disk that is full is no fault of the folder's: the `OSError` then comes as it is.
+    """
     for key, folder in folders.items():
         path = Path(folder).expanduser()
         mark = path / f".tmp-{uuid.uuid4().hex}"
@@ -30,6 +39,8 @@ def check_writable(folders: Mapping[str, Path | str]) -> None:
             mark.unlink()
         except OSError as error:
             mark.unlink(missing_ok=True) if path.is_dir() and os.access(path, os.W_OK) else None
+            if error.errno in FULL:
+                raise
             raise NoRoom(
                 f"{key}={folder} cannot be written ({error.strerror or error}); make it writable, or choose another folder with "
                 f"{key}=…"

@@ -15,16 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
-from parallax.tasks.disk_room import NoRoom
+from parallax.tasks.disk_room import FULL, NoRoom
 from parallax.tasks.recipe import CODE, ROOT
 
 FORESEEN = (ValueError, OSError, RuntimeError)
 NEVER = (RecursionError, NotImplementedError, UnicodeError)
-FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "a file became larger than this process may write",
-}
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 WRITERS_WORDS = (  # how libraries say that writing failed, without the system's number
     (r"PytorchStreamWriter failed|unexpected pos \d+", errno.ENOSPC),

@@ -88,7 +88,9 @@ SCENARIOS = {
     "a run whose pairs are built anew every two steps": Scenario(
         (*SMALL, "method=seva", "pairs.refresh=2_steps", "evaluation.every_n_steps=2", "export.merged=true")
     ),
-    "a run of one stage, from its training on": Scenario((*ALIGN, "trainer.max_epochs=8"), after="reference log-probs: "),
+    "a run of one stage, from its training on": Scenario(
+        (*ALIGN, "trainer.max_epochs=8"), after="reference log-probs: "
+    ),
     "a run of two rounds": Scenario((*SMALL, "method=csr", "method.rounds=2", "evaluation.when=[after]")),
     "a run of two rounds, in its second": Scenario(
         (*SMALL, "method=csr", "method.rounds=2", "evaluation.when=[after]"), after="stage round_2"
