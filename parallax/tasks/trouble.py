@@ -77,7 +77,9 @@ def told_notes(error: BaseException) -> list[str]:
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    if isinstance(error, OSError | RuntimeError) or type(error).__name__ in ("SafetensorError", "ArrowException"):
+    unspecific = type(error) is Exception  # what the tokenizers library raises
+    named = type(error).__name__ in ("SafetensorError", "ArrowException")
+    if isinstance(error, OSError | RuntimeError) or named or unspecific:
         return next((number for words, number in WRITERS_WORDS if re.search(words, str(error))), None)
     return None
 
