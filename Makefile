@@ -14,7 +14,7 @@ ARGS ?=
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run quick lint format test test-full faults audit docs clean clean-all
+.PHONY: help install run quick lint format test test-full faults audit docs pictures clean clean-all
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ audit: $(STAMP)  ## known vulnerabilities of the installed packages (asks the pa
 
 docs: $(STAMP)  ## write the parts of docs/ that are made from the code
 	$(BIN)/python -m parallax.settings.document
+
+pictures: $(STAMP)  ## make the pictures of README.md, docs/sweeps.md and docs/comparing.md anew (nine runs; needs a Chromium)
+	$(BIN)/python docs/make_pictures.py
 
 clean:  ## remove caches of tools (not the environment, not the runs)
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage .coverage.* htmlcov build *.egg-info

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(cfg: DictConfig) -> float:
-    """One run, or one job of a multirun. Returns the metric that a sweeper optimises; nan when there is none."""
+def main(cfg: DictConfig) -> float | None:
+    """One run, or one job of a multirun. Returns the metric that a sweeper optimises; nan (to Optuna None) without one."""
     return run_job(cfg)
 
 

@@ -28,14 +28,18 @@ def _draw(comparison: Comparison, setting: Setting, path: Path) -> Path:
     metrics = comparison.headline
     others = [other for other in comparison.settings if other is not setting]
     by = others[0] if len(others) == 1 else None
+    levels = by.levels if by else [None]
+    known = sorted({run.settings[setting.key] for run in comparison.runs} - {ABSENT})
+    apart = 0.012 * (known[-1] - known[0])  # between points of one place
     with figure(ncols=len(metrics), figsize=(3.3 * len(metrics) + 0.6, 3.2), squeeze=False) as (whole, axes):
         for axis, metric in zip(axes[0], metrics, strict=True):
-            for colour, level in enumerate(by.levels if by else [None]):
+            for colour, level in enumerate(levels):
                 runs = [run for run in comparison.runs if by is None or run.settings[by.key] == level]
                 places = sorted({run.settings[setting.key] for run in runs} - {ABSENT})
                 points = [_mean([run for run in runs if run.settings[setting.key] == at], metric) for at in places]
                 label = f"{by.short}={value_words(level)}" if by else None
-                with_intervals(axis, places, points, label=label, colour=colour)
+                shift = apart * (colour - (len(levels) - 1) / 2)
+                with_intervals(axis, places, points, label=label, colour=colour, shift=shift)
             axis.set_title(SHORT_LABELS.get(metric, metric))
             axis.set_xlabel(setting.short)
         axes[0][0].set_ylabel("per cent")

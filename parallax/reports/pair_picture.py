@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parallax.records import ImageRef, PreferencePair
+from parallax.records import ImageRef, PreferencePair, ViewSpec
 from parallax.records.pair_store import PairSet
 from parallax.reports.spoiled import seen_through, view_of
 from parallax.reports.worddiff import Span, diff_words
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GOOD, BAD = "#1d7f55", "#c0392b"  # as on our pages
-LINE = 58  # characters per line of an answer
+SPACE = 0.008  # between words; of the width of the answers' column
 
 
 def pairs_of_run(run_folder: Path) -> list[PreferencePair]:
@@ -42,33 +42,40 @@ def draw_pair(pair: PreferencePair, path: Path) -> Path:
     image, view = pair.image.load(), view_of(pair.rejected[0])
     spoiled = seen_through(image, view) if view is not None else image
     with figure(ncols=3, figsize=(11, 2.7), width_ratios=[1, 1, 2.6]) as (drawn, axes):
-        for axis, picture, title in (
-            (axes[0], image, "clean"),
-            (axes[1], spoiled, view.name if view else "same image"),
-        ):
+        for axis, picture, title in ((axes[0], image, "clean"), (axes[1], spoiled, _title(view))):
             axis.imshow(picture)
             axis.set_title(title, fontsize=10, loc="center", weight="normal")
         for axis in axes:
             axis.grid(False)
             axis.axis("off")
         axes[2].text(0, 1.0, pair.prompt, fontsize=11, weight="bold", va="top", transform=axes[2].transAxes)
+        drawn.draw_without_rendering()  # columns get their places, so that words can be measured
+        drawn.set_layout_engine("none")
         chosen, rejected = diff_words(pair.chosen.text, pair.rejected[0].text)
         _answer(axes[2], 0.78, "chosen: the answer to the clean image", chosen, GOOD)
         _answer(axes[2], 0.36, "rejected: the answer to the spoiled view", rejected, BAD)
         return save(drawn, path)
 
 
+def _title(view: ViewSpec | None) -> str:
+    if view is None:
+        return "same image"
+    return f"{view.name}, step {view.params['noise_steps']}" if "noise_steps" in view.params else view.name
+
+
 def _answer(axis: Axes, top: float, heading: str, spans: list[Span], colour: str) -> None:
     axis.text(0, top, heading, fontsize=9, color=colour, va="top", transform=axis.transAxes)
     words = [(word, span.differs) for span in spans for word in span.text.split()]
-    line, column = 0, 0
+    width, line, at = axis.get_window_extent().width, 0, 0.0
     for word, marked in words:
-        if column and column + len(word) > LINE:
-            line, column = line + 1, 0
         box = {"facecolor": "#ffe89a", "edgecolor": "none", "pad": 1.2} if marked else None
-        place = (column / LINE, top - 0.12 - 0.1 * line)
-        axis.text(*place, word, fontsize=10, family="monospace", va="top", bbox=box, transform=axis.transAxes)
-        column += len(word) + 1
+        place = (at, top - 0.12 - 0.1 * line)
+        text = axis.text(*place, word, fontsize=10, va="top", bbox=box, transform=axis.transAxes)
+        long = text.get_window_extent().width / width
+        if at and at + long > 1:
+            line, at = line + 1, 0.0
+            text.set_position((at, top - 0.12 - 0.1 * line))
+        at += long + SPACE
 
 
 if __name__ == "__main__":

@@ -82,13 +82,17 @@ def with_intervals(
     label: str | None = None,
     colour: int = 0,
     scale: float = 100.0,
+    shift: float = 0.0,
 ) -> None:
-    """Metrics against a swept parameter, their intervals as a band. Values are multiplied by `scale` (per cent)."""
+    """Metrics against a swept parameter, their intervals as bars. Values are multiplied by `scale` (per cent).
+
+    `shift` moves the points along x, so that bars of several lines stand beside each other.
+    """
     known = [(at, metric) for at, metric in zip(x, metrics, strict=True) if metric.value is not None]
-    places = [at for at, _ in known]
+    places = [at + shift for at, _ in known]
     values = [scale * (metric.value or 0.0) for _, metric in known]
     lows = [scale * (metric.low if metric.low is not None else metric.value or 0.0) for _, metric in known]
     highs = [scale * (metric.high if metric.high is not None else metric.value or 0.0) for _, metric in known]
     shade = PALETTE[colour % len(PALETTE)]
     axes.plot(places, values, marker="o", color=shade, label=label)
-    axes.fill_between(places, lows, highs, color=shade, alpha=0.15, linewidth=0)
+    axes.vlines(places, lows, highs, color=shade, alpha=0.55, linewidth=1.3)

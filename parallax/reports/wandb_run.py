@@ -20,11 +20,15 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from parallax.reports.environment import git_state
 from parallax.reports.results import HEADLINE, direction
+from parallax.reports.wandb_before import last_steps, rows_before
 from parallax.reports.wandb_reach import AXIS, wandb_mode
 
 log = logging.getLogger(__name__)
 
 START_SECONDS = 30  # W&B's own start waits so long, after the server has answered at all
+WRITE_SECONDS = (
+    2  # W&B brings its offline file to the disk so often; what a killed run lacks then comes from metrics.csv
+)
 GOALS = {**{f"eval/{name}": direction(name) for name in HEADLINE}, "margin": 1, "pairs/kept": 1}  # +1: more is better
 LOGGING = "`wandb sync` uploads it later"
 
@@ -36,6 +40,8 @@ class RunLogger(WandbLogger):
         super().__init__(**options)
         self.failed = False
         self.prefix = ""
+        self.before: dict[str, int] = {}  # metric → its last step in the files of an earlier process of this run
+        self.caught_up: set[str] = set()  # stages whose steps before the crash are all there
 
     @rank_zero_only
     def begin_stage(self, name: str) -> None:
@@ -47,7 +53,23 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Metrics of a step go to the stage's axis; those without a step are of the whole run."""
-        named = {f"{self.prefix if step is not None else ''}{name}": value for name, value in metrics.items()}
+        if step is not None and self.before and self.prefix not in self.caught_up:
+            self.caught_up.add(self.prefix)
+            self.try_to("catch up", lambda: self._catch_up(step))
+        self._log(metrics, step)
+
+    def _catch_up(self, step: int) -> None:
+        """Log what W&B's files lack of the steps before `step`."""
+        for earlier, values in rows_before(Path(str(self.save_dir)), self.prefix.rstrip("/"), step):
+            self._log(values, earlier)
+
+    def _log(self, metrics: Mapping[str, float], step: int | None) -> None:
+        prefix = self.prefix if step is not None else ""
+        if step is not None:
+            metrics = {name: value for name, value in metrics.items() if self.before.get(f"{prefix}{name}", -1) < step}
+        if not metrics:
+            return
+        named = {f"{prefix}{name}": value for name, value in metrics.items()}
         for name, value in metrics.items():
             if name in GOALS:
                 named[_best(name)] = value
@@ -150,7 +172,9 @@ def _started(
         "console": "off",
         "init_timeout": START_SECONDS,
         "finish_timeout": seconds,
+        "x_transaction_log_flush_interval": float(WRITE_SECONDS),
     }
+    before = last_steps(folder, name)
     run = wandb.init(
         **run_settings,
         dir=folder,
@@ -165,7 +189,9 @@ def _started(
         _define_axis(run, names, AXIS)
     for metric, sign in GOALS.items():
         run.define_metric(_best(metric), summary="max" if sign > 0 else "min")
-    return RunLogger(experiment=run, project=str(run_settings["project"]), save_dir=folder, id=name)
+    logger = RunLogger(experiment=run, project=str(run_settings["project"]), save_dir=folder, id=name)
+    logger.before = before
+    return logger
 
 
 def _define_axis(run: Any, names: str, axis: str) -> None:

@@ -236,10 +236,9 @@ def _named(override: Override) -> list[str]:
 
 
 def _check_plugins(overrides: Sequence[str]) -> None:
-    """A launcher whose package is not installed."""
+    """A launcher or sweeper whose package is not installed."""
     for text in overrides:
-        group, _, name = text.partition("=")
-        if group.lstrip("+") == "hydra/launcher" and (problem := missing_plugin(name)):
+        if problem := missing_plugin(text.lstrip("+")):
             raise ConfigError(problem)
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 SEVERAL_PROCESSES = ("align", "build_pairs", "evaluate")  # tasks that share their work out
-PLUGINS = {  # launchers that are packages of their own: pattern of their names → (module, extra of ours that brings it)
-    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
-    r"submitit_\w+|slurm_\w+": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+PLUGINS = {  # launchers and sweepers that are packages of their own: pattern → (module, extra of ours that brings it)
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    r"hydra/launcher=(submitit_\w+|slurm_\w+)": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    r"hydra/sweeper=optuna\w*": ("hydra_plugins.hydra_optuna_sweeper", "optuna"),
 }
 OF_A_SWEEP = (
     "hydra/launcher",
@@ -30,11 +31,11 @@ OF_A_SWEEP = (
 SHOWN = 4  # points written out in a message
 
 
-def missing_plugin(name: str) -> str:
-    """What to install for the launcher of this name; empty where nothing is missing."""
+def missing_plugin(choice: str) -> str:
+    """What to install for a choice such as `hydra/launcher=joblib`; empty where nothing is missing."""
     for pattern, (module, extra) in PLUGINS.items():
-        if re.fullmatch(pattern, name) and not _is_there(module):
-            return f"hydra/launcher={name} needs a package that is not installed: pip install 'parallax-vlm[{extra}]'."
+        if re.fullmatch(pattern, choice) and not _is_there(module):
+            return f"{choice} needs a package that is not installed: pip install 'parallax-vlm[{extra}]'."
     return ""
 
 

@@ -30,8 +30,11 @@ FAILURE = "failure.json"  # in the folder of a job that failed: reason, trace
 ELSEWHERE = "elsewhere.json"  # in the folder of a job that went on in (or was finished in) that of an earlier multirun: its place
 
 
-def run_job(cfg: DictConfig) -> float:
-    """Check the configuration and run its task. A job of a multirun that fails leaves the reason behind and returns nan."""
+def run_job(cfg: DictConfig) -> float | None:
+    """Check the configuration and run its task. A job of a multirun that fails leaves the reason behind and returns nan.
+
+    Optuna takes no nan and would end the search; a job without a number returns None to it, which it takes as a failed trial.
+    """
     if not is_multirun():
         check(cfg)
         return run_task(cfg)
@@ -44,11 +47,16 @@ def run_job(cfg: DictConfig) -> float:
         check(cfg)
         value = run_task(cfg)
         _note_place(folder)
-        return value
+        return _to_sweeper(value)
     except Exception as error:
         note_failure(folder, error)
         print(f"job {HydraConfig.get().job.num} failed: {reason_of(error)}", file=sys.stderr, flush=True)
-        return math.nan
+        return _to_sweeper(math.nan)
+
+
+def _to_sweeper(value: float) -> float | None:
+    by_optuna = "optuna" in str(HydraConfig.get().sweeper.get("_target_", ""))
+    return None if by_optuna and math.isnan(value) else value
 
 
 class MultirunEnd(Callback):

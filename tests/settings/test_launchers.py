@@ -96,7 +96,9 @@ def test_torchrun_does_not_start_a_sweep(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_launcher_that_is_not_installed_is_told_with_what_installs_it(
     name: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not launchers.missing_plugin(name) and not launchers.missing_plugin("basic")
+    assert not launchers.missing_plugin(f"hydra/launcher={name}") and not launchers.missing_plugin(
+        "hydra/launcher=basic"
+    )
     monkeypatch.setattr(launchers, "find_spec", lambda module: None)
     assert f"pip install 'parallax-vlm[{extra}]'" in problem(f"hydra/launcher={name}", "-m", "seed=0,1")
 
