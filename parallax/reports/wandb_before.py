@@ -43,14 +43,15 @@ def records(path: Path) -> Iterator[Any]:
             partial = b""
 
 
-def last_steps(folder: Path, run_id: str) -> dict[str, int]:
-    """Metric → the last step it has in the offline files of the run in `folder`. Empty for a new run.
+def last_steps(folder: Path, run_id: str) -> dict[str, int] | None:
+    """Metric → the last step it has in the offline files of the run in `folder`; None without files of an earlier process.
 
     A file without any record, of a process that was killed at once, is removed: `wandb sync` would refuse all files for it.
     """
     found: dict[str, int] = {}
+    files = sorted(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
     try:
-        for path in sorted(folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")):
+        for path in files:
             if path.stat().st_size <= HEAD:
                 shutil.rmtree(path.parent)
                 continue
@@ -59,8 +60,8 @@ def last_steps(folder: Path, run_id: str) -> dict[str, int]:
                     _note(record.history.item, found)
     except Exception as error:  # of a W&B that writes otherwise
         log.warning("W&B's earlier files in %s cannot be read (%s); steps may be logged twice", folder / "wandb", error)
-        return {}
-    return found
+        return None
+    return found if files else None
 
 
 def _note(items: Any, found: dict[str, int]) -> None:

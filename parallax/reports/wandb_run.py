@@ -40,7 +40,9 @@ class RunLogger(WandbLogger):
         super().__init__(**options)
         self.failed = False
         self.prefix = ""
-        self.before: dict[str, int] = {}  # metric → its last step in the files of an earlier process of this run
+        self.before: dict[str, int] | None = (
+            None  # metric → its last step in the files of an earlier process of this run
+        )
         self.caught_up: set[str] = set()  # stages whose steps before the crash are all there
 
     @rank_zero_only
@@ -53,7 +55,7 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Metrics of a step go to the stage's axis; those without a step are of the whole run."""
-        if step is not None and self.before and self.prefix not in self.caught_up:
+        if step is not None and self.before is not None and self.prefix not in self.caught_up:
             self.caught_up.add(self.prefix)
             self.try_to("catch up", lambda: self._catch_up(step))
         self._log(metrics, step)
@@ -65,8 +67,9 @@ class RunLogger(WandbLogger):
 
     def _log(self, metrics: Mapping[str, float], step: int | None) -> None:
         prefix = self.prefix if step is not None else ""
-        if step is not None:
-            metrics = {name: value for name, value in metrics.items() if self.before.get(f"{prefix}{name}", -1) < step}
+        if step is not None and self.before:
+            last = self.before
+            metrics = {name: value for name, value in metrics.items() if last.get(f"{prefix}{name}", -1) < step}
         if not metrics:
             return
         named = {f"{prefix}{name}": value for name, value in metrics.items()}

@@ -145,7 +145,7 @@ class Run:
 def logger_of(run: Run) -> RunLogger:
     logger = RunLogger.__new__(RunLogger)
     logger._experiment, logger.failed, logger.prefix = run, False, ""  # type: ignore[assignment]
-    logger.before, logger.caught_up = {}, set()
+    logger.before, logger.caught_up = None, set()
     return logger
 
 

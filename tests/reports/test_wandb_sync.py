@@ -157,8 +157,8 @@ def test_files_of_another_kind_cost_one_line_and_no_step(tmp_path: Path, caplog:
     file = tmp_path / "wandb" / "offline-run-20260131_120000-abc" / "run-abc.wandb"
     file.parent.mkdir(parents=True)
     file.write_bytes(b":W&B\0\0\0" + bytes(4) + (5).to_bytes(2, "little") + b"\1" + b"words")
-    assert wandb_before.last_steps(tmp_path, "abc") == {} and "cannot be read" in caplog.text
-    assert wandb_before.last_steps(tmp_path, "another") == {}
+    assert wandb_before.last_steps(tmp_path, "abc") is None and "cannot be read" in caplog.text
+    assert wandb_before.last_steps(tmp_path, "another") is None
     loggers = build_loggers({"wandb": {"mode": "offline"}}, run_folder=tmp_path, config={})
     loggers[1].log_metrics({"train/loss": 1.0}, 0)
     close_loggers(loggers)

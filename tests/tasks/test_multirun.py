@@ -5,7 +5,7 @@ import math
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -107,6 +107,8 @@ def test_a_job_returns_its_metric_or_nan(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
         class runtime:
             output_dir = str(tmp_path)
+
+        sweeper: ClassVar[dict[str, str]] = {}
 
     monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: Now))
     monkeypatch.setattr(multirun, "run_task", lambda cfg: 0.25)
