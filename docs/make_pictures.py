@@ -3,7 +3,7 @@
     python docs/make_pictures.py [FOLDER]                 runs go to FOLDER, outputs/pictures by default; pictures to docs/images
 
 Nine runs of SeVa as a multirun, the same nine as `task=sweep` with the same cache, the gallery of one of them; then a headless
-Chromium takes the pictures. About a quarter of an hour on two cores. What is in FOLDER already is not run again.
+Chromium takes the pictures. About twenty minutes on two busy cores. What is in FOLDER already is not run again.
 """
 
 from __future__ import annotations
