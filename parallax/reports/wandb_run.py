@@ -26,9 +26,7 @@ from parallax.reports.wandb_reach import AXIS, wandb_mode
 log = logging.getLogger(__name__)
 
 START_SECONDS = 30  # W&B's own start waits so long, after the server has answered at all
-WRITE_SECONDS = (
-    2  # W&B brings its offline file to the disk so often; what a killed run lacks then comes from metrics.csv
-)
+WRITE_SECONDS = 2  # W&B brings its offline file to the disk so often; what a killed run lacks comes from metrics.csv
 GOALS = {**{f"eval/{name}": direction(name) for name in HEADLINE}, "margin": 1, "pairs/kept": 1}  # +1: more is better
 LOGGING = "`wandb sync` uploads it later"
 
@@ -40,9 +38,7 @@ class RunLogger(WandbLogger):
         super().__init__(**options)
         self.failed = False
         self.prefix = ""
-        self.before: dict[str, int] | None = (
-            None  # metric → its last step in the files of an earlier process of this run
-        )
+        self.before: dict[str, int] | None = None  # metric → its last step in files of an earlier process of this run
         self.caught_up: set[str] = set()  # stages whose steps before the crash are all there
 
     @rank_zero_only
