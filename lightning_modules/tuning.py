@@ -221,6 +221,8 @@ class TuningModule(pl.LightningModule):
 
     def _gradients_stay_local(self) -> AbstractContextManager[Any]:
         strategy = self.trainer.strategy
+        if self._zero is not None:  # it divides gradients as they come, and refuses to be told not to
+            return nullcontext()
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     @property

@@ -7,7 +7,8 @@ ends with a plain adapter. Nothing here imports DeepSpeed before a trainer is ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,22 @@ class ZeroStrategy(DeepSpeedStrategy):
             timeout=timeout,
         )
         assert isinstance(self.config, dict)
-        self.config |= {"gradient_clipping": clip or 0.0, **(given.get("config") or {})}
+        self.config["gradient_clipping"] = clip or 0.0
+        self.config["zero_force_ds_cpu_optimizer"] = (
+            False  # with moments in host memory it is torch's AdamW that steps there
+        )
+        _put_into(self.config, given.get("config") or {})
 
     def before_backward(self, *, last: bool) -> None:
-        """Say whether this is the step's last micro-batch, after which gradients are complete."""
+        """Say whether this is the step's last micro-batch, after which gradients are complete.
+
+        DeepSpeed takes each forward pass of its engine for a micro-batch, and a whole step is one pass here. Unless it is told
+        that another backward pass begins, ZeRO-3 puts its gradients in the place of those before, in place of adding them.
+        """
         self.deepspeed_engine.set_gradient_accumulation_boundary(last)
+        tell = getattr(self.deepspeed_engine.optimizer, "clear_backward_seen_flag", None)  # newer versions only
+        if tell is not None:
+            tell()
 
     def grad_norm(self) -> float:
         """Norm of all gradients of the step that was just made, before clipping."""
@@ -98,13 +110,42 @@ class ZeroStrategy(DeepSpeedStrategy):
                 f"the checkpoint {path} was written {by}, and DeepSpeed goes on from its own ones with as many processes only "
                 f"({self.world_size} here). Use the trainer that wrote it"
             )
-        self.deepspeed_engine.load_checkpoint(
-            str(path), tag="checkpoint", load_lr_scheduler_states=False, load_module_strict=False
-        )
+        with without_pickled_objects():
+            self.deepspeed_engine.load_checkpoint(
+                str(path), tag="checkpoint", load_lr_scheduler_states=False, load_module_strict=False
+            )
         return ours
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Done by `load_checkpoint`."""
+
+
+@contextmanager
+def without_pickled_objects() -> Iterator[None]:
+    """Inside, `torch.load` makes tensors, plain containers and three kinds of number of DeepSpeed's, whatever it is told."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    load = torch.load
+
+    def safely(*args: Any, **more: Any) -> Any:
+        return load(*args, **{**more, "weights_only": True})
+
+    torch.load = safely
+    try:
+        with torch.serialization.safe_globals([LossScaler, DynamicLossScaler, ZeroStageEnum]):
+            yield
+    finally:
+        torch.load = load
+
+
+def _put_into(config: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add the keys of `more`, in sections too: what a section has already and `more` does not name stays."""
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _put_into(config[key], value)
+        else:
+            config[key] = value
 
 
 def gathered_copy(parameter: Any) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models import flat_sharding, generation, saving, scoring, sharding
+from parallax.models import flat_sharding, fused_lora, generation, saving, scoring, sharding
 from parallax.models.adapter import read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
@@ -282,6 +282,7 @@ class Policy:
         network = base_model(self.model)
         if enabled:
             network.activation_checkpointing_enable({"use_reentrant": False})
+            network.disable_input_require_grads()  # else a frozen vision tower would have a backward pass, for nothing
         else:
             network.activation_checkpointing_disable()
 
@@ -306,11 +307,16 @@ class Policy:
         return self.divided_elsewhere or sharding.is_sharded(self.model)
 
     def will_be_divided_elsewhere(self) -> None:
-        """DeepSpeed is about to take the weights: note their names, and score through the output head as it is."""
+        """DeepSpeed is about to take the weights: note their names, and compute by calling layers only, which it gathers.
+
+        Features of images are kept no longer: processes would run the divided vision tower a different number of times.
+        """
         self.fingerprint()
         self._base_fingerprint()
         self.divided_elsewhere = True
+        self.features = None
         scoring.keep_head_whole(self.model)
+        fused_lora.unfuse(self.model)
 
     @property
     def divided_root(self) -> Any:

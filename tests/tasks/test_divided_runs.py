@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from parallax.models import sharding
 from parallax.reports.metrics_csv import read_metrics
 from tests.processes import in_processes
 from tests.tasks.test_align import SMALL
-from tests.tasks.test_many_processes import CONF, losses, run_config
+from tests.tasks.test_many_processes import CONF, assert_same_adapter, losses, run_config
 
 TWO = ["trainer.strategy=fsdp2", "trainer.devices=2"]
 
@@ -86,3 +89,58 @@ def test_ready_made_pairs_need_the_whole_model_nowhere(tmp_path: Path, monkeypat
         in_processes(count, never_whole if count == 2 else run_config, [*words, *places, *(TWO if count == 2 else [])])
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     assert len(read_metrics(tmp_path / "two" / "metrics.csv")) >= 2
+
+
+@pytest.mark.slow
+def test_a_whole_run_under_torchs_first_fsdp_is_that_of_one_process(tmp_path: Path) -> None:
+    """`torchrun run.py trainer=fsdp`: measured before, in the middle and after, with a merged model and every result."""
+    words = [
+        *[word for word in SMALL if word != "trainer=cpu"],
+        *("method=seva", "evaluation.every_n_steps=1", "optim.lr=1e-3", "trainer.batch_size=4", "resume=never"),
+        *("export.merged=true", "trainer.accelerator=cpu"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONF.parent)}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, started, more in (("one", [], []), ("two", torchrun, ["trainer=fsdp", "trainer.devices=2"])):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        command = [sys.executable, *started, str(CONF.parent / "run.py"), *words, *more, *places]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5) and len(losses(one)) >= 2
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
+    for key in ("before", "after", "pairs"):
+        assert ours[key] == theirs[key]
+    watched = [[row["eval/recall"] for row in read_metrics(folder / "metrics.csv")] for folder in (one, two)]
+    assert watched[0] == watched[1] and any(watched[0])
+    assert_same_adapter(one / "stages/align/adapter", two / "stages/align/adapter")
+    merged, likewise = (load_file(folder / "merged" / "model.safetensors") for folder in (one, two))
+    assert merged.keys() == likewise.keys()
+    assert all(value.allclose(likewise[name], atol=1e-4) for name, value in merged.items())
+    assert (two / "report.html").is_file() and "process 2 of 2" in (two / "run-1.log").read_text()
+
+
+WAYS = {  # further words of both runs, of the divided one, and how far losses may be apart
+    "every_weight_trained": (["lora=none"], [], 1e-5),
+    "weights_in_host_memory": ([], ["trainer.fsdp.cpu_offload=true"], 1e-5),
+    "gradients_divided_only": ([], ["trainer.fsdp.sharding=gradients"], 1e-5),
+    "summed_in_bfloat16": ([], ["trainer.fsdp.reduce_dtype=bfloat16"], 5e-3),  # 8 bits of a gradient
+    "computed_in_bfloat16": (["trainer.precision=bf16-mixed"], [], 5e-3),  # rows are summed in another order
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_other_ways_of_torchs_first_fsdp_learn_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    shared, divided, apart = WAYS[way]
+    words = [*SMALL, "evaluation.when=[after]", "trainer.batch_size=4", "resume=never", *shared]
+    for name, count, more in (("one", 1, []), ("two", 2, ["trainer.strategy=fsdp", "trainer.devices=2", *divided])):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        in_processes(count, run_config, [*words, *more, *places], timeout=900)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert len(losses(one)) >= 2 and losses(one)[0] != losses(one)[-1]
+    assert losses(two) == pytest.approx(losses(one), rel=apart)
+    assert (json.loads((two / "results.json").read_text()))["after"]
