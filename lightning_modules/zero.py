@@ -28,7 +28,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         timeout: longest wait for another process.
         clip: largest gradient norm, or None.
         settings: stage (2 | 3), offload_optimizer and offload_parameters (true | false), config (further keys of DeepSpeed's
-            own configuration, or None).
+            own configuration, or None; those of a section are added to the section).
 
     Raises:
         ModuleNotFoundError: DeepSpeed is not installed.

@@ -36,10 +36,10 @@ def save_merged(model: Any, processor: Any, folder: Path, *, spoil: bool = False
     its weights at any time, and it is of no use afterwards.
     """
     network = base_model(model)
-    with gathered(network):
+    with gathered(network):  # what is on the CPU already is not copied, and there only as long as it is gathered
         state = merged_state(network, spoil=spoil)
-    if processes.is_first():
-        _write(network, state, processor, folder)
+        if processes.is_first():
+            _write(network, state, processor, folder)
     processes.wait()
 
 

@@ -144,6 +144,19 @@ def test_activation_checkpointing_changes_no_gradient(make_policy: Any, family: 
     assert torch.equal(gradients[0], gradients[1])
 
 
+def test_activation_checkpointing_leaves_a_frozen_vision_tower_without_a_backward_pass(make_policy: Any) -> None:
+    policy = make_policy("llava", learned=True)
+    policy.features = None
+    policy.for_preference_training()
+    policy.activation_checkpointing(True)
+    made: list[torch.Tensor] = []
+    projector = next(m for n, m in policy.model.named_modules() if n.endswith("multi_modal_projector"))
+    projector.register_forward_hook(lambda module, inputs, output: made.append(output))
+    policy.score(policy.encoder.collate(prompts_and_responses(policy, 1))).total.sum().backward()
+    assert made and not any(features.requires_grad for features in made)
+    assert any(value.grad.abs().sum() > 0 for _, value in policy.trainable_parameters())
+
+
 def test_dropout_is_off_in_preference_training_and_back_in_supervised_training(make_policy: Any) -> None:
     policy = make_policy("llava", lora={"r": 4, "dropout": 0.5}, learned=True)
     batch = policy.encoder.collate(prompts_and_responses(policy, 1))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from parallax.models import sharding
@@ -122,10 +123,8 @@ def test_a_whole_run_under_torchs_first_fsdp_is_that_of_one_process(tmp_path: Pa
 
 WAYS = {  # further words of both runs, of the divided one, and how far losses may be apart
     "every_weight_trained": (["lora=none"], [], 1e-5),
-    "weights_in_host_memory": ([], ["trainer.fsdp.cpu_offload=true"], 1e-5),
     "gradients_divided_only": ([], ["trainer.fsdp.sharding=gradients"], 1e-5),
     "summed_in_bfloat16": ([], ["trainer.fsdp.reduce_dtype=bfloat16"], 5e-3),  # 8 bits of a gradient
-    "computed_in_bfloat16": (["trainer.precision=bf16-mixed"], [], 5e-3),  # rows are summed in another order
 }
 
 
@@ -144,3 +143,18 @@ def test_other_ways_of_torchs_first_fsdp_learn_the_same(
     assert len(losses(one)) >= 2 and losses(one)[0] != losses(one)[-1]
     assert losses(two) == pytest.approx(losses(one), rel=apart)
     assert (json.loads((two / "results.json").read_text()))["after"]
+
+
+@pytest.mark.slow
+def test_torchs_first_fsdp_computes_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first step is compared: processes round other sums, and Adam makes steps of tiny gradients' signs."""
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    words = [*SMALL, "evaluation.when=[after]", "trainer.precision=bf16-mixed", "resume=never"]
+    for name, count, more in (("one", 1, []), ("two", 2, ["trainer.strategy=fsdp", "trainer.devices=2"])):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        in_processes(count, run_config, [*words, *more, *places], timeout=900)
+    one, two = (read_metrics(tmp_path / name / "metrics.csv")[0] for name in ("one", "two"))
+    assert float(two["train/loss"]) == pytest.approx(float(one["train/loss"]), rel=1e-3)
+    assert float(two["train/grad_norm"]) == pytest.approx(float(one["train/grad_norm"]), rel=2e-2)
+    weights = load_file(tmp_path / "two/stages/align/adapter/adapter_model.safetensors")
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
