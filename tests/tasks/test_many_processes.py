@@ -242,7 +242,11 @@ def test_other_ways_to_share_a_run_give_the_same(
     for name, count in (("one", 1), ("two", 2)):
         places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
         extra = [w for w in words if count == 2 or "strategy" not in w]
-        in_processes(count, run_config, [*SMALL, "evaluation.when=[]", *places, *extra, f"trainer.devices={count}"])
+        in_processes(
+            count,
+            run_config,
+            [*SMALL, "evaluation.when=[]", "resume=never", *places, *extra, f"trainer.devices={count}"],
+        )
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
