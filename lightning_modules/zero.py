@@ -46,9 +46,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         )
         assert isinstance(self.config, dict)
         self.config["gradient_clipping"] = clip or 0.0
-        self.config["zero_force_ds_cpu_optimizer"] = (
-            False  # with moments in host memory it is torch's AdamW that steps there
-        )
+        self.config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW steps moments in host memory, too
         _put_into(self.config, given.get("config") or {})
 
     def before_backward(self, *, last: bool) -> None:
