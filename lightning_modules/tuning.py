@@ -29,6 +29,7 @@ from lightning_modules.gradients import clip_to, norm_of, sum_over_processes
 from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
 from lightning_modules.sharded import ShardedStrategy
+from lightning_modules.step_stream import StepStream
 from lightning_modules.step_sums import StepSums
 from lightning_modules.zero import ZeroStrategy
 from parallax.models.batch import PairBatch, StepBatch
@@ -165,6 +166,9 @@ class TuningModule(pl.LightningModule):
         metrics = {name: value for name, value in self._step_metrics.items() if name != "not_finite"}
         self.last_metrics = {f"train/{name}": value for name, value in metrics.items()}
         self.log_dict(self.last_metrics, batch_size=batch_size, rank_zero_only=False)
+        stream = self.trainer.train_dataloader
+        if isinstance(stream, StepStream):  # Lightning's own number would count fits
+            self.log("epoch", self.global_step / stream.steps_per_epoch, rank_zero_only=False)
 
     def _note_bad_step(self, what: str) -> None:
         ids = [

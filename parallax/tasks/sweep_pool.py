@@ -52,7 +52,7 @@ def run_jobs(
         environment: for the workers, beside this process's own.
         tick: called twice a second or so with the jobs under way.
     """
-    waiting, count = list(jobs), max(1, min(workers, len(jobs)))
+    waiting, count = list(jobs), min(max(1, workers), len(jobs))
     waiting.reverse()
     with selectors.DefaultSelector() as selector:
         team = [_started(place, count, environment or {}) for place in range(count)]

@@ -87,6 +87,10 @@ def test_a_job_that_fails_or_dies_costs_no_other_job(tmp_path: Path, monkeypatch
     assert all(worker.process.poll() is not None for worker in started), "no worker is left behind"
 
 
+def test_a_sweep_with_nothing_left_to_do_starts_no_worker() -> None:
+    assert list(run_jobs([], 2, tick=lambda busy: pytest.fail("there is nothing to wait for"))) == []
+
+
 def test_each_worker_gets_a_gpu_of_its_own_or_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert [worker_environment(place, 3)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["2", "5", "2"]
