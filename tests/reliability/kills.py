@@ -31,6 +31,11 @@ def of_a_run(folder: Path) -> dict[str, Any]:
     return results_of(only_run(folder))
 
 
+def of_an_evaluation(folder: Path) -> dict[str, Any]:
+    """No weights are written, so there are few files to compare byte for byte."""
+    return of_a_run(folder)
+
+
 def of_a_pair_set(folder: Path) -> dict[str, Any]:
     (found,) = [path.parent for path in (folder / "outputs").glob("*/*/pairs.json")]
     return results_of(found)
@@ -97,7 +102,7 @@ SCENARIOS = {
     ),
     "task=build_pairs": Scenario((*SMALL, "method=seva", "task=build_pairs", "data.size=60"), of_a_pair_set),
     "task=evaluate": Scenario(
-        (*SMALL, "task=evaluate", "adapter={made}/stages/align/adapter", "evaluation.scenes=30"), of_a_run
+        (*SMALL, "task=evaluate", "adapter={made}/stages/align/adapter", "evaluation.scenes=30"), of_an_evaluation
     ),
     "task=merge": Scenario(
         (*SMALL, "task=merge", "adapter={made}/stages/align/adapter", "task.output=merged"), of_a_merged_model
