@@ -165,7 +165,7 @@ def kill_and_go_on(name: str, number: int, of: int, whole: Untouched, folder: Pa
     if scenario.whole_group:
         signum = signal.SIGKILL
     share = (number + draw.random()) / of
-    for _ in range(6):
+    for _ in range(12):
         shutil.rmtree(folder, ignore_errors=True)
         prepare(folder)
         moment = whole.begin + share * (whole.seconds - whole.begin)
