@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from parallax.settings.errors import ConfigError
 from parallax.settings.sweep_file import read_sweep
@@ -127,14 +129,12 @@ def test_nine_points_as_a_multirun_and_as_a_sweep_give_the_same_numbers_and_a_co
     again = run(tmp_path, "task=sweep", f"sweep={file}")
     assert "9 of them done before and kept" in again.stdout
 
-    def numbers(place: Path) -> set[tuple[str, str, str]]:
-        found = set()
+    def numbers(place: Path) -> dict[tuple[int, float], Any]:
+        found = {}
         for path in place.glob("*/results.json"):
-            config = (path.parent / "config.yaml").read_text()
-            steps = next(line for line in config.splitlines() if "noise_steps" in line).strip()
-            beta = next(line for line in config.splitlines() if line.strip().startswith("beta:")).strip()
+            config = yaml.safe_load((path.parent / "config.yaml").read_text())
             results = json.loads(path.read_text())
-            found.add((steps, beta, json.dumps([results["after"], results["pairs"]["kept"]])))
+            found[config["aug"]["noise_steps"], config["loss"]["beta"]] = [results["after"], results["pairs"]["kept"]]
         return found
 
     assert len(numbers(folder)) == 9 and numbers(folder) == numbers(tmp_path / "many")
