@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 BLOCK = 32768  # bytes; a record that does not fit is cut
 HEAD = 7  # bytes before the first record of a file, and before each part of a record: checksum 4, length 2, kind 1
 WHOLE, LAST = 1, 4  # kinds of parts after which a record is complete
-CURVES = ("train/", "eval/", "answers/")  # metrics of a fit's steps
+CURVES = ("train/", "eval/", "answers/", "epoch")  # metrics of a fit's steps
 
 
 def records(path: Path) -> Iterator[Any]:

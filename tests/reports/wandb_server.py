@@ -3,19 +3,18 @@
 W&B keeps a run's history as lines at offsets; a second file of the same run asks how many there are and goes on behind them.
 """
 
-import gzip
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.reports.local_server import JsonHandler, listening
 
 HISTORY, EVENTS, SUMMARY = "wandb-history.jsonl", "wandb-events.jsonl", "wandb-summary.json"
 PROJECT = {"id": "p", "name": "parallax", "entity": {"id": "e", "name": "me"}}
@@ -23,9 +22,7 @@ PROJECT = {"id": "p", "name": "parallax", "entity": {"id": "e", "name": "me"}}
 
 @dataclass
 class SyncedRun:
-    about: dict[str, Any] = field(
-        default_factory=dict
-    )  # what it was upserted with: displayName, groupName, tags, config, …
+    about: dict[str, Any] = field(default_factory=dict)  # upserted with: displayName, groupName, tags, config, …
     lines: dict[str, list[str]] = field(default_factory=dict)  # file → its lines
     files: dict[str, bytes] = field(default_factory=dict)  # name → content
     exit_codes: list[int] = field(default_factory=list)
@@ -156,15 +153,7 @@ def server() -> Iterator[Server]:
     """A running server; its `address` takes the place of https://api.wandb.ai."""
     here = Server()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            self.say({})
-
+    class Handler(JsonHandler):
         def do_PUT(self) -> None:
             here.put(self.path, self.body())
             self.say({})
@@ -179,27 +168,5 @@ def server() -> Iterator[Server]:
                 here.stream(here.runs[streamed[1]], json.loads(body))
             self.say({})
 
-        def body(self) -> bytes:
-            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            return gzip.decompress(data) if self.headers.get("Content-Encoding") == "gzip" else data
-
-        def say(self, answer: dict[str, Any]) -> None:
-            data = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            with suppress(OSError):  # the client may have gone
-                self.wfile.write(data)
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:  # a client that leaves without a word
-            if not isinstance(sys.exc_info()[1], OSError):
-                super().handle_error(*_)
-
-    listening = Quiet(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    here.address = f"http://127.0.0.1:{listening.server_port}"
-    yield here
-    listening.shutdown()
-    listening.server_close()
+    with listening(Handler) as here.address:
+        yield here

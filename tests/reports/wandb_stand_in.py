@@ -1,11 +1,11 @@
 """A local stand-in for W&B's server: answers what a dashboard's saving asks, and keeps what it was sent."""
 
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from typing import Any
+
+from tests.reports.local_server import JsonHandler, listening
 
 
 class StandIn:
@@ -51,32 +51,13 @@ def stand_in() -> Iterator[StandIn]:
     """A running server; its `address` takes the place of https://api.wandb.ai."""
     here = StandIn()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            self.say({})
-
+    class Handler(JsonHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.body()
             if self.path != "/graphql":  # W&B's own telemetry
                 return self.say({})
             asked = json.loads(body)
             self.say(here.answer(asked["query"], asked.get("variables") or {}))
 
-        def say(self, answer: dict[str, Any]) -> None:
-            data = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            with suppress(OSError):  # the client may have gone
-                self.wfile.write(data)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    here.address = f"http://127.0.0.1:{server.server_port}"
-    yield here
-    server.shutdown()
-    server.server_close()
+    with listening(Handler) as here.address:
+        yield here
