@@ -25,10 +25,6 @@ DIVIDED = (
     "divided tensor"  # what stands in META in place of one: [DIVIDED, name], and its shape where rows are no rows of it
 )
 
-OTHER_OPTIMISER = (
-    "deepspeed"  # key in META: how many processes wrote it with an optimiser state in DeepSpeed's own form
-)
-
 
 class CheckpointFiles(TorchCheckpointIO):
     """Reads what any of our strategies wrote."""
@@ -42,14 +38,8 @@ class CheckpointFiles(TorchCheckpointIO):
         torch.save(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """The content of a checkpoint, file or folder. Raises ValueError for one whose optimiser DeepSpeed has written."""
-        content = read_checkpoint(Path(path))
-        if count := content.get(OTHER_OPTIMISER):
-            raise ValueError(
-                f"the checkpoint {path} was written with trainer=deepspeed, which alone reads its optimiser's state. Use "
-                f"trainer=deepspeed with {count} processes"
-            )
-        return content
+        """The content of a checkpoint, file or folder."""
+        return read_checkpoint(Path(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -168,5 +168,6 @@ def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
         from lightning_modules.zero import ZeroStrategy
 
         clip = trainer_cfg.get("gradient_clip_val", 1.0)
-        return ZeroStrategy(timeout=PATIENCE, clip=clip, settings=trainer_cfg.get("deepspeed"))
+        given = trainer_cfg.get("deepspeed")
+        return ZeroStrategy(sharded_files=files, timeout=PATIENCE, clip=clip, settings=given)
     return name

@@ -267,7 +267,7 @@ class TuningModule(pl.LightningModule):
             strategy.precision_plugin.convert_module(self.network)  # later it would be too late
             self.policy.shard(strategy.flat_settings)
         elif isinstance(strategy, ZeroStrategy):
-            self.policy.will_be_divided_elsewhere()
+            self.policy.prepare_for_deepspeed()
 
     def on_train_start(self) -> None:
         """Training mode, with dropout off unless it is wanted."""
@@ -284,12 +284,6 @@ class TuningModule(pl.LightningModule):
             self.policy.activation_checkpointing(False)
         self.network.eval()
         self.policy.touched()
-
-    def on_fit_end(self) -> None:
-        """Take out what was trained while DeepSpeed is still there."""
-        if self._zero is not None:
-            state = self._zero.trained_state()
-            self.policy.taken_out = {name.removeprefix("network."): value for name, value in state.items()}
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Loaders may wrap a step so that precision plugins do not touch its tensors (see `StepStream`)."""

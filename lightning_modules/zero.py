@@ -1,30 +1,32 @@
-"""Training with DeepSpeed's ZeRO-3 under Lightning: weights, gradients and optimiser states divided over GPUs.
+"""Training with DeepSpeed's ZeRO under Lightning: weights, gradients and optimiser states divided over GPUs.
 
-DeepSpeed clips gradients, keeps master weights in float32 and writes checkpoints itself; these go on with the same number of
-processes only. What is trained lies beside them in our own form, and is gathered once more when training ends, so that the stage
-ends with a plain adapter. Nothing here imports DeepSpeed before a trainer is made.
+DeepSpeed clips gradients, keeps master weights in float32 and makes the optimiser's steps on flat rows of its own. Checkpoints
+are ours all the same: what is trained and its moments are read out of those rows and put back into them (`zero_sharding.py`), so
+any number of processes goes on from them, with any strategy. Nothing here imports DeepSpeed before a trainer is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy
-from torch import Tensor
 
-from lightning_modules.checkpoint_files import META, OTHER_OPTIMISER
-from parallax.models import processes
+from lightning_modules.divided_checkpoints import DividedCheckpoints
+from parallax.models import flat_sharding, sharding, zero_sharding
+from parallax.models.flat_sharding import Piece
+from parallax.models.zero_sharding import Held
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each number
+LOSS_SCALE = "deepspeed_loss_scale"  # key in checkpoints of float16 training
 
 
-class ZeroStrategy(DeepSpeedStrategy):
-    """Lightning's `DeepSpeedStrategy` for a step of several micro-batches, with checkpoints that say what is in them.
+class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
+    """Lightning's `DeepSpeedStrategy` for a step of several micro-batches, with the checkpoints of our other strategies.
 
     Args:
+        sharded_files: checkpoints are folders with a file per process; False gathers them into one file.
         timeout: longest wait for another process.
         clip: largest gradient norm, or None.
         settings: stage (2 | 3), offload_optimizer and offload_parameters (true | false), config (further keys of DeepSpeed's
@@ -34,20 +36,61 @@ class ZeroStrategy(DeepSpeedStrategy):
         ModuleNotFoundError: DeepSpeed is not installed.
     """
 
-    def __init__(self, *, timeout: timedelta, clip: float | None, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        sharded_files: bool = True,
+        timeout: timedelta,
+        clip: float | None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         given = settings or {}
         super().__init__(
             stage=int(given.get("stage", 3)),
             offload_optimizer=bool(given.get("offload_optimizer")),
             offload_parameters=bool(given.get("offload_parameters")),
             logging_batch_size_per_gpu=1,  # of no use: steps bring their own micro-batches
-            exclude_frozen_parameters=True,
             timeout=timeout,
         )
         assert isinstance(self.config, dict)
         self.config["gradient_clipping"] = clip or 0.0
         self.config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW steps moments in host memory, too
         _put_into(self.config, given.get("config") or {})
+        self.sharded_files = sharded_files
+        self._groups: list[
+            dict[str, Any]
+        ] = []  # the optimiser's, as they were before DeepSpeed took the parameters out
+
+    # -- one engine for all fits of a module ----------------------------------------------------------------------
+
+    def setup(self, trainer: Any) -> None:
+        """Hand the network to DeepSpeed, or go on with the engine that an earlier fit has left."""
+        held = self._held
+        if held is None:
+            super().setup(trainer)
+            assert self.lightning_module is not None
+            zero_sharding.note(self.lightning_module.network, self.deepspeed_engine)
+        else:
+            self.model = held.engine
+
+    def teardown(self) -> None:
+        """End a fit. Everything stays where DeepSpeed has put it, as pairs may be rebuilt now and training go on."""
+        assert self.accelerator is not None and self.cluster_environment is not None
+        self.cluster_environment.teardown()
+        self.precision_plugin.teardown()
+        self.accelerator.teardown()
+        self.checkpoint_io.teardown()
+
+    def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> Any:
+        self._groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]
+        return super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
+
+    @property
+    def _held(self) -> Held | None:
+        assert self.lightning_module is not None
+        return zero_sharding.held_by(self.lightning_module.network)
+
+    # -- one step -------------------------------------------------------------------------------------------------
 
     def before_backward(self, *, last: bool) -> None:
         """Say whether this is the step's last micro-batch, after which gradients are complete.
@@ -65,76 +108,85 @@ class ZeroStrategy(DeepSpeedStrategy):
         norm = self.deepspeed_engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """What is trained, whole, on the CPU of the first process; empty on the others. Called by all at once."""
-        assert self.lightning_module is not None
-        state = {}
-        for name, parameter in self.lightning_module.named_parameters():
-            if parameter.requires_grad:
-                full = gathered_copy(parameter)
-                if processes.is_first():
-                    state[name] = full
-        return state
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """See `trained_state`."""
-        return self.trained_state()
+        """The masters of what is trained; whole on the first process, or this process's part where checkpoints are folders."""
+        assert self.lightning_module is not None
+        named = self.lightning_module.named_parameters()
+        kept = {sharding.plain_name(name): self._of(p) for name, p in named if p.requires_grad}
+        return {name: value for name, value in kept.items() if value is not None}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """DeepSpeed writes it."""
-        return {}
+        """The optimiser's state as torch itself would write it for the parameters before they were divided.
+
+        Each has a counter of its own, since torch advances them one by one.
+        """
+        held = self._held
+        assert held is not None
+        steps, parameters = zero_sharding.steps_made(held), self._parameters()
+        state = {} if steps is None else {
+            number: {"step": steps.clone(), **{name: self._of(parameter, name) for name in MOMENTS}}
+            for number, parameter in enumerate(parameters)
+        }  # fmt: skip
+        groups, first = [], 0
+        for before, now in zip(self._groups, held.optimiser.optimizer.param_groups, strict=True):
+            count = len(before["params"])
+            values = {key: now[key] for key in before if key != "params"}
+            groups.append({**values, "params": list(range(first, first + count))})
+            first += count
+        return {"state": state, "param_groups": groups}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """A folder: DeepSpeed's files, and ours with what is trained."""
-        folder = Path(processes.from_first(str(filepath)))
-        rest = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "optimizer_states")}
-        self.deepspeed_engine.save_checkpoint(
-            str(folder), client_state={}, tag="checkpoint", exclude_frozen_parameters=self.exclude_frozen_parameters
-        )
-        if processes.is_first():
-            ours = {**rest, "state_dict": checkpoint["state_dict"], "optimizer_states": [], "processes": 0}
-            torch.save({**ours, OTHER_OPTIMISER: self.world_size}, folder / META)
-        processes.wait()
+        """One file by the first process, or a folder in which every process writes its part."""
+        held = self._held
+        if held is not None and held.engine.fp16_enabled():
+            checkpoint = {**checkpoint, LOSS_SCALE: _numbers(held.optimiser.loss_scaler)}
+        super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Go on from a checkpoint that as many processes wrote with DeepSpeed. Raises ValueError for any other."""
-        path = Path(checkpoint_path)
-        ours: dict[str, Any] = {}
-        if (path / META).is_file():
-            ours = torch.load(path / META, map_location="cpu", weights_only=True)
-        if (wrote := ours.get(OTHER_OPTIMISER)) != self.world_size:
-            by = f"by {wrote} processes with trainer=deepspeed" if wrote else "with another trainer.strategy"
-            raise ValueError(
-                f"the checkpoint {path} was written {by}, and DeepSpeed goes on from its own ones with as many processes only "
-                f"({self.world_size} here). Use the trainer that wrote it"
-            )
-        with without_pickled_objects():
-            self.deepspeed_engine.load_checkpoint(
-                str(path), tag="checkpoint", load_lr_scheduler_states=False, load_module_strict=False
-            )
-        return ours
+        """Any of our checkpoints, whoever wrote it; its tensors are read when they are needed."""
+        content, held = super().load_checkpoint(checkpoint_path, weights_only), self._held
+        if held is not None and LOSS_SCALE in content:
+            for name in _numbers(held.optimiser.loss_scaler).keys() & content[LOSS_SCALE].keys():
+                setattr(held.optimiser.loss_scaler, name, content[LOSS_SCALE][name])
+        return content
 
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Done by `load_checkpoint`."""
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Each process takes its part of the moments. A parameter without any has never had a gradient: its are zero."""
+        held, (state,) = self._held, checkpoint["optimizer_states"]
+        assert held is not None
+        for now, saved in zip(held.optimiser.optimizer.param_groups, state["param_groups"], strict=True):
+            now.update({key: value for key, value in saved.items() if key in now and key != "params"})
+        states = state["state"]
+        if not states:
+            return
+        steps = max((own["step"] for own in states.values()), key=float)
+        zero_sharding.begin_states(held, steps, MOMENTS)
+        parameters = self._parameters()
+        for number, own in states.items():
+            for name in MOMENTS:
+                zero_sharding.put(parameters[int(number)], own[name], name)
+
+    def _parameters(self) -> list[Any]:
+        """What is trained, in the order in which torch's optimiser numbers it."""
+        return [parameter for group in self._groups for parameter in group["params"]]
+
+    def _of(self, parameter: Any, moment: str | None = None) -> Any:
+        """A master or moment as it goes into a checkpoint; gathered ones are there one at a time, but on the first process."""
+        piece: Piece = zero_sharding.piece_of(parameter, moment)
+        if self.sharded_files:
+            return piece
+        full = flat_sharding.whole_of(piece.local, piece.place)
+        return full.cpu() if self.is_global_zero else None
 
 
-@contextmanager
-def without_pickled_objects() -> Iterator[None]:
-    """Inside, `torch.load` makes tensors, plain containers and three kinds of number of DeepSpeed's, whatever it is told."""
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-
-    load = torch.load
-
-    def safely(*args: Any, **more: Any) -> Any:
-        return load(*args, **{**more, "weights_only": True})
-
-    torch.load = safely
-    try:
-        with torch.serialization.safe_globals([LossScaler, DynamicLossScaler, ZeroStageEnum]):
-            yield
-    finally:
-        torch.load = load
+def _numbers(scaler: Any) -> dict[str, int | float | bool]:
+    return {name: value for name, value in vars(scaler).items() if isinstance(value, int | float | bool)}
 
 
 def _put_into(config: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -144,13 +196,3 @@ def _put_into(config: dict[str, Any], more: Mapping[str, Any]) -> None:
             _put_into(config[key], value)
         else:
             config[key] = value
-
-
-def gathered_copy(parameter: Any) -> Tensor:
-    """A parameter's value on the CPU, put together from all processes where DeepSpeed has divided it."""
-    if not hasattr(parameter, "ds_id"):
-        return parameter.detach().cpu().clone()  # type: ignore[no-any-return]
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([parameter]):
-        return parameter.detach().cpu().clone()  # type: ignore[no-any-return]

@@ -42,7 +42,7 @@ def copied_in(model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
     A divided parameter cannot be exchanged for another, so its numbers are.
     """
     learned = dict(trainable_parameters(model))
-    now = {name: value.detach().clone() for name, value in learned.items()}
+    now = {name: sharding.values_here(value).clone() for name, value in learned.items()}
     try:
         sharding.put_values(model, learned, {name: kept.detach() for name, kept in weights.items()})
         yield

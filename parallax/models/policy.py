@@ -65,8 +65,6 @@ class Policy:
         self._reference_name: str | None = None
         self._dropouts = Dropouts()
         self._inside_reference = False
-        self.divided_elsewhere = False  # by DeepSpeed, which keeps the weights to itself
-        self.taken_out: dict[str, Tensor] = {}  # what was trained there, whole, on the first process
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -97,7 +95,7 @@ class Policy:
             return self.reference_fingerprint()
         if self._fingerprint is None:
             if not self.has_adapter and self._full_was_touched:
-                with flat_sharding.gathered(self.model):
+                with sharding.readable(self.model):
                     self._fingerprint = tensors_digest(self.model.state_dict())
             elif not self.has_adapter or self._adapter_is_fresh:
                 self._fingerprint = self._base_fingerprint()
@@ -304,16 +302,18 @@ class Policy:
     @property
     def is_sharded(self) -> bool:
         """Whether other processes hold a part of the weights."""
-        return self.divided_elsewhere or sharding.is_sharded(self.model)
+        return sharding.is_sharded(self.model)
 
-    def will_be_divided_elsewhere(self) -> None:
+    def prepare_for_deepspeed(self) -> None:
         """DeepSpeed is about to take the weights: note their names, and compute by calling layers only, which it gathers.
 
         Features of images are kept no longer: processes would run the divided vision tower a different number of times.
         """
+        if self.is_sharded:
+            return
         self.fingerprint()
-        self._base_fingerprint()
-        self.divided_elsewhere = True
+        if self.has_adapter or not self._full_was_touched:
+            self._base_fingerprint()
         self.features = None
         scoring.keep_head_whole(self.model)
         fused_lora.unfuse(self.model)
@@ -326,7 +326,7 @@ class Policy:
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Inside: this process may generate and score as often as it likes, whatever the others do (see `sharding`)."""
-        if self.is_sharded and not flat_sharding.root_of(self.model):
+        if sharding.units(self.model):
             self.fingerprint()  # now: reading weights out would divide them again
         with sharding.gathered(self.model):
             yield
@@ -339,7 +339,7 @@ class Policy:
         Called by every process, written by the first.
         """
         if self.has_adapter:
-            saving.save_adapter(self.model, folder, self.taken_out if self.divided_elsewhere else None)
+            saving.save_adapter(self.model, folder)
         else:
             self.save_merged(folder)
 
@@ -376,7 +376,7 @@ class Policy:
 
         config = self.model.peft_config["default"]
         settings = {"r": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "dora": config.use_dora}
-        with flat_sharding.gathered(self.model):
+        with sharding.readable(self.model):
             state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
             weights = tensors_digest(state)
         return fingerprint({"settings": settings, "weights": weights})

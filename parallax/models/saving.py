@@ -10,18 +10,24 @@ from torch import Tensor, nn
 
 from parallax.models import processes
 from parallax.models.backbone import base_model
-from parallax.models.flat_sharding import gathered, without_wrappers
-from parallax.models.sharding import is_sharded, plain_name, whole
+from parallax.models.flat_sharding import without_wrappers
+from parallax.models.sharding import is_sharded, plain_name, readable, whole
 from parallax.records.atomic import replaced_folder
 
 SHARD = "5GB"  # largest file of a merged model
 
 
-def save_adapter(model: Any, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+def save_adapter(model: Any, folder: Path) -> None:
     """The adapter in PEFT's own format (safetensors); the folder is whole or as it was. Called by every process, written by
-    the first. `state` is what was trained, for a model that no longer has it."""
+    the first, which alone holds all of it for that long."""
+    state: dict[str, Tensor] | None = None
     if is_sharded(model):
-        state = {plain_name(name): whole(p).detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+        state = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                full = whole(parameter)
+                if processes.is_first():
+                    state[plain_name(name)] = full.detach().cpu()
     if processes.is_first():
         with replaced_folder(folder) as unfinished, without_wrappers(model):
             model.save_pretrained(str(unfinished), state_dict=state)
@@ -36,7 +42,7 @@ def save_merged(model: Any, processor: Any, folder: Path, *, spoil: bool = False
     its weights at any time, and it is of no use afterwards.
     """
     network = base_model(model)
-    with gathered(network):  # what is on the CPU already is not copied, and there only as long as it is gathered
+    with readable(network):  # what is on the CPU already is not copied, and there only as long as it is gathered
         state = merged_state(network, spoil=spoil)
         if processes.is_first():
             _write(network, state, processor, folder)

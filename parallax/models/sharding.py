@@ -1,7 +1,7 @@
 """A network whose language model is divided over processes, and what others need to know about that.
 
-Here it is torch's fully_shard (FSDP2) that divides; `flat_sharding.py` is about its predecessor. What is asked of a divided
-network is asked here, whichever it was.
+Here it is torch's fully_shard (FSDP2) that divides; `flat_sharding.py` is about its predecessor, `zero_sharding.py` about
+DeepSpeed. What is asked of a divided network is asked here, whichever it was.
 
 Each decoder layer is a unit: its weights are gathered when it computes and dropped again afterwards. Embedding, output head and
 last norm are one more. The vision tower and a frozen projector stay whole in every process: they are a few per cent of a
@@ -12,13 +12,13 @@ while gathering is done by all processes together or not at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from parallax.models import flat_sharding
+from parallax.models import flat_sharding, zero_sharding
 from parallax.models.backbone import base_model, decoder_name
 from parallax.models.flat_sharding import plain_name, through_root
 
@@ -66,14 +66,16 @@ def units(model: Any) -> list[Any]:
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether the weights of `model` are divided over processes."""
-    return bool(units(model)) or flat_sharding.root_of(model) is not None
+    """Whether the weights of `model`, or under DeepSpeed's stage 2 what is trained of them, are divided over processes."""
+    return bool(units(model)) or flat_sharding.root_of(model) is not None or zero_sharding.held_by(model) is not None
 
 
 def is_gathered(model: Any) -> bool:
     """Whether this is inside `gathered`."""
-    return flat_sharding.is_gathered(model) or any(
-        getattr(part, "_parallax_gathered", False) for part in units(model)[:1]
+    return (
+        flat_sharding.is_gathered(model)
+        or zero_sharding.is_gathered(model)
+        or any(getattr(part, "_parallax_gathered", False) for part in units(model)[:1])
     )
 
 
@@ -83,8 +85,8 @@ def gathered(model: Any) -> Iterator[None]:
 
     All processes enter and leave together. Costs the memory of the whole model. No optimiser step belongs inside.
     """
-    if flat_sharding.root_of(model) is not None:
-        with flat_sharding.gathered(model):
+    if flat_sharding.root_of(model) is not None or zero_sharding.held_by(model) is not None:
+        with readable(model):
             yield
         return
     parts = units(model)
@@ -104,8 +106,20 @@ def gathered(model: Any) -> Iterator[None]:
             part.set_reshard_after_forward(place > 0, recurse=False)
 
 
+def readable(model: Any) -> AbstractContextManager[None]:
+    """Inside, `model.state_dict()` holds tensors that `whole` puts together; by all processes at once.
+
+    Those of `fully_shard` are so at any time, and reading them inside `gathered` would divide them again.
+    """
+    if flat_sharding.root_of(model) is not None:
+        return flat_sharding.gathered(model)
+    return zero_sharding.gathered(model) if zero_sharding.held_by(model) is not None else nullcontext()
+
+
 def whole(value: Tensor) -> Tensor:
     """A divided parameter put together (by all processes at once); any other tensor as it is."""
+    if zero_sharding.held_by(value) is not None:
+        return zero_sharding.master_of(value)
     if (place := flat_sharding.place_of(value)) is not None:
         return flat_sharding.whole_of(value, place)
     return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[no-any-return]
@@ -141,13 +155,21 @@ def rows_of(value: Any) -> tuple[int, int]:
 def take_weights(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Put whole tensors into the parameters of these names, each process its own part."""
     parameters = {plain_name(name): value for name, value in module.named_parameters()}
+    held = next((found for name in state if (found := zero_sharding.held_by(parameters[name])) is not None), None)
     for name, value in state.items():
-        parameters[name].copy_(share_of(value, parameters[name]))
+        if held is not None:
+            zero_sharding.put(parameters[name], value)
+        else:
+            parameters[name].copy_(share_of(value, parameters[name]))
+    if held is not None:
+        held.publish()
 
 
 @torch.no_grad()
 def train_in_float32(model: Any) -> None:
-    """Turn what is trained into float32, in place, whether it is divided already or not."""
+    """Turn what is trained into float32, in place, whether it is divided already or not. DeepSpeed has masters for that."""
+    if zero_sharding.held_by(model) is not None:
+        return
     trained = [value for value in model.parameters() if value.requires_grad and value.dtype != torch.float32]
     if trained and is_sharded(model):
         base_model(model)._apply(lambda value: value.float() if value.requires_grad else value)
@@ -157,7 +179,10 @@ def train_in_float32(model: Any) -> None:
 
 @torch.no_grad()
 def put_values(model: Any, parameters: dict[str, Any], values: dict[str, Tensor]) -> None:
-    """Give the parameters of these names other values, whole ones or this process's parts, and have all gather anew."""
+    """Give the parameters of these names other values, whole ones or copies of `values_here`, and have all gather anew."""
+    if zero_sharding.held_by(model) is not None:
+        zero_sharding.put_values(model, parameters, values)
+        return
     for name, value in values.items():
         parameter = parameters[name]
         is_part = value.shape == parameter.shape and hasattr(value, "device_mesh") == hasattr(parameter, "device_mesh")
@@ -167,13 +192,22 @@ def put_values(model: Any, parameters: dict[str, Any], values: dict[str, Tensor]
     flat_sharding.drop_gathered(model)
 
 
+def values_here(parameter: Any) -> Tensor:
+    """What this process holds of a trained parameter. Not a copy."""
+    if zero_sharding.held_by(parameter) is not None:
+        return zero_sharding.computed_with(parameter)
+    return parameter.detach()  # type: ignore[no-any-return]
+
+
 def shape_of(parameter: Any) -> tuple[int, ...]:
     """The shape of a parameter when it is whole."""
+    if zero_sharding.held_by(parameter) is not None:
+        return zero_sharding.shape_of(parameter)
     place = flat_sharding.place_of(parameter)
     return tuple(parameter.shape) if place is None else place.shape
 
 
 __all__ = [
-    "gathered", "is_gathered", "is_sharded", "plain_name", "put_values", "rows_of", "shape_of", "shard", "share_of",
-    "take_weights", "through_root", "train_in_float32", "units", "whole",
+    "gathered", "is_gathered", "is_sharded", "plain_name", "put_values", "readable", "rows_of", "shape_of", "shard",
+    "share_of", "take_weights", "through_root", "train_in_float32", "units", "values_here", "whole",
 ]  # fmt: skip
