@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from parallax.settings.components import PAIRS_ONLY
-from parallax.settings.many_processes import SHARDED, quantised, quantised_stage, sharded_stage, watched
+from parallax.settings.many_processes import SHARDED, quantised, quantised_stage, sharded_stage
 from parallax.settings.refusals import Found, refused
 from parallax.settings.stage_combinations import between_stages, kind_of_fit, live_reference
 
@@ -37,7 +37,6 @@ def combination_problems(plain: dict[str, Any], stages: list[dict[str, Any]]) ->
 def _everywhere(plain: dict[str, Any]) -> Found:
     model, trainer, evaluation = plain["model"], plain["trainer"], plain["evaluation"]
     yield from quantised(plain)
-    yield from watched(plain)
     yield from _ordered(model, "model", "min_pixels", "max_pixels")
     if trainer["accelerator"] == "cpu":
         if model["attention"] == "flash_attention_2":

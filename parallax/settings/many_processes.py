@@ -46,7 +46,7 @@ def sharded_stage(stage: dict[str, Any]) -> Found:
 
 
 def _deepspeed(stage: dict[str, Any]) -> Found:
-    """What DeepSpeed, which keeps the weights to itself while it trains, is not asked for here."""
+    """What DeepSpeed, or Lightning's strategy around it, cannot do."""
     trainer, other = stage["trainer"], "Use trainer=fsdp2, which divides the same"
     if find_spec("deepspeed") is None:
         yield refused(
@@ -68,36 +68,6 @@ def _deepspeed(stage: dict[str, Any]) -> Found:
             "trainer.deepspeed.offload_parameters",
             "trainer.deepspeed.offload_parameters=true needs divided weights, and trainer.deepspeed.stage=2 divides none. "
             "Use trainer.deepspeed.stage=3.",
-        )
-    if not stage["lora"]["enabled"]:
-        yield refused(
-            "lora", f"lora=none does not go with trainer.strategy=deepspeed, which gives back adapters only. {other}."
-        )
-    if stage["pairs"]["refresh"] != "never":
-        yield refused(
-            "pairs.refresh",
-            f"pairs.refresh={stage['pairs']['refresh']} lets the policy answer in the middle of a fit, while DeepSpeed keeps its "
-            f"weights to itself. {other}, or pairs.refresh=never.",
-        )
-    if (
-        stage["fit"] == "preference"
-        and stage["reference"]["mode"] == "live"
-        and stage["reference"]["source"] != "initial"
-    ):
-        yield refused(
-            "reference",
-            f"reference.source={stage['reference']['source']} is an earlier adapter that would have to take the trained one's "
-            "place in every pass, and DeepSpeed keeps that one to itself. Use reference=cached, or trainer=fsdp2.",
-        )
-
-
-def watched(plain: dict[str, Any]) -> Found:
-    """Nor can anybody else compute with those weights between two steps."""
-    if plain["trainer"]["strategy"] == "deepspeed" and plain["evaluation"]["every_n_steps"]:
-        yield refused(
-            "evaluation.every_n_steps",
-            f"evaluation.every_n_steps={plain['evaluation']['every_n_steps']} lets the policy answer between steps, while "
-            "DeepSpeed keeps its weights to itself. Use trainer=fsdp2, or evaluation.every_n_steps=null.",
         )
 
 

@@ -182,16 +182,13 @@ COMBINATIONS = [
 
 DEEPSPEED = [
     (["trainer=deepspeed", "trainer.accelerator=cpu"], "Lightning runs on GPUs only", "trainer=fsdp2"),
-    (["trainer=deepspeed", "pairs.refresh=epoch"], "keeps its weights to itself", "pairs.refresh=never"),
-    (["trainer=deepspeed", "method=csr", "reference=live"], "is an earlier adapter", "reference=cached"),
-    (["trainer=deepspeed", "evaluation.every_n_steps=5"], "answer between steps", "evaluation.every_n_steps=null"),
     (["trainer=deepspeed", "trainer.precision=64-true"], "not known to DeepSpeed", "precision=auto"),
     (
         ["trainer=deepspeed", "trainer.deepspeed.stage=2", "trainer.deepspeed.offload_parameters=true"],
         "needs divided weights",
         "trainer.deepspeed.stage=3",
     ),
-    (["trainer=deepspeed", "lora=none"], "gives back adapters only", "trainer=fsdp2"),
+    (["trainer=deepspeed", "lora=none", "reference=live"], "a second copy of all weights", "reference=cached"),
     (["trainer=deepspeed", "optim=adamw_8bit"], "one scale for 256 numbers", "optim=adamw"),
 ]
 

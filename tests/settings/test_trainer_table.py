@@ -25,8 +25,6 @@ def expected(trainer: str, quantization: str, lora: str) -> set[str]:
         said.add("cannot divide over processes")
     if trainer == "deepspeed" and find_spec("deepspeed") is None:
         said.add("pip install 'parallax-vlm[deepspeed]'")
-    if trainer == "deepspeed" and lora == "none":
-        said.add("gives back adapters only")
     return said
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from parallax.reports.metrics_csv import read_metrics
 from tests.processes import in_processes
 from tests.tasks.test_align import SMALL
 from tests.tasks.test_many_processes import (
@@ -53,13 +55,14 @@ def start(
     mode: str = "cached",
     resume: Path | None = None,
     stop: int = 0,
+    more: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     out = folder / name
     out.mkdir(exist_ok=True)
     home_with_model(folder / f"home-{name}")
     changes = {"devices": count, "strategy": "deepspeed" if count > 1 else "auto", **UNEVEN, **changes}
-    in_processes(count, fit_here, folder / f"home-{name}", out, changes, mode, resume, stop, {}, timeout=600)
+    in_processes(count, fit_here, folder / f"home-{name}", out, changes, mode, resume, stop, more or {}, timeout=600)
     return out
 
 
@@ -112,13 +115,38 @@ def test_a_run_that_was_stopped_goes_on_with_other_processes_and_strategies(
     assert_same_adapter(alone / "adapter", out / "adapter")
 
 
+@pytest.fixture(scope="module")
+def rebuilt_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A fit by one plain process that rebuilds its pairs after the first epoch, against an adapter trained before."""
+    folder = tmp_path_factory.mktemp("rebuilt")
+    more = {"refresh": "epoch", "earlier": start(folder, "first", 1) / "adapter"}
+    return start(folder, "one", 1, mode="live", more=more), more
+
+
+@pytest.mark.parametrize("way", ["weights_divided", "small_weights_whole", "gradients_divided"])
+def test_the_policy_answers_in_the_middle_and_is_compared_with_an_earlier_adapter(
+    rebuilt_alone: tuple[Path, dict[str, Any]], tmp_path: Path, way: str
+) -> None:
+    one, more = rebuilt_alone
+    two = start(tmp_path, "two", 2, mode="live", more=more, deepspeed=STAGES[way])
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert abs(losses(one)[0] - 0.6931) > 1e-3, "the reference was the base model"
+    first, *both = (torch.load(path) for path in (one / "got-0.pt", two / "got-0.pt", two / "got-1.pt"))
+    assert len(first["reports"]) == 2 and first["reports"][1]["built"] > 0  # by a policy that has learned something
+    for got in both:
+        assert got["pairs"] == first["pairs"]
+        assert [report["kept"] for report in got["reports"]] == [report["kept"] for report in first["reports"]]
+    assert both[0]["reports"][1]["key"] == both[1]["reports"][1]["key"]
+    assert_same_adapter(one / "adapter", two / "adapter")
+
+
 def run_here(words: list[str]) -> None:
     let_deepspeed_compute_here()
     run_config(words)
 
 
 def test_a_whole_run_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured before and after, with the adapter that the fit leaves on disk."""
+    """Measured before and after, with the adapter that the fit leaves on disk, and after each step."""
     monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
     words = [
         *SMALL,
@@ -127,6 +155,7 @@ def test_a_whole_run_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.
         "trainer.batch_size=4",
         "trainer.micro_batch_size=1",
         "resume=never",
+        "evaluation.every_n_steps=1",
     ]
     divide_all = "trainer.deepspeed.config={zero_optimization: {stage3_param_persistence_threshold: 0}}"
     two_words = ["trainer=deepspeed", "trainer.accelerator=auto", "trainer.devices=2", divide_all]
@@ -138,6 +167,8 @@ def test_a_whole_run_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.
     ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
     for key in ("before", "after", "pairs"):
         assert ours[key] == theirs[key]
+    measured = [[row["eval/recall"] for row in read_metrics(folder / "metrics.csv")] for folder in (one, two)]
+    assert measured[0] == measured[1] and len([value for value in measured[0] if value]) >= 2
     assert_same_adapter(one / "stages/align/adapter", two / "stages/align/adapter")
 
     from peft import PeftModel
@@ -145,3 +176,32 @@ def test_a_whole_run_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.
 
     base = AutoModelForImageTextToText.from_pretrained("assets/tiny_llava")
     PeftModel.from_pretrained(base, str(two / "stages/align/adapter"))
+
+
+@pytest.mark.parametrize("words", [["lora=none"], []], ids=["everything", "beside_an_adapter"])
+def test_more_than_an_adapter_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """The projector, and the whole language model or an adapter for it; and what is left on disk."""
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    more = ["optim.lr=1e-4", "evaluation.when=[]", "resume=never", "trainer.batch_size=4", "trainer.micro_batch_size=1"]
+    two_words = ["trainer=deepspeed", "trainer.accelerator=auto", "trainer.devices=2"]
+    for name, count, extra in (("one", 1, []), ("two", 2, two_words)):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        in_processes(
+            count,
+            run_here if count == 2 else run_config,
+            [*SMALL, "model.train_projector=true", *words, *more, *extra, *places],
+            timeout=900,
+        )
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5) and len(losses(one)) >= 2
+    ours, theirs = (_weights(folder / "stages/align/adapter") for folder in (one, two))
+    assert ours.keys() == theirs.keys()
+    before = load_file("assets/tiny_llava/model.safetensors")
+    moved = [name for name, value in ours.items() if name not in before or not value.equal(before[name])]
+    assert all(any(part in name for name in moved) for part in ("multi_modal_projector", "layers.0.self_attn"))
+    for name, value in ours.items():
+        assert (value - theirs[name]).abs().max() < 1e-4, name
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
