@@ -56,7 +56,7 @@ class Held:
         if not self.divides_weights:
             optimiser.update_lp_params()
             return
-        self.engine.empty_partition_cache()
+        optimiser.empty_partition_cache()
         for number in range(len(self.masters)):
             optimiser._reassign_or_swap_out_partitioned_parameters(number)
         optimiser.invalidate_secondary_tensor()
@@ -232,7 +232,7 @@ def put_values(model: Any, parameters: Mapping[str, Any], values: Mapping[str, T
     held = held_by(model)
     assert held is not None
     if held.divides_weights:
-        held.engine.empty_partition_cache()  # nobody goes on with what was gathered before
+        held.optimiser.empty_partition_cache()  # nobody goes on with what was gathered before
         held.optimiser.invalidate_secondary_tensor()
     for name, value in values.items():
         parameter = parameters[name]

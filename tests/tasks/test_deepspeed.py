@@ -14,8 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lightning_modules.callbacks import EveryNSteps
+from parallax.models import processes
+from parallax.models.requests import GenerationRequest
+from parallax.records import Decoding, ViewSpec
 from parallax.reports.metrics_csv import read_metrics
-from tests.processes import in_processes
+from parallax.tasks.training import fit_preference
+from tests.processes import in_processes, write_here
 from tests.tasks.test_align import SMALL
 from tests.tasks.test_many_processes import (
     CONF,
@@ -25,6 +30,7 @@ from tests.tasks.test_many_processes import (
     losses,
     run_config,
 )
+from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 from tests.tasks.zero_here import let_deepspeed_compute_here, needs_deepspeed
 
 pytestmark = [pytest.mark.slow, needs_deepspeed]
@@ -123,7 +129,7 @@ def rebuilt_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
     return start(folder, "one", 1, mode="live", more=more), more
 
 
-@pytest.mark.parametrize("way", ["weights_divided", "small_weights_whole", "gradients_divided"])
+@pytest.mark.parametrize("way", ["weights_divided", "gradients_divided"])
 def test_the_policy_answers_in_the_middle_and_is_compared_with_an_earlier_adapter(
     rebuilt_alone: tuple[Path, dict[str, Any]], tmp_path: Path, way: str
 ) -> None:
@@ -138,6 +144,39 @@ def test_the_policy_answers_in_the_middle_and_is_compared_with_an_earlier_adapte
         assert [report["kept"] for report in got["reports"]] == [report["kept"] for report in first["reports"]]
     assert both[0]["reports"][1]["key"] == both[1]["reports"][1]["key"]
     assert_same_adapter(one / "adapter", two / "adapter")
+
+
+def answering(folder: Path, out: Path, changes: dict[str, Any]) -> None:
+    """A fit in which the first process alone answers after every step, its answers in a file."""
+    if changes["strategy"] == "deepspeed":
+        let_deepspeed_compute_here()
+    trainer = {**TRAINER, **changes}
+    policy, data = policy_and_pairs(folder, trainer=trainer)
+    data.build_pairs(policy)
+    asked = [GenerationRequest(p.sample_id, p.image, p.prompt, ViewSpec(), Decoding(12)) for p in data.pairs[:3]]
+    said: list[list[list[int]]] = []
+
+    def act(step: int) -> dict[str, float]:
+        with policy.gathered():
+            if processes.is_first():
+                said.append([list(answer.token_ids) for answer in policy.generate(asked, batch_size=2)])
+        return {}
+
+    stage = {**STAGE, "trainer": trainer, "debug": {"max_steps": None}}
+    fit_preference(policy, data, stage, out, callbacks=[EveryNSteps(1, act)])
+    write_here(out, "said", said)
+
+
+def test_one_process_may_answer_while_the_other_does_not(tmp_path: Path) -> None:
+    """No layer waits for the other process then, and training goes on as if nothing had been."""
+    for name, count, settings in (("one", 1, {}), ("two", 2, {"deepspeed": STAGES["weights_divided"]})):
+        (tmp_path / name).mkdir()
+        home_with_model(tmp_path / f"home-{name}")
+        changes = {"devices": count, "strategy": "deepspeed" if count > 1 else "auto", **UNEVEN, **settings}
+        in_processes(count, answering, tmp_path / f"home-{name}", tmp_path / name, changes)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    one, two, silent = (torch.load(tmp_path / path) for path in ("one/said-0.pt", "two/said-0.pt", "two/said-1.pt"))
+    assert one == two and len(one) == 3 and silent == []
 
 
 def run_here(words: list[str]) -> None:
