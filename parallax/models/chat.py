@@ -49,8 +49,12 @@ class Chat:
 
     def encode(self, rendered: str) -> list[int]:
         """Token ids of a rendering; the tokenizer adds its BOS unless the template wrote one."""
+        return self.control.encode(rendered, add_special_tokens=self.adds_special_tokens(rendered))
+
+    def adds_special_tokens(self, rendered: str) -> bool:
+        """Whether the tokenizer is to add what its texts begin with, as the template has not written it."""
         bos = self.tokenizer.bos_token
-        return self.control.encode(rendered, add_special_tokens=not (bos and rendered.startswith(bos)))
+        return not (bos and rendered.startswith(bos))
 
     def encode_response(self, text: str) -> list[int]:
         """Token ids of an answer as it follows the generation prompt, with the end token last. Shape: (R,)."""
@@ -86,8 +90,7 @@ class Chat:
         plain = [text for text in dict.fromkeys(prompts) if text.strip() == text and self.control.mark(text) == text]
         if any(self.render(text) != before + text + after for text in plain[:TRIED]):
             plain = []  # the template does more with a question than to copy it
-        bos = self.tokenizer.bos_token
-        add = not (bos and before.startswith(bos))
+        add = self.adds_special_tokens(before)
         ids = (
             self.tokenizer([before + text + after for text in plain], add_special_tokens=add, verbose=False).input_ids
             if plain

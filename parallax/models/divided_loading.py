@@ -89,6 +89,7 @@ def places_in_files(network: Any, files: Sequence[Path]) -> dict[str, Place]:
                 if (shape := tuple(opened.get_slice(key).get_shape())) != tuple(wanted[name].shape):
                     raise NotInParts(f"{name} has another shape, {shape}")
                 found[name] = Place(file, key)
+    network._weight_conversions = [entry for entry in mapping if entry.was_used()]  # for saving under the same names
     return _shared(network, wanted, found)
 
 

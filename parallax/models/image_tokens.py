@@ -62,8 +62,7 @@ class ImageTokens:
                 "the prompt contains one of the model's control tokens, and this model's processor cannot read it as plain "
                 "text; remove it from the prompt"
             )
-        bos = self.chat.tokenizer.bos_token
-        add = not (bos and rendered.startswith(bos))
+        add = self.chat.adds_special_tokens(rendered)
         output = self.processor(text=[rendered], images=[image], return_tensors="pt", add_special_tokens=add)
         ids, vision, token_inputs = _split(output)
         if not vision:

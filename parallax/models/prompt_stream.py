@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from parallax.models.encoder import Encoder, PromptTooLong
 from parallax.models.image_trial import dangerous_images
 from parallax.models.packed import Packed
-from parallax.models.requests import GenerationRequest, NotFinite
+from parallax.models.requests import GenerationRequest, NotFinite, OtherPrompt
 from parallax.models.workers import WorkerDied, begin_worker, watched, worker_lost
 from parallax.records import BadImage
 from parallax.records.images import DECODE_SECONDS
@@ -216,7 +216,7 @@ class _Parts(Dataset[EncodedPart]):
 
 def refusal(error: Exception) -> str | None:
     """Why a request is set aside, or None for an error that is a mistake in the program or the configuration."""
-    return str(error) if isinstance(error, BadImage | PromptTooLong | NotFinite) else None
+    return str(error) if isinstance(error, BadImage | PromptTooLong | NotFinite | OtherPrompt) else None
 
 
 def _runs(requests: Sequence[GenerationRequest], places: Sequence[int]) -> Iterator[list[int]]:

@@ -60,9 +60,32 @@ def _write(network: Any, state: dict[str, Tensor], processor: Any, folder: Path)
     if left:
         raise RuntimeError(f"merging left {len(left)} weights without a value, such as {left[0]!r}")
     shell.generation_config = network.generation_config
+    shell._weight_conversions = names_outside(network)
     with replaced_folder(folder) as unfinished:
         shell.save_pretrained(str(unfinished), max_shard_size=SHARD)
         processor.save_pretrained(str(unfinished))
+
+
+def names_outside(network: Any) -> list[Any]:
+    """How weights are renamed on their way to a file: back to the names that the family's checkpoints have.
+
+    transformers undoes what it did when it loaded. It leaves a CLIP tower without the level `vision_model` where it found none
+    (a model made from its configuration, or read from LLaVA's original files), but vLLM and older transformers know it with
+    that level only, and newer transformers with and without.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import PrefixChange
+
+    every = get_model_conversion_mapping(network, add_legacy=False)
+    prefixes = [entry for entry in every if isinstance(entry, PrefixChange)]
+    used = getattr(network, "_weight_conversions", None)
+    if used is None:
+        used = [entry for entry in every if entry not in prefixes]
+    done = {str(entry.prefix_to_remove) for entry in used if isinstance(entry, PrefixChange)}
+    return [
+        *used,
+        *(entry for entry in prefixes if entry.prefix_to_remove == "vision_model" and not done & {"vision_model"}),
+    ]
 
 
 def base_state(network: nn.Module) -> dict[str, Tensor]:

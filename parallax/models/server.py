@@ -25,7 +25,8 @@ from parallax.models import processes
 from parallax.models.encoder import PromptTooLong
 from parallax.models.generation import Finished, SetAside
 from parallax.models.prompt_stream import refusal
-from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
+from parallax.models.requests import Generation, GenerationCounts, GenerationRequest, OtherPrompt
+from parallax.models.server_prompts import PromptCheck
 from parallax.records import GenerationSpec
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what is sent and how answers are read; a change that may change tokens raises it
+VERSION = 2  # of what is sent and how answers are read; a change that may change tokens raises it
+NOTHING_BUT_WHAT_IS_ASKED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 class ServerError(RuntimeError):
@@ -85,6 +87,7 @@ class ServerGenerator:
         self.last_generation = GenerationCounts()
         self._loaded: dict[str, str] = {}  # policy fingerprint -> name of its model on the server
         self._known: set[str] | None = None
+        self._prompts = PromptCheck(policy.encoder)
 
     def spec(self, request: GenerationRequest) -> GenerationSpec:
         """As the policy's, with a generator of its own: another kernel and another precision may pick other tokens."""
@@ -146,7 +149,11 @@ class ServerGenerator:
         sampling: dict[str, Any] = {"temperature": decoding.temperature}
         if not decoding.greedy:
             sampling |= {"top_p": decoding.top_p, "seed": decoding.seed % 2**31}
+        chat = self.policy.encoder.chat
+        # vLLM writes no BOS of its own accord, and else takes what is not named from the model's generation_config.json
+        extra = {"return_token_ids": True, "skip_special_tokens": True, **NOTHING_BUT_WHAT_IS_ASKED}
         try:
+            extra["add_special_tokens"] = chat.adds_special_tokens(chat.render(request.prompt))
             picture = as_picture(self.policy.encoder, request)
             said = self.client.chat.completions.create(
                 model=model,
@@ -154,10 +161,14 @@ class ServerGenerator:
                     {"role": "user", "content": [_image_part(picture), {"type": "text", "text": request.prompt}]}
                 ],
                 max_tokens=decoding.max_new_tokens,
-                extra_body={"return_token_ids": True, "skip_special_tokens": True},
+                extra_body=extra,
                 **sampling,
             )
+            if read := getattr(said, "prompt_token_ids", None):
+                self._prompts.compare(request.prompt, picture, read)
             return self._read(said.choices[0])
+        except OtherPrompt as error:
+            return error if self._prompts.agreed else ServerError(str(error))
         except openai.BadRequestError as error:
             if "context" in str(error) or "too long" in str(error):
                 return PromptTooLong(
@@ -227,17 +238,20 @@ class ServerGenerator:
         if not processes.from_first((folder / "adapter_config.json").is_file()):
             self.policy.save_adapter(folder)
         try:
-            self.client.post(
+            self.client.with_options(max_retries=0).post(
                 "/load_lora_adapter", body={"lora_name": name, "lora_path": str(folder.resolve())}, cast_to=str
             )
-        except openai.BadRequestError as error:
-            if "already" not in str(error):
-                raise ServerError(f"the server could not load the adapter in {folder}: {error.message}") from error
-        except openai.OpenAIError as error:
+        except openai.NotFoundError as error:
             raise ServerError(
-                f"the server at {self.url} does not load adapters ({error}). Start vLLM with --enable-lora and "
+                f"the server at {self.url} does not load adapters ({error.message}). Start vLLM with --enable-lora and "
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or name a loaded one in generation.adapter"
             ) from error
+        except openai.OpenAIError as error:
+            if "already" not in str(error):
+                raise ServerError(
+                    f"the server at {self.url} could not load the adapter in {folder}: {error}. It needs to see that folder, "
+                    "and --max-lora-rank of vLLM needs to be lora.r at least"
+                ) from error
         return name
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 CHATTY = (
     "transformers", "huggingface_hub", "datasets", "torch", "torch.distributed", "pytorch_lightning",
-    "lightning_fabric", "wandb", "git", "urllib3", "httpx", "httpcore", "fsspec", "filelock", "PIL", "matplotlib",
+    "lightning_fabric", "wandb", "git", "urllib3", "httpx", "httpx2", "httpcore", "fsspec", "filelock", "PIL", "matplotlib",
     "bitsandbytes", "peft",
     "tensorboard", "asyncio", "numexpr", "accelerate",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def run_log(run_folder: Path | str, *, level: str = "INFO", screen: bool = True,
         quiet_third_parties()
         logging.captureWarnings(True)
         root.handlers[:] = handlers
-        root.setLevel(logging.INFO)
+        root.setLevel(logging.WARNING)  # of libraries that CHATTY does not name
         for name in OURS:
             logging.getLogger(name).setLevel(logging.DEBUG)
         try:

@@ -15,6 +15,7 @@ import torch
 from parallax.models import divided_loading, processes
 from parallax.models.backbone import base_model
 from parallax.models.loading import load_policy
+from parallax.models.saving import names_outside
 from parallax.models.sharding import rows_of, train_in_float32, whole
 from tests.models.examples import prompts_and_responses, ragged
 from tests.processes import in_processes, write_here
@@ -58,6 +59,8 @@ def compare(folder: Path, lora: dict[str, Any], model: dict[str, Any], adapter: 
     assert base_model(parts.model).generation_config.to_dict() == base_model(one.model).generation_config.to_dict()
     assert parts.fingerprint() == one.fingerprint() and parts.reference_fingerprint() == one.reference_fingerprint()
     assert parts.precision == one.precision and parts.scorer == one.scorer
+    renamed = [[entry.source_patterns for entry in names_outside(base_model(p.model))] for p in (one, parts)]
+    assert renamed[0] == renamed[1]
     batch = one.encoder.collate(prompts_and_responses(one, 1))
     assert torch.equal(parts.score(batch).total, one.score(batch).total)
     answers = [

@@ -101,6 +101,40 @@ def test_text_without_token_ids_is_tokenised(server: TinyServer, make_policy: Ca
     assert said is not None and (said.text, said.finished) == (local.text, local.finished)
 
 
+def test_a_server_that_reads_another_prompt_is_refused(
+    server: TinyServer, make_policy: Callable[..., Policy], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.drops_bos = True
+    with pytest.raises(ServerError, match=r"(?s)reads the prompt as 'USER.*\*\d+.* the policy as '<s> ?USER"):
+        server_for(make_policy(), server, concurrency=1).generate([request(1), request(2)])
+    assert len(server.asked) <= 2  # it stops at once
+    server.drops_bos = False
+    generator = server_for(make_policy(), server, concurrency=1)
+    generator.generate([request(1)])
+    server.drops_bos = True  # one prompt among others, as with control tokens in its text
+    aside: list[str] = []
+    assert generator.generate([request(2)], set_aside=lambda r, why: aside.append(why)) == [None]
+    assert "control tokens" in aside[0]
+    server.drops_bos, server.more_image_tokens = False, 3
+    with caplog.at_level("WARNING"):
+        server_for(make_policy(), server).generate([request(n) for n in (0, 1, 2)])
+    assert caplog.text.count("it looks at pictures at another size") == 1
+
+
+def test_nothing_but_what_was_asked_for_shapes_an_answer(
+    server: TinyServer, make_policy: Callable[..., Policy]
+) -> None:
+    """vLLM takes what is not named from the model's generation_config.json."""
+    drawn = GenerationRequest("s1", Drawn(1), "What is here?", ViewSpec(), Decoding(4, 0.7, 0.9, 2**40 + 3))
+    server_for(make_policy(), server).generate([drawn, request(2)])
+    for body in server.asked:
+        assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (-1, 0.0, 1.0)
+        assert body["add_special_tokens"] is True
+    sampled, greedy = sorted(server.asked, key=lambda body: -body["temperature"])
+    assert (sampled["temperature"], sampled["top_p"], sampled["seed"]) == (0.7, 0.9, (2**40 + 3) % 2**31)
+    assert greedy["temperature"] == 0 and "seed" not in greedy
+
+
 def test_failures_are_tried_again_and_requests_are_bounded(
     server: TinyServer, make_policy: Callable[..., Policy], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from parallax.models.loading import load_policy
@@ -93,6 +96,29 @@ def test_the_merged_model_loads_with_plain_transformers(
     assert processor.chat_template == policy.encoder.processor.chat_template
     merged = load_policy({"path": str(tmp_path)}, {"r": 4}, digest_memory=tmp_path / "memory.json")
     assert merged.generate(ragged(3)) == policy.generate(ragged(3))
+
+
+@pytest.mark.parametrize("base_has_it", [True, False])
+def test_the_merged_model_has_the_names_that_others_know(
+    base_has_it: bool, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """LLaVA's tower has a level `vision_model` on the hub, and vLLM reads no other; transformers of today drops it in memory."""
+    base = tmp_path / "base"
+    shutil.copytree(checkpoints["llava"], base)
+    plain = load_file(base / "model.safetensors")
+    hub = {
+        re.sub(r"^vision_tower\.(vision_model\.)?", "vision_tower.vision_model.", name): v for name, v in plain.items()
+    }
+    assert hub.keys() != plain.keys()
+    if base_has_it:
+        save_file(hub, base / "model.safetensors", {"format": "pt"})
+    policy = load_policy({"path": str(base)}, {"r": 4}, digest_memory=tmp_path / "memory.json")
+    policy.save_merged(tmp_path / "merged")
+    merged = load_file(tmp_path / "merged/model.safetensors")
+    assert merged.keys() == hub.keys()
+    assert all(torch.equal(merged[name], value) for name, value in hub.items())
+    again = load_policy({"path": str(tmp_path / "merged")}, {"r": 4}, digest_memory=tmp_path / "memory.json")
+    assert torch.equal(totals(again), totals(policy))
 
 
 def test_full_fine_tuning_trains_the_language_model_and_keeps_a_reference(family: str, make_policy: Any) -> None:

@@ -45,6 +45,8 @@ class TinyServer:
     model: str = "tiny"
     failures: int = 0  # requests to be answered with 503 before it works
     gives_token_ids: bool = True
+    drops_bos: bool = False  # as vLLM does of its own accord where the chat template writes none
+    more_image_tokens: int = 0  # as if its processor had other settings
     asked: list[dict[str, Any]] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -65,13 +67,26 @@ class TinyServer:
                 self.policy.touched()
             request = GenerationRequest("sent", Sent(data), text["text"], ViewSpec(), decoding)
             said = self.policy.generate([request], num_workers=0)[0]
+        read = self.policy.encoder.encode_prompt(Sent(data).load(), text["text"]).input_ids.tolist()
+        if self.drops_bos or not body["add_special_tokens"]:
+            read = read[1:]
+        widest = read.index(max(set(read), key=read.count))
+        read[widest:widest] = [read[widest]] * self.more_image_tokens
         choice = {
             "index": 0, "finish_reason": "stop" if said.finished else "length",
             "message": {"role": "assistant", "content": said.text},
         }  # fmt: skip
         if self.gives_token_ids:
             choice["token_ids"] = list(said.token_ids)
-        return {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
+        told = {"prompt_token_ids": read} if self.gives_token_ids else {}
+        return {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [choice],
+            **told,
+        }
 
 
 @contextmanager

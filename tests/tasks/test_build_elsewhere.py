@@ -114,7 +114,7 @@ def test_a_server_builds_the_pairs_of_a_run(compose_config: Callable[..., DictCo
     report = json.loads((tmp_path / "run/pairs.json").read_text())
     assert report["built"] == 12 and report["kept"] + sum(report["dropped"].values()) == 6
     (made,) = {candidate.spec.generator for candidate in candidates_in(tmp_path / "cache/candidates")}
-    assert made == "server/1/tiny_llava"
+    assert made == "server/2/tiny_llava"
 
 
 def candidates_in(folder: Path) -> list[Any]:
