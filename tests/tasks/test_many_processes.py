@@ -38,11 +38,12 @@ def run_config(overrides: list[str]) -> None:
 def fit(
     folder: Path, out: Path, changes: dict[str, Any], mode: str, resume: Path | None, stop: int, more: dict[str, Any]
 ) -> None:
-    """`more`: keys of the model, `refresh` of the pairs, and the folder of an `earlier` adapter that is the reference."""
+    """`more`: keys of model, lora and optim, `refresh` of the pairs, the folder of an `earlier` adapter that is the reference."""
     trainer = {**TRAINER, **changes, "max_epochs": 2}
-    policy, data = policy_and_pairs(folder, trainer=trainer, mode=mode, model=more.get("model"))
+    policy, data = policy_and_pairs(folder, trainer=trainer, mode=mode, model=more.get("model"), lora=more.get("lora"))
     stage = {**STAGE, "reference": {"mode": mode, "source": "initial"}, "trainer": trainer}
     stage["debug"] = {"max_steps": None}
+    stage["optim"] = {**STAGE["optim"], **more.get("optim", {})}
     stage["pairs"] = {"refresh": more.get("refresh", "never")}
     if more.get("earlier"):
         policy.take_reference(more["earlier"])
@@ -186,6 +187,45 @@ def test_a_quantised_base_learns_in_two_processes_what_it_learns_in_one(start: A
     assert_same_adapter(one / "adapter", two / "adapter")
     plain = start("plain", gradient_clip_val=0.05)
     assert losses(plain) != losses(one), "nothing was quantised"
+
+
+LEARNERS = {  # LoRA of a rank at which moments are large enough for eight bits, and full fine-tuning
+    "lora": {"lora": {"r": 64}},
+    "full": {"lora": {"enabled": False}, "optim": {"lr": 1e-3}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "what", "name", "sharded"),
+    [
+        ("fsdp2", "lora", "adamw_8bit", True), ("fsdp2", "full", "adamw_8bit", False),
+        ("fsdp2", "full", "paged_adamw_8bit", True), ("fsdp2", "lora", "paged_adamw", True),
+        ("fsdp", "lora", "adamw_8bit", False), ("fsdp", "full", "adamw_8bit", True),
+    ],
+)  # fmt: skip
+def test_moments_of_bitsandbytes_are_divided_and_go_on_with_any_number_of_processes(
+    start: Any, strategy: str, what: str, name: str, sharded: bool
+) -> None:
+    """Two processes learn what one learns; two that died go on as one, which dies, and as two again."""
+    more = {**LEARNERS[what], "optim": {**LEARNERS[what].get("optim", {}), "name": name}}
+    files = {"checkpoint": {**TRAINER["checkpoint"], "sharded": sharded}}
+    whole = losses(start("one", more=more))
+    assert len(whole) == 6
+    assert losses(start("two", 2, strategy=strategy, more=more)) == pytest.approx(whole, rel=1e-5)
+    newest, steps = None, []
+    for count, stop in ((2, 2), (1, 2), (2, 0)):
+        kind = strategy if count == 2 else "auto"
+        out = start("chain", count, strategy=kind, more=more, resume=newest, stop=stop, **files)
+        newest = sorted((out / "checkpoints").glob("step-*.ckpt"))[-1]
+        steps.append(int(newest.stem[-6:]))
+    assert 1 <= steps[0] < steps[1] < steps[2] == 6
+    assert losses(out)[-(6 - steps[1]) :] == pytest.approx(whole[steps[1] :], rel=1e-5)
+    if name.endswith("8bit"):
+        plain = losses(start("plain", more={**more, "optim": {**more["optim"], "name": "adamw"}}))
+        assert plain[2:] != pytest.approx(whole[2:], rel=1e-5), (
+            "eight bits make a difference that these bounds would see"
+        )
 
 
 @pytest.mark.slow
