@@ -228,6 +228,30 @@ def test_moments_of_bitsandbytes_are_divided_and_go_on_with_any_number_of_proces
         )
 
 
+# losses in half precision: how far those of `fsdp` and of `fsdp2` may be from those of `ddp`, all in two processes
+HALF = {"bf16-mixed": (1e-5, 1e-5), "bf16-mixed, full": (3e-4, 1e-5), "bf16-true": (1e-5, 1e-5)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", HALF)
+def test_half_precision_is_the_same_divided_and_whole(start: Any, what: str) -> None:
+    """The yardstick is one process that adds up micro-batches of other sizes: all that differs there is rounding."""
+    precision, _, full = what.partition(", ")
+    settings = {"precision": precision, "more": LEARNERS["full"] if full else {}}
+    one = losses(start("one", **settings))
+    exact = losses(start("exact", more=settings["more"]))
+    assert one != pytest.approx(exact, rel=1e-5), "half precision was not at work"
+    for size in (1, 4):
+        other = losses(start(f"by-{size}", micro_batch_size=size, **settings))
+        assert other == pytest.approx(one, rel=1e-3)
+        assert other != pytest.approx(one, rel=1e-5), "rounding does not show, so these bounds could be narrower"
+    ddp, fsdp, fsdp2 = (losses(start(kind, 2, strategy=kind, **settings)) for kind in ("ddp", "fsdp", "fsdp2"))
+    assert fsdp == pytest.approx(ddp, rel=HALF[what][0])
+    assert fsdp2 == pytest.approx(ddp, rel=HALF[what][1])
+    for two in (ddp, fsdp, fsdp2):
+        assert two == pytest.approx(one, rel=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrote", "reads"), [("fsdp2", "fsdp2"), ("fsdp", "fsdp"), ("fsdp", "fsdp2"), ("fsdp2", "fsdp")]
