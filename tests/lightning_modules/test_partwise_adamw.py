@@ -176,3 +176,24 @@ def note_bits(out: Path) -> None:
     optimiser: Any = build_optimiser(parameters, OPTIM)
     make_steps(optimiser, parameters, range(1))
     write_here(out, "bits", [optimiser.inner.state[part]["state1"].dtype for _, part in optimiser._pairs()])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["paged_adamw", "paged_adamw_8bit"])
+def test_paged_moments_are_paged_again_when_a_run_goes_on(name: str) -> None:
+    def step(optimiser: Any, parameter: nn.Parameter) -> None:
+        parameter.grad = torch.full_like(parameter, 0.5).cumsum(0)
+        optimiser.step()
+
+    first = nn.Parameter(torch.ones(512, 512, device="cuda"))  # from 100 000 numbers on
+    optimiser: Any = build_optimiser([first], {**OPTIM, "name": name})
+    step(optimiser, first)
+    second = nn.Parameter(first.detach().clone())
+    resumed: Any = build_optimiser([second], {**OPTIM, "name": name})
+    resumed.load_state_dict(optimiser.state_dict())
+    (state,) = resumed.inner.state.values()
+    assert state["state1"].is_paged and state["state2"].is_paged
+    step(optimiser, first)
+    step(resumed, second)
+    assert torch.equal(first, second)
