@@ -10,6 +10,7 @@ from typing import Any
 
 from datamodules.candidates import CandidateMaker, Unanswerable
 from datamodules.encoded_steps import encode_pair, mapped
+from parallax.models import processes
 from parallax.models.encoder import Encoder, PromptTooLong
 from parallax.preference.judge import Judge, Scores, as_judgement
 from parallax.preference.proposer import Proposer, SearchProposer
@@ -78,8 +79,11 @@ def _propose(
         if not samples:
             return [], []
         try:
-            _share_search(proposer, policy, samples, maker, seed)
-            return samples, proposer.propose(policy, samples, seed=seed, generate=maker.answers)
+            counts = _share_search(proposer, policy, samples, maker, seed)
+            groups = proposer.propose(policy, samples, seed=seed, generate=maker.answers)
+            if counts is not None and isinstance(proposer, SearchProposer):
+                proposer.built, proposer.reused = counts  # what `propose` found had just been made
+            return samples, groups
         except Unanswerable as unanswerable:
             samples = _set_aside(samples, unanswerable.why, skipped)
 
@@ -112,14 +116,22 @@ def _set_aside(samples: list[Sample], why: dict[str, str], skipped: SkippedLog) 
     return [sample for sample in samples if sample.id not in why]
 
 
-def _share_search(proposer: Proposer, policy: Any, samples: Sequence[Sample], maker: CandidateMaker, seed: int) -> None:
-    """With several processes, each does its share of a search first; all of them then find the whole in the store."""
+def _share_search(
+    proposer: Proposer, policy: Any, samples: Sequence[Sample], maker: CandidateMaker, seed: int
+) -> tuple[int, int] | None:
+    """With several processes, each does its share of a search first; all of them then find the whole in the store.
+
+    Returns what the proposer's `built` and `reused` come to over all processes; None where there was nothing to share.
+    """
     trainer = maker.trainer
     if trainer is None or trainer.world_size == 1 or not isinstance(proposer, SearchProposer):
-        return
+        return None
+    before = proposer.built, proposer.reused
     with policy.gathered():
         proposer.search(policy, samples[trainer.global_rank :: trainer.world_size], seed=seed)
     trainer.strategy.barrier("search")
+    made = processes.from_all((proposer.built - before[0], proposer.reused - before[1]))
+    return before[0] + sum(built for built, _ in made), before[1] + sum(reused for _, reused in made)
 
 
 def reason_of(why: str) -> str:

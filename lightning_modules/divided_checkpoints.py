@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import Strategy
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_modules.partwise_adamw import PartwiseAdamW
 from parallax.models import flat_sharding, processes, sharding
 from parallax.models.flat_sharding import Piece
 
@@ -37,6 +38,10 @@ class DividedCheckpoints(Strategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimiser's state in torch's own form; tensors as in `lightning_module_state_dict`."""
         inner = getattr(optimizer, "_optimizer", optimizer)
+        if isinstance(inner, PartwiseAdamW):
+            state = inner.divided_state()
+            pieces = {i: {k: self._kept_piece(v) for k, v in own.items()} for i, own in state["state"].items()}
+            return {**state, "state": pieces}
         state = inner.state_dict()
         parameters = [p for group in inner.param_groups for p in group["params"]]
         return {**state, "state": self._kept_states(state["state"], parameters)}
@@ -62,6 +67,9 @@ class DividedCheckpoints(Strategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Each process takes its part of the moments."""
         for optimiser, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            if isinstance(optimiser, PartwiseAdamW):
+                optimiser.load_state_dict(state)  # it takes its part itself
+                continue
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
             mine = {
                 index: {key: _like(value, parameters[int(index)]) for key, value in own.items()}
@@ -102,6 +110,13 @@ class DividedCheckpoints(Strategy):
         if self.sharded_files:
             return value if place is None else Piece(value.detach().reshape(-1), place)
         full = sharding.whole(value) if place is None else flat_sharding.whole_of(value, place)
+        return full.cpu() if self.is_global_zero else None
+
+    def _kept_piece(self, value: Any) -> Any:
+        """`value`, a piece of a tensor or a counter, as it goes into a checkpoint."""
+        if self.sharded_files or not isinstance(value, Piece):
+            return value
+        full = flat_sharding.whole_of(value.local, value.place)
         return full.cpu() if self.is_global_zero else None
 
 

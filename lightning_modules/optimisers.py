@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -51,7 +52,10 @@ def _optimiser_class(name: str) -> Callable[..., Optimizer]:
         raise ValueError(f"optim.name={name!r} is not known: use one of {', '.join(OPTIMISERS)}")
     import bitsandbytes.optim as bnb  # slow to import, and only needed here
 
-    return {"adamw_8bit": bnb.AdamW8bit, "paged_adamw": bnb.PagedAdamW, "paged_adamw_8bit": bnb.PagedAdamW8bit}[name]
+    from lightning_modules.partwise_adamw import PartwiseAdamW
+
+    kinds = {"adamw_8bit": bnb.AdamW8bit, "paged_adamw": bnb.PagedAdamW, "paged_adamw_8bit": bnb.PagedAdamW8bit}
+    return partial(PartwiseAdamW, kind=kinds[name])
 
 
 def warmup_steps(optim: Mapping[str, Any], total_steps: int) -> int:

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
@@ -114,20 +115,33 @@ def _generate(
     return counts
 
 
+class SealedShare:
+    """Planned generations that precision plugins pass by: they would cast what is inside, and refuse frozen records."""
+
+    def __init__(self, planned: Sequence[PlannedGeneration]) -> None:
+        self.planned = planned
+
+
 class PairBuilderModule(pl.LightningModule):
     """Makes the candidates of planned generations; `act` is called with them and does the work.
 
-    It holds no network: the policy is on its device already, and Lightning would take it away again afterwards.
+    It holds no network: the policy is on its device already, and Lightning would take it away again afterwards. The policy
+    answers in its own precision, as it does where it answers alone, whatever `trainer.precision` is.
     """
 
     def __init__(self, act: Callable[[Sequence[PlannedGeneration]], None]) -> None:
         super().__init__()
         self.act = act
 
-    def predict_step(self, batch: Sequence[PlannedGeneration], batch_idx: int) -> int:
+    def predict_step(self, batch: SealedShare, batch_idx: int) -> int:
         """Answers all of this process's share; returns how many requests that were."""
-        self.act(batch)
-        return len(batch)
+        before = torch.get_default_dtype()  # that of a trainer whose precision ends in -true
+        torch.set_default_dtype(torch.float32)
+        try:
+            self.act(batch.planned)
+        finally:
+            torch.set_default_dtype(before)
+        return len(batch.planned)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Requests are plain values; the policy moves what it makes of them."""
@@ -178,7 +192,7 @@ def generate_candidates(
     share = Share(planned, batch_size, trainer.global_rank, trainer.world_size)
     module = PairBuilderModule(act)
     module.allow_zero_length_dataloader_with_multiple_devices = True
-    loader: DataLoader[Any] = DataLoader(share, batch_size=None, collate_fn=list)
+    loader: DataLoader[Any] = DataLoader(share, batch_size=None, collate_fn=SealedShare)
     with policy.gathered():
         trainer.predict(module, dataloaders=loader, return_predictions=False)
     trainer.strategy.barrier("candidates")

@@ -34,10 +34,13 @@ def trained_parameters(shape: ModelShape, work: Work) -> int:
 
 
 def optimiser_bytes(trained: int, work: Work) -> int:
-    """Two moments of every trained parameter; 8-bit ones with a float32 scale per 256 elements."""
+    """Two moments of every trained parameter; 8-bit ones with a float32 scale per 256 elements.
+
+    torch keeps moments in the parameters' type, bitsandbytes in float32. Paged ones count as if they all were on the GPU.
+    """
     if work.optimiser.endswith("8bit"):
         return ceil(2 * trained * (1 + 4 / 256))
-    return 2 * trained * BYTES[work.trained]
+    return 2 * trained * BYTES[work.trained if work.optimiser == "adamw" else "float32"]
 
 
 def _adapted(shape: ModelShape, work: Work) -> list[LinearKind]:

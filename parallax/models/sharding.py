@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from parallax.models import flat_sharding, zero_sharding
 from parallax.models.backbone import base_model, decoder_name
-from parallax.models.flat_sharding import plain_name, through_root
+from parallax.models.flat_sharding import Place, plain_name, through_root
 
 Act = Callable[[nn.Module], None]
 
@@ -199,6 +200,14 @@ def values_here(parameter: Any) -> Tensor:
     return parameter.detach()  # type: ignore[no-any-return]
 
 
+def place_of(parameter: Any) -> Place | None:
+    """Where the part that this process holds of a divided parameter lies; None for one that is whole."""
+    if not hasattr(parameter, "device_mesh"):
+        return flat_sharding.place_of(parameter)
+    shape = tuple(parameter.shape)
+    return Place(rows_of(parameter)[0] * prod(shape[1:]), shape, {})
+
+
 def shape_of(parameter: Any) -> tuple[int, ...]:
     """The shape of a parameter when it is whole."""
     if zero_sharding.held_by(parameter) is not None:
@@ -208,6 +217,6 @@ def shape_of(parameter: Any) -> tuple[int, ...]:
 
 
 __all__ = [
-    "gathered", "is_gathered", "is_sharded", "plain_name", "put_values", "readable", "rows_of", "shape_of", "shard",
-    "share_of", "take_weights", "through_root", "train_in_float32", "units", "values_here", "whole",
+    "gathered", "is_gathered", "is_sharded", "place_of", "plain_name", "put_values", "readable", "rows_of", "shape_of",
+    "shard", "share_of", "take_weights", "through_root", "train_in_float32", "units", "values_here", "whole",
 ]  # fmt: skip

@@ -59,7 +59,14 @@ class PlannedProposer(Protocol):
 
 @runtime_checkable
 class SearchProposer(Protocol):
-    """A proposer whose next question depends on the last answer. It keeps what it found under all that determines it."""
+    """A proposer whose next question depends on the last answer. It keeps what it found under all that determines it.
+
+    Attributes:
+        built, reused: searches made by this object, and searches whose result it found.
+    """
+
+    built: int
+    reused: int
 
     def search(self, policy: Any, samples: Sequence[Sample], *, seed: int) -> None:
         """Do and keep what is missing for these samples; `propose` then finds it. Samples that fail are left out."""

@@ -124,7 +124,7 @@ KEYS: dict[str, Rule] = {
     "lora.targets": list_of(TEXT, or_one=True),
     "lora.rslora": FLAG,
     "lora.dora": FLAG,
-    "optim.name": choice("adamw", "adamw_8bit", "paged_adamw_8bit"),
+    "optim.name": choice("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"),
     "optim.lr": number(above=0, high=1),
     "optim.betas": list_of(number(0, below=1), length=2),
     "optim.eps": POSITIVE,

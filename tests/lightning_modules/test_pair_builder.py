@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from pytorch_lightning.plugins.precision import DoublePrecision, HalfPrecision, Precision
 
-from lightning_modules.pair_builder import PlannedGeneration, Share, generate_candidates
+from lightning_modules.pair_builder import PairBuilderModule, PlannedGeneration, SealedShare, Share, generate_candidates
 from lightning_modules.trainer import make_trainer
 from parallax.models.policy import Policy
 from parallax.models.requests import GenerationRequest
@@ -87,3 +90,16 @@ def test_every_request_belongs_to_exactly_one_process(processes: int) -> None:
 def test_a_process_without_a_share_has_nothing_to_do() -> None:
     assert len(Share([], 2)) == 0
     assert len(Share([1, 2], 2, rank=1, world_size=2)) == 0  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_a_trainers_precision_neither_casts_requests_nor_decides_how_they_are_answered(precision: str) -> None:
+    plugin: Precision = DoublePrecision() if precision == "64-true" else HalfPrecision(precision)  # type: ignore[arg-type]
+    planned: Any = [Drawn(1), Drawn(2)]  # frozen, as requests are
+    seen: list[Any] = []
+    module = PairBuilderModule(lambda share: seen.extend([torch.get_default_dtype(), *share]))
+    with plugin.forward_context():
+        inside = torch.get_default_dtype()
+        assert module.predict_step(plugin.convert_input(SealedShare(planned)), 0) == 2
+        assert torch.get_default_dtype() == inside != torch.float32
+    assert seen == [torch.float32, *planned]

@@ -137,6 +137,17 @@ def test_known_sizes_by_hand() -> None:
     assert layer_bytes(shape, Work(616, 576, 128, rank=128, weights="bfloat16", autocast="bfloat16")) == of_a_layer
 
 
+def test_moments_are_divided_in_their_own_bits() -> None:
+    shape = shape_of(meta_model("llava15_7b"))
+    work = Work(
+        616, 576, 128, rank=0, weights="bfloat16", strategy="sharded", processes=8, reference="none", on_gpu=True
+    )
+    bits = {"adamw": 16, "adamw_8bit": 8 + 32 / 256, "paged_adamw": 32, "paged_adamw_8bit": 8 + 32 / 256}
+    for optimiser, each in bits.items():
+        plan = plan_training(shape, replace(work, trained="bfloat16", optimiser=optimiser))
+        assert plan.parts["optimiser"] == pytest.approx(2 * plan.trained * each / 8 / 8, rel=1e-6), optimiser
+
+
 def test_what_saves_memory_is_forecast_to_save_memory() -> None:
     shape = shape_of(meta_model("llava15_7b"))
     work = Work(

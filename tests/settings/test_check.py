@@ -143,8 +143,6 @@ COMBINATIONS = [
     (["model.quantization=nf4", "trainer=fsdp2"], "cannot divide over processes", "trainer=ddp"),
     (["model.quantization=int8", "trainer.precision=64-true"], "converts all weights", "trainer.precision=auto"),
     (["model.quantization=int8", "export.merged=true"], "merged into whole weights", "task=merge"),
-    (["trainer=fsdp2", "optim=adamw_8bit"], "bitsandbytes works on plain tensors", "optim=adamw"),
-    (["trainer=fsdp", "optim=adamw_8bit"], "one scale for 256 numbers", "optim=adamw"),
     (["trainer=fsdp", "trainer.precision=64-true"], "not known to Lightning's FSDP", "trainer=fsdp2"),
     (["trainer=fsdp", "model.quantization=int8"], "cannot divide over processes", "trainer=ddp"),
     (["trainer=fsdp2", "lora=none", "reference=live"], "a second copy of all weights", "reference=cached"),
@@ -201,6 +199,13 @@ def test_what_deepspeed_is_not_asked_for_is_refused_whether_it_is_installed_or_n
     (problem,) = set(problems_of(*typed)) - set(missing)
     assert reason in problem and way_out in problem
     assert len(missing) == (find_spec("deepspeed") is None)
+
+
+@pytest.mark.parametrize("optim", ["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"])
+@pytest.mark.parametrize("trainer", ["cpu", "ddp", "fsdp", "fsdp2"])
+@pytest.mark.parametrize("lora", ["default", "none"])
+def test_every_optimiser_goes_with_divided_weights(optim: str, trainer: str, lora: str) -> None:
+    assert not problems_of(f"trainer={trainer}", f"optim={optim}", f"lora={lora}")
 
 
 def test_processes_that_share_weights_cannot_try_micro_batches() -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from parallax.settings import launchers
 from parallax.settings.command_line import prepare
@@ -17,6 +18,7 @@ from tests.tasks.test_align import SMALL
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 POINTS = ("loss.beta=0.1,0.3", "seed=0,1")
 
 
@@ -116,8 +118,16 @@ def test_the_command_line_stops_in_words_before_anything_is_loaded(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+STARTED = {  # how `-m` is begun, and what stands for it in the loop that is told
+    "python run.py": ([sys.executable], f"{sys.executable} {ROOT / 'run.py'}"),
+    "torchrun … run.py": (TORCHRUN, f"{' '.join(TORCHRUN)} {ROOT / 'run.py'}"),
+}
+
+
 @pytest.mark.slow
-def test_the_command_that_is_told_runs_each_point_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", STARTED)
+def test_the_command_that_is_told_runs_each_point_once(tmp_path: Path, program: str) -> None:
+    """Taken as it is printed, but for where python and run.py lie, and for torchrun's own words, which stand as dots."""
     small = [
         *SMALL,
         "evaluation.when=[]",
@@ -126,11 +136,19 @@ def test_the_command_that_is_told_runs_each_point_once(tmp_path: Path) -> None:
         "trainer.devices=2",
         "paths.cache_dir=cache",
     ]
-    done = run(tmp_path, [sys.executable, str(ROOT / "run.py"), "-m", *small, "loss.beta=0.1,0.3"])
-    (command,) = re.findall(r"each point: (.*; done)\.", done.stderr)
-    command = command.replace("python run.py", f"{sys.executable} {ROOT / 'run.py'}")
+    begun, real = STARTED[program]
+    done = run(tmp_path, [*begun, str(ROOT / "run.py"), "-m", *small, "loss.beta=0.1,0.3"])
+    assert done.returncode != 0 and not list(tmp_path.iterdir())
+    command, *others = set(re.findall(r"each point: (.*?; done)\.", done.stderr))  # every process of torchrun's says it
+    assert not others and program in command
     done = subprocess.run(
-        ["bash", "-ec", command], cwd=tmp_path, capture_output=True, text=True, timeout=1200, env={**os.environ}
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("outputs/*/*/results.json"))) == 2 and not (tmp_path / "multirun").exists()
+        ["bash", "-ec", command.replace(program, real)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=1200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = sorted(tmp_path.glob("outputs/*/*/results.json"))
+    assert len(results) == 2 and not (tmp_path / "multirun").exists()
+    for folder, beta in zip([path.parent for path in results], (0.1, 0.3), strict=True):
+        assert yaml.safe_load((folder / "config.yaml").read_text())["loss"]["beta"] == beta
+        assert "process 2 of 2" in (folder / "run-1.log").read_text()
+        assert (folder / "stages/align/adapter/adapter_model.safetensors").is_file()

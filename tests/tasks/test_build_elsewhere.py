@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 
 from parallax.models.loading import load_policy
 from parallax.records.candidate_store import CandidateStore
+from parallax.records.keyed_store import KeyedStore
 from parallax.settings.check import check
 from parallax.tasks import run_task
 from tests.models.tiny_server import TinyServer, serving
@@ -130,6 +132,11 @@ METHOD = {
 }
 
 
+def apart(folder: Path) -> list[str]:
+    """A run folder and a cache of their own: a run beside a finished one with the same settings would be taken for finished."""
+    return [f"paths.output_dir={folder / 'run'}", f"paths.cache_dir={folder / 'cache'}"]
+
+
 @pytest.mark.slow
 def test_judged_and_searched_pairs_of_two_processes_are_those_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -140,7 +147,55 @@ def test_judged_and_searched_pairs_of_two_processes_are_those_of_one(
         for count in (1, 2):
             name = f"{method}-{count}"
             words = [f"method={method}", *METHOD[method], "task=build_pairs", "data.size=5", f"trainer.devices={count}"]
-            places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
-            in_processes(count, run_config, [*SMALL, "generation.max_new_tokens=40", *words, *places])
-            keys.append(json.loads((tmp_path / name / "pairs.json").read_text())["key"])
+            in_processes(count, run_config, [*SMALL, "generation.max_new_tokens=40", *words, *apart(tmp_path / name)])
+            keys.append(json.loads((tmp_path / name / "run/pairs.json").read_text())["key"])
         assert keys[0] == keys[1], method
+
+
+def search(words: list[str], calls: Path, dies_after: int) -> None:
+    """Build pairs by a search. The last process ends, as if killed, when it is about to say sentences for the n-th time."""
+    from parallax.models.beam_groups import GroupBeams
+
+    say, said = GroupBeams.next_sentences, [0]
+
+    def say_or_die(self: GroupBeams, starts: Any) -> Any:
+        said[0] += 1
+        calls.with_suffix(f".{os.environ['RANK']}").write_text(str(said[0]))
+        if said[0] == dies_after and os.environ["RANK"] == "1":
+            os._exit(9)
+        return say(self, starts)
+
+    GroupBeams.next_sentences = say_or_die  # type: ignore[method-assign]
+    run_config(words)
+
+
+@pytest.mark.slow
+def test_a_search_whose_process_was_killed_at_any_moment_goes_on_to_the_same_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CSR's trees: one process, two, and two of which one dies somewhere in its searches and both are started again."""
+    monkeypatch.setenv("PARALLAX_ROOT", str(Path(__file__).parents[2]))
+    made = ["method=csr", *METHOD["csr"], "task=build_pairs", "data.size=6", "generation.max_new_tokens=40"]
+    made += ["stages.align.proposer.batch_size=3"]  # so trees are kept one by one
+
+    def run(name: str, count: int, dies_after: int = 0, timeout: float = 300.0) -> dict[str, Any]:
+        words = [*SMALL, *made, *apart(tmp_path / name), f"trainer.devices={count}"]
+        in_processes(count, search, words, tmp_path / f"calls-{name}", dies_after, timeout=timeout)
+        report: dict[str, Any] = json.loads((tmp_path / name / "run/pairs.json").read_text())
+        return report
+
+    one, two = run("one", 1), run("two", 2)
+    assert two["key"] == one["key"] and one["kept"] > 0
+    assert (one["built"], one["reused"]) == (two["built"], two["reused"]) == (6, 0)
+    all_calls = int((tmp_path / "calls-two.1").read_text())
+    moment = random.randint(2, all_calls)
+    with pytest.raises(AssertionError, match="exit codes"):
+        run("killed", 2, moment, timeout=90)
+    assert (tmp_path / "calls-killed.1").read_text() == str(moment)
+    assert not (tmp_path / "killed/run/pairs.json").exists()
+    there = len(KeyedStore(tmp_path / "killed/cache/trees"))
+    again = run("killed", 2)
+    assert again["key"] == one["key"], f"killed at {moment} of {all_calls}"
+    assert (again["built"], again["reused"]) == (6 - there, there) and 3 <= there < 6, (
+        f"killed at {moment} of {all_calls}"
+    )

@@ -38,11 +38,12 @@ def run_config(overrides: list[str]) -> None:
 def fit(
     folder: Path, out: Path, changes: dict[str, Any], mode: str, resume: Path | None, stop: int, more: dict[str, Any]
 ) -> None:
-    """`more`: keys of the model, `refresh` of the pairs, and the folder of an `earlier` adapter that is the reference."""
+    """`more`: keys of model, lora and optim, `refresh` of the pairs, the folder of an `earlier` adapter that is the reference."""
     trainer = {**TRAINER, **changes, "max_epochs": 2}
-    policy, data = policy_and_pairs(folder, trainer=trainer, mode=mode, model=more.get("model"))
+    policy, data = policy_and_pairs(folder, trainer=trainer, mode=mode, model=more.get("model"), lora=more.get("lora"))
     stage = {**STAGE, "reference": {"mode": mode, "source": "initial"}, "trainer": trainer}
     stage["debug"] = {"max_steps": None}
+    stage["optim"] = {**STAGE["optim"], **more.get("optim", {})}
     stage["pairs"] = {"refresh": more.get("refresh", "never")}
     if more.get("earlier"):
         policy.take_reference(more["earlier"])
@@ -186,6 +187,77 @@ def test_a_quantised_base_learns_in_two_processes_what_it_learns_in_one(start: A
     assert_same_adapter(one / "adapter", two / "adapter")
     plain = start("plain", gradient_clip_val=0.05)
     assert losses(plain) != losses(one), "nothing was quantised"
+
+
+LEARNERS = {  # LoRA of a rank at which moments are large enough for eight bits, and full fine-tuning
+    "lora": {"lora": {"r": 64}},
+    "full": {"lora": {"enabled": False}, "optim": {"lr": 1e-3}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "what", "name", "sharded"),
+    [
+        ("fsdp2", "lora", "adamw_8bit", True), ("fsdp2", "full", "adamw_8bit", False),
+        ("fsdp2", "full", "paged_adamw_8bit", True), ("fsdp2", "lora", "paged_adamw", True),
+        ("fsdp", "lora", "adamw_8bit", False), ("fsdp", "full", "adamw_8bit", True),
+    ],
+)  # fmt: skip
+def test_moments_of_bitsandbytes_are_divided_and_go_on_with_any_number_of_processes(
+    start: Any, strategy: str, what: str, name: str, sharded: bool
+) -> None:
+    """Two processes learn what one learns; two that died go on as one, which dies, and as two again."""
+    more = {**LEARNERS[what], "optim": {**LEARNERS[what].get("optim", {}), "name": name}}
+    files = {"checkpoint": {**TRAINER["checkpoint"], "sharded": sharded}}
+    whole = losses(start("one", more=more))
+    assert len(whole) == 6
+    assert losses(start("two", 2, strategy=strategy, more=more)) == pytest.approx(whole, rel=1e-5)
+    newest, steps = None, []
+    for count, stop in ((2, 2), (1, 2), (2, 0)):
+        kind = strategy if count == 2 else "auto"
+        out = start("chain", count, strategy=kind, more=more, resume=newest, stop=stop, **files)
+        newest = sorted((out / "checkpoints").glob("step-*.ckpt"))[-1]
+        steps.append(int(newest.stem[-6:]))
+    assert 1 <= steps[0] < steps[1] < steps[2] == 6
+    assert losses(out)[-(6 - steps[1]) :] == pytest.approx(whole[steps[1] :], rel=1e-5)
+    if name.endswith("8bit"):
+        plain = losses(start("plain", more={**more, "optim": {**more["optim"], "name": "adamw"}}))
+        assert plain[2:] != pytest.approx(whole[2:], rel=1e-5), (
+            "eight bits make a difference that these bounds would see"
+        )
+
+
+# losses in half precision: how far those of `fsdp` and of `fsdp2` may be from those of `ddp`, all in two processes
+HALF = {
+    "bf16-mixed": (1e-5, 1e-5),
+    "bf16-mixed, full": (3e-4, 1e-5),  # the norm for clipping is summed in another order
+    "bf16-mixed, full, unclipped": (1e-5, 1e-5),
+    "bf16-true": (1e-5, 1e-5),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", HALF)
+def test_half_precision_is_the_same_divided_and_whole(start: Any, what: str) -> None:
+    """The yardstick is one process that adds up micro-batches of other sizes: all that differs there is rounding."""
+    settings: dict[str, Any] = {
+        "precision": what.partition(",")[0],
+        "more": LEARNERS["full"] if "full" in what else {},
+        "gradient_clip_val": None if "unclipped" in what else 1.0,
+    }
+    one = losses(start("one", **settings))
+    exact = losses(start("exact", **{**settings, "precision": "32-true"}))
+    assert one != pytest.approx(exact, rel=1e-5), "half precision was not at work"
+    for size in (1, 4):
+        other = losses(start(f"by-{size}", micro_batch_size=size, **settings))
+        assert other == pytest.approx(one, rel=1e-3)
+        assert other != pytest.approx(one, rel=1e-5), "rounding does not show, so these bounds could be narrower"
+    ddp, fsdp, fsdp2 = (losses(start(kind, 2, strategy=kind, **settings)) for kind in ("ddp", "fsdp", "fsdp2"))
+    assert fsdp == pytest.approx(ddp, rel=HALF[what][0])
+    assert fsdp2 == pytest.approx(ddp, rel=HALF[what][1])
+    for two in (ddp, fsdp, fsdp2):
+        assert two == pytest.approx(one, rel=1e-3)
 
 
 @pytest.mark.slow

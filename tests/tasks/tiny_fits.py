@@ -37,11 +37,14 @@ def policy_and_pairs(
     mode: str = "cached",
     repeat: int = 1,
     model: dict[str, Any] | None = None,
+    lora: dict[str, Any] | None = None,
 ) -> tuple[Policy, PreferenceDataModule]:
     """A fresh policy and its datamodule over ten scenes; checkpoint and cache lie in `folder`."""
     if not (folder / "llava").is_dir():
         make_tiny_checkpoint("llava", folder / "llava", seed=3)
-    policy = load_policy({"path": str(folder / "llava"), **(model or {})}, {"r": 4, "enabled": True}, seed=0)
+    policy = load_policy(
+        {"path": str(folder / "llava"), **(model or {})}, {"r": 4, "enabled": True, **(lora or {})}, seed=0
+    )
     datamodule = PreferenceDataModule(
         ShapesSource("pairs_habit_free", size=10),
         ByView(Diffusion(noise_steps=900), max_new_tokens=6),
