@@ -44,11 +44,13 @@ class Situation:
         micro_batch_tokens: token budget per forward pass; 0 where micro-batches are counted in pairs.
         max_pixels: largest number of pixels of an image; 0 for families with one image size.
         shares_prompts: whether the family takes the shared layout.
+        eight_bit_moments: whether the strategy takes bitsandbytes' optimisers.
     """
 
     micro_batch_tokens: int = 0
     max_pixels: int = 0
     shares_prompts: bool = False
+    eight_bit_moments: bool = True
 
 
 def training_knobs(shape: ModelShape, work: Work, situation: Situation, limit: int) -> list[Knob]:
@@ -77,7 +79,7 @@ def training_knobs(shape: ModelShape, work: Work, situation: Situation, limit: i
         changes.append(("lora=default lora.r=64", replace(work, rank=64, reference="none")))
     elif work.rank > 8:
         changes.append((f"lora.r={work.rank // 2}", replace(work, rank=work.rank // 2)))
-    if work.optimiser == "adamw":
+    if work.optimiser == "adamw" and situation.eight_bit_moments:
         changes.append(("optim=adamw_8bit", replace(work, optimiser="adamw_8bit")))
     if work.full and work.reference == "live":
         changes.append(("reference=cached", replace(work, reference="cached")))

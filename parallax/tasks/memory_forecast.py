@@ -173,6 +173,7 @@ def _situation(policy: Any, trainer: Mapping[str, Any]) -> Situation:
         micro_batch_tokens=_token_budget(trainer),
         max_pixels=int(free or 0),
         shares_prompts=can_share(base_model(policy.model)),
+        eight_bit_moments=trainer.get("strategy") != "deepspeed",
     )
 
 

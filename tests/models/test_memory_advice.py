@@ -69,6 +69,8 @@ def test_knobs_save_what_they_say_and_the_best_comes_first(shape) -> None:  # ty
     assert by_setting["trainer.activation_checkpointing=true"] == peak - checkpointed
     assert {"model.layout=shared", "lora.r=512", "optim=adamw_8bit", "generation.max_new_tokens=256"} <= set(by_setting)
     assert any(setting.startswith("trainer.micro_batch_size=") for setting in by_setting)
+    without = training_knobs(shape, SEVA, Situation(shares_prompts=True, eight_bit_moments=False), limit=80 * GB)
+    assert {knob.setting for knob in without} == set(by_setting) - {"optim=adamw_8bit"}
 
 
 def test_a_token_budget_is_turned_where_one_is_in_use(shape) -> None:  # type: ignore[no-untyped-def]

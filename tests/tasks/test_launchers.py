@@ -21,7 +21,9 @@ VIEWS = ("task=show_views", "task.noise_steps=[500]", "task.side=32", "seed=0,1"
 def multirun(folder: Path, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """`python run.py -m …`, with our code found first by the processes that it starts."""
     command = [sys.executable, str(ROOT / "run.py"), "-m", *words, f"hydra.sweep.dir={folder}"]
-    environment = {**(environment or os.environ), "PYTHONPATH": str(ROOT)}
+    given = environment or os.environ
+    found_first = os.pathsep.join(filter(None, [str(ROOT), given.get("PYTHONPATH")]))
+    environment = {**given, "PYTHONPATH": found_first}
     return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=1200, env=environment)
 
 
