@@ -102,25 +102,28 @@ def _vision() -> dict[str, Any]:
     }
 
 
-def _text(model_type: str, vocabulary: int) -> dict[str, Any]:
+def _text(model_type: str, vocabulary: int, heads: int) -> dict[str, Any]:
     return {
         "model_type": model_type,
         "vocab_size": vocabulary,
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
+        "num_attention_heads": heads,
+        "num_key_value_heads": max(1, heads // 2),
         "max_position_embeddings": 512,
         "initializer_range": 0.3,
         "sliding_window": None,
     }
 
 
-def write_checkpoint(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a random checkpoint of `llava`, `llava_next` or `qwen2_5_vl` and return its folder."""
+def write_checkpoint(family: str, folder: Path, seed: int = 0, heads: int = 4) -> Path:
+    """Write a random checkpoint of `llava`, `llava_next` or `qwen2_5_vl` and return its folder.
+
+    `heads`: of attention, 32 numbers together. Some kernels want 32 in each.
+    """
     torch.manual_seed(seed)
-    model, processor = {"llava": _llava, "llava_next": _llava_next, "qwen2_5_vl": _qwen}[family]()
+    model, processor = {"llava": _llava, "llava_next": _llava_next, "qwen2_5_vl": _qwen}[family](heads)
     folder.mkdir(parents=True, exist_ok=True)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.save_pretrained(str(folder))
@@ -128,13 +131,13 @@ def write_checkpoint(family: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _llava() -> tuple[Any, Any]:
+def _llava(heads: int) -> tuple[Any, Any]:
     from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     tokenizer = sentencepiece_like()
     config = LlavaConfig(
         vision_config=_vision(),
-        text_config=_text("llama", len(tokenizer)),
+        text_config=_text("llama", len(tokenizer), heads),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -152,7 +155,7 @@ def _llava() -> tuple[Any, Any]:
     return LlavaForConditionalGeneration(config), processor
 
 
-def _llava_next() -> tuple[Any, Any]:
+def _llava_next(heads: int) -> tuple[Any, Any]:
     from transformers import (
         LlavaNextConfig,
         LlavaNextForConditionalGeneration,
@@ -164,7 +167,7 @@ def _llava_next() -> tuple[Any, Any]:
     pinpoints = [[24, 48], [48, 24], [48, 48]]
     config = LlavaNextConfig(
         vision_config=_vision(),
-        text_config=_text("mistral", len(tokenizer)),
+        text_config=_text("mistral", len(tokenizer), heads),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=pinpoints,
         vision_feature_layer=-2,
@@ -184,7 +187,7 @@ def _llava_next() -> tuple[Any, Any]:
     return LlavaNextForConditionalGeneration(config), processor
 
 
-def _qwen() -> tuple[Any, Any]:
+def _qwen(heads: int) -> tuple[Any, Any]:
     from transformers import (
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
@@ -195,9 +198,11 @@ def _qwen() -> tuple[Any, Any]:
 
     tokenizer = byte_level()
     number = tokenizer.convert_tokens_to_ids
-    text = _text("qwen2_5_vl_text", len(tokenizer))
+    text = _text("qwen2_5_vl_text", len(tokenizer), heads)
     text |= {"bos_token_id": None, "eos_token_id": number("<|im_end|>"), "pad_token_id": number("<|endoftext|>")}
-    text["rope_parameters"] = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    half = 16 // heads  # of the numbers of a head
+    sections = [half // 4, half // 4, half // 2]
+    text["rope_parameters"] = {"rope_type": "default", "mrope_section": sections, "rope_theta": 10000.0}
     config = Qwen2_5_VLConfig(
         text_config=text,
         vision_config={

@@ -30,6 +30,7 @@ from parallax.models.policy import Policy
 from parallax.models.requests import Generation, GenerationRequest
 from parallax.models.server import ServerError, ServerGenerator, as_picture
 from parallax.records import Decoding, ViewSpec, bytes_digest
+from tests.models.checkpoints import write_checkpoint
 from tests.processes import in_processes
 from tests.tasks.test_align import SMALL
 from tests.tasks.test_many_processes import run_config
@@ -37,6 +38,7 @@ from tests.tasks.vllm_server import VARIABLE, needs_vllm, vllm_serving
 
 pytestmark = [pytest.mark.slow, needs_vllm]
 
+FAMILIES = ("llava_next", "qwen2_5_vl")  # with tiles; with images of free size
 DOC = Path(__file__).parents[2] / "docs/scaling.md"
 QUESTIONS = ("Describe the image.", "What is in the top row?", "Is there a red circle in the image?")
 
@@ -171,6 +173,19 @@ def test_two_processes_build_a_run_s_pairs_and_find_them_again(
     reports = [json.loads((tmp_path / name / "pairs.json").read_text()) for name in ("two", "one")]
     assert [report["built"] for report in reports] == [24, 0]
     assert reports[0]["key"] == reports[1]["key"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_reads_the_prompts_of_other_families_and_their_adapters(family: str, tmp_path: Path) -> None:
+    made, served = write_checkpoint(family, tmp_path / "made", heads=1), tmp_path / "served"
+    policy, learned, asked = policy_of(made), policy_of(made, learned=True), requests(count=12)
+    policy.save_merged(served)
+    with vllm_serving(served, tmp_path / "vllm.log") as address:
+        generator = generator_of(policy, address, tmp_path)
+        answers, of_learned = generator.generate(asked), generator_of(learned, address, tmp_path).generate(asked)
+    assert generator._prompts.agreed
+    assert same(answers, policy.generate(asked)) >= 11
+    assert same(of_learned, learned.generate(asked)) >= 11 > same(of_learned, answers)
 
 
 def test_two_copies_behind_one_address_both_load_it(merged: Path, tmp_path: Path) -> None:
