@@ -7,6 +7,7 @@ so that what is tested is what happens with large ones.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,62 @@ def test_one_process_may_answer_while_the_other_does_not(tmp_path: Path) -> None
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     one, two, silent = (torch.load(tmp_path / path) for path in ("one/said-0.pt", "two/said-0.pt", "two/said-1.pt"))
     assert one == two and len(one) == 3 and silent == []
+
+
+def broken_fit(folder: Path, out: Path, changes: dict[str, Any], what: str) -> None:
+    """A fit whose second step meets, in the first process, a loss or a gradient that is not a finite number."""
+    from lightning_modules.dpo import DPOModule
+
+    if changes["strategy"] == "deepspeed":
+        let_deepspeed_compute_here()
+    losses_of, broken = DPOModule.losses, []
+
+    def spoiled(self: Any, micro_batch: Any) -> Any:
+        loss, metrics = losses_of(self, micro_batch)
+        if self.global_step == 1 and processes.is_first() and not broken:
+            broken.append(micro_batch.pair_ids)
+            more = {"nan": loss * math.nan, "inf": math.inf, "gradient": (loss - loss.detach()).sqrt()}
+            loss = loss + more[what]  # infinity leaves the gradient finite, and that root has a slope of infinity
+        return loss, metrics
+
+    DPOModule.losses = spoiled  # type: ignore[method-assign]
+    trainer = {**TRAINER, **changes}
+    policy, data = policy_and_pairs(folder, trainer=trainer)
+    stage = {**STAGE, "trainer": trainer, "debug": {"max_steps": None}}
+    got = fit_preference(policy, data, stage, out)
+    policy.save_adapter(out / "adapter")
+    write_here(out, "bad", {"bad": got["bad_steps"], "blamed": broken})
+
+
+BROKEN = {
+    "nan": "weights_divided",
+    "inf": "gradients_divided",
+    "gradient": "small_weights_whole",
+    "inf-host": "all_in_host_memory",
+    "gradient-host": "gradients_and_host",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_step_that_is_not_finite_is_left_out_as_by_one_process(tmp_path: Path, case: str) -> None:
+    """In all processes, whichever met it; what came before and comes after counts."""
+    what = case.split("-")[0]
+    for name, count, settings in (("one", 1, {}), ("two", 2, {"deepspeed": STAGES[BROKEN[case]]})):
+        (tmp_path / name).mkdir()
+        home_with_model(tmp_path / f"home-{name}")
+        changes = {"devices": count, "strategy": "deepspeed" if count > 1 else "auto", **UNEVEN, **settings}
+        in_processes(count, broken_fit, tmp_path / f"home-{name}", tmp_path / name, changes, what)
+    one, *both = (torch.load(tmp_path / path) for path in ("one/bad-0.pt", "two/bad-0.pt", "two/bad-1.pt"))
+    (bad,) = one["bad"]
+    word, blamed = ("gradient", []) if what == "gradient" else ("loss", one["blamed"][0])
+    assert bad == {"step": 1, "reason": f"the {word} is not a finite number", "pair_ids": blamed}
+    assert [got["bad"] for got in both] == [one["bad"]] * 2
+    ours, theirs = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert theirs == pytest.approx(ours, rel=1e-5, nan_ok=True) and len(ours) == 4
+    assert math.isfinite(ours[1]) == (what == "gradient") and all(map(math.isfinite, (ours[0], *ours[2:])))
+    assert_same_adapter(tmp_path / "one/adapter", tmp_path / "two/adapter")
+    for folder in (tmp_path / "one", tmp_path / "two", tmp_path / "two/rank-1"):
+        assert (folder / "bad_steps/step-000001.json").is_file()
 
 
 def run_here(words: list[str]) -> None:
