@@ -274,6 +274,84 @@ def test_a_whole_run_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.
     PeftModel.from_pretrained(base, str(two / "stages/align/adapter"))
 
 
+def said(pair_set: str) -> list[tuple[str, ...]]:
+    """What the pairs of a set say, apart from which policy is noted as their author."""
+    import pandas
+
+    table = pandas.read_parquet(Path(pair_set) / "pairs.parquet")
+    return [tuple(map(str, row)) for row in table[["sample_id", "prompt", "chosen", "rejected"]].to_numpy()]
+
+
+def run_and_count_models(words: list[str], out: Path) -> None:
+    """A run that notes, whenever it loads a policy, how many of those it loaded before are still in memory."""
+    import gc
+    import weakref
+
+    from parallax.tasks import parts
+
+    make, made, alive = parts.make_policy, [], []
+
+    def make_policy(*args: Any, **options: Any) -> Any:
+        gc.collect()
+        alive.append(sum(model() is not None for model in made))
+        policy = make(*args, **options)
+        made.append(weakref.ref(policy.model))
+        return policy
+
+    parts.make_policy = make_policy
+    run_here(words)
+    write_here(out, "alive", alive)
+
+
+METHODS = {
+    "stages": ["method=stic", "stages.infuse.data.size=6", "stages.infuse.optim.lr=1e-4", "evaluation.when=[after]"],
+    "rounds": ["method=spin", "method.rounds=2", "evaluation.when=[before,after_round,after]"],
+}
+
+
+@pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
+def test_a_method_of_several_stages_or_rounds_is_that_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Each stage begins with the adapter that the one before has left on disk, each round compares with the round before."""
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    words = [
+        *SMALL,
+        "data.size=8",
+        "generation.max_new_tokens=24",
+        "optim.lr=1e-4",
+        "optim.warmup_ratio=0",
+        "resume=never",
+        *words,
+    ]
+    words += ["trainer.batch_size=4", "trainer.micro_batch_size=1"]
+    divide_all = "trainer.deepspeed.config={zero_optimization: {stage3_param_persistence_threshold: 0}}"
+    two_words = ["trainer=deepspeed", "trainer.accelerator=auto", "trainer.devices=2", divide_all]
+    for name, count, more in (("one", 1, []), ("two", 2, two_words)):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        act = (
+            (run_and_count_models, [*words, *more, *places], tmp_path)
+            if count == 2
+            else (run_config, [*words, *places])
+        )
+        in_processes(count, *act, timeout=900)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for number in range(2):
+        alive = torch.load(tmp_path / f"alive-{number}.pt")
+        assert len(alive) >= 2 and not any(alive), "the model of a stage that is over stays in memory"
+    stages = sorted(path.parent.relative_to(one) for path in one.rglob("adapter"))
+    assert len(stages) == 2
+    for stage in stages:
+        assert losses(two / stage) == pytest.approx(losses(one / stage), rel=1e-5) and len(losses(one / stage)) >= 2
+        assert_same_adapter(one / stage / "adapter", two / stage / "adapter")
+        for path in (one / stage).glob("pairs.json"):
+            ours, theirs = (said(json.loads(p.read_text())["pair_set"]) for p in (path, two / stage / path.name))
+            assert ours == theirs and ours
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
+    for key in ("before", "after", "pairs", "rounds"):
+        assert ours.get(key) == theirs.get(key)
+
+
 @pytest.mark.parametrize("words", [["lora=none"], []], ids=["everything", "beside_an_adapter"])
 def test_more_than_an_adapter_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     """The projector, and the whole language model or an adapter for it; and what is left on disk."""
