@@ -193,8 +193,11 @@ def generate_candidates(
     module = PairBuilderModule(act)
     module.allow_zero_length_dataloader_with_multiple_devices = True
     loader: DataLoader[Any] = DataLoader(share, batch_size=None, collate_fn=SealedShare)
-    with policy.gathered():
-        trainer.predict(module, dataloaders=loader, return_predictions=False)
+    try:
+        with policy.gathered():
+            trainer.predict(module, dataloaders=loader, return_predictions=False)
+    finally:
+        del module.act  # a trainer keeps its last module, which would keep the policy
     trainer.strategy.barrier("candidates")
     store.refresh()
     return done

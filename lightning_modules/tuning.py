@@ -123,18 +123,21 @@ class TuningModule(pl.LightningModule):
             sum_over_processes(self.trained())
         self._finish_metrics(sums.finish(self.trainer.world_size), step, divisor)
         self._step_metrics["lr"] = float(schedule.get_last_lr()[0])
+        number = self.global_step
         optimiser.step()  # calls on_before_optimizer_step below, after fp16 gradients have been unscaled
         if zero is not None:
             self._step_metrics["grad_norm"] = zero.grad_norm()
+            if zero.left_out and not self._step_metrics["not_finite"] and not zero.scales_losses:
+                self._note_bad_step("gradient", number)
         schedule.step()
         self._publish(len(step))
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Measure and clip the gradient; a step that is not finite is left out by taking its gradients away."""
-        if self._zero is not None:  # it clips, and makes the step whatever we say
+        if self._zero is not None:  # it measures and clips them itself
             if self._step_metrics["not_finite"]:
-                self.max_bad_steps = len(self.bad_steps)
-                self._note_bad_step("loss")
+                self._zero.leave_out()
+                self._note_bad_step("loss", self.global_step)
             return
         parameters = self.trained()
         norm = self._norm(parameters)
@@ -149,7 +152,7 @@ class TuningModule(pl.LightningModule):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if losses_finite and scaler is not None:
             return  # fp16 gradients overflowed: the scaler lowers its scale and the next step fits
-        self._note_bad_step("loss" if not losses_finite else "gradient")
+        self._note_bad_step("loss" if not losses_finite else "gradient", self.global_step)
 
     def _finish_metrics(self, sums: dict[str, float], step: StepBatch, divisor: float) -> None:
         pairs, bad = sums.pop("pairs"), sums.pop("not_finite")
@@ -170,7 +173,7 @@ class TuningModule(pl.LightningModule):
         if isinstance(stream, StepStream):  # Lightning's own number would count fits
             self.log("epoch", self.global_step / stream.steps_per_epoch, rank_zero_only=False)
 
-    def _note_bad_step(self, what: str) -> None:
+    def _note_bad_step(self, what: str, step: int) -> None:
         ids = [
             name
             for names, finite in self._finite
@@ -181,7 +184,7 @@ class TuningModule(pl.LightningModule):
             gathered: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(gathered, ids)
             ids = [name for part in gathered for name in part]
-        bad = BadStep(self.global_step, f"the {what} is not a finite number", ids)
+        bad = BadStep(step, f"the {what} is not a finite number", ids)
         self.bad_steps.append(bad)
         kept = save_bad_step(self._folder, bad, self._present.micro_batches, self.policy.encoder)
         named = f" (pairs {', '.join(ids[:8])}{' …' if len(ids) > 8 else ''})" if ids else ""

@@ -103,8 +103,37 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
         if tell is not None:
             tell()
 
+    def leave_out(self) -> None:
+        """Have the next optimiser step drop its gradients and change nothing. Called by all processes at once.
+
+        DeepSpeed does that of its own accord where gradients are not finite; here it is told so while it asks whether they are.
+        """
+        held = self._held
+        assert held is not None
+        optimiser = held.optimiser
+        update = optimiser._update_scale  # asked by both stages, between measuring gradients and using them
+
+        def update_scale(has_overflow: bool) -> None:
+            del optimiser._update_scale
+            optimiser.overflow = True
+            update(has_overflow)
+
+        optimiser._update_scale = update_scale
+
+    @property
+    def left_out(self) -> bool:
+        """Whether DeepSpeed left out the newest step, asked to or because a gradient was not a finite number."""
+        held = self._held
+        return held is not None and bool(held.optimiser.overflow)
+
+    @property
+    def scales_losses(self) -> bool:
+        """Whether gradients may overflow because DeepSpeed has yet to find a scale that fits: training in float16."""
+        held = self._held
+        return held is not None and bool(held.engine.fp16_enabled())
+
     def grad_norm(self) -> float:
-        """Norm of all gradients of the step that was just made, before clipping."""
+        """Norm of all gradients of the step that was just made, before clipping; infinite where it was left out."""
         norm = self.deepspeed_engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 

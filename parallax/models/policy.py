@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models import flat_sharding, fused_lora, generation, saving, scoring, sharding
+from parallax.models import flat_sharding, fused_lora, generation, saving, scoring, sharding, zero_sharding
 from parallax.models.adapter import read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
@@ -317,6 +317,13 @@ class Policy:
         self.features = None
         scoring.keep_head_whole(self.model)
         fused_lora.unfuse(self.model)
+
+    def let_go(self) -> None:
+        """Have the weights leave memory together with this policy, which is of no use from now on.
+
+        Only DeepSpeed would keep them otherwise. Called by all processes at once.
+        """
+        zero_sharding.let_go(self.model)
 
     @property
     def divided_root(self) -> Any:

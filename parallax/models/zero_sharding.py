@@ -81,6 +81,38 @@ def held_by(value: Any) -> Held | None:
     return getattr(value, HELD, None)
 
 
+def let_go(model: Any) -> None:
+    """End what `note` began, so that the weights can leave memory. `model` is of no use any more. Called by all processes.
+
+    DeepSpeed keeps every network that stage 3 has divided in two places that belong to no engine: a list of modules that are
+    being computed, and the cache of a method of its coordinator.
+    """
+    held = base_model(model).__dict__.pop(HELD, None)
+    if held is None:
+        return
+    for parameter in base_model(model).parameters():
+        parameter.__dict__.pop(HELD, None)
+    divided, network = held.divides_weights, held.engine.module
+    held.engine.destroy()
+    if divided:
+        _forget(network)
+
+
+def _forget(network: nn.Module) -> None:
+    import inspect
+
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    gone = {id(module) for module in network.modules()}  # layers, too, whose recomputation ended early
+    FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if id(module) not in gone]
+    for method in vars(PartitionedParameterCoordinator).values():
+        while callable(method):
+            if hasattr(method, "cache_clear"):
+                method.cache_clear()
+            method = inspect.getclosurevars(method).nonlocals.get("func") if inspect.isfunction(method) else None
+
+
 def shape_of(parameter: Any) -> tuple[int, ...]:
     """The shape of a parameter when it is whole."""
     return tuple(parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape)

@@ -6,6 +6,7 @@ behind is in its run folder; what other runs can use again is in the cache.
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -125,7 +126,9 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
             start = StageStart(adapter, round_adapter)
             adapter = run_stage(this, policy, planned, start, _watch(this, policy, suites))
             if policy.is_sharded:
+                policy.let_go()
                 policy = None  # whole again, from the adapter on disk
+                gc.collect()  # hooks on its layers refer to each other
         if planned.closes_round and "after_round" in plain["evaluation"]["when"]:
             path = this.stage_folder(planned) / "eval_after_round.json"
             found = _read(path, "after_round", this)

@@ -7,6 +7,7 @@ so that what is tested is what happens with large ones.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,16 @@ HOPS = {
 }
 
 
+@pytest.mark.parametrize("way", ["weights_divided", "gradients_divided"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_bfloat16_learns_what_one_process_learns_in_it(tmp_path: Path, precision: str, way: str) -> None:
+    """DeepSpeed computes with bfloat16 weights beside float32 masters, where Lightning alone autocasts: rounding differs."""
+    one = losses(start(tmp_path, "one", 1, precision=precision))
+    two = losses(start(tmp_path, "two", 2, precision=precision, deepspeed=STAGES[way]))
+    print(precision, way, one, two)
+    assert two == pytest.approx(one, rel=2e-3) and two[-1] < two[0]
+
+
 @pytest.mark.parametrize("hop", HOPS)
 def test_a_run_that_was_stopped_goes_on_with_other_processes_and_strategies(
     alone: Path, tmp_path: Path, hop: str
@@ -179,6 +190,62 @@ def test_one_process_may_answer_while_the_other_does_not(tmp_path: Path) -> None
     assert one == two and len(one) == 3 and silent == []
 
 
+def broken_fit(folder: Path, out: Path, changes: dict[str, Any], what: str) -> None:
+    """A fit whose second step meets, in the first process, a loss or a gradient that is not a finite number."""
+    from lightning_modules.dpo import DPOModule
+
+    if changes["strategy"] == "deepspeed":
+        let_deepspeed_compute_here()
+    losses_of, broken = DPOModule.losses, []
+
+    def spoiled(self: Any, micro_batch: Any) -> Any:
+        loss, metrics = losses_of(self, micro_batch)
+        if self.global_step == 1 and processes.is_first() and not broken:
+            broken.append(micro_batch.pair_ids)
+            more = {"nan": loss * math.nan, "inf": math.inf, "gradient": (loss - loss.detach()).sqrt()}
+            loss = loss + more[what]  # infinity leaves the gradient finite, and that root has a slope of infinity
+        return loss, metrics
+
+    DPOModule.losses = spoiled  # type: ignore[method-assign]
+    trainer = {**TRAINER, **changes}
+    policy, data = policy_and_pairs(folder, trainer=trainer)
+    stage = {**STAGE, "trainer": trainer, "debug": {"max_steps": None}}
+    got = fit_preference(policy, data, stage, out)
+    policy.save_adapter(out / "adapter")
+    write_here(out, "bad", {"bad": got["bad_steps"], "blamed": broken})
+
+
+BROKEN = {
+    "nan": "weights_divided",
+    "inf": "gradients_divided",
+    "gradient": "small_weights_whole",
+    "inf-host": "all_in_host_memory",
+    "gradient-host": "gradients_and_host",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_step_that_is_not_finite_is_left_out_as_by_one_process(tmp_path: Path, case: str) -> None:
+    """In all processes, whichever met it; what came before and comes after counts."""
+    what = case.split("-")[0]
+    for name, count, settings in (("one", 1, {}), ("two", 2, {"deepspeed": STAGES[BROKEN[case]]})):
+        (tmp_path / name).mkdir()
+        home_with_model(tmp_path / f"home-{name}")
+        changes = {"devices": count, "strategy": "deepspeed" if count > 1 else "auto", **UNEVEN, **settings}
+        in_processes(count, broken_fit, tmp_path / f"home-{name}", tmp_path / name, changes, what)
+    one, *both = (torch.load(tmp_path / path) for path in ("one/bad-0.pt", "two/bad-0.pt", "two/bad-1.pt"))
+    (bad,) = one["bad"]
+    word, blamed = ("gradient", []) if what == "gradient" else ("loss", one["blamed"][0])
+    assert bad == {"step": 1, "reason": f"the {word} is not a finite number", "pair_ids": blamed}
+    assert [got["bad"] for got in both] == [one["bad"]] * 2
+    ours, theirs = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert theirs == pytest.approx(ours, rel=1e-5, nan_ok=True) and len(ours) == 4
+    assert math.isfinite(ours[1]) == (what == "gradient") and all(map(math.isfinite, (ours[0], *ours[2:])))
+    assert_same_adapter(tmp_path / "one/adapter", tmp_path / "two/adapter")
+    for folder in (tmp_path / "one", tmp_path / "two", tmp_path / "two/rank-1"):
+        assert (folder / "bad_steps/step-000001.json").is_file()
+
+
 def run_here(words: list[str]) -> None:
     let_deepspeed_compute_here()
     run_config(words)
@@ -215,6 +282,84 @@ def test_a_whole_run_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.
 
     base = AutoModelForImageTextToText.from_pretrained("assets/tiny_llava")
     PeftModel.from_pretrained(base, str(two / "stages/align/adapter"))
+
+
+def said(pair_set: str) -> list[tuple[str, ...]]:
+    """What the pairs of a set say, apart from which policy is noted as their author."""
+    import pandas
+
+    table = pandas.read_parquet(Path(pair_set) / "pairs.parquet")
+    return [tuple(map(str, row)) for row in table[["sample_id", "prompt", "chosen", "rejected"]].to_numpy()]
+
+
+def run_and_count_models(words: list[str], out: Path) -> None:
+    """A run that notes, whenever it loads a policy, how many of those it loaded before are still in memory."""
+    import gc
+    import weakref
+
+    from parallax.tasks import parts
+
+    make, made, alive = parts.make_policy, [], []
+
+    def make_policy(*args: Any, **options: Any) -> Any:
+        gc.collect()
+        alive.append(sum(model() is not None for model in made))
+        policy = make(*args, **options)
+        made.append(weakref.ref(policy.model))
+        return policy
+
+    parts.make_policy = make_policy
+    run_here(words)
+    write_here(out, "alive", alive)
+
+
+METHODS = {
+    "stages": ["method=stic", "stages.infuse.data.size=6", "stages.infuse.optim.lr=1e-4", "evaluation.when=[after]"],
+    "rounds": ["method=spin", "method.rounds=2", "evaluation.when=[before,after_round,after]"],
+}
+
+
+@pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
+def test_a_method_of_several_stages_or_rounds_is_that_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Each stage begins with the adapter that the one before has left on disk, each round compares with the round before."""
+    monkeypatch.setenv("PARALLAX_ROOT", str(CONF.parent))
+    words = [
+        *SMALL,
+        "data.size=8",
+        "generation.max_new_tokens=24",
+        "optim.lr=1e-4",
+        "optim.warmup_ratio=0",
+        "resume=never",
+        *words,
+    ]
+    words += ["trainer.batch_size=4", "trainer.micro_batch_size=1"]
+    divide_all = "trainer.deepspeed.config={zero_optimization: {stage3_param_persistence_threshold: 0}}"
+    two_words = ["trainer=deepspeed", "trainer.accelerator=auto", "trainer.devices=2", divide_all]
+    for name, count, more in (("one", 1, []), ("two", 2, two_words)):
+        places = [f"paths.output_dir={tmp_path / name}", f"paths.cache_dir={tmp_path / f'cache-{name}'}"]
+        act = (
+            (run_and_count_models, [*words, *more, *places], tmp_path)
+            if count == 2
+            else (run_config, [*words, *places])
+        )
+        in_processes(count, *act, timeout=900)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for number in range(2):
+        alive = torch.load(tmp_path / f"alive-{number}.pt")
+        assert len(alive) >= 2 and not any(alive), "the model of a stage that is over stays in memory"
+    stages = sorted(path.parent.relative_to(one) for path in one.rglob("adapter"))
+    assert len(stages) == 2
+    for stage in stages:
+        assert losses(two / stage) == pytest.approx(losses(one / stage), rel=1e-5) and len(losses(one / stage)) >= 2
+        assert_same_adapter(one / stage / "adapter", two / stage / "adapter")
+        for path in (one / stage).glob("pairs.json"):
+            ours, theirs = (said(json.loads(p.read_text())["pair_set"]) for p in (path, two / stage / path.name))
+            assert ours == theirs and ours
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
+    for key in ("before", "after", "pairs", "rounds"):
+        assert ours.get(key) == theirs.get(key)
 
 
 @pytest.mark.parametrize("words", [["lora=none"], []], ids=["everything", "beside_an_adapter"])
