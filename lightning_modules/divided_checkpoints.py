@@ -104,12 +104,13 @@ class DividedCheckpoints(Strategy):
 
     def _kept(self, value: Any, parameter: Any) -> Any:
         """`value`, a parameter or a tensor divided in the same way, as it goes into a checkpoint."""
-        place = flat_sharding.place_of(parameter)
         if not isinstance(value, Tensor):
             return value
+        if (place := flat_sharding.place_of(parameter)) is not None:
+            return self._kept_piece(Piece(value.detach().reshape(-1), place))
         if self.sharded_files:
-            return value if place is None else Piece(value.detach().reshape(-1), place)
-        full = sharding.whole(value) if place is None else flat_sharding.whole_of(value, place)
+            return value
+        full = sharding.whole(value)
         return full.cpu() if self.is_global_zero else None
 
     def _kept_piece(self, value: Any) -> Any:

@@ -14,8 +14,7 @@ from typing import Any
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from lightning_modules.divided_checkpoints import DividedCheckpoints
-from parallax.models import flat_sharding, sharding, zero_sharding
-from parallax.models.flat_sharding import Piece
+from parallax.models import sharding, zero_sharding
 from parallax.models.zero_sharding import Held
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each number
@@ -57,9 +56,7 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
         self.config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW steps moments in host memory, too
         _put_into(self.config, given.get("config") or {})
         self.sharded_files = sharded_files
-        self._groups: list[
-            dict[str, Any]
-        ] = []  # the optimiser's, as they were before DeepSpeed took the parameters out
+        self._groups: list[dict[str, Any]] = []  # the optimiser's, before DeepSpeed takes the parameters out
 
     # -- one engine for all fits of a module ----------------------------------------------------------------------
 
@@ -139,10 +136,6 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        return True
-
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The masters of what is trained; whole on the first process, or this process's part where checkpoints are folders."""
         assert self.lightning_module is not None
@@ -207,11 +200,7 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
 
     def _of(self, parameter: Any, moment: str | None = None) -> Any:
         """A master or moment as it goes into a checkpoint; gathered ones are there one at a time, but on the first process."""
-        piece: Piece = zero_sharding.piece_of(parameter, moment)
-        if self.sharded_files:
-            return piece
-        full = flat_sharding.whole_of(piece.local, piece.place)
-        return full.cpu() if self.is_global_zero else None
+        return self._kept_piece(zero_sharding.piece_of(parameter, moment))
 
 
 def _numbers(scaler: Any) -> dict[str, int | float | bool]:

@@ -1,6 +1,7 @@
 """The rooms of docs/architecture.md: a room imports only from rooms above it, and the light rooms import nothing heavy."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,9 @@ def test_every_python_file_of_ours_lives_in_a_room() -> None:
             if room_of(module) is None and module not in OURS:
                 strays.append(module)
     assert not strays, strays
+
+
+def test_no_page_has_marks_of_an_unfinished_merge() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
+    marked = [page.name for page in pages if re.search(r"^(<{7}|>{7}) ", page.read_text("utf-8"), re.MULTILINE)]
+    assert len(pages) > 50 and not marked

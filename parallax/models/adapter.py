@@ -1,4 +1,4 @@
-"""Reading a PEFT adapter from disk so that nothing fails quietly.
+"""Reading a PEFT adapter from disk so that nothing fails quietly, and its name.
 
 peft itself only warns when keys are missing or unexpected, and an old adapter whose names no longer match then does
 nothing at all. Here every key and every shape has to agree.
@@ -13,7 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from parallax.models.sharding import is_sharded, take_weights
+from parallax.models.sharding import is_sharded, readable, take_weights
+from parallax.models.weights_digest import tensors_digest
+from parallax.records import fingerprint
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -44,6 +46,17 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
     else:
         _check_fit(wrapped, folder)
     return wrapped
+
+
+def adapter_digest(wrapped: Any) -> str:
+    """Names an adapter by its settings and weights, where it is divided too (then called by all processes at once)."""
+    from peft.utils import get_peft_model_state_dict
+
+    config = wrapped.peft_config["default"]
+    settings = {"r": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "dora": config.use_dora}
+    with readable(wrapped):
+        weights = tensors_digest(get_peft_model_state_dict(wrapped))
+    return fingerprint({"settings": settings, "weights": weights})
 
 
 def keys_of(wrapped: Any) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from parallax.models import flat_sharding, fused_lora, generation, saving, scoring, sharding, zero_sharding
-from parallax.models.adapter import read_adapter
+from parallax.models.adapter import adapter_digest, read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.choosing import Pick
@@ -100,7 +101,7 @@ class Policy:
             elif not self.has_adapter or self._adapter_is_fresh:
                 self._fingerprint = self._base_fingerprint()
             else:
-                adapter = {"adapter": self._adapter_digest(), "base": self._base_fingerprint()}
+                adapter = {"adapter": adapter_digest(self.model), "base": self._base_fingerprint()}
                 self._fingerprint = fingerprint(adapter)
         return self._fingerprint
 
@@ -291,13 +292,17 @@ class Policy:
         """
         if self.is_sharded:
             return
-        self.fingerprint()
-        if self.has_adapter or not self._full_was_touched:
-            self._base_fingerprint()
+        self._note_names()
         if isinstance(mesh, FlatSettings):
             flat_sharding.shard(self.model, mesh, vision=self.features is None)
         else:
             sharding.shard(self.model, mesh)
+
+    def _note_names(self) -> None:
+        """Take the names of the weights while they are whole."""
+        self.fingerprint()
+        if self.has_adapter or not self._full_was_touched:
+            self._base_fingerprint()
 
     @property
     def is_sharded(self) -> bool:
@@ -311,9 +316,7 @@ class Policy:
         """
         if self.is_sharded:
             return
-        self.fingerprint()
-        if self.has_adapter or not self._full_was_touched:
-            self._base_fingerprint()
+        self._note_names()
         self.features = None
         scoring.keep_head_whole(self.model)
         fused_lora.unfuse(self.model)
@@ -378,27 +381,13 @@ class Policy:
             for module, training in modes.items():
                 module.training = training
 
-    def _adapter_digest(self) -> str:
-        from peft.utils import get_peft_model_state_dict
-
-        config = self.model.peft_config["default"]
-        settings = {"r": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "dora": config.use_dora}
-        with sharding.readable(self.model):
-            state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
-            weights = tensors_digest(state)
-        return fingerprint({"settings": settings, "weights": weights})
-
-    @property
+    @cached_property
     def _processor_fingerprint(self) -> str:
-        if not hasattr(self, "_processor_name"):
-            self._processor_name = self.encoder.processor_fingerprint()
-        return self._processor_name
+        return self.encoder.processor_fingerprint()
 
-    @property
+    @cached_property
     def _template_fingerprint(self) -> str:
-        if not hasattr(self, "_template_name"):
-            self._template_name = self.encoder.chat.fingerprint()
-        return self._template_name
+        return self.encoder.chat.fingerprint()
 
 
 __all__ = ["Generation", "Policy"]

@@ -81,11 +81,9 @@ def names_outside(network: Any) -> list[Any]:
     used = getattr(network, "_weight_conversions", None)
     if used is None:
         used = [entry for entry in every if entry not in prefixes]
-    done = {str(entry.prefix_to_remove) for entry in used if isinstance(entry, PrefixChange)}
-    return [
-        *used,
-        *(entry for entry in prefixes if entry.prefix_to_remove == "vision_model" and not done & {"vision_model"}),
-    ]
+    if any(isinstance(entry, PrefixChange) and entry.prefix_to_remove == "vision_model" for entry in used):
+        return list(used)
+    return [*used, *(entry for entry in prefixes if entry.prefix_to_remove == "vision_model")]
 
 
 def base_state(network: nn.Module) -> dict[str, Tensor]:

@@ -147,8 +147,11 @@ def test_the_log_holds_our_records_and_keeps_others_quiet(tmp_path: Path, capfd:
         logging.getLogger("parallax.test").info("we say [bold]this[/bold]")
         logging.getLogger("parallax.test").debug("only in the file")
         logging.getLogger("transformers.modeling").warning("chatter")
+        logging.getLogger("a_library").info("chatter for each request")
+        logging.getLogger("a_library").warning("something is wrong there")
     text, screen = path.read_text(), "".join(capfd.readouterr())
     assert "we say [bold]this[/bold]" in text and "only in the file" in text and "chatter" not in text
+    assert "something is wrong there" in text and "something is wrong there" in screen and "chatter" not in screen
     assert "[bold]this[/bold]" in screen and "only in the file" not in screen
     assert (list(root.handlers), root.level) == before
 
