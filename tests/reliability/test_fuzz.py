@@ -24,8 +24,8 @@ from PIL import Image
 from datamodules.formats.json_rows import BrokenFile, json_rows
 from datamodules.formats.listed import Unusable
 from datamodules.formats.llava_json import LlavaJsonSource
-from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.formats.preference import FORMATS, Choices
+from datamodules.formats.preference_file import PreferenceFileSource
 from parallax.evaluation.accuracy import same_text
 from parallax.evaluation.pope import read_answer
 from parallax.preference.verdict import read_verdict
