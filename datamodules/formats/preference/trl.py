@@ -24,8 +24,9 @@ def read_trl(row: Row, _: Choices) -> list[RawPair]:
             raise Unusable("bad_row", "its chosen is a text, and it has no prompt")
         return [make_pair(messages_of(prompt, "prompt"), images, chosen, texts_in(row, "rejected"), row=row)]
     asked, better = _conversation(prompt, chosen)
-    several = isinstance(rejected, list) and rejected and not isinstance(rejected[0], Mapping)
-    others = [_conversation(prompt, other) for other in (rejected if several else [rejected])]
+    several = isinstance(rejected, list) and bool(rejected) and not isinstance(rejected[0], Mapping)
+    answers: list[Any] = list(rejected or ()) if several else [rejected]
+    others = [_conversation(prompt, other) for other in answers]
     for question, _answer in others:
         same_question(asked, question)
     return [make_pair(asked, images, better, [answer for _, answer in others], row=row)]
