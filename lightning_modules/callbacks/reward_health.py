@@ -74,7 +74,9 @@ class RewardHealth(pl.Callback):
         more: Means = {}
         beta = getattr(getattr(pl_module, "objective", None), "beta", None)
         chosen, rejected, pairs = self._lengths
-        if beta and pairs and "chosen_falls" in means:  # rewards without a reference are no distance from one
+        if (
+            beta and pairs and "likelihood_displacement" in means
+        ):  # rewards without a reference are no distance from one
             moved = (abs(means["rewards/chosen"]) + abs(means["rewards/rejected"])) / beta
             more["nats_per_token"] = moved * pairs / max(1, chosen + rejected)
         if "grad_norm" in means:
@@ -115,7 +117,7 @@ class RewardHealth(pl.Callback):
             self._say(
                 "identical_answers",
                 f"{self._same} of {self._pairs} pairs have a rejected answer identical to the chosen one and teach nothing. "
-                "Turn on pairs.drop_equal, or spoil the image more (aug.noise_steps).",
+                "Turn on pairs.drop_equal, or corrupt the image more (aug.noise_steps).",
             )
 
         chosen, rejected, pairs = self._lengths
@@ -135,10 +137,10 @@ class RewardHealth(pl.Callback):
 def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]:
     """What is wrong with these running means at this step, as (short name, sentence)."""
     chosen, margin, accuracy = means["rewards/chosen"], means["rewards/margins"], means["rewards/accuracies"]
-    falls, late = means.get("chosen_falls", 0.0), step > total_steps / 2
+    falls, late = means.get("likelihood_displacement", 0.0), step > total_steps / 2
     found = {}
     if chosen < -0.1 and falls > 0.7:
-        found["chosen_falls"] = (
+        found["likelihood_displacement"] = (
             f"The chosen answers are becoming less likely: by step {step} their reward is {chosen:.2f} and {falls:.0%} of them "
             "lie below the reference. The policy is drifting, not only choosing. Use loss=stic, lower optim.lr, or raise "
             "loss.beta."

@@ -94,12 +94,12 @@ def log_ratios(policy: Tensor, reference: Tensor) -> Tensor:
 def reward_metrics(policy: Tensor, reference: Tensor, beta: float | None) -> dict[str, Tensor]:
     """Rewards β·ρ under the names TRL's users know, each (batch,). With K > 1 the rejected side is the mean over the K.
 
-    `chosen_falls` is 1 where the chosen response has become less likely than under the reference. Without a β
+    `likelihood_displacement` is 1 where the chosen response has become less likely than under the reference. Without a β
     (an objective that defines no reward) rewards are the bare log-ratios.
     """
     rewards = (1.0 if beta is None else beta) * log_ratios(policy, reference)
     falls = (policy[:, 0] < reference[:, 0]).to(rewards.dtype)
-    return {**preference_metrics(rewards), "chosen_falls": falls}
+    return {**preference_metrics(rewards), "likelihood_displacement": falls}
 
 
 def preference_metrics(rewards: Tensor) -> dict[str, Tensor]:
