@@ -74,9 +74,8 @@ class RewardHealth(pl.Callback):
         more: Means = {}
         beta = getattr(getattr(pl_module, "objective", None), "beta", None)
         chosen, rejected, pairs = self._lengths
-        if (
-            beta and pairs and "likelihood_displacement" in means
-        ):  # rewards without a reference are no distance from one
+        compared = "likelihood_displacement" in means  # rewards without a reference are no distance from one
+        if beta and pairs and compared:
             moved = (abs(means["rewards/chosen"]) + abs(means["rewards/rejected"])) / beta
             more["nats_per_token"] = moved * pairs / max(1, chosen + rejected)
         if "grad_norm" in means:
