@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from augment.arguments import number
 from augment.chance import uniform
-from augment.view import ActsOn, View, build, generator_for
+from augment.view import ActsOn, Images, View, build, generator_for
 
 Description = View | str | Mapping[str, Any]
 
@@ -28,6 +28,11 @@ def _members(name: str, views: Sequence[Description]) -> tuple[View, ...]:
     if isinstance(views, (str, Mapping)) or len(views) == 0:
         raise ValueError(f"{name}: views={views!r} holds no view; give a list of names or of {{name: …, arguments}}")
     return tuple(build(view) for view in views)
+
+
+def _shown_on(images: Images, view: View) -> View:
+    """What was drawn acts on the images that the view it was drawn from is to act on."""
+    return view if images == "all" else replace(view, images=images)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Mixture(View):
                 break
             mark -= weight
         chosen = build(self.views[last]) if self.weights[last] > 0 else self._likely[-1]
-        return chosen.draw(generator, index)
+        return _shown_on(self.images, chosen.draw(generator, index))
 
     def _chosen(self, generator: torch.Generator) -> View:
         return self.draw(generator_for(generator.initial_seed()), 0)
@@ -117,7 +122,7 @@ class Several(View):
         return any(build(view).is_random for view in self.views)
 
     def draw(self, generator: torch.Generator, index: int) -> View:
-        return build(self.views[index % len(self.views)]).draw(generator, index)
+        return _shown_on(self.images, build(self.views[index % len(self.views)]).draw(generator, index))
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         raise ValueError(f"{self.name} holds one view per negative; draw(generator, index) gives the view to use")
@@ -155,7 +160,7 @@ class Chain(View):
         return tuple(build(view) for view in self.views)
 
     def draw(self, generator: torch.Generator, index: int) -> View:
-        return Chain(tuple(view.draw(generator, index) for view in self.parts))
+        return Chain(tuple(view.draw(generator, index) for view in self.parts), images=self.images)
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         for view in self.parts:

@@ -22,8 +22,8 @@ MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micr
 
 
 def encode_pair(encoder: PromptEncoder, pair: PreferencePair) -> tuple[EncodedPrompt, list[Tensor]]:
-    """The prompt with its clean image, and all responses, chosen first. Raises `BadImage` or `PromptTooLong`."""
-    prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
+    """The prompt with its clean images, and all responses, chosen first. Raises `BadImage` or `PromptTooLong`."""
+    prompt = encoder.encode_conversation(pair.conversation)
     return prompt, [encoder.encode_response(response) for response in pair.responses]
 
 
@@ -66,22 +66,23 @@ class PairBatches:
         if self.noise is None:
             return None
         shown = [(self.pairs[place], self.noise[place]) for place in places]
-        return [self.encoder.encode_prompt(pair.image.load(), pair.prompt, view).vision for pair, view in shown]
+        return [self.encoder.encode_conversation(pair.conversation, view).vision for pair, view in shown]
 
     def _encoded(self, place: int) -> tuple[EncodedPrompt, list[Tensor]]:
         pair, name = self.pairs[place], self._image_name(place) if self.features is not None else ""
-        known = self.features.prompt(name, pair.prompt) if self.features is not None else None
+        asked = pair.conversation.written()
+        known = self.features.prompt(name, asked) if self.features is not None else None
         if known is not None:
             return known, [self.encoder.encode_response(response) for response in pair.responses]
         prompt, responses = encode_pair(self.encoder, pair)
         if self.features is not None:
-            self.features.remember(name, pair.prompt, prompt)
+            self.features.remember(name, asked, prompt)
         return prompt, responses
 
     def _image_name(self, place: int) -> str:
-        """Names what the tower sees: the image's bytes and the processor's settings."""
+        """Names what the tower sees: the images' bytes and the processor's settings."""
         self._processor = self._processor or self.encoder.processor_fingerprint()
-        return fingerprint([self.pairs[place].image.digest(), self._processor])
+        return fingerprint([self.pairs[place].conversation.image_digest(), self._processor])
 
 
 class Steps(Dataset[StepBatch]):

@@ -167,7 +167,7 @@ def _count_tokens(found: Inspection, samples: Sequence[Sample], encoder: Callabl
     try:
         made = encoder()
         found.context = made.max_context
-        found.tokens = TokenCounts(made).prompts([(sample.image, sample.question) for sample in samples])
+        found.tokens = TokenCounts(made).prompts([sample.conversation() for sample in samples])
     except (OSError, ValueError, BadImage) as error:
         found.uncounted = str(error)
 

@@ -88,7 +88,7 @@ def lengths_in_rows(prompts: Sequence[int], responses: np.ndarray, *, shared: bo
 def lengths_of_pairs(policy: Any, pairs: Sequence[PreferencePair]) -> RowLengths:
     """Lengths of pairs as `policy` lays them out. No image is decoded."""
     counts = TokenCounts(policy.encoder)
-    prompts = counts.prompts([(pair.image, pair.prompt) for pair in pairs])
+    prompts = counts.prompts([pair.conversation for pair in pairs])
     responses = counts.responses([response for pair in pairs for response in pair.responses])
     per_pair = len(pairs[0].responses) if pairs else 1
     return lengths_in_rows(prompts, np.reshape(responses, (len(pairs), per_pair)), shared=shares_prompt(policy))

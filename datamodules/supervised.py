@@ -37,13 +37,14 @@ log = logging.getLogger(__name__)
 def encode_sample(encoder: PromptEncoder, sample: Sample) -> EncodedDialogue:
     """All turns that have an answer, up to the first that has none. Raises `BadImage`, `PromptTooLong`, or ValueError."""
     turns = []
-    for turn in sample.turns:
+    for place, turn in enumerate(sample.turns):
         if turn.answer is None or not turn.answer.strip():
             break
-        turns.append((turn.question, turn.answer))
+        turns.append((sample.asked(place), turn.answer))
     if not turns:
         raise ValueError(f"sample {sample.id!r} has no answer to learn")
-    return encoder.encode_dialogue(sample.image.load(), turns)
+    images = [image.load() for image in sample.conversation().images]
+    return encoder.encode_dialogue(images, turns, sample.opening)
 
 
 class DialogueBatches:
@@ -69,7 +70,7 @@ class DialogueBatches:
             answers = [self.responses[place] for place in places]
             scoring = encoder.collate(
                 [
-                    (encoder.encode_prompt(sample.image.load(), sample.question), [encoder.encode_response(answer)])
+                    (encoder.encode_conversation(sample.conversation()), [encoder.encode_response(answer)])
                     for sample, answer in zip(samples, answers, strict=True)
                 ]
             )

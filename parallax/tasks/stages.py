@@ -127,15 +127,14 @@ def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) ->
     """The pairs of a stage that an earlier process finished, for the report. Left out, with a word, if they are gone."""
     from hydra.utils import instantiate
 
-    from parallax.records.pair_store import PairSet
+    from parallax.records.pair_store import PairSet, images_of
 
     if planned.stage["fit"] != "preference" or not entry["data"]:
         return
     source = instantiate(planned.stage["data"], _convert_="all")
     known = getattr(source, "pairs", None)
-    images = {item.sample_id: item.image for item in known} if known is not None else {s.id: s.image for s in source}
     try:
-        self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(lambda sample_id, _: images[sample_id])
+        self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(images_of(known if known is not None else source))
         this.pairs[planned.name] = self_made
     except (OSError, ValueError, KeyError) as error:
         log.warning("the pairs of stage %s are not in the report: %s", planned.name, error)

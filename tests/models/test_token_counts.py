@@ -12,7 +12,7 @@ from PIL import Image
 
 from parallax.models.encoding.token_counts import PROBES, TokenCounts
 from parallax.models.loading import load_policy
-from parallax.records import Response
+from parallax.records import Conversation, Response
 from parallax.records.images import FileImage
 from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
 
@@ -52,7 +52,8 @@ def test_padding_to_a_square_is_counted(encoder: Any, tmp_path: Path) -> None:
     try:
         Image.new("RGB", (120, 40)).save(tmp_path / "wide.png")
         item = (FileImage(str(tmp_path), "wide.png"), "What is this?")
-        assert TokenCounts(encoder).prompts([item]) == [len(encoder.encode_prompt(item[0].load(), item[1]).input_ids)]
+        asked = Conversation.plain(*item)
+        assert TokenCounts(encoder).prompts([asked]) == [len(encoder.encode_conversation(asked).input_ids)]
     finally:
         encoder.image_pad = False
 
@@ -79,6 +80,7 @@ def test_a_hundred_thousand_pairs_take_seconds_where_sizes_repeat(encoder: Any) 
             return 40 + self.number % 50, 60
 
     began = time.process_time()
-    counted = TokenCounts(encoder).prompts([(Sized(n), f"Question {n % 500} about it?") for n in range(100_000)])  # type: ignore[misc]
+    asked = [Conversation.plain(Sized(n), f"Question {n % 500} about it?") for n in range(100_000)]
+    counted = TokenCounts(encoder).prompts(asked)
     assert len(counted) == 100_000 and time.process_time() - began < 10
     assert len(PROBES) < 10

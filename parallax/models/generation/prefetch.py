@@ -168,9 +168,12 @@ class _Parts(Dataset[EncodedPart]):
     def try_images(self, number: int) -> None:
         """Ban those images of a part that end or hold up the process which opens them."""
         runs = list(_runs(self.requests, self.parts[number]))
-        found = dangerous_images([self.requests[run[0]].image for run in runs], DECODE_SECONDS * 1.5)
+        shown = [
+            (number, image) for number, run in enumerate(runs) for image in self.requests[run[0]].conversation.images
+        ]
+        found = dangerous_images([image for _, image in shown], DECODE_SECONDS * 1.5)
         for place, bad in found.items():
-            self.banned |= dict.fromkeys(runs[place], bad)
+            self.banned |= dict.fromkeys(runs[shown[place][0]], bad)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -192,12 +195,12 @@ class _Parts(Dataset[EncodedPart]):
         if places[0] in self.banned:
             return [self.banned[places[0]]] * len(places)
         try:
-            image = self.requests[places[0]].image.load()
+            images = [image.load() for image in self.requests[places[0]].conversation.images]
         except Exception as error:  # told where the answer was asked for, whichever process we are in
             return [error] * len(places)
-        asked = [(self.requests[place].prompt, self.requests[place].view) for place in places]
+        asked = [(self.requests[place].conversation, self.requests[place].view) for place in places]
         encoded: list[dict[str, Any] | Exception] = []
-        for place, prompt in zip(places, self.encoder.encode_prompts(image, asked), strict=True):
+        for place, prompt in zip(places, self.encoder.encode_prompts(images, asked), strict=True):
             if isinstance(prompt, Exception):
                 encoded.append(prompt)
                 continue
@@ -222,10 +225,10 @@ def refusal(error: Exception) -> str | None:
 
 
 def _runs(requests: Sequence[GenerationRequest], places: Sequence[int]) -> Iterator[list[int]]:
-    """Places that follow one another and are about the same image."""
+    """Places that follow one another and are about the same images."""
     run: list[int] = []
     for place in places:
-        if run and requests[place].image != requests[run[-1]].image:
+        if run and requests[place].conversation.images != requests[run[-1]].conversation.images:
             yield run
             run = []
         run.append(place)
