@@ -25,9 +25,9 @@ from parallax.settings.extras import missing
 from parallax.settings.overrides import CONFIG, VERSION_BASE, hydra_reads_so, loader
 from parallax.settings.places import CONF, set_environment
 from parallax.tasks import run_task
+from parallax.tasks.error_messages import sentence_of, told_notes
 from parallax.tasks.multirun import run_job
 from parallax.tasks.run_folder import took_place
-from parallax.tasks.trouble import sentence_of, told_notes
 
 _failed: list[Exception] = []  # of the run under way: Hydra would announce it with words of its own
 
