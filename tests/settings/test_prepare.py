@@ -39,7 +39,7 @@ def test_processes_after_the_first_make_no_run_folder_of_their_own(
         ["pairs.max_pairs=None"],
         ["experiment=null"],
         ["+experiment=quick"],
-        ["hydra.job.name=x", "hydra/job_logging=disabled", "~optim.weight_decay"],
+        ["hydra.job.name=x", "hydra/job_logging=disabled", "~logger.wandb"],
         ["seed=1", "--cfg", "job", "loss.beta=0.2"],
     ],
 )
