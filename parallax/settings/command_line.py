@@ -170,7 +170,7 @@ class _Command:
             problems.append(f"{text} leaves the run without {group}: choose one of {', '.join(have)}.")
         for name in _named(override):
             if name not in have:
-                problems.append(_no_choice(key, group, name, have))
+                problems.append(_no_choice(override.get_key_element().lstrip("+"), group, name, have))
 
     def _choices(self, group: str) -> list[str]:
         found = self.loader.get_group_options(

@@ -51,7 +51,7 @@ def test_keys_that_no_file_holds_and_choices_for_one_stage_are_read() -> None:
     cfg = compose_checked(["stages.align.loss=stic", "stages.align.loss.alpha=0.01", "stages.align.optim.lr=1e-6"])
     loss = cfg.stages.align.loss
     assert (loss["_target_"].rsplit(".", 1)[1], loss.alpha) == ("Stic", 0.01) and cfg.stages.align.optim.lr == 1e-6
-    assert compose_checked(["aug@evaluation.view=randflip"]).evaluation.view._target_.endswith("RandomFlip")
+    assert compose_checked(["aug@evaluation.view=random_flip"]).evaluation.view._target_.endswith("RandomFlip")
     assert compose_checked(["pairs.max_pairs=None"]).pairs.max_pairs is None
     assert compose_checked(["experiment=null"]) == compose_checked([])
     assert compose_checked(["+experiment=quick"]) == compose_checked(["experiment=quick"]) != compose_checked([])
