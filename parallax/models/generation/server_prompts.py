@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from parallax.models.generation.requests import OtherPrompt
 
 if TYPE_CHECKING:
-    from parallax.records import Conversation
     from PIL import Image
 
     from parallax.models.encoding.prompt_encoder import PromptEncoder
+    from parallax.records import Conversation
 
 log = logging.getLogger(__name__)
 
