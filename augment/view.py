@@ -88,7 +88,9 @@ def build(description: View | str | Mapping[str, Any]) -> View:
     cls = View.registered.get(name)
     if cls is None:
         raise ValueError(f"there is no view {name!r}; the views are {', '.join(sorted(View.registered))}")
-    known = [field.name for field in fields(cls)]
+    known = sorted(
+        (field.name for field in fields(cls)), key=lambda argument: argument == "images"
+    )  # what all have comes last
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         allowed = ", ".join(known) or "none"

@@ -24,6 +24,7 @@ from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths
 from datamodules.serving import StepDataModule
 from parallax.models.batch import EncodedDialogue, PairBatch
+from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.generation.server import answerer_for
 from parallax.preference.infusion import Infusion
@@ -43,7 +44,8 @@ def encode_sample(encoder: PromptEncoder, sample: Sample) -> EncodedDialogue:
         turns.append((sample.asked(place), turn.answer))
     if not turns:
         raise ValueError(f"sample {sample.id!r} has no answer to learn")
-    images = [image.load() for image in sample.conversation().images]
+    shown = [message for message in (*sample.opening, *(question for question, _ in turns))]
+    images = [image.load() for message in shown for image in message.images]
     return encoder.encode_dialogue(images, turns, sample.opening)
 
 
@@ -82,6 +84,8 @@ class DialogueBatches:
             scoring = self([place]).scoring
         except BadImage as bad:
             return "bad_image", str(bad)
+        except CannotWrite as error:
+            return "template", str(error)
         except ValueError as error:
             return ("no_answer" if "no answer" in str(error) else reason_of(str(error))), str(error)
         return int(scoring.prompt_lengths.sum() + scoring.response_lengths.sum())

@@ -249,8 +249,8 @@ def _described(
         teller = first[seen_by[request.sample_id]]
         if teller in told.answers:
             prompt = infuse(describe.template, told.answers[teller][0], request.prompt)
-            asked = request.conversation.with_question(prompt)
-            infused.append(replace(request, prompt=prompt, messages=asked.as_messages()))
+            about = request.conversation.with_question(prompt)
+            infused.append(replace(request, prompt=prompt, messages=about.as_messages()))
         else:
             failed[request.sample_id] = told.skipped.get(teller, "its image could not be described")
     return infused, failed

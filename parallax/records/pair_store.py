@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,12 @@ class PairSet:
 
     def _pairs(self, resolve_image: ResolveImage) -> Iterable[PreferencePair]:
         for row in self.rows():
-            yield pair_of_row(row, lambda name, sample=row["sample_id"]: resolve_image(sample, name))
+            yield pair_of_row(row, partial(resolve_image, row["sample_id"]))
 
 
 def images_of(items: Iterable[Sample | PreferencePair]) -> ResolveImage:
     """Finds the images of samples or pairs again; raises KeyError for an image that none of them has."""
-    known = {}
+    known: dict[tuple[str, str], ImageRef] = {}
     for item in items:
         name = item.id if isinstance(item, Sample) else item.sample_id
         others = () if isinstance(item, Sample) else item.rejected_images

@@ -233,6 +233,8 @@ TASK_KEYS: dict[str, dict[str, Rule]] = {
         "format": choice("trl", "ms_swift", "llama_factory", "llava"),
         "images": choice("auto", "embedded", "files", "paths"),
         "pairs": TEXT.or_null(),
+        "license": TEXT.or_null(),
+        "push_to_hub": TEXT.or_null(),
         "output": TEXT.or_null(),
     },
     "convert_adapter": {"input": TEXT, "output": TEXT.or_null()},

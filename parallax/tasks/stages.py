@@ -117,9 +117,11 @@ def accumulate(this: Run, entry: Mapping[str, Any]) -> None:
     this.warnings += [warning for warning in summary.pop("warnings") if warning not in this.warnings]
     this.fits[entry["name"]] = summary
     for report in entry["data"][:1]:  # pairs that are built anew while training are not counted twice
-        for key in ("built", "reused", "kept"):
+        for key in ("built", "reused"):
             this.counts[key] += report[key]
-        for reason, count in (dict(report["dropped"]) | dict(report["skipped"])).items():
+        kept = "dialogues" if entry["fit"] == "supervised" else "kept"
+        this.counts[kept] = this.counts.get(kept, 0) + report["kept"]
+        for reason, count in report["dropped"].items():
             this.counts["dropped"][reason] = this.counts["dropped"].get(reason, 0) + count
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from parallax.models.encoding.token_counts import PROBES, TokenCounts
 from parallax.models.loading import load_policy
-from parallax.records import Conversation, Response
+from parallax.records import Conversation, Message, Response
 from parallax.records.images import FileImage
 from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
 
@@ -40,9 +40,13 @@ def test_prompts_of_all_sizes_are_counted_as_they_are_encoded(encoder: Any, tmp_
     items = []
     for number, size in enumerate(sizes):
         Image.effect_noise(size, 60).convert("RGB").save(tmp_path / f"{number}.png")
-        items.append((FileImage(str(tmp_path), f"{number}.png"), PROMPTS[number % len(PROMPTS)]))
+        items.append(Conversation.plain(FileImage(str(tmp_path), f"{number}.png"), PROMPTS[number % len(PROMPTS)]))
     counted = TokenCounts(encoder).prompts(items)
-    assert counted == [len(encoder.encode_prompt(image.load(), prompt).input_ids) for image, prompt in items]
+    assert counted == [len(encoder.encode_conversation(item).input_ids) for item in items]
+    two = Conversation(
+        (Message("system", ("Compare.",)), Message("user", (items[0].images[0], *items[1].messages[0].parts)))
+    )
+    assert TokenCounts(encoder).prompts([two]) == [len(encoder.encode_conversation(two).input_ids)]
     flat = type(encoder.processor).__name__ == "LlavaProcessor"
     assert (len(set(counted)) <= len(PROMPTS)) == flat == TokenCounts(encoder).size_does_not_matter()
 

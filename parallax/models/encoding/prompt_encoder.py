@@ -115,26 +115,39 @@ class PromptEncoder:
     ) -> EncodedDialogue:
         """A dialogue of (question, answer) turns after `opening`; all answers and their end tokens are to be learned.
 
-        `images` are those of the opening and of the first question; a later question shows none (ValueError).
+        `images` are all that it shows, in order. Raises `CannotWrite` for a later question with an image where the processor has to
+        be called on the whole text.
         """
-        if any(isinstance(question, Message) and question.images for question, _ in turns[1:]):
-            raise CannotWrite("a later question of the dialogue shows an image; images in the first one can be read")
-        (first, _), *rest = self.chat.encode_turns(turns, opening)
+        pictures = _listed(images)
+        known: list[dict[Any, Any]] = [{} for _ in pictures]
+        stretches = self.chat.encode_turns(turns, opening)
+        first, later = stretches[0][0], [token for stretch, _ in stretches[1:] for token in stretch]
         rendered = self.render(first_prompt(turns, opening))
-        ids, vision, token_inputs = self._encode_with_images(_listed(images), rendered, IDENTITY, text_ids=first)
-        later = torch.tensor([token for stretch, _ in rest for token in stretch], dtype=torch.long)
-        learned = torch.tensor([learn for stretch, learn in rest for _ in stretch], dtype=torch.bool)
-        if len(ids) + len(later) > self.max_context:
+        if not any(isinstance(question, Message) and question.images for question, _ in turns[1:]):
+            ids, vision, token_inputs = self._encode_with_images(pictures, rendered, IDENTITY, known, first)
+            mask = [False] * len(ids) + [learn for stretch, learn in stretches[1:] for _ in stretch]
+            ids = torch.cat([ids, torch.tensor(later, dtype=torch.long)])
+        elif self.image_tokens.can_splice(self._padded(pictures[0].convert("RGB"))):
+            ids, vision, token_inputs = self._encode_with_images(pictures, rendered, IDENTITY, known, first + later)
+            mask, lengths = [], iter(len(own["seen"][0]) for own in known)
+            for stretch, learn in stretches:
+                for token in stretch:
+                    mask += [False] * next(lengths) if token == self.image_tokens.placeholder_id else [learn]
+        else:
+            raise CannotWrite(
+                "a later question of the dialogue shows an image, which this model's processor cannot be given"
+            )
+        if len(ids) > self.max_context:
             raise PromptTooLong(
-                f"the dialogue takes {len(ids) + len(later)} tokens with its image and the model's context is "
+                f"the dialogue takes {len(ids)} tokens with its image and the model's context is "
                 f"{self.max_context}; drop turns, lower model.max_pixels or raise model.context"
             )
         return EncodedDialogue(
-            input_ids=torch.cat([ids, later]),
-            labels_mask=torch.cat([torch.zeros(len(ids), dtype=torch.bool), learned]),
+            input_ids=ids,
+            labels_mask=torch.tensor(mask),
             vision=vision,
             token_inputs={
-                name: torch.cat([value, value.new_zeros(len(later))]) for name, value in token_inputs.items()
+                name: torch.cat([value, value.new_zeros(len(ids) - len(value))]) for name, value in token_inputs.items()
             },
         )
 
