@@ -48,11 +48,13 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
 
     from datamodules.preference import PreferenceDataModule
     from parallax.models import processes
+    from parallax.preference.looks import Look
 
     def part(name: str) -> Any:
         return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
 
     debug = plain.get("debug") or {}
+    objective, noise = part("loss"), part("noise")
     return PreferenceDataModule(
         part("data"),
         part("proposer"),
@@ -67,7 +69,8 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
         skipped=run_folder / "skipped.jsonl",
         limit=debug.get("limit_samples"),
         limit_pairs=debug.get("overfit_pairs"),
-        noise=part("noise"),
+        looks=objective.looks if noise is None else [Look(view=noise, purpose="training noise")],
+        token_weights=objective.token_weights,
         show_progress=processes.is_first(),
     )
 

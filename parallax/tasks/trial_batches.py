@@ -30,8 +30,10 @@ def trial_batch(datamodule: Any, policy: Any, size: int) -> PairBatch:
     places = [order[number % len(order)] for number in range(size)]
     if isinstance(datamodule, SupervisedDataModule):
         return DialogueBatches(datamodule.samples, policy.encoder)(places)
-    batch = PairBatches(datamodule.pairs, datamodule.pair_ids, policy.encoder)(places)
-    batch.reference_log_probs = torch.zeros(batch.lengths.shape)
+    further = getattr(datamodule, "further", None)
+    batch = PairBatches(datamodule.pairs, datamodule.pair_ids, policy.encoder, further=further)(places)
+    columns = batch.scoring.responses_per_prompt + sum(look.responses_per_prompt for look in batch.looks)
+    batch.reference_log_probs = torch.zeros((size, columns))
     return batch
 
 
