@@ -128,9 +128,9 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "path": TEXT, "prompts": list_of(TEXT), "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,
     },
     "datamodules.formats.preference_file.PreferenceFileSource": {
-        "path": TEXT, "image_root": TEXT.or_null(), "format": choice(
-            "auto", "seva", "stic", "sima", "csr", "llava", "trl", "ms_swift", "llama_factory", "parallax"
-        ),
+        "path": list_of(TEXT, or_one=True), "image_root": TEXT.or_null(), "format": TEXT,
+        "columns": mapping_of(TEXT.or_null()).or_null(), "split": TEXT, "subset": TEXT.or_null(),
+        "pairing": choice("all", "best_worst"), "min_margin": NOT_NEGATIVE, "aspects": list_of(TEXT).or_null(),
         "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT, "file_names_only": FLAG,
     },
     "parallax.records.images.FileImage": {"root": TEXT, "max_pixels": COUNT},
