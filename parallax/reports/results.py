@@ -23,7 +23,7 @@ LOWER_IS_BETTER = frozenset(
         "hallucination_rate",
     }
 )  # fmt: skip
-NEITHER_IS_BETTER = frozenset({"yes_ratio"})
+NEITHER_IS_BETTER = frozenset({"yes_ratio", "rejected_nats"})
 LABELS = {
     "chair_i": "CHAIR-i, hallucinated among mentioned objects",
     "chair_s": "CHAIR-s, descriptions with a hallucination",
@@ -220,8 +220,8 @@ def label(metric: str) -> str:
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share, shown in per cent. Those named `…_score` are in points of their own (MME, ratings)."""
-    return not metric.split(":")[0].endswith("_score")
+    """Whether a metric is a share, shown in per cent. `…_score` are points of their own (MME, ratings), `…_nats` log-probs."""
+    return not metric.split(":")[0].endswith(("_score", "_nats"))
 
 
 def show(metric: Metric, *, points: bool = False, name: str = "") -> str:
