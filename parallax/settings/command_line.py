@@ -20,11 +20,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from parallax.settings.check import check
 from parallax.settings.choices import choices, groups, groups_with
 from parallax.settings.errors import ConfigError
+from parallax.settings.hydra_part import hydra_problems
 from parallax.settings.launchers import missing_plugin, multirun_problem
 from parallax.settings.schema import STAGE_GROUPS
 from parallax.settings.suggestions import closest, or_list
@@ -48,8 +49,14 @@ def prepare(argv: Sequence[str], conf: Path, *, complete: bool = True) -> list[s
     _refuse_dashes(argv)
     arguments = get_args_parser().parse_intermixed_args(list(argv))
     overrides = list(arguments.overrides)
-    if arguments.shell_completion or arguments.experimental_rerun:
+    if arguments.shell_completion:
         return list(argv)
+    if arguments.experimental_rerun:
+        raise ConfigError("--experimental-rerun reads a pickle, which may run anything; type the overrides again.")
+    if arguments.config_path or arguments.config_name:
+        raise ConfigError(
+            "--config-path and --config-name are not used here; files of your own go into a --config-dir."
+        )
     options = _without(argv, overrides)
     folders = [conf, *([Path(arguments.config_dir)] if arguments.config_dir else [])]
     problems: list[str] = []
@@ -268,7 +275,7 @@ def _check_jobs(overrides: list[str], conf: Path, folders: Sequence[Path], *, co
         except ConfigError as error:
             job_name = f" (job with {' '.join(differs)})" if differs else ""
             raise ConfigError([f"{problem}{job_name}" for problem in error.problems]) from error
-        launcher = launcher or dict(_composed(job, conf, folders, hydra=True).hydra.launcher)
+        launcher = launcher or dict(_composed(job, conf, folders).hydra.launcher)
         if problem := multirun_problem(launcher, cfg, shared, points):
             raise ConfigError(problem)
 
@@ -309,20 +316,24 @@ def _experiments(overrides: Sequence[str], folders: Sequence[Path]) -> list[Any]
 
 def _check_composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, complete: bool) -> DictConfig:
     cfg = _composed(overrides, conf, folders)
+    hydra = OmegaConf.to_container(cfg.hydra, resolve=False)
+    if problems := hydra_problems(hydra):  # type: ignore[arg-type]
+        raise ConfigError(problems)
+    with open_dict(cfg):
+        del cfg.hydra
     check(cfg, complete=complete)
     return cfg
 
 
-def _composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, hydra: bool = False) -> DictConfig:
-    """The configuration; with `hydra` also Hydra's own part, and what was typed about that."""
+def _composed(overrides: list[str], conf: Path, folders: Sequence[Path]) -> DictConfig:
+    """The configuration with Hydra's own part."""
     search = (
         [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"]
         if folders[1:]
         else []
     )
-    mine = [text for text in overrides if hydra or not text.lstrip("+~").startswith(("hydra.", "hydra/"))]
     try:
         with initialize_config_dir(str(conf), version_base=VERSION_BASE):
-            return compose("config", overrides=[*search, *mine], return_hydra_config=hydra)
+            return compose("config", overrides=[*search, *overrides], return_hydra_config=True)
     except HydraException as error:
         raise ConfigError(hydra_sentence(error)) from error
