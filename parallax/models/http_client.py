@@ -67,7 +67,7 @@ class HttpClient:
         self.what, self.url, self.setting, self.key_variable = what, url.rstrip("/"), setting, key_variable
         self.timeout, self.retries, self.backoff, self.most_bytes = timeout, retries, backoff, most_bytes
         self.tries = 0  # requests sent
-        self.host = quoted(urlsplit(self.url).netloc.rpartition("@")[2] or self.url)
+        self.host = _host(self.url)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0  # whose thread runs the loop: a forked child needs its own
@@ -77,11 +77,16 @@ class HttpClient:
         """The reply to GET `<url>/<path>`, as `checked` gives it back. Raises ServiceError."""
         return self._asked("GET", path, None, checked, self.retries)
 
-    def post(self, path: str, body: Mapping[str, Any], checked: Checked, *, retries: int | None = None) -> Any:
-        """The reply to POST `<url>/<path>` with a JSON body, as `checked` gives it back. Raises ServiceError."""
+    def post(
+        self, path: str, body: Mapping[str, Any], checked: Checked | None = None, *, retries: int | None = None
+    ) -> Any:
+        """The reply to POST `<url>/<path>` with a JSON body, as `checked` gives it back; None without `checked`.
+
+        Raises ServiceError.
+        """
         return self._asked("POST", path, body, checked, self.retries if retries is None else retries)
 
-    def _asked(self, method: str, path: str, body: Any, checked: Checked, retries: int) -> Any:
+    def _asked(self, method: str, path: str, body: Any, checked: Checked | None, retries: int) -> Any:
         content = None if body is None else json.dumps(body).encode()
         for attempt in range(retries + 1):
             with self._lock:
@@ -100,10 +105,10 @@ class HttpClient:
         wait = self.backoff * 2**attempt * random.uniform(0.5, 1.0)
         return min(LONGEST_WAIT, max(wait, asked_for or 0.0))
 
-    def _read(self, status: int, headers: Mapping[str, str], data: bytes, checked: Checked) -> Any:
+    def _read(self, status: int, headers: Mapping[str, str], data: bytes, checked: Checked | None) -> Any:
         there = f"{self.what} at {self.host}"
         if 300 <= status < 400:
-            where = quoted(urlsplit(headers.get("location", "")).netloc or headers.get("location", "nowhere"))
+            where = _host(headers.get("location", "nowhere"))
             raise ServiceError(
                 f"{there} redirects to {where}, and requests are not sent on with their key; set {self.setting} to the final "
                 "address if you trust it",
@@ -115,6 +120,8 @@ class HttpClient:
             if status in AGAIN or status >= 500:
                 raise _Again(sentence, status, said, _seconds(headers.get("retry-after")))
             raise ServiceError(sentence, status, said)
+        if checked is None:
+            return None
         try:
             return checked(json.loads(data))
         except (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -153,7 +160,7 @@ class HttpClient:
             raise _Again(
                 f"{there}: no whole reply within {self.timeout:g} s; see whether it runs, or allow more time"
             ) from error
-        except (httpx.InvalidURL, UnicodeError) as error:
+        except (httpx.InvalidURL, ValueError, OverflowError, ExceptionGroup) as error:
             raise ServiceError(f"{self.setting}={quoted(self.url)} is no address ({quoted(error)})") from error
         except (httpx.HTTPError, OSError) as error:
             why = quoted(error) or type(error).__name__
@@ -178,6 +185,14 @@ class _Again(Exception):
     def __init__(self, sentence: str, status: int | None = None, said: str = "", wait: float | None = None) -> None:
         super().__init__(sentence)
         self.status, self.said, self.wait = status, said, wait
+
+
+def _host(url: str) -> str:
+    """Host and port of an address, without a user's name and password; the whole of what is no address."""
+    try:
+        return quoted(urlsplit(url).netloc.rpartition("@")[2] or url)
+    except ValueError:
+        return quoted(url)
 
 
 def _seconds(header: str | None) -> float | None:

@@ -126,10 +126,11 @@ def require_parts(node: Any, key: str) -> None:
         try:
             require_part(str(inner["_target_"]), inner.get("path"), kinds_at(path))
         except UnknownTarget as error:
-            raise UnknownTarget(f"{path} names {_named(inner)!r}: {error}") from error
+            raise UnknownTarget(f"{path} names {named(inner)!r}: {error}") from error
 
 
-def _named(node: Mapping[str, Any]) -> str:
+def named(node: Mapping[str, Any]) -> str:
+    """What a node names: its `_target_`, or the function that it gives by name."""
     return str(node.get("path") if node["_target_"] == GET_METHOD else node["_target_"])
 
 
