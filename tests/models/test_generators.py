@@ -158,7 +158,7 @@ UNBELIEVABLE = {
     "a negative id": (_choice(token_ids=[-1]), "vocabulary"),
     "ids that are no numbers": (_choice(token_ids=[True, "5", 2.0]), "no list of whole numbers"),
     "more tokens than asked for": (_choice(token_ids=[5] * 200_000), "at most 16 were asked for"),
-    "more text than asked for": (_choice(token_ids=None, message={"content": "a b " * 100}), "at most 16 were asked for"),
+    "more text than asked for": (_choice(token_ids=None, message={"content": "a b " * 1000}), "at most 16 were asked for"),
     "a list as text": (_choice(token_ids=None, message={"content": ["a"]}), "content is list and no text"),
     "a reason that is none": (_choice(finish_reason="content_filter"), "neither stop nor length"),
     "no answer": (lambda reply: reply.update(choices=[]), "not of the OpenAI form"),

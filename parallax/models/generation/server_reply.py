@@ -11,7 +11,7 @@ from parallax.records.plain_text import without_surrogates
 if TYPE_CHECKING:
     from parallax.models.encoding.prompt_encoder import PromptEncoder
 
-RETOKENISED = 2  # times the token limit that the tokens of a text may be: another cut of the same text can be longer
+RETOKENISED = 8  # times the token limit (and a few) that the tokens of a text may be: another cut of odd text can be longer
 
 
 class Completion:
@@ -55,13 +55,13 @@ class Completion:
         if len(text) > 1000 * self.most:  # before megabytes are tokenised
             raise ValueError(f"{len(text)} characters came and at most {self.most} tokens were asked for")
         ids = list(self.encoder.chat.encode_response(without_surrogates(text).strip()))
-        if len(ids) > RETOKENISED * self.most + 1:
+        if len(ids) > RETOKENISED * (self.most + 8):
             raise ValueError(f"text of {len(ids)} tokens came and at most {self.most} were asked for")
         return ids if finished else ids[:-1]
 
     def _answer(self, ids: list[int], finished: bool) -> Generation | BadAnswer:
         body = ids[:-1] if finished else ids
-        control = self.encoder.chat.control.ids.union(self.encoder.end_token_ids).intersection(body)
+        control = self.encoder.chat.placeholder_ids.union(self.encoder.end_token_ids).intersection(body)
         if control:
             names = ", ".join(map(str, self.encoder.tokenizer.convert_ids_to_tokens(sorted(control))))
             return BadAnswer(f"the server's answer holds control tokens ({names}), which no answer may have inside it")
