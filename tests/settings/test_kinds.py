@@ -102,9 +102,13 @@ def test_a_command_line_cannot_name_a_callback_either() -> None:
         prepare(["+hydra.callbacks.x={_target_: pathlib.Path.write_text}"], CONF)
 
 
-@pytest.mark.parametrize(
-    "option", [["--experimental-rerun", "job.pickle"], ["--config-path", "/tmp"], ["--config-name", "x"]]
-)
-def test_options_that_lead_past_the_check_are_refused(option: list[str]) -> None:
-    with pytest.raises(ConfigError, match=option[0]):
-        prepare(option, CONF)
+def test_a_pickle_is_not_read() -> None:
+    with pytest.raises(ConfigError, match="pickled"):
+        prepare(["--experimental-rerun", "job.pickle"], CONF)
+
+
+def test_a_tag_in_an_experiment_file_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "planted.yaml").write_text("x: !!python/object/apply:os.system [ls]\n")
+    with pytest.raises(ConfigError, match="python/object/apply"):
+        prepare(["--config-dir", str(tmp_path), "experiment=planted"], CONF)

@@ -11,7 +11,9 @@ from parallax.records.plain_text import without_surrogates
 if TYPE_CHECKING:
     from parallax.models.encoding.prompt_encoder import PromptEncoder
 
-RETOKENISED = 8  # times the token limit (and a few) that the tokens of a text may be: another cut of odd text can be longer
+RETOKENISED = (
+    8  # times the token limit (and a few) that the tokens of a text may be: another cut of odd text can be longer
+)
 
 
 class Completion:
