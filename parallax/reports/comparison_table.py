@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.records.atomic import atomic_file
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
-from parallax.reports.results import SHORT_LABELS, show_parts
+from parallax.reports.metric_names import short_name
+from parallax.reports.results import show_parts
 from parallax.reports.what_differs import value_words
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     for setting in comparison.settings:
         table.add_column(setting.short, justify="right" if setting.numeric else "left", no_wrap=True, max_width=WORDS)
     for name in metrics:
-        table.add_column(SHORT_LABELS.get(name, name), justify="right", no_wrap=True)
+        table.add_column(short_name(name), justify="right", no_wrap=True)
     for label in (*(["pairs"] if with_pairs else []), *(["margin"] if with_margin else [])):
         table.add_column(label, justify="right", no_wrap=True)
     for run in finished[:MOST_ROWS]:
@@ -56,7 +57,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     for line in notes(comparison):
         console.print(line, highlight=False, markup=False)
     if len(metrics) < len(comparison.headline):
-        rest = ", ".join(SHORT_LABELS.get(name, name) for name in comparison.headline[len(metrics) :])
+        rest = ", ".join(short_name(name) for name in comparison.headline[len(metrics) :])
         console.print(f"No room here for {rest}: see the page, or widen the window.", highlight=False, markup=False)
 
 
@@ -132,7 +133,7 @@ def _that_fit(metrics: Sequence[str], room: int) -> list[str]:
 
 
 def _width(metric: str) -> int:
-    return 3 + max(len("100.0 % ★"), len(SHORT_LABELS.get(metric, metric)))
+    return 3 + max(len("100.0 % ★"), len(short_name(metric)))
 
 
 def _cell(run: ComparedRun, name: str, whole: bool) -> Any:

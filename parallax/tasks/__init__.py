@@ -15,11 +15,13 @@ def run_task(cfg: DictConfig) -> float:
     Returns the number a sweeper looks at: what the task returns, or the entry `optimized_metric` of the results it returns;
     nan when there is none.
     """
+    from parallax.tasks.first_minute import first_minute
     from parallax.tasks.run_folder import in_run_folder
 
     if cfg.paths.output_dir is None and HydraConfig.initialized():
         with open_dict(cfg):
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+    first_minute(cfg)
     task = import_module(f"parallax.tasks.{cfg.task.name}").run
     value = in_run_folder(cfg, task, Path(cfg.paths.output_dir)) if cfg.paths.output_dir is not None else task(cfg)
     if isinstance(value, Mapping) and cfg.optimized_metric is not None:

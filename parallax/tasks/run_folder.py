@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from parallax.records.atomic import remove_leftovers
 from parallax.records.interruption import Interrupted, listening
 from parallax.records.run_lock import FolderInUse, RunLock, in_use
+from parallax.reports.run_log import is_shown
 from parallax.tasks.disk_room import check_writable
 from parallax.tasks.recipe import code_digest, run_key
 from parallax.tasks.run_state import RunState, now, runs_beside, state_of
@@ -223,7 +224,8 @@ def _finished(choice: Choice) -> Any:
         print_results(results)
     else:
         results = {"pairs": results}
-    print(choice.said, flush=True)
+    if is_shown():
+        print(choice.said, flush=True)
     return results
 
 
