@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.light_torchmetrics import light_torchmetrics
 from parallax.reports.run_log import is_shown, quiet_third_parties
-from parallax.tasks.naming import is_multirun
 from parallax.tasks.run_folder import is_helper
 
 LOADS_A_MODEL = ("align", "build_pairs", "chat", "check_judge", "compare_adapters", "evaluate", "merge")
@@ -21,7 +20,7 @@ BY_BITSANDBYTES = ("8bit", "paged", "nf4", "int8")  # in names of optimisers and
 
 
 def first_minute(cfg: DictConfig) -> None:
-    """Say what is loaded, and keep bitsandbytes out of a run that does not use it. Takes no time and imports nothing slow."""
+    """Say what is loaded; keep the noise and the weight of others away. Takes no time and imports nothing slow."""
     quiet_third_parties()
     light_torchmetrics()
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
@@ -29,8 +28,15 @@ def first_minute(cfg: DictConfig) -> None:
         return
     if not is_helper() and is_shown():
         print(loading_line(plain), flush=True)
-    if not is_multirun() and not needs_bitsandbytes(plain):
-        leave_out("bitsandbytes")
+
+
+def leave_out_unused(cfg: DictConfig) -> None:
+    """Have `import bitsandbytes` fail in this process, as if it were not installed, unless the run uses it.
+
+    peft imports it wherever it finds it, which takes seconds. For a process that does this one run and nothing else.
+    """
+    if not needs_bitsandbytes(OmegaConf.to_container(cfg, resolve=True)):  # type: ignore[arg-type]
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 
 
 def loading_line(plain: Mapping[str, Any]) -> str:
@@ -53,11 +59,6 @@ def needs_bitsandbytes(plain: Mapping[str, Any]) -> bool:
         )
     except (OSError, ValueError):
         return True
-
-
-def leave_out(package: str) -> None:
-    """Have `import package` fail in this process as if it were not installed (peft imports bitsandbytes wherever it finds it)."""
-    sys.modules.setdefault(package, None)  # type: ignore[arg-type]
 
 
 def _texts(node: Any, keys: tuple[str, ...]) -> Iterator[str]:

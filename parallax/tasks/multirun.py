@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from parallax.reports.run_log import only_warnings
 from parallax.settings.check import check
-from parallax.tasks import run_task
+from parallax.tasks import number_of, run_task
 from parallax.tasks.naming import is_multirun, own_words
 from parallax.tasks.run_folder import is_helper, took_place
 
@@ -39,7 +39,7 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     if not is_multirun():
         check(cfg)
-        return run_task(cfg)
+        return number_of(run_task(cfg), cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
     for old in (FAILURE, ELSEWHERE):
         (folder / old).unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def run_job(cfg: DictConfig) -> float | None:
     try:
         check(cfg)
         with only_warnings():
-            value = run_task(cfg)
+            value = number_of(run_task(cfg), cfg)
         place = _note_place(folder)
         said = "done" if math.isnan(value) else f"{cfg.optimized_metric} {value:.4g}"
         print(f"{name}: {said} ({time.perf_counter() - started:.0f} s, {place})", flush=True)

@@ -14,7 +14,8 @@ from parallax.tasks.first_minute import loading_line, needs_bitsandbytes
 
 ROOT = Path(__file__).parents[2]
 UNUSED = (
-    "bitsandbytes", "datasets", "lightning_fabric", "matplotlib", "pandas", "pytorch_lightning", "sklearn", "torchmetrics.functional",
+    "bitsandbytes", "datasets", "lightning_fabric", "matplotlib", "pandas", "pytorch_lightning",
+    "sklearn", "torchmetrics.functional",
     "trl", "wandb",
 )  # fmt: skip
 CODE = f"""
