@@ -47,7 +47,7 @@ def own_words() -> list[str]:
     if not is_multirun():
         return words
     shared = _of_the_multirun(Path(str(HydraConfig.get().sweep.dir)))
-    return [word for word in words if word not in shared]
+    return [word.lstrip("+") for word in words if word not in shared]
 
 
 def run_name(plain: Mapping[str, Any]) -> str:
