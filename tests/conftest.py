@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from parallax.light_torchmetrics import light_torchmetrics
+from lightning_modules.light_torchmetrics import light_torchmetrics
 from tests.faults import injected, pytest_runtest_makereport
 
 if TYPE_CHECKING:

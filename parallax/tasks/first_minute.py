@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from parallax.light_torchmetrics import light_torchmetrics
+from lightning_modules.light_torchmetrics import light_torchmetrics
 from parallax.reports.run_log import is_shown, quiet_third_parties
 from parallax.tasks.run_folder import is_helper
 
