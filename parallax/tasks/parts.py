@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,16 @@ def pick_device(accelerator: str) -> str:
     if accelerator == "gpu":
         raise RuntimeError("trainer.accelerator=gpu, but torch sees no GPU here; use trainer=cpu or trainer=auto")
     return "cpu"
+
+
+def join_processes(trainer: Mapping[str, Any]) -> Any:
+    """`joined_processes`, without importing Lightning for a run that is alone anyway: its first answers need none of it."""
+    alone = trainer.get("devices", 1) in (1, "1") and int(trainer.get("num_nodes", 1)) == 1
+    if alone and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return None
+    from lightning_modules.trainer import joined_processes
+
+    return joined_processes(trainer)
 
 
 def make_policy(
