@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from datamodules.encoded_steps import PairBatches
-from datamodules.supervised import DialogueBatches, SupervisedDataModule
 from parallax.models.batch import PairBatch
 
 LOOKED_AT = 8  # pairs that are encoded to learn how long rows are
@@ -26,6 +25,8 @@ def longest_first(datamodule: Any) -> list[int]:
 
 def trial_batch(datamodule: Any, policy: Any, size: int) -> PairBatch:
     """The `size` longest pairs as one micro-batch, with zeros for reference log-probs; pairs repeat where there are fewer."""
+    from datamodules.supervised import DialogueBatches, SupervisedDataModule  # Lightning: not before the first answers
+
     order = longest_first(datamodule)
     places = [order[number % len(order)] for number in range(size)]
     if isinstance(datamodule, SupervisedDataModule):
