@@ -44,7 +44,7 @@ def encode_sample(encoder: PromptEncoder, sample: Sample) -> EncodedDialogue:
         turns.append((sample.asked(place), turn.answer))
     if not turns:
         raise ValueError(f"sample {sample.id!r} has no answer to learn")
-    shown = [message for message in (*sample.opening, *(question for question, _ in turns))]
+    shown = [*sample.opening, *(question for question, _ in turns)]
     images = [image.load() for message in shown for image in message.images]
     return encoder.encode_dialogue(images, turns, sample.opening)
 

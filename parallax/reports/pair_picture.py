@@ -17,6 +17,7 @@ from parallax.records.images import together
 from parallax.records.pair_store import PairSet, images_of
 from parallax.reports.corrupted import looked_at, view_of
 from parallax.reports.worddiff import Span, diff_words
+from parallax.settings.build import build
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,11 +29,10 @@ SPACE = 0.008  # between words; of the width of the answers' column
 def pairs_of_run(run_folder: Path) -> list[PreferencePair]:
     """The pairs of a run's first stage, images found again through the run's own data source."""
     import yaml
-    from hydra.utils import instantiate
 
     config = yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))
     pointer = json.loads(next(iter(sorted(run_folder.glob("stages/**/pairs.json")))).read_text("utf-8"))
-    return PairSet(pointer["pair_set"]).load(images_of(instantiate(config["data"], _convert_="all")))
+    return PairSet(pointer["pair_set"]).load(images_of(build(config["data"], "data")))
 
 
 def draw_pair(pair: PreferencePair, path: Path) -> Path:

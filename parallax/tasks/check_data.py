@@ -23,6 +23,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.stages import resolve_stages
 
@@ -91,12 +92,18 @@ def _evaluated(plain: Mapping[str, Any]) -> dict[str, set[str]]:
     return found
 
 
+def _looks_at_images(stage: Mapping[str, Any]) -> bool:
+    """Whether the stage's objective learns from pairs whose images alone differ."""
+    from datamodules.further_columns import FurtherColumns
+
+    return FurtherColumns(tuple(build(stage["loss"], f"stages.{stage['name']}.loss").looks)).looks_at_images
+
+
 def _inspected(
     stage: Mapping[str, Any], plain: Mapping[str, Any], evaluated: Mapping[str, set[str]]
 ) -> tuple[Any, str]:
     """(what was found, ""), or (None, why the source cannot be read at all)."""
     from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
 
     from datamodules.inspection import inspect
 
@@ -108,13 +115,14 @@ def _inspected(
         return load_encoder(plain["model"])
 
     try:
-        source = instantiate(node, _convert_="all")
+        source = build(node, "data")
         given = getattr(source, "pairs", None) is not None
         found = inspect(
             source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(plain["seed"]),
             encoder=encoder if task["tokens"] else None, evaluated=evaluated,
             room=1 if given or stage["fit"] == "supervised" else int((stage.get("generation") or {}).get("max_new_tokens") or 1),
-            selector=instantiate(stage["selector"], _convert_="all") if given and stage.get("selector") else None,
+            looks_at_images=given and stage.get("loss") is not None and _looks_at_images(stage),
+            selector=build(stage["selector"], f"stages.{stage['name']}.selector") if given and stage.get("selector") else None,
         )  # fmt: skip
     except (InstantiationException, OSError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ is not None else error

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.stages import preference_stage
+from parallax.settings.targets import UnknownTarget
 
 if TYPE_CHECKING:
     from parallax.records import PreferencePair
@@ -61,7 +63,7 @@ def _pairs_of_run(plain: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Pre
     found, stage = _pair_set(folder)
     made_by = _config_of(folder) or dict(plain)
     own = (made_by.get("stages") or {}).get(stage) or {}
-    source = instantiate_data(own.get("data") or made_by["data"])
+    source = _source(own.get("data") or made_by["data"])
     image_of = images_of(getattr(source, "pairs", None) or source)
 
     def resolved(sample_id: str, name: str) -> Any:
@@ -87,27 +89,21 @@ def _config_of(folder: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) and "data" in config else None
 
 
-def instantiate_data(node: Mapping[str, Any]) -> Any:
+def _source(node: Mapping[str, Any]) -> Any:
     """A source from a run's own configuration. Raises ConfigError for one that is none of ours or cannot be made."""
     from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    from parallax.settings.targets import UnknownTarget, signature
 
     try:
-        signature(str(node["_target_"]))
-        return instantiate(dict(node), _convert_="all")
+        return build(node, "data")
     except (UnknownTarget, InstantiationException, OSError, ValueError) as error:
         raise ConfigError(f"the data of the run cannot be had again: {error.__cause__ or error}") from error
 
 
 def _pairs(stage: Mapping[str, Any], plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
-    from hydra.utils import instantiate
-
     from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
-    source = instantiate(stage["data"], _convert_="all")
+    source = build(stage["data"], "data")
     if getattr(source, "pairs", None) is not None:
         return list(source.pairs)
     policy = make_policy(

@@ -1,4 +1,4 @@
-"""A conversation with a system text and two images goes from the file to training, and one image with one question is what it was."""
+"""A conversation with a system text and two images goes from file to training; one image with one question is what it was."""
 
 from __future__ import annotations
 

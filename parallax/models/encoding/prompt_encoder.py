@@ -115,8 +115,8 @@ class PromptEncoder:
     ) -> EncodedDialogue:
         """A dialogue of (question, answer) turns after `opening`; all answers and their end tokens are to be learned.
 
-        `images` are all that it shows, in order. Raises `CannotWrite` for a later question with an image where the processor has to
-        be called on the whole text.
+        `images` are all that it shows, in order. Raises `CannotWrite` for a later question with an image where the processor has
+        to be called on the whole text.
         """
         pictures = _listed(images)
         known: list[dict[Any, Any]] = [{} for _ in pictures]
