@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from datamodules.formats.listed import Unusable
-from datamodules.formats.preference.base import Said, messages_with, placed
+from datamodules.formats.preference.base import Said, messages_with, placed, tidy
 from datamodules.formats.preference.messages import answer_text, messages_of
 from parallax.records import ImageRef, Message, Turn
 
@@ -21,7 +21,7 @@ def dialogue_of(
         images: what the row names its images by; those that no message shows go before the first question.
         image_of: finds one of them.
     """
-    messages: list[Said] = messages_of(said, "conversations")
+    messages: list[Said] = [tidy(message) for message in messages_of(said, "conversations")]
     opens = 1 if messages and messages[0].role == "system" else 0
     talk = messages[opens:]
     if not talk or any(m.role != ("user", "assistant")[place % 2] for place, m in enumerate(talk)):

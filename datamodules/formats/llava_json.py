@@ -132,7 +132,7 @@ class LlavaJsonSource(Listed[Sample]):
             try:
                 if row.error is not None:
                     raise Unusable("bad_row", row.error)
-                if isinstance(row.value, dict) and not shown_in(row.value):
+                if isinstance(row.value, dict) and shown_in(row.value) is None:
                     self.left_out["text_only"] += 1
                     continue
                 image, opening, turns = self._dialogue(row.value)

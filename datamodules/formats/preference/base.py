@@ -115,7 +115,7 @@ def make_pair(
     Pictures that no message shows come before the first question. One picture and one question are in that form whatever
     place the picture had. End tokens at the end of answers are taken off.
     """
-    said = [_tidy(message) for message in messages]
+    said = [tidy(message) for message in messages]
     if not said or said[-1].role != "user":
         roles = ", ".join(message.role for message in said) or "nobody"
         raise Unusable("bad_turns", f"its messages before the answer are by {roles}; the last has to be the user's")
@@ -208,7 +208,7 @@ def named(pair: RawPair, suffix: str) -> RawPair:
     return pair if pair.id is None else replace(pair, id=f"{pair.id}/{suffix}")
 
 
-def _tidy(message: Said) -> Said:
+def tidy(message: Said) -> Said:
     """Without white space at either end and around the pictures a message begins with."""
     parts: list[Part] = [part for part in message.parts if isinstance(part, Picture) or part.strip()]
     for place, part in enumerate(parts):
