@@ -66,6 +66,6 @@ def test_a_search_goes_past_a_failed_point_and_ends_with_the_comparison(tmp_path
     assert done.returncode == (1 if failed else 0)
     best = min(run["difference"]["chair_i"]["value"] for run in made.values())
     assert results.best_value == best and set(results.best_params) == {
-        "++aug.noise_steps", "++loss.beta", "++optim.lr",
+        "aug.noise_steps", "loss.beta", "optim.lr",
     }  # fmt: skip
     assert (tmp_path / "all" / "compare.html").is_file() or len(made) == 1
