@@ -9,13 +9,11 @@ No reference table is built and no reference is held. With K rejected responses 
 
 from __future__ import annotations
 
-from math import isfinite
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_modules.objectives.base import Objective, positive, preference_metrics
+from lightning_modules.objectives.base import Objective, not_negative, positive, preference_metrics
 from lightning_modules.objectives.likelihood import chosen_nll
 
 
@@ -31,7 +29,7 @@ class CPO(Objective):
 
     def __init__(self, beta: float = 0.1, alpha: float = 1.0) -> None:
         self.beta: float = positive("beta", beta)
-        self.alpha = _weight("alpha", alpha)
+        self.alpha = not_negative("alpha", alpha)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         rewards = self.beta * policy
@@ -54,7 +52,7 @@ class SimPO(Objective):
 
     def __init__(self, beta: float = 2.0, gamma: float = 1.0) -> None:
         self.beta: float = positive("beta", beta)
-        self.gamma = _weight("gamma", gamma)
+        self.gamma = not_negative("gamma", gamma)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         rewards = self.beta * policy / lengths.clamp(min=1)
@@ -72,7 +70,7 @@ class ORPO(Objective):
     needs_reference = False
 
     def __init__(self, weight: float = 0.1) -> None:
-        self.weight = _weight("weight", weight)
+        self.weight = not_negative("weight", weight)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         per_token = policy / lengths.clamp(min=1)
@@ -90,9 +88,3 @@ def _log_one_minus_exp(values: Tensor) -> Tensor:
     near = values > -0.6931472
     low = torch.log1p(-torch.exp(torch.where(near, -1.0, values)))
     return torch.where(near, torch.log(-torch.expm1(torch.where(near, values, -1.0))), low)
-
-
-def _weight(name: str, value: float) -> float:
-    if not (isfinite(value) and value >= 0):
-        raise ValueError(f"loss.{name}={value!r} is not allowed: it must be a finite number of 0 or more")
-    return float(value)
