@@ -28,6 +28,7 @@ from parallax.models.generation.prefetch import refusal
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, OtherPrompt
 from parallax.models.generation.server_prompts import PromptCheck
 from parallax.records import GenerationSpec
+from parallax.settings.extras import install
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +78,7 @@ class ServerGenerator:
             from openai import OpenAI
         except ImportError as error:
             raise ServerError(
-                "generation=server needs the openai package; install the extra `server` (pip install 'parallax-vlm[server]')"
+                f"generation=server needs the openai package: {install('server')} (our extra `server`)"
             ) from error
         self.policy, self.url, self.model = policy, url, model
         self.concurrency, self.adapter, self.adapters = concurrency, adapter, Path(adapters).expanduser()
