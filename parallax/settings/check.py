@@ -53,6 +53,15 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
     return problems
 
 
+def part_problems(node: Any, key: str) -> list[str]:
+    """What is wrong with one part of a configuration that comes from elsewhere (a run folder), as it would stand at `key`."""
+    if not isinstance(node, dict):
+        return [f"{key} is no part: {shown(node)}."]
+    walk = Walk({key.split(".")[0]: node})
+    walk.group(key, node, node, key)
+    return list(walk.result().values())
+
+
 def _misshapen(plain: dict[str, Any]) -> Problems:
     """Groups that are no groups at all, without which nothing else can be looked at."""
     groups = dict.fromkeys(key.split(".")[0] for key, rule in KEYS.items() if "." in key or rule.kind == "component")

@@ -234,6 +234,7 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
     "parallax.evaluation.suites.PopeSuite": {**SUITE, "reading": choice("published", "strict")},
     "parallax.evaluation.suites.ScoredSuite": {**SUITE, "scorer": COMPONENT},
     "parallax.evaluation.suites.GroupedSuite": {**SUITE, "scorer": COMPONENT},
+    "parallax.evaluation.image_use.ImageUse": {**SUITE, "view": COMPONENT},
     "parallax.evaluation.harnesses.LmmsEval": {
         "python": TEXT, "tasks": list_of(TEXT), "model": TEXT, "model_args": ANYTHING, "batch_size": COUNT,
         "limit": COUNT.or_null(), "extra": list_of(TEXT), "name": TEXT,

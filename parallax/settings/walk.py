@@ -14,6 +14,7 @@ from parallax.settings.choices import choices, groups, views
 from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.components import COMPONENTS
 from parallax.settings.evaluation_keys import BENCHMARK_KEYS
+from parallax.settings.kinds import kinds_at, named, require_part
 from parallax.settings.rules import Rule
 from parallax.settings.schema import FILE_GROUPS, KEYS, STAGE_GROUPS, TASK_KEYS
 from parallax.settings.suggestions import closest, closest_keys, or_list
@@ -170,10 +171,9 @@ class Walk(Blame):
             return
         try:
             takes = signature(target)
-            if target == "hydra.utils.get_method":
-                signature(str(node.get("path")))
+            require_part(target, node.get("path"), kinds_at(path))
         except UnknownTarget as error:
-            self.say(f"{path}._target_", f"{path} names {node.get('path', target)!r}: {error}.")
+            self.say(f"{path}._target_", f"{path} names {named(node)!r}: {error}.")
             return
         self._arguments({k: v for k, v in node.items() if k != "_target_"}, raw, path, target, takes)
 
@@ -183,6 +183,7 @@ class Walk(Blame):
         for name, value in given.items():
             key = f"{path}.{name}"
             if name in HYDRA_WORDS:
+                self._inner(value, key)
                 continue
             if name not in takes.names and not takes.open:
                 near = closest(name, takes.names)
