@@ -118,9 +118,9 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "path": TEXT, "prompts": list_of(TEXT), "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,
     },
     "datamodules.formats.preference_file.PreferenceFileSource": {
-        "path": TEXT, "image_root": TEXT.or_null(), "format": choice(
-            "auto", "seva", "stic", "sima", "csr", "llava", "trl", "ms_swift", "llama_factory", "parallax"
-        ),
+        "path": list_of(TEXT, or_one=True), "image_root": TEXT.or_null(), "format": TEXT,
+        "columns": mapping_of(TEXT.or_null()).or_null(), "split": TEXT, "subset": TEXT.or_null(),
+        "pairing": choice("all", "best_worst"), "min_margin": NOT_NEGATIVE, "aspects": list_of(TEXT).or_null(),
         "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT, "file_names_only": FLAG,
     },
     "parallax.records.images.FileImage": {"root": TEXT, "max_pixels": COUNT},
@@ -182,6 +182,19 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
     "lightning_modules.objectives.NLL": {"norm": NORM, "constant": POSITIVE},
     "lightning_modules.objectives.Povid": {
         "beta": POSITIVE, "text_weight": NOT_NEGATIVE, "noise_weight": NOT_NEGATIVE,
+    },
+    "lightning_modules.objectives.EXO": {"beta": POSITIVE, "label_smoothing": number(above=0, below=0.5)},
+    "lightning_modules.objectives.DiscoPOP": {"beta": POSITIVE, "tau": POSITIVE},
+    "lightning_modules.objectives.FDivergence": {
+        "beta": POSITIVE, "alpha": number(), "base": COMPONENT.or_null(),
+        "divergence": choice("forward_kl", "jensen_shannon", "alpha"),
+    },
+    "lightning_modules.objectives.CPO": {"beta": POSITIVE, "alpha": NOT_NEGATIVE},
+    "lightning_modules.objectives.SimPO": {"beta": POSITIVE, "gamma": NOT_NEGATIVE},
+    "lightning_modules.objectives.ORPO": {"weight": NOT_NEGATIVE},
+    **{
+        f"lightning_modules.objectives.{name}": {"beta": POSITIVE}
+        for name in ("LengthNormalised", "NCA", "SPPO", "APOZero", "APODown")
     },
     "lightning_modules.objectives.Weighted": {"terms": list_of(ANYTHING)},
     # evaluation
@@ -250,8 +263,8 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
 }  # fmt: skip
 
 # Objectives defined for one rejected answer only.
-PAIRS_ONLY = {f"lightning_modules.objectives.{name}" for name in ("DPO", "Robust", "IPO", "Hinge")}
-NEEDS_NO_REFERENCE = {"lightning_modules.objectives.NLL"}
+PAIRS_ONLY = {f"lightning_modules.objectives.{name}" for name in ("DPO", "Robust", "IPO", "Hinge", "EXO", "DiscoPOP")}
+NEEDS_NO_REFERENCE = {f"lightning_modules.objectives.{name}" for name in ("NLL", "CPO", "SimPO", "ORPO")}
 # Objectives that look at the image under noise while training.
 LOOKS_AT_NOISE = {"lightning_modules.objectives.Povid"}
 # Proposers whose chosen answers are the data's own, so that a supervised stage does without them.
