@@ -14,6 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from parallax.settings.part import Part
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveOutput:
@@ -23,16 +25,17 @@ class ObjectiveOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(ABC):
+class Objective(Part, ABC):
     """Base of all objectives: checks shapes once, computes the losses, adds the metrics every run shows.
 
     Subclasses write `losses`. `beta` is the strength of the KL constraint (rewards are β·ρ); objectives without a reward
-    leave it at None.
+    leave it at None. What an argument may hold its annotation says (`beta: Positive`), and what an objective is the class variables
+    below: the check of a configuration reads both from the source.
     """
 
     pairs_only: ClassVar[bool] = False  # True: defined for one rejected response, refused for more
     looks_at_noise: ClassVar[bool] = False  # True: the last column is what the policy says under a noised image
-    needs_reference: bool = True
+    needs_reference: bool = True  # False: reads no reference log-probs
     beta: float | None = None
 
     @abstractmethod
@@ -112,13 +115,6 @@ def log_prob_metrics(policy: Tensor) -> dict[str, Tensor]:
     if policy.shape[1] > 1:
         metrics["logps/rejected"] = policy[:, 1:].mean(1)
     return metrics
-
-
-def positive(name: str, value: float) -> float:
-    """`value` if it is a finite number above zero. Raises ValueError naming the key otherwise."""
-    if not (value > 0 and value != float("inf")):
-        raise ValueError(f"loss.{name}={value!r} is not allowed: it must be a finite number above 0")
-    return float(value)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

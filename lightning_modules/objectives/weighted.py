@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isfinite
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, TypedDict
 
+from annotated_types import Len
 from torch import Tensor
 
 from lightning_modules.objectives.base import Objective
+
+
+class Term(TypedDict):
+    """One term of a weighted sum, as it comes from a YAML file."""
+
+    weight: float
+    objective: Objective
 
 
 class Weighted(Objective):
@@ -18,10 +25,9 @@ class Weighted(Objective):
         terms: pairs (weight, objective), or mappings {"weight": …, "objective": …} as they come from a YAML file.
     """
 
-    def __init__(self, terms: Sequence[tuple[float, Objective] | Sequence[Any] | Mapping[str, Any]]) -> None:
-        if not terms:
-            raise ValueError("loss.terms is empty: name at least one {weight, objective}")
-        self.terms = [_term(term) for term in terms]
+    def __init__(self, terms: Annotated[Sequence[tuple[float, Objective] | Term], Len(1)]) -> None:
+        pairs = [(term["weight"], term["objective"]) if isinstance(term, dict) else term for term in terms]
+        self.terms = [(float(weight), objective) for weight, objective in pairs]
         self.needs_reference = any(objective.needs_reference for _, objective in self.terms)
         self.beta = next((objective.beta for _, objective in self.terms if objective.beta is not None), None)
 
@@ -32,12 +38,3 @@ class Weighted(Objective):
             total = total + weight * loss
             metrics[f"loss/{index}_{type(objective).__name__.lower()}"] = loss
         return total, metrics
-
-
-def _term(term: Any) -> tuple[float, Objective]:
-    weight, objective = (term["weight"], term["objective"]) if isinstance(term, Mapping) else term
-    if not isinstance(objective, Objective):
-        raise TypeError(f"loss.terms holds {objective!r}, which is no objective; give each term a `_target_`")
-    if not (isinstance(weight, int | float) and isfinite(weight)):
-        raise ValueError(f"loss.terms has weight {weight!r}; a weight is a finite number")
-    return float(weight), objective
