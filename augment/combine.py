@@ -46,7 +46,9 @@ class Mixture(View):
             object.__setattr__(self, "weights", (1.0,) * len(members))
             return
         if len(self.weights) != len(members):
-            raise ValueError(f"{self.name}: weights={self.weights!r} do not fit {len(members)} views; give one for each")
+            raise ValueError(
+                f"{self.name}: weights={self.weights!r} do not fit {len(members)} views; give one for each"
+            )
         if math.fsum(self.weights) == 0:
             raise ValueError(
                 f"{self.name}: weights={list(self.weights)} are all 0; give at least one view a weight above 0"
@@ -86,7 +88,7 @@ class Mixture(View):
 
 @dataclass(frozen=True)
 class SticCorruption(Mixture):
-    """STIC's spoiled image: low resolution or colour jitter, one as likely as the other."""
+    """STIC's corrupted image: low resolution or colour jitter, one as likely as the other."""
 
     name: ClassVar[str] = "stic_corruption"
     views: Views = ("low_resolution", "stic_jitter")

@@ -19,7 +19,9 @@ from torch import Tensor
 from lightning_modules.objectives.base import Objective, log_ratios
 from parallax.settings.ranges import Positive
 
-WrongLabels = Annotated[float, Interval(ge=0, lt=0.5)]  # share of pairs that are the wrong way round; at 0.5 labels say nothing
+WrongLabels = Annotated[
+    float, Interval(ge=0, lt=0.5)
+]  # share of pairs that are the wrong way round; at 0.5 labels say nothing
 
 
 def first_choice_loss(ratios: Tensor, beta: float) -> Tensor:

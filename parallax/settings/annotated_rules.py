@@ -68,7 +68,9 @@ def _of_class(kind: type) -> Rule:
         return Rule("component", of=kind.target)
     if kind.__module__ == "builtins":
         return ANYTHING
-    return Rule("component", of="" if getattr(kind, "_is_protocol", False) else f"{kind.__module__}.{kind.__qualname__}")
+    return Rule(
+        "component", of="" if getattr(kind, "_is_protocol", False) else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def _hints(kind: type) -> dict[str, Any]:

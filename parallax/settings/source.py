@@ -82,7 +82,9 @@ def definition(module: str, name: str, depth: int = 0) -> tuple[Definition, str]
         if origin is not None and origin[0].split(".")[0] in PACKAGES:
             return definition(*origin, depth + 1)
     known = [
-        name for name, node in _names(module).items() if isinstance(node, Definition | ast.ImportFrom) and name[0] != "_"
+        name
+        for name, node in _names(module).items()
+        if isinstance(node, Definition | ast.ImportFrom) and name[0] != "_"
     ]
     near = closest(name, known)
     raise UnknownTarget(f"there is no {name} in {module}" + (f"; did you mean {or_list(near)}?" if near else ""))
@@ -201,7 +203,9 @@ def constant(node: ast.expr, module: str) -> Any:
         case ast.List(elts=items):
             return [constant(item, module) for item in items]
         case ast.Dict(keys=keys, values=values) if None not in keys:
-            return {constant(key, module): constant(value, module) for key, value in zip(keys, values, strict=True) if key}
+            return {
+                constant(key, module): constant(value, module) for key, value in zip(keys, values, strict=True) if key
+            }
         case ast.Name(id=name):
             return _constant_named(name, module)
         case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):

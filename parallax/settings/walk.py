@@ -142,7 +142,10 @@ class Walk(Blame):
         if target is None:
             near = closest(str(name), known)
             hint = f" Did you mean {or_list(near)}?" if near else ""
-            self.say(path, f"{path} names no choice of {rule.named}: {shown(node)}. Choices are {', '.join(sorted(known))}.{hint}")
+            self.say(
+                path,
+                f"{path} names no choice of {rule.named}: {shown(node)}. Choices are {', '.join(sorted(known))}.{hint}",
+            )
             return
         arguments = {key: value for key, value in node.items() if key != "name"}
         self._of_target(rule, {**arguments, "_target_": target}, raw if isinstance(raw, dict) else {}, path)
