@@ -102,6 +102,7 @@ class Several(View):
     """
 
     name: ClassVar[str] = "several"
+    one_view_each: ClassVar[bool] = True  # for each negative
     acts_on: ClassVar[ActsOn] = "both"
     views: Views = (  # names, or {name: …, arguments}
         {"name": "diffusion", "noise_steps": 500},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from datamodules.formats.json_rows import Row, json_rows
 from datamodules.formats.listed import Listed, Unusable, existing_root, image_path
@@ -18,10 +18,14 @@ from datamodules.formats.preference_rows import FORMATS, PARSERS, detect
 from parallax.records import BadImage, ImageRef, PreferencePair, Response, Sample, Turn
 from parallax.records.images import FileImage
 from parallax.records.pair_store import pair_of_row
+from parallax.settings.ranges import Count, ExistingPath, Natural, OneOf
 
 NEGATIVE = (
     "negative"  # of a row: which rejected answer of its pair it holds, from 1; rows from 2 on belong to the row before
 )
+
+
+Format = Annotated[str, OneOf("auto", FORMATS)]
 
 
 class PreferenceFileSource(Listed[PreferencePair]):
@@ -39,13 +43,15 @@ class PreferenceFileSource(Listed[PreferencePair]):
         file_names_only: take only the last part of every image path (CSR's files hold absolute paths of its authors' machine).
     """
 
+    holds_pairs: ClassVar[bool] = True  # ready-made pairs: nothing is proposed
+
     def __init__(
         self,
-        path: Path | str,
-        image_root: Path | str | None = None,
-        format: str = "auto",
-        limit: int | None = None,
-        seed: int = 0,
+        path: ExistingPath,
+        image_root: ExistingPath | None = None,
+        format: Format = "auto",
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "preference_file",
         file_names_only: bool = False,
     ) -> None:

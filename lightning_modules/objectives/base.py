@@ -29,8 +29,8 @@ class Objective(Part, ABC):
     """Base of all objectives: checks shapes once, computes the losses, adds the metrics every run shows.
 
     Subclasses write `losses`. `beta` is the strength of the KL constraint (rewards are β·ρ); objectives without a reward
-    leave it at None. What an argument may hold its annotation says (`beta: Positive`), and what an objective is the class variables
-    below: the check of a configuration reads both from the source.
+    leave it at None. What an argument may hold its annotation says (`beta: Positive`), and what an objective is, the class
+    variables below; the check of a configuration reads both from the source.
     """
 
     pairs_only: ClassVar[bool] = False  # True: defined for one rejected response, refused for more

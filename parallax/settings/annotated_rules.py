@@ -7,21 +7,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from inspect import isclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen
 
-from parallax.settings.ranges import Ascending, NamedIn, Of, Pattern
+from parallax.settings.ranges import Ascending, Exists, NamedIn, Of, OneOf, Pattern
 from parallax.settings.rules import Rule
 
 ANYTHING = Rule("anything")
 _PLAIN = {bool: Rule("flag"), int: Rule("integer"), float: Rule("number"), str: Rule("text"), Path: Rule("text")}
+_BOUNDS: dict[type, str] = {Gt: "above", Ge: "low", Lt: "below", Le: "high"}
 _LISTS = (list, tuple, set, frozenset, Sequence)
 _MAPPINGS = (dict, Mapping)
 
 
 class Group:
-    """Base of groups of keys that are no parts (`trainer`, `optim`, …): dataclasses whose fields are the keys."""
+    """Base of groups of keys that are no parts (`trainer`, `optim`, …): frozen dataclasses whose fields are the keys."""
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """The group with the values of a checked, resolved configuration."""
+        hints = _hints(cls)
+        names = [name for name in cls.__dataclass_fields__ if name in plain]  # type: ignore[attr-defined]
+        return cls(**{name: _built(hints[name], plain[name]) for name in names})
 
 
 class SourceClass:
@@ -51,8 +59,8 @@ def rule_of(annotation: Any) -> Rule:
     if (origin or annotation) in _MAPPINGS:
         return Rule("mapping", items=_items(arguments[1]) if len(arguments) == 2 else None)
     if (origin or annotation) in (Iterable, Callable):
-        text = arguments and rule_of(arguments[0]).kind != "component" and origin is Iterable
-        return Rule("list", items=rule_of(arguments[0])) if text else Rule("component")
+        items = rule_of(arguments[0]) if origin is Iterable else Rule("component")
+        return Rule("component") if items.kind == "component" else Rule("list", items=items)
     if is_typeddict(annotation):
         keys = {name: rule_of(hint) for name, hint in _hints(annotation).items()}
         return Rule("group", keys=keys, needed=tuple(keys))
@@ -63,7 +71,9 @@ def _of_class(kind: type) -> Rule:
     if is_dataclass(kind) and issubclass(kind, Group):
         hints = _hints(kind)
         needed = tuple(field.name for field in fields(kind) if field.default is field.default_factory is MISSING)
-        return Rule("group", keys={field.name: rule_of(hints[field.name]) for field in fields(kind)}, needed=needed)
+        keys = {field.name: rule_of(hints[field.name]) for field in fields(kind)}
+        others = {"*": rule_of(kind.others)} if hasattr(kind, "others") else {}
+        return Rule("group", keys={**keys, **others}, needed=needed)
     if issubclass(kind, SourceClass):
         return Rule("component", of=kind.target)
     if kind.__module__ == "builtins":
@@ -71,6 +81,16 @@ def _of_class(kind: type) -> Rule:
     return Rule(
         "component", of="" if getattr(kind, "_is_protocol", False) else f"{kind.__module__}.{kind.__qualname__}"
     )
+
+
+def _built(annotation: Any, value: Any) -> Any:
+    forms = [annotation, *get_args(annotation)]
+    inner = next((form for form in forms if isclass(form) and issubclass(form, Group)), None)
+    if inner is None or not isinstance(value, Mapping):
+        return rule_of(annotation).one_form(value)
+    if get_origin(annotation) is dict:
+        return {name: inner.of(item) for name, item in value.items()}
+    return inner.of(value)
 
 
 def _hints(kind: type) -> dict[str, Any]:
@@ -133,17 +153,12 @@ def _narrowed(rule: Rule, mark: Any) -> Rule:
     """A rule with one more thing said about it; what is said about a union holds for each of its forms."""
     if rule.either and not isinstance(mark, NamedIn | Of):
         rule = replace(rule, either=tuple(_narrowed(form, mark) for form in rule.either))
+    bounds: dict[str, Any] = {}
+    for bound in mark if isinstance(mark, Interval) else (mark,):
+        bounds |= {_BOUNDS[type(bound)]: getattr(bound, type(bound).__name__.lower())} if type(bound) in _BOUNDS else {}
+    if bounds:
+        return replace(rule, **bounds)
     match mark:
-        case Interval(gt=above, ge=low, lt=below, le=high):
-            return replace(rule, above=above, low=low, below=below, high=high)
-        case Gt(gt=bound):
-            return replace(rule, above=bound)
-        case Ge(ge=bound):
-            return replace(rule, low=bound)
-        case Lt(lt=bound):
-            return replace(rule, below=bound)
-        case Le(le=bound):
-            return replace(rule, high=bound)
         case Len(min_length=least, max_length=most):
             return replace(rule, least=least, most=most)
         case MinLen(min_length=least):
@@ -152,6 +167,10 @@ def _narrowed(rule: Rule, mark: Any) -> Rule:
             return replace(rule, most=most)
         case Pattern(expression=expression, words=words):
             return replace(rule, pattern=expression, pattern_words=words)
+        case OneOf(words=words):
+            return replace(rule, choices=words)
+        case Exists(kind=kind):
+            return replace(rule, exists=kind) if rule.kind == "text" else rule
         case Ascending():
             return replace(rule, ascending=True)
         case NamedIn(group=group):

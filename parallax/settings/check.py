@@ -12,7 +12,7 @@ from parallax.settings.blame import Problems
 from parallax.settings.combinations import combination_problems
 from parallax.settings.errors import ConfigError
 from parallax.settings.needed import missing_problems
-from parallax.settings.schema import KEYS, STAGE_GROUPS
+from parallax.settings.schema import STAGE_GROUPS, root, stage_rule
 from parallax.settings.stages import defined_stages, overlay, resolve_stage
 from parallax.settings.walk import Walk, shown
 
@@ -44,9 +44,10 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
         return {key: f"{key} refers to something that is not there: {str(error).splitlines()[0]}."}
     if misshapen := _misshapen(plain):
         return misshapen
-    problems = _walk_all(raw, plain)
+    walk = _walk_all(raw, plain)
+    problems = walk.result()
     if complete:
-        problems.update(missing_problems(plain, absent))
+        problems.update(missing_problems(plain, absent, walk.places))
     if not problems:
         stages = [resolve_stage(cfg, name) for name in plain["method"]["stages"]]
         problems.update(combination_problems(plain, stages))
@@ -55,7 +56,8 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
 
 def _misshapen(plain: dict[str, Any]) -> Problems:
     """Groups that are no groups at all, without which nothing else can be looked at."""
-    groups = dict.fromkeys(key.split(".")[0] for key, rule in KEYS.items() if "." in key or rule.kind == "component")
+    keys = root().keys or {}
+    groups = [name for name, rule in keys.items() if rule.kind in ("group", "component", "mapping")]
     problems: Problems = {}
     for name in groups:
         value = plain.get(name)
@@ -82,8 +84,8 @@ def _fill_absent(node: Any, path: str = "") -> Iterator[str]:
             yield from _fill_absent(value, f"{path}{key}.")
 
 
-def _walk_all(raw: dict[str, Any], plain: dict[str, Any]) -> Problems:
-    walk = Walk(plain)
+def _walk_all(raw: dict[str, Any], plain: dict[str, Any]) -> Walk:
+    walk = Walk(plain, raw)
     walk.root({key: value for key, value in plain.items() if key != "stages"}, raw)
     known = defined_stages(plain)
     for name in plain.get("method", {}).get("stages") or []:
@@ -98,9 +100,11 @@ def _walk_all(raw: dict[str, Any], plain: dict[str, Any]) -> Problems:
             continue
         path = f"stages.{name}"
         own = {key: value for key, value in node.items() if key not in STAGE_GROUPS}
-        walk.stage(own, raw["stages"][name], path)
+        for key, value in own.items():
+            walk.below(stage_rule(), key, value, raw["stages"][name].get(key), f"{path}.{key}")
         for group in STAGE_GROUPS:
             if group in node:
                 merged = overlay(plain.get(group), node[group])
-                walk.group(group, merged, overlay(raw.get(group), raw["stages"][name][group]), f"{path}.{group}")
-    return walk.result()
+                as_written = overlay(raw.get(group), raw["stages"][name][group])
+                walk.below(root(), group, merged, as_written, f"{path}.{group}")
+    return walk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, get_type_hints
@@ -17,9 +17,9 @@ class Part:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Raises ValueError with a sentence for each argument that is not allowed."""
-        rules = rules_of(cls)
+        rules = rules_of(cls)  # type: ignore[arg-type]
         try:
-            given = _parameters(cls).bind_partial(None, *args, **kwargs).arguments
+            given = _parameters(cls).bind_partial(None, *args, **kwargs).arguments  # type: ignore[arg-type]
         except TypeError:  # which `__init__` itself says better
             given = {}
         wrong = [
@@ -36,7 +36,7 @@ class Part:
 def rules_of(kind: type) -> Mapping[str, Rule]:
     """What each argument of a class may hold, by its annotations; nothing where these cannot be looked at while running."""
     try:
-        hints = get_type_hints(kind if is_dataclass(kind) else kind.__init__, include_extras=True)
+        hints = get_type_hints(kind if is_dataclass(kind) else _constructor(kind), include_extras=True)
     except NameError:
         return {}
     return {name: rule_of(hint) for name, hint in hints.items() if name in _parameters(kind).parameters}
@@ -44,4 +44,8 @@ def rules_of(kind: type) -> Mapping[str, Rule]:
 
 @cache
 def _parameters(kind: type) -> inspect.Signature:
-    return inspect.signature(kind.__init__)
+    return inspect.signature(_constructor(kind))
+
+
+def _constructor(kind: type) -> Callable[..., None]:
+    return kind.__init__  # type: ignore[misc, no-any-return]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -35,12 +35,13 @@ class Rule:
     needed: tuple[str, ...] = ()  # keys a group cannot do without
     of: str = ""  # dotted path of the class a component must be of; "" for any
     named: str = ""  # group of conf/ whose choices may stand for the component by name
+    exists: str = ""  # a path that must be there: "path" | "path or hub" | "model" | "prompts"
     either: tuple[Rule, ...] = ()  # other forms that are allowed as well
 
     def allows(self, value: Any) -> bool:
         """Whether a plain value fits, items included. Of components only the shape is looked at; an object counts as one."""
         if value is None:
-            return self.null
+            return self.null or self.kind == "anything"
         return self._allows(value) or any(rule.allows(value) for rule in self.either)
 
     def _allows(self, value: Any) -> bool:
@@ -86,6 +87,15 @@ class Rule:
             kinds = ("component",) if "_target_" in value else ("group", "mapping", "component")
         forms = [form for kind in kinds for form in (self, *self.either) if form.kind == kind]
         return forms[0] if forms else self
+
+    def places_in(self, value: Any) -> Iterator[tuple[str, str]]:
+        """The paths in an allowed value that must be there, each with `exists`."""
+        if isinstance(value, str) and self.exists:
+            yield value, self.exists
+        for item in value if isinstance(value, list) and self.items else ():
+            yield from self.items.places_in(item) if self.items else ()
+        for form in self.either:
+            yield from form.places_in(value)
 
     def words(self) -> str:
         """What is allowed, to be read after "it must be"."""

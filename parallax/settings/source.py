@@ -123,10 +123,12 @@ def annotation(node: ast.expr | None, module: str, depth: int = 0) -> Any:
             return _named(name, module, depth)
         case ast.Attribute(value=ast.Name(id=name), attr=attribute):
             imported = _names(module).get(name)
-            is_typing = isinstance(imported, ast.Import) and imported.names[0].name in LIGHT
-            return getattr(import_module(imported.names[0].name), attribute, Any) if is_typing else Any
+            if not isinstance(imported, ast.Import) or imported.names[0].name not in LIGHT:
+                return Any
+            return getattr(import_module(imported.names[0].name), attribute, Any)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return Union[annotation(left, module, depth + 1), annotation(right, module, depth + 1)]
+            forms = (annotation(left, module, depth + 1), annotation(right, module, depth + 1))
+            return Union[forms]  # type: ignore[return-value]  # noqa: UP007
         case ast.Subscript(value=outer, slice=inner):
             return _subscript(annotation(outer, module, depth + 1), inner, module, depth)
         case _:
@@ -199,12 +201,12 @@ def constant(node: ast.expr, module: str) -> Any:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
             return _ARITHMETIC[type(op)](constant(left, module), constant(right, module))
         case ast.Tuple(elts=items):
-            return tuple(constant(item, module) for item in items)
+            return tuple(_constants(items, module))
         case ast.List(elts=items):
-            return [constant(item, module) for item in items]
+            return list(_constants(items, module))
         case ast.Dict(keys=keys, values=values) if None not in keys:
             return {
-                constant(key, module): constant(value, module) for key, value in zip(keys, values, strict=True) if key
+                constant(key, module): _or_none(value, module) for key, value in zip(keys, values, strict=True) if key
             }
         case ast.Name(id=name):
             return _constant_named(name, module)
@@ -213,8 +215,23 @@ def constant(node: ast.expr, module: str) -> Any:
             if getattr(word, "__module__", "") not in LIGHT:
                 raise NoConstant(ast.unparse(node))
             named = {keyword.arg: constant(keyword.value, module) for keyword in keywords if keyword.arg}
-            return word(*(constant(argument, module) for argument in positional), **named)
+            return word(*_constants(positional, module), **named)
     raise NoConstant(ast.unparse(node))
+
+
+def _constants(items: list[ast.expr], module: str) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, ast.Starred):
+            yield from constant(item.value, module)
+        else:
+            yield constant(item, module)
+
+
+def _or_none(node: ast.expr, module: str) -> Any:
+    try:
+        return constant(node, module)
+    except NoConstant:
+        return None
 
 
 def _constant_named(name: str, module: str) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 from parallax.settings.annotated_rules import ANYTHING, SourceClass, rule_of
+from parallax.settings.choices import named_targets
 from parallax.settings.rules import Rule
 from parallax.settings.source import (
     PACKAGES,
@@ -119,6 +121,26 @@ def fact(target: str, name: str) -> Any:
     return None
 
 
+def parts_in(node: Any, rule: Rule = ANYTHING) -> Iterator[str]:
+    """The `_target_` of every part in a node, outer ones first; of those given by name as well."""
+    if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+        yield node["_target_"]
+        try:
+            takes = signature(node["_target_"])
+        except UnknownTarget:
+            return
+        for name, value in node.items():
+            yield from parts_in(value, takes.rule(name))
+    elif rule.named:
+        name = node.get("name") if isinstance(node, dict) else node
+        arguments = {key: value for key, value in node.items() if key != "name"} if isinstance(node, dict) else {}
+        if (target := named_targets(rule.named).get(str(name))) is not None:
+            yield from parts_in({**arguments, "_target_": target})
+    elif isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from parts_in(value, rule.items or ANYTHING)
+
+
 def _defined(target: str) -> tuple[Definition, str]:
     require_own(target)
     module, _, name = target.rpartition(".")
@@ -140,9 +162,8 @@ def _arguments(node: Definition, module: str) -> Signature:
 def _of_function(node: ast.FunctionDef, module: str, skip: int) -> Signature:
     plain = [*node.args.posonlyargs, *node.args.args]
     defaults: list[ast.expr | None] = [None] * (len(plain) - len(node.args.defaults)) + list(node.args.defaults)
-    pairs = [*zip(plain, defaults, strict=True)][skip:] + [
-        *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-    ]
+    pairs = list(zip(plain, defaults, strict=True))[skip:]
+    pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
     found = {arg.arg: Argument(arg.arg, module, arg.annotation, given, given is None) for arg, given in pairs}
     return Signature(found, node.args.kwarg is not None)
 

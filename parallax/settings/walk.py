@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,9 +14,9 @@ from omegaconf import OmegaConf
 
 from parallax.settings.blame import Blame
 from parallax.settings.choices import choices, groups, named_targets
-from parallax.settings.comments import CONF, meaning_of
+from parallax.settings.comments import CONF, described_keys, meaning_of
 from parallax.settings.rules import Rule
-from parallax.settings.schema import FILE_GROUPS, MAY_BE_NULL, STAGE_GROUPS, root, task_rule
+from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at, task_rule
 from parallax.settings.suggestions import closest, closest_keys, or_list
 from parallax.settings.targets import GET_METHOD, Signature, UnknownTarget, is_a, signature
 
@@ -31,9 +32,11 @@ def shown(value: Any) -> str:
 class Walk(Blame):
     """Looks at every value; `result()` then gives the problems."""
 
-    def __init__(self, plain: dict[str, Any]) -> None:
+    def __init__(self, plain: dict[str, Any], raw: dict[str, Any]) -> None:
         super().__init__()
         self.plain = plain
+        self.referred = set(references(raw))  # keys that others take their value from
+        self.places: dict[str, tuple[str, str]] = {}  # key -> path that must be there, and its kind (`Rule.exists`)
 
     def root(self, plain: dict[str, Any], raw: dict[str, Any]) -> None:
         self._removed(plain)
@@ -47,8 +50,8 @@ class Walk(Blame):
 
     def _removed(self, plain: dict[str, Any]) -> None:
         """Groups and keys that every configuration has, and that were taken away (`~optim`, `optim=null`)."""
-        for group in root().needed:
-            if plain.get(group) is None and group not in MAY_BE_NULL:
+        for group, rule in (root().keys or {}).items():
+            if plain.get(group) is None and not rule.null and rule.kind != "mapping":
                 have = choices(group)
                 self.say(group, f"{group} was taken away; {f'choose one of {or_list(have)}' if have else 'leave it'}.")
 
@@ -61,6 +64,8 @@ class Walk(Blame):
         """One key of a group."""
         keys = rule.keys or {}
         known = keys.get(name, keys.get("*"))
+        if known is None and (path in self.referred or path in _declared(path.split(".")[0])):
+            return  # a key for others to take their value from: they say what it may be
         if known is None:
             self._unknown(path, value)
         else:
@@ -96,19 +101,29 @@ class Walk(Blame):
         elif not rule.allows(value):
             self._not_allowed(path, value, rule, raw)
         else:
+            for place, kind in (
+                rule.places_in(value) if self.inside is None else ()
+            ):  # a part that is used again was seen
+                self.places.setdefault(self._source(path, raw), (place, kind))
             self._inner(value, path)
+
+    def _source(self, path: str, raw: Any) -> str:
+        """The key to blame for a value: the one it is taken from, where that has no rule of its own."""
+        taken = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None
+        return taken[1] if taken and rule_at(taken[1]) is None else path
 
     def _items(self, form: Rule, value: Mapping[str, Any] | list[Any], raw: Any, path: str) -> None:
         """Items of a list or mapping that holds parts, each by itself; then their number."""
         pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
         rules = form.places or (form.items,) * len(value)
-        if isinstance(value, list) and not replace(form, items=None, places=()).allows(value):
+        if isinstance(value, list) and not replace(form, items=None, places=(), either=()).allows(value):
             self._not_allowed(path, value, form, raw)
             return
         for (name, item), rule in zip(pairs, rules, strict=True):
             self._value(rule or Rule("anything"), item, _inside(raw, name), f"{path}.{name}")
 
     def _not_allowed(self, path: str, value: Any, rule: Rule, raw: Any) -> None:
+        path = self._source(path, raw)
         meaning = meaning_of(path, self.plain)
         explained = f" ({path.rpartition('.')[2]}: {meaning})" if meaning else ""
         near = closest(value, rule.choices) if isinstance(value, str) else []
@@ -142,10 +157,9 @@ class Walk(Blame):
         if target is None:
             near = closest(str(name), known)
             hint = f" Did you mean {or_list(near)}?" if near else ""
-            self.say(
-                path,
-                f"{path} names no choice of {rule.named}: {shown(node)}. Choices are {', '.join(sorted(known))}.{hint}",
-            )
+            kind, given = rule.of.rpartition(".")[2].lower() or "part", shown(node if name is None else name)
+            have = f"Choices of {rule.named} are {', '.join(sorted(known))}"
+            self.say(path, f"{path} names no {kind}: {given}. {have}.{hint}")
             return
         arguments = {key: value for key, value in node.items() if key != "name"}
         self._of_target(rule, {**arguments, "_target_": target}, raw if isinstance(raw, dict) else {}, path)
@@ -220,13 +234,28 @@ class Walk(Blame):
 
     def _all_keys(self) -> set[str]:
         """Every key this configuration could have: those of groups, and those of the parts that are there."""
-        keys = set(_keys_below(root(), "")) | set(groups()) | {"stages"}
+        keys = {*group_keys(root()), *groups(), *self.referred, "stages"}
         for name, value in self.plain.items():
             if (root().keys or {}).get(name, Rule("anything")).kind == "component":
                 keys |= {f"{name}.{key}" for key in _component_keys(value)}
         for name in self.plain.get("stages") or {}:
             keys |= {f"stages.{name}.{key}" for key in keys if key.split(".")[0] in STAGE_GROUPS}
         return keys
+
+
+def references(raw: Any) -> Iterator[str]:
+    """Every key that a value somewhere below refers to (`${key}`)."""
+    if isinstance(raw, str):
+        yield from re.findall(r"\$\{([\w.]+)\}", raw)
+    elif isinstance(raw, Mapping | list):
+        for value in raw.values() if isinstance(raw, Mapping) else raw:
+            yield from references(value)
+
+
+@cache
+def _declared(group: str) -> frozenset[str]:
+    """Keys that some file of a group of conf/ has."""
+    return frozenset(key.key for file in (CONF / group).glob("*.yaml") for key in described_keys(file))
 
 
 def _inside(raw: Any, name: Any) -> Any:
@@ -236,16 +265,6 @@ def _inside(raw: Any, name: Any) -> Any:
     if isinstance(raw, list):
         return raw[name] if isinstance(name, int) and name < len(raw) else None
     return raw
-
-
-def _keys_below(rule: Rule, path: str) -> list[str]:
-    found = []
-    for name, below in (rule.keys or {}).items():
-        if name == "*":
-            continue
-        key = f"{path}{name}"
-        found += _keys_below(below, f"{key}.") if below.kind == "group" else [key]
-    return found
 
 
 def _component_keys(value: Any) -> set[str]:
