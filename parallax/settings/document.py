@@ -81,7 +81,7 @@ def _allowed(key: str, target: str | None, file: Path) -> str:
     if target and group != "task":
         rule = signature(target).rule(name.split(".")[0])
         for inner in name.split(".")[1:]:
-            rule = (rule.keys or {}).get(inner) or rule.items if rule else None
+            rule = (rule.keys or {}).get(inner, rule.items if rule.kind == "mapping" else None) if rule else None
     if group == "task":
         rule = (task_rule(file.stem).keys or {}).get(name)
     return "" if rule is None or rule.kind == "anything" else rule.words()
