@@ -74,7 +74,8 @@ class RewardHealth(pl.Callback):
         more: Means = {}
         beta = getattr(getattr(pl_module, "objective", None), "beta", None)
         chosen, rejected, pairs = self._lengths
-        if beta and pairs:
+        compared = "likelihood_displacement" in means  # rewards without a reference are no distance from one
+        if beta and pairs and compared:
             moved = (abs(means["rewards/chosen"]) + abs(means["rewards/rejected"])) / beta
             more["nats_per_token"] = moved * pairs / max(1, chosen + rejected)
         if "grad_norm" in means:
@@ -135,7 +136,7 @@ class RewardHealth(pl.Callback):
 def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]:
     """What is wrong with these running means at this step, as (short name, sentence)."""
     chosen, margin, accuracy = means["rewards/chosen"], means["rewards/margins"], means["rewards/accuracies"]
-    falls, late = means["likelihood_displacement"], step > total_steps / 2
+    falls, late = means.get("likelihood_displacement", 0.0), step > total_steps / 2
     found = {}
     if chosen < -0.1 and falls > 0.7:
         found["likelihood_displacement"] = (

@@ -34,6 +34,7 @@ class Objective(Part, ABC):
     """
 
     pairs_only: ClassVar[bool] = False  # True: defined for one rejected response, refused for more
+    of_the_margin: ClassVar[bool] = False  # True: a function of the log-ratios (and lengths) alone, see `FDivergence`
     looks_at_noise: ClassVar[bool] = False  # True: the last column is what the policy says under a noised image
     needs_reference: bool = True  # False: reads no reference log-probs
     beta: float | None = None
@@ -94,14 +95,20 @@ def log_ratios(policy: Tensor, reference: Tensor) -> Tensor:
 
 
 def reward_metrics(policy: Tensor, reference: Tensor, beta: float | None) -> dict[str, Tensor]:
-    """Rewards under the names TRL's users know, each (batch,). With K > 1 the rejected side is the mean over the K.
+    """Rewards β·ρ under the names TRL's users know, each (batch,). With K > 1 the rejected side is the mean over the K.
 
     `likelihood_displacement` is 1 where the chosen response has become less likely than under the reference. Without a β
     (an objective that defines no reward) rewards are the bare log-ratios.
     """
     rewards = (1.0 if beta is None else beta) * log_ratios(policy, reference)
-    chosen, rejected = rewards[:, 0], rewards[:, 1:]
-    metrics = {"rewards/chosen": chosen, "likelihood_displacement": (policy[:, 0] < reference[:, 0]).to(rewards.dtype)}
+    falls = (policy[:, 0] < reference[:, 0]).to(rewards.dtype)
+    return {**preference_metrics(rewards), "likelihood_displacement": falls}
+
+
+def preference_metrics(rewards: Tensor) -> dict[str, Tensor]:
+    """TRL's four names, each (batch,), from rewards of shape (batch, 1 + K), chosen first. Detached."""
+    chosen, rejected = rewards.detach()[:, 0], rewards.detach()[:, 1:]
+    metrics = {"rewards/chosen": chosen}
     if rejected.shape[1]:
         metrics["rewards/rejected"] = rejected.mean(1)
         metrics["rewards/accuracies"] = (chosen[:, None] > rejected).to(rewards.dtype).mean(1)

@@ -42,6 +42,8 @@ def first_choice_loss(ratios: Tensor, beta: float) -> Tensor:
 class MultiNegative(Objective):
     """One chosen against K ≥ 1 rejected responses. All log-ratios equal gives ln(1 + K)."""
 
+    of_the_margin: ClassVar[bool] = True
+
     def __init__(self, beta: Positive = 0.1) -> None:
         self.beta: float = float(beta)
 
@@ -59,6 +61,7 @@ class DPO(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.0) -> None:
         self.beta: float = float(beta)
@@ -81,6 +84,7 @@ class Robust(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.1) -> None:
         self.beta: float = float(beta)
@@ -101,6 +105,7 @@ class IPO(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive = 0.1) -> None:
         self.beta: float = float(beta)
@@ -115,6 +120,7 @@ class Hinge(Objective):
     """max(0, 1 − βz): no pull on a pair whose reward margin is at least 1."""
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive = 0.1) -> None:
         self.beta: float = float(beta)

@@ -11,7 +11,6 @@ from typing import Any
 from parallax.reports.environment import environment, without_secrets
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.results import HEADLINE, LABELS, LOWER_IS_BETTER, is_minor
-from parallax.settings.command_line import as_typed
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+")
@@ -140,7 +139,7 @@ def _number(metric: Mapping[str, Any] | None, *, interval: bool = False, sign: b
 def _made() -> str:
     facts = environment()
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "peft"))
-    words = [word for word in as_typed(facts["command"][1:]) if not _names_a_path(word)]
+    words = [word for word in facts["command"][1:] if not _names_a_path(word)]
     command = " ".join(word if " " not in word else f"'{word}'" for word in words)
     commit = f", commit {facts['git']['commit'][:12]}" if facts["git"].get("commit") else ""
     return f"With {versions}{commit}" + (

@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(cfg: DictConfig) -> float:
-    """Run the method of the configuration. Returns the number named by `optimized_metric`; nan if it was not measured."""
-    from parallax.reports.results import lookup
-
-    return lookup(align(cfg), str(cfg.optimized_metric))
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Run the method of the configuration. Returns the content of `results.json`."""
+    return align(cfg)
 
 
 def align(cfg: DictConfig) -> dict[str, Any]:

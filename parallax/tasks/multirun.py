@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from parallax.settings.check import check
-from parallax.tasks import run_task
+from parallax.tasks import number_of, run_task
 from parallax.tasks.naming import is_multirun, own_words
 from parallax.tasks.run_folder import is_helper, took_place
 
@@ -37,7 +37,7 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     if not is_multirun():
         check(cfg)
-        return run_task(cfg)
+        return number_of(run_task(cfg), cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
     for old in (FAILURE, ELSEWHERE):
         (folder / old).unlink(missing_ok=True)
@@ -45,7 +45,7 @@ def run_job(cfg: DictConfig) -> float | None:
     print(f"job {HydraConfig.get().job.num}: {' '.join(own_words()) or 'as it stands'}", flush=True)
     try:
         check(cfg)
-        value = run_task(cfg)
+        value = number_of(run_task(cfg), cfg)
         _note_place(folder)
         return _to_sweeper(value)
     except Exception as error:

@@ -10,8 +10,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from parallax.settings.command_line import as_typed
-
 LONGEST_NAME = 120  # characters
 SILENT = (
     "hydra",
@@ -25,8 +23,8 @@ SILENT = (
 
 
 def typed_words() -> list[str]:
-    """What was typed for this run or job, in the form people type; nothing outside a program of Hydra's."""
-    return as_typed(list(HydraConfig.get().overrides.task)) if HydraConfig.initialized() else []
+    """What was typed for this run or job; nothing outside a program of Hydra's."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def is_multirun() -> bool:
@@ -38,7 +36,7 @@ def own_words() -> list[str]:
     words = typed_words()
     if not is_multirun():
         return words
-    shared = as_typed(_of_the_multirun(Path(str(HydraConfig.get().sweep.dir))))
+    shared = _of_the_multirun(Path(str(HydraConfig.get().sweep.dir)))
     return [word for word in words if word not in shared]
 
 

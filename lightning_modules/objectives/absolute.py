@@ -1,0 +1,69 @@
+"""Losses that hold each response against the reference by itself, not only against the other one.
+
+A loss of the margin z = ρ_w − ρ_l is content when both responses become unlikely, as long as the rejected one falls faster.
+These say where each side should go. With K rejected responses the rejected side is the mean over the K.
+
+- NCA: noise contrastive alignment, arXiv 2402.05369, eq. 14 for two responses
+- SPPO: self-play preference optimisation, arXiv 2405.00675, eq. 4.7 with hard labels
+- APOZero, APODown: anchored preference optimisation, arXiv 2408.06266, eq. 7 and 8
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from lightning_modules.objectives.base import Objective, log_ratios
+from parallax.settings.ranges import Positive
+
+
+class NCA(Objective):
+    """−ln σ(r_w) − ½ ln σ(−r_w) − ½ ln σ(−r_l), r = βρ. At the start the chosen reward is pulled up as hard as the other down."""
+
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        rewards = self.beta * log_ratios(policy, reference)
+        chosen, rejected = rewards[:, 0], rewards[:, 1:]
+        return softplus(-chosen) + 0.5 * softplus(chosen) + 0.5 * softplus(rejected).mean(1), {}
+
+
+class SPPO(Objective):
+    """(ρ_w − 1/(2β))² + (ρ_l + 1/(2β))²: each log-ratio has a goal of its own.
+
+    The value scales with 1/β² (50 at the start with β = 0.1), and so does the gradient: lower the learning rate with β.
+    """
+
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        ratios, goal = log_ratios(policy, reference), 0.5 / self.beta
+        return (ratios[:, 0] - goal).square() + (ratios[:, 1:] + goal).square().mean(1), {}
+
+
+class APOZero(Objective):
+    """1 − σ(r_w) + σ(r_l): the chosen response up, the rejected one down. For chosen answers better than the model's own."""
+
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        rewards = self.beta * log_ratios(policy, reference)
+        return (-rewards[:, 0]).sigmoid() + rewards[:, 1:].sigmoid().mean(1), {}
+
+
+class APODown(Objective):
+    """σ(r_w) + 1 − σ(r_w − r_l): both down, the rejected one further. For a model better than its chosen answers."""
+
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        rewards = self.beta * log_ratios(policy, reference)
+        return rewards[:, 0].sigmoid() + (rewards[:, 1:] - rewards[:, :1]).sigmoid().mean(1), {}
