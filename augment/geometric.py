@@ -25,6 +25,7 @@ Area = Annotated[tuple[PositiveShare, PositiveShare], Ascending()]  # shares of 
 Degrees = Annotated[float, Interval(ge=-360, le=360)]
 Turns = Annotated[tuple[Degrees, Degrees], Ascending()]
 Ratio = Annotated[float, Interval(ge=0.01, le=100)]
+Ratios = Annotated[tuple[Ratio, Ratio], Ascending()]
 Size = Annotated[float, Interval(ge=0.01, le=10)]
 
 
@@ -67,7 +68,7 @@ class RandomResizedCrop(View):
     name: ClassVar[str] = "random_resized_crop"
     size: Side = 224  # pixels per side of the result
     scale: Area = (0.36, 0.64)  # share of the area
-    ratio: Annotated[tuple[Ratio, Ratio], Ascending()] = (3 / 4, 4 / 3)  # width / height of the part before resizing
+    ratio: Ratios = (3 / 4, 4 / 3)  # width / height of the part before resizing
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         top, left, height, width = crop_box(*image.size, self.scale, self.ratio, generator)

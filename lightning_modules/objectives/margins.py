@@ -39,7 +39,7 @@ class EXO(Objective):
     of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive = 0.1, label_smoothing: LabelShare = 1e-3) -> None:
-        self.beta: Positive = float(beta)
+        self.beta: float = float(beta)
         self.label_smoothing = float(label_smoothing)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,7 +63,7 @@ class DiscoPOP(Objective):
     of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive = 0.1, tau: Positive = 0.05) -> None:
-        self.beta: Positive = float(beta)
+        self.beta: float = float(beta)
         self.tau = float(tau)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -85,7 +85,7 @@ class LengthNormalised(Objective):
     of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive = 2.0) -> None:
-        self.beta: Positive = float(beta)
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None

@@ -29,7 +29,7 @@ class CPO(Objective):
     needs_reference = False
 
     def __init__(self, beta: Positive = 0.1, alpha: NotNegative = 1.0) -> None:
-        self.beta: Positive = float(beta)
+        self.beta: float = float(beta)
         self.alpha = float(alpha)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -52,7 +52,7 @@ class SimPO(Objective):
     needs_reference = False
 
     def __init__(self, beta: Positive = 2.0, gamma: NotNegative = 1.0) -> None:
-        self.beta: Positive = float(beta)
+        self.beta: float = float(beta)
         self.gamma = float(gamma)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

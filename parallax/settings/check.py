@@ -12,7 +12,8 @@ from parallax.settings.blame import Problems
 from parallax.settings.combinations import combination_problems
 from parallax.settings.errors import ConfigError
 from parallax.settings.needed import missing_problems
-from parallax.settings.schema import STAGE_GROUPS, root, stage_rule
+from parallax.settings.rules import Rule
+from parallax.settings.schema import STAGE_GROUPS, root, rule_at, stage_rule
 from parallax.settings.stages import defined_stages, overlay, resolve_stage
 from parallax.settings.walk import Walk, shown
 
@@ -52,6 +53,15 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
         stages = [resolve_stage(cfg, name) for name in plain["method"]["stages"]]
         problems.update(combination_problems(plain, stages))
     return problems
+
+
+def part_problems(node: Any, key: str) -> list[str]:
+    """What is wrong with one part of a configuration that comes from elsewhere (a run folder), as it would stand at `key`."""
+    if not isinstance(node, dict):
+        return [f"{key} is no part: {shown(node)}."]
+    walk = Walk({key.split(".")[0]: node}, {})
+    walk.value(rule_at(key) or Rule("component"), node, node, key)
+    return list(walk.result().values())
 
 
 def _misshapen(plain: dict[str, Any]) -> Problems:

@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 from parallax.settings.blame import Blame
 from parallax.settings.choices import choices, groups, named_targets
 from parallax.settings.comments import CONF, described_keys, meaning_of
+from parallax.settings.kinds import kinds_at, named, require_part
 from parallax.settings.rules import Rule
 from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at, task_rule
 from parallax.settings.suggestions import closest, closest_keys, or_list
-from parallax.settings.targets import GET_METHOD, Signature, UnknownTarget, is_a, signature
+from parallax.settings.targets import Signature, UnknownTarget, is_a, signature
 
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
 
@@ -69,7 +70,7 @@ class Walk(Blame):
         if known is None:
             self._unknown(path, value)
         else:
-            self._value(known, value, raw, path)
+            self.value(known, value, raw, path)
 
     def unknown_stage(self, name: str, known: list[str]) -> None:
         self.say(
@@ -80,11 +81,11 @@ class Walk(Blame):
 
     def _task(self, value: Any, raw: Any) -> None:
         name = value.get("name") if isinstance(value, dict) else None
-        self._value(task_rule(str(name)), value, raw, "task")
+        self.value(task_rule(str(name)), value, raw, "task")
         if isinstance(name, str) and name.isidentifier() and name not in choices("task"):
             self.say("task.name", f"task.name={name} is no task; tasks are {', '.join(choices('task'))}.")
 
-    def _value(self, rule: Rule, value: Any, raw: Any, path: str) -> None:
+    def value(self, rule: Rule, value: Any, raw: Any, path: str) -> None:
         form = rule.form_for(value) if rule.holds_parts else rule
         if form.kind == "group" and not isinstance(value, Mapping) and not rule.allows(value):
             names = ", ".join(name for name in form.keys or () if name != "*")
@@ -120,7 +121,7 @@ class Walk(Blame):
             self._not_allowed(path, value, form, raw)
             return
         for (name, item), rule in zip(pairs, rules, strict=True):
-            self._value(rule or Rule("anything"), item, _inside(raw, name), f"{path}.{name}")
+            self.value(rule or Rule("anything"), item, _inside(raw, name), f"{path}.{name}")
 
     def _not_allowed(self, path: str, value: Any, rule: Rule, raw: Any) -> None:
         path = self._source(path, raw)
@@ -171,10 +172,9 @@ class Walk(Blame):
             return
         try:
             takes = signature(target)
-            if target == GET_METHOD:
-                signature(str(node.get("path")))
+            require_part(target, node.get("path"), kinds_at(path))
         except UnknownTarget as error:
-            self.say(f"{path}._target_", f"{path} names {node.get('path', target)!r}: {error}.")
+            self.say(f"{path}._target_", f"{path} names {named(node)!r}: {error}.")
             return
         if rule.of and (node.get("_partial_") or not is_a(target, rule.of)):
             what = "only a part of it" if is_a(target, rule.of) else f"no {rule.of.rpartition('.')[2]}"
@@ -191,10 +191,11 @@ class Walk(Blame):
                 why = f"{kind} takes {len(takes.names)}" if name is None else f"{path}.{name} is given, too"
                 self.say(f"{path}._args_", f"{path}._args_ holds one argument too many: {shown(value)}; {why}.")
                 continue
-            self._value(takes.rule(name), value, None, f"{path}._args_.{place}")
+            self.value(takes.rule(name), value, None, f"{path}._args_.{place}")
         for name, value in given.items():
             key = f"{path}.{name}"
             if name in HYDRA_WORDS:
+                self._inner(value, key)
                 continue
             if name not in takes.names and not takes.open:
                 near = closest(name, takes.names)
@@ -202,7 +203,7 @@ class Walk(Blame):
                 have = f"it takes {', '.join(takes.names)}" if takes.names else "it takes no arguments"
                 self.say(key, f"There is no key {key} (given as {key}={shown(value)}): {kind} has none; {have}.{hint}")
             else:
-                self._value(takes.rule(name), value, raw.get(name), key)
+                self.value(takes.rule(name), value, raw.get(name), key)
         lacking = [name for name in takes.required if name not in given and name not in takes.names[: len(unnamed)]]
         if lacking and not given.get("_partial_"):
             self.say(path, f"{path} lacks {', '.join(f'{path}.{name}' for name in lacking)}, which {kind} needs.")
