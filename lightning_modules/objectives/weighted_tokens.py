@@ -19,8 +19,6 @@ class LDDPO(MultiNegative):
 
     def __init__(self, beta: Positive = 0.1, alpha: Share = 0.5) -> None:
         super().__init__(beta)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"loss.alpha={alpha!r} is not allowed: it must be a number from 0 to 1")
         self.token_weights = Tail(float(alpha))
 
 
