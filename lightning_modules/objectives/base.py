@@ -83,7 +83,8 @@ class Objective(Part, ABC):
         assert loss.shape == policy.shape[:1], f"{type(self).__name__} gave a loss of shape {tuple(loss.shape)}"
         own = policy.detach()[:, : policy.shape[1] - len(self.looks)]
         if reference is not None:
-            metrics = {**reward_metrics(own, reference[:, : own.shape[1]], self.beta), **metrics}
+            known = reference[:, : own.shape[1]]
+            metrics = {**reward_metrics(own, known, self.beta), **off_policy(known, lengths), **metrics}
         metrics = {**log_prob_metrics(own), **metrics}
         return ObjectiveOutput(loss, {name: value.detach() for name, value in metrics.items()})
 
@@ -133,6 +134,15 @@ def preference_metrics(rewards: Tensor) -> dict[str, Tensor]:
         metrics["rewards/rejected"] = rejected.mean(1)
         metrics["rewards/accuracies"] = (chosen[:, None] > rejected).to(rewards.dtype).mean(1)
         metrics["rewards/margins"] = chosen - rejected.mean(1)
+    return metrics
+
+
+def off_policy(reference: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    """How unlikely each side is to the reference, in nats per token, each (batch,): far below 0 is far off-policy."""
+    per_token = reference / lengths[:, : reference.shape[1]].clamp(min=1)
+    metrics = {"reference_per_token/chosen": per_token[:, 0]}
+    if reference.shape[1] > 1:
+        metrics["reference_per_token/rejected"] = per_token[:, 1:].mean(1)
     return metrics
 
 
