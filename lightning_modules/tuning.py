@@ -91,6 +91,9 @@ class TuningModule(pl.LightningModule):
     def losses(self, micro_batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of each pair, as it enters the sum over the step, and metrics. Shapes: all (batch,)."""
 
+    def after_step(self, metrics: dict[str, float]) -> None:
+        """Called after each step that was not left out, with its means."""
+
     @property
     def beta(self) -> float | None:
         """Strength of the pull to the reference, where the loss defines rewards."""
@@ -137,6 +140,8 @@ class TuningModule(pl.LightningModule):
         norm, fault = sharding.after_step(norm, fault)
         if fault == "gradient" and scaler is not None:
             fault = None  # float16 overflowed: the scaler lowers its scale, and the next step fits
+        if fault is None:
+            self.after_step(metrics)
         self._log(step, {**metrics, "lr": float(schedule.get_last_lr()[0]), "grad_norm": norm})
         schedule.step()
         if fault is not None:

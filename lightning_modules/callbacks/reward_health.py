@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGER = 1.5  # times as long is worth a word
+MOVED_BY = 4  # the step by which rewards can have moved: the first steps of the warm-up have almost no learning rate
 FAR = 1.0  # nats per token
 
 Means = dict[str, float]
@@ -160,7 +161,7 @@ def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]
             "learn from them, and going on mostly pushes rejected answers further down. Use fewer trainer.max_epochs, lower "
             "optim.lr, or pairs.refresh=epoch."
         )
-    if late and abs(margin) < 1e-3:
+    if late and step >= MOVED_BY and abs(margin) < 1e-3:
         found["no_signal"] = (
             f"More than half of the {total_steps} steps are done and the margin is {margin:+.5f}: the policy does not move. "
             "Raise optim.lr, train for more steps, or look at whether the answers of a pair differ at all."

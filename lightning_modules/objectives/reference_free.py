@@ -9,14 +9,13 @@ No reference table is built and no reference is held. With K rejected responses 
 
 from __future__ import annotations
 
-from math import isfinite
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_modules.objectives.base import Objective, positive, preference_metrics
+from lightning_modules.objectives.base import Objective, preference_metrics
 from lightning_modules.objectives.likelihood import chosen_nll
+from parallax.settings.ranges import NotNegative, Positive
 
 
 class CPO(Objective):
@@ -29,9 +28,9 @@ class CPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, beta: float = 0.1, alpha: float = 1.0) -> None:
-        self.beta: float = positive("beta", beta)
-        self.alpha = _weight("alpha", alpha)
+    def __init__(self, beta: Positive = 0.1, alpha: NotNegative = 1.0) -> None:
+        self.beta: float = float(beta)
+        self.alpha = float(alpha)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         rewards = self.beta * policy
@@ -52,9 +51,9 @@ class SimPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, beta: float = 2.0, gamma: float = 1.0) -> None:
-        self.beta: float = positive("beta", beta)
-        self.gamma = _weight("gamma", gamma)
+    def __init__(self, beta: Positive = 2.0, gamma: NotNegative = 1.0) -> None:
+        self.beta: float = float(beta)
+        self.gamma = float(gamma)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         rewards = self.beta * policy / lengths.clamp(min=1)
@@ -71,8 +70,8 @@ class ORPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, weight: float = 0.1) -> None:
-        self.weight = _weight("weight", weight)
+    def __init__(self, weight: NotNegative = 0.1) -> None:
+        self.weight = float(weight)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         per_token = policy / lengths.clamp(min=1)
@@ -90,9 +89,3 @@ def _log_one_minus_exp(values: Tensor) -> Tensor:
     near = values > -0.6931472
     low = torch.log1p(-torch.exp(torch.where(near, -1.0, values)))
     return torch.where(near, torch.log(-torch.expm1(torch.where(near, values, -1.0))), low)
-
-
-def _weight(name: str, value: float) -> float:
-    if not (isfinite(value) and value >= 0):
-        raise ValueError(f"loss.{name}={value!r} is not allowed: it must be a finite number of 0 or more")
-    return float(value)

@@ -10,7 +10,8 @@ from typing import Any
 
 from parallax.reports.environment import environment, without_secrets
 from parallax.reports.method_words import highlights, method_in_words
-from parallax.reports.results import HEADLINE, LABELS, LOWER_IS_BETTER, is_minor
+from parallax.reports.metric_names import whole_name
+from parallax.reports.results import HEADLINE, LOWER_IS_BETTER, is_minor
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+")
@@ -122,7 +123,7 @@ def _results(results: Mapping[str, Any]) -> str:
             _number(after.get(name)),
             _number(change.get(name), interval=True, sign=True),
         ]
-        rows.append(f"| {LABELS.get(name, name)}{better} | {' | '.join(cells)} |")
+        rows.append(f"| {whole_name(name)}{better} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

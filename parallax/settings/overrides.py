@@ -28,7 +28,8 @@ from parallax.settings.schema import STAGE_GROUPS
 VERSION_BASE = "1.3"
 CONFIG = "config"  # conf/config.yaml
 MAY_BE_NONE = ("experiment",)  # groups of which nothing may be chosen
-IN_THE_LIST = ("aug@evaluation.view",)  # group@package entries of conf/config.yaml's defaults; others are added
+# group@package entries of the defaults of conf/config.yaml and of losses; others are added
+IN_THE_LIST = re.compile(r"\+?aug@(evaluation(\.suites\.\w+)?\.view|(stages\.\w+\.)?loss\.view)")
 
 
 class Loader(ConfigLoaderImpl):
@@ -59,7 +60,7 @@ def read(override: Override, is_group: bool) -> None:
 
 
 def _read_choice(override: Override) -> None:
-    listed = override.package is None or override.get_key_element().lstrip("+") in IN_THE_LIST
+    listed = override.package is None or IN_THE_LIST.fullmatch(override.get_key_element()) is not None
     if override.key_or_group in MAY_BE_NONE and listed:
         if override.type == OverrideType.CHANGE and override.value() is None:
             override.type = OverrideType.DEL

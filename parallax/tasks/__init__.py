@@ -15,11 +15,13 @@ def run_task(cfg: DictConfig) -> Any:
 
     Returns what the task returns: results, a number or nothing.
     """
+    from parallax.tasks.first_minute import first_minute
     from parallax.tasks.run_folder import in_run_folder
 
     if cfg.paths.output_dir is None and HydraConfig.initialized():
         with open_dict(cfg):
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+    first_minute(cfg)
     task = import_module(f"parallax.tasks.{cfg.task.name}").run
     return in_run_folder(cfg, task, Path(cfg.paths.output_dir)) if cfg.paths.output_dir is not None else task(cfg)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+RUNS = ("align", "build_pairs", "evaluate", "study", "sweep")  # tasks whose folders are runs, or hold runs
 LONGEST_NAME = 120  # characters
 SILENT = (
     "hydra",
@@ -20,6 +22,14 @@ SILENT = (
     "tags",
     "sweep",
 )  # typed words that say nothing about the run
+
+
+def place_of_task(task: str) -> str:
+    """The folder below which a task's own folder is made: `outputs` for runs, `made/<task>` for everything else."""
+    return "outputs" if task in RUNS else f"made/{task}"
+
+
+OmegaConf.register_new_resolver("place", place_of_task, replace=True)  # for hydra.run.dir in conf/config.yaml
 
 
 def typed_words() -> list[str]:
@@ -37,7 +47,7 @@ def own_words() -> list[str]:
     if not is_multirun():
         return words
     shared = _of_the_multirun(Path(str(HydraConfig.get().sweep.dir)))
-    return [word for word in words if word not in shared]
+    return [word.lstrip("+") for word in words if word not in shared]
 
 
 def run_name(plain: Mapping[str, Any]) -> str:

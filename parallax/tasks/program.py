@@ -26,9 +26,12 @@ from parallax.settings.overrides import CONFIG, VERSION_BASE, hydra_reads_so, lo
 from parallax.settings.places import CONF, set_environment
 from parallax.tasks import run_task
 from parallax.tasks.error_messages import sentence_of, told_notes
+from parallax.tasks.first_minute import leave_out_unused
 from parallax.tasks.multirun import run_job
+from parallax.tasks.naming import is_multirun
 from parallax.tasks.run_folder import took_place
 
+_own_process = False  # whether this process is there for the command alone
 _failed: list[Exception] = []  # of the run under way: Hydra would announce it with words of its own
 
 
@@ -44,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_environment()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # mistakes come to us, and we say them in words
     _failed.clear()
+    global _own_process
+    _own_process = argv is None
     try:
         with _typed(prepare(words)), hydra_reads_so():
             hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name=CONFIG)(_job)()
@@ -64,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _job(cfg: DictConfig) -> float | None:
     """One run, or one job of a multirun. Returns the metric that a sweeper optimises; nan (to Optuna None) without one."""
     try:
+        if _own_process and not is_multirun():
+            leave_out_unused(cfg)
         return run_job(cfg)
     except Exception as error:
         _failed.append(error)
