@@ -20,6 +20,7 @@ from datamodules.formats.listed import Listed, Unusable, existing, image_path
 from datamodules.formats.llava_parts import Part, parts_from
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
 from parallax.records import Message, Sample, Turn, seed_for
+from parallax.settings.ranges import AnyText, Count, ExistingPath, Natural
 
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -51,13 +52,13 @@ class LlavaJsonSource(Listed[Sample]):
 
     def __init__(
         self,
-        path: Path | str | Sequence[Path | str],
-        image_root: Path | str,
+        path: ExistingPath | Sequence[ExistingPath],
+        image_root: ExistingPath,
         parts: Mapping[str, Any] | None = None,
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "llava_json",
-        image_prefix: str = "",
+        image_prefix: AnyText = "",
     ) -> None:
         files = [path] if isinstance(path, str | Path) else list(path)
         if not files:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from parallax.records.fingerprint import file_digest, fingerprint
 from parallax.records.sample import BadImage, ImageRef
@@ -39,7 +41,7 @@ class FileImage:
 
     root: str
     path: str
-    max_pixels: int = MAX_PIXELS
+    max_pixels: Annotated[int, Ge(1)] = MAX_PIXELS
 
     def load(self) -> Image.Image:
         file = self.locate()
@@ -117,7 +119,7 @@ def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
-def upright_rgb(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def upright_rgb(stream: IO[bytes], name: str, max_pixels: Annotated[int, Ge(1)] = MAX_PIXELS) -> Image.Image:
     """Decode an image to upright RGB. Raises `BadImage`; `name` is only for its message."""
     from PIL import Image, ImageOps
 
