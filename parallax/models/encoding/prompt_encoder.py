@@ -16,7 +16,8 @@ from parallax.models.batch import EncodedDialogue, EncodedPrompt, ScoringBatch
 from parallax.models.encoding.chat import Chat
 from parallax.models.encoding.image_tokens import ImageTokens
 from parallax.models.encoding.pixels import change_pixels, painted
-from parallax.records import Response, ViewSpec, bytes_digest, fingerprint
+from parallax.models.ingredients import processor_digest
+from parallax.records import Response, ViewSpec, fingerprint
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -174,18 +175,7 @@ class PromptEncoder:
 
     def processor_fingerprint(self) -> str:
         """Names the processor: its settings, the image processor's class (hence backend), the tokenizer's full content."""
-        image_processor = self.processor.image_processor
-        backend = self.tokenizer.backend_tokenizer.to_str() if hasattr(self.tokenizer, "backend_tokenizer") else ""
-        return fingerprint(
-            {
-                "class": type(self.processor).__name__,
-                "image_processor": type(image_processor).__name__,
-                "settings": _plain(image_processor.to_dict()),
-                "tokenizer": bytes_digest(backend.encode()),
-                "image_pad": self.image_pad,
-                "end_token_ids": list(self.end_token_ids),
-            }
-        )
+        return processor_digest(self.processor, image_pad=self.image_pad, end_token_ids=list(self.end_token_ids))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
