@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
+from datamodules.formats.json_rows import HALF, is_text
 from datamodules.formats.listed import Unusable, check_limit, unique_id
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.dataset_info import Declared, declared
@@ -19,6 +20,7 @@ from datamodules.formats.tables import Table, open_table
 from parallax.records import BadImage, PreferencePair, Response, Sample, Turn
 from parallax.records.pair_store import pair_of_row
 from parallax.records.skipped import SetAside
+from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
 
 OWN = "parallax"  # a pair set of ours
 NEGATIVE = (
@@ -52,20 +54,22 @@ class PreferenceFileSource(Sequence[Sample]):
         rows, set_aside, left_out: rows looked at; those that are faulty; those that are fine, but show no image (counted).
     """
 
+    holds_pairs: ClassVar[bool] = True  # ready-made pairs: nothing is proposed
+
     def __init__(
         self,
-        path: Path | str | Sequence[Path | str],
-        image_root: Path | str | None = None,
+        path: ExistingPathOrHub | Sequence[ExistingPathOrHub],
+        image_root: ExistingPath | None = None,
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
         split: str = "train",
         subset: str | None = None,
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "preference_file",
         file_names_only: bool = False,
         pairing: Literal["all", "best_worst"] = "all",
-        min_margin: float = 0.0,
+        min_margin: NotNegative = 0.0,
         aspects: Sequence[str] | None = None,
     ) -> None:
         check_limit(limit)
@@ -128,6 +132,8 @@ class PreferenceFileSource(Sequence[Sample]):
             try:
                 if isinstance(row, ValueError):
                     raise Unusable("bad_row", str(row))
+                if not is_text(row):
+                    raise Unusable("bad_row", HALF)
                 if goes_on:
                     pairs[-1] = self._one_more(pairs[-1], self._raw(row, usual), row, place)
                 else:

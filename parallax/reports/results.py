@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.evaluation import Evaluation, difference
 from parallax.evaluation.ratio import Metric
-from parallax.records.atomic import atomic_write_text
+from parallax.records.atomic import atomic_write_text, finite
 from parallax.reports import run_log
 from parallax.reports.metric_names import short_name
 
@@ -25,7 +25,7 @@ LOWER_IS_BETTER = frozenset(
         "hallucination_rate",
     }
 )  # fmt: skip
-NEITHER_IS_BETTER = frozenset({"yes_ratio"})
+NEITHER_IS_BETTER = frozenset({"yes_ratio", "rejected_nats"})
 _MINOR = re.compile(r"pope_(?!(?:accuracy|f1|yes_ratio|parse_failures)$)(?!\w+_accuracy$)\w+$")
 MOST_SHOWN = 8  # metrics on the screen where none is a headline
 NO_METRIC = Metric(None, None, None, 0)
@@ -90,7 +90,7 @@ def make_results(
 
 def write_results(path: Path | str, results: Mapping[str, Any]) -> Path:
     """Write `results.json`, whole or not at all."""
-    atomic_write_text(path, json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write_text(path, json.dumps(finite(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return Path(path)
 
 
@@ -223,8 +223,8 @@ def metric_of(plain: Mapping[str, Any] | None) -> Metric:
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share, shown in per cent. Those named `…_score` are in points of their own (MME, ratings)."""
-    return not metric.split(":")[0].endswith("_score")
+    """Whether a metric is a share, shown in per cent. `…_score` are points of their own (MME, ratings), `…_nats` log-probs."""
+    return not metric.split(":")[0].endswith(("_score", "_nats"))
 
 
 def show(metric: Metric, *, points: bool = False, name: str = "") -> str:
