@@ -71,6 +71,8 @@ def make_results(
         method, seed, steps (optimiser steps), seconds: of the run.
         more: further plain data, added at the top level.
     """
+    side = after or before
+    tables = (side.meta.get("tables") or {}) if side is not None else {}
     changes = difference(before, after) if before and after else {}
     relative = difference(before, after, relative=True) if before and after else {}
     counts = {"built": 0, "reused": 0, "kept": 0, "dropped": {}, **(pairs or {})}
@@ -84,6 +86,7 @@ def make_results(
         "difference": _side(changes),
         "relative_change": _side(relative),
         "pairs": counts,
+        **({"tables": tables} if tables else {}),
         **more,
     }
 
@@ -178,6 +181,8 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
         console.print(
             f"{results['steps']} optimiser steps in {results['seconds']:.0f} s; nothing was measured.", highlight=False
         )
+    for suite, table in (results.get("tables") or {}).items():
+        console.print(f"{suite}: objects are found with {table} of synonyms.", highlight=False, markup=False)
     if more := len(measured) - len(names):
         console.print(f"{more} more numbers are in the report.", highlight=False)
     pairs = results.get("pairs") or {}
