@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from parallax.models.encoding.image_features import ImageFeatures
+
 T = TypeVar("T")
 
 
@@ -77,9 +79,7 @@ class ScoringBatch(_Movable):
     token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (B, P)
     response_mask: Tensor | None = None  # (B, 1 + K, R) bool: response tokens that count; None = all
     image_names: list[str] | None = None  # B names of what the tower sees, for a feature cache; None = not to be kept
-    features: list[Tensor] | None = (
-        None  # B ready image features, each (image tokens, hidden); None = made from the pixels
-    )
+    features: list[ImageFeatures] | None = None  # B ready image features; None = made from the pixels
     target_ids: Tensor | None = None  # (B, 1 + K, R): tokens scored in place of the response's own; None = its own
 
     def __post_init__(self) -> None:

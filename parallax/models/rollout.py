@@ -161,11 +161,7 @@ class Rollout:
             if self._images is None:
                 self._images = more
             else:
-                self._images.images += more.images
-                if self._images.features is not None and more.features is not None:
-                    self._images.features += more.features
-                else:
-                    self._images.features = None
+                self._images.add(more)
         assert self._images is not None
         return self._images.selected([self._place_of[look] for look in looks])
 

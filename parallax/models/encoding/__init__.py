@@ -1,0 +1,1 @@
+"""From an image and a conversation to what the model reads."""

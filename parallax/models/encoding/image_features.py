@@ -1,0 +1,196 @@
+"""What a family's tower and projector make of images: one image at a time, and put together again for any rows.
+
+transformers' models take ready features as the output object of their own `get_image_features` (`mm_encoder_outputs`). What
+such an object holds differs by family: features as one tensor or one per image, features for deeper layers (Qwen3-VL), rows
+of a table that belong to no image (Ovis2). How each field lies along the images is found out by asking the model, not from a
+list of names: the same image is encoded once and twice at once, and what changed is what counts images.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad as pad_tensor
+
+POOLED = "pooler_output"
+UNREAD = ("last_hidden_state", "hidden_states", "attentions")  # of the tower; no language model looks at them
+Rule = Literal["rows", "items", "layers", "same"]
+Fields = dict[str, Tensor | list[Tensor]]
+_RULES: WeakKeyDictionary[nn.Module, dict[str, Rule]] = WeakKeyDictionary()  # of each model that was asked
+
+
+@dataclass
+class ImageFeatures:
+    """All that a language model reads of one image: the fields of its family's output object, by name.
+
+    `pooler_output` is always there: a tensor (…, hidden), or tensors that follow one another. `rules` says how each field is
+    put together with that of the next image.
+    """
+
+    fields: Fields
+    rules: dict[str, Rule] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, Tensor]:
+        """Every tensor by a name of its own, for a file: `rows:pooler_output`, or `items:pooler_output.0`, …"""
+        named: dict[str, Tensor] = {}
+        for name, value in self.fields.items():
+            key = f"{self.rules[name]}:{name}"
+            named |= {key: value} if isinstance(value, Tensor) else {f"{key}.{i}": v for i, v in enumerate(value)}
+        return named
+
+    @classmethod
+    def from_flat(cls, named: Mapping[str, Tensor]) -> ImageFeatures:
+        """The inverse of `flat`."""
+        found = cls({})
+        for key in sorted(named, key=lambda key: (key.partition(".")[0], int(key.partition(".")[2] or 0))):
+            whole, _, place = key.partition(".")
+            rule, _, name = whole.partition(":")
+            found.rules[name] = rule  # type: ignore[assignment]
+            if place:
+                found.fields.setdefault(name, []).append(named[key])  # type: ignore[union-attr]
+            else:
+                found.fields[name] = named[key]
+        return found
+
+    def to(self, device: torch.device) -> ImageFeatures:
+        """On `device`, without waiting for it."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.flat().items()}
+        return ImageFeatures.from_flat(moved)
+
+
+def takes_features(model: Any) -> bool:
+    """Whether the model's forward has a place for ready features and the model makes such."""
+    return accepts(model, "mm_encoder_outputs") and hasattr(model, "get_image_features")
+
+
+def encode_images(model: Any, images: Sequence[dict[str, Tensor]]) -> list[ImageFeatures]:
+    """The features of each image. Images of one shape are encoded together, others one by one.
+
+    `images`: what the image processor gave for each, on the model's device and in its precision.
+    """
+    shapes = [{name: value.shape for name, value in image.items()} for image in images]
+    if len(images) > 1 and all(shape == shapes[0] for shape in shapes):
+        whole = _encoded(model, images)
+        parts = _divided(_rules_of(model, images[0], whole), whole, len(images))
+        if parts is not None:
+            return parts
+    singles = [_encoded(model, [image]) for image in images]
+    return [ImageFeatures(single, _rules_of(model, images[0], singles[0])) for single in singles]
+
+
+def joined_features(parts: Sequence[ImageFeatures]) -> Any:
+    """One output object, as the model's own `get_image_features` would give it for these images one after the other."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    ready = BaseModelOutputWithPooling()
+    for name, rule in parts[0].rules.items():
+        values: list[Any] = [part.fields[name] for part in parts]
+        if rule == "items":
+            ready[name] = [item for value in values for item in value]
+        elif rule == "layers":
+            ready[name] = [torch.cat(layer) for layer in zip(*values, strict=True)]
+        else:
+            ready[name] = values[0] if rule == "same" or len(values) == 1 else torch.cat(values)
+    return ready
+
+
+def join_vision(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The vision inputs of several images as one batch.
+
+    Images lie one after the other along the first dimension, whatever that counts in the family (images, or patches).
+    Images with fewer tiles or patches in a later dimension are filled up with zeros, which the models cut off again.
+    """
+    if not images:
+        return {}
+    joined = {}
+    for name in images[0]:
+        parts = [image[name] for image in images]
+        if parts[0].ndim > 1:
+            sizes = [max(part.shape[d] for part in parts) for d in range(1, parts[0].ndim)]
+            parts = [
+                pad_tensor(part, [n for d in range(part.ndim - 1, 0, -1) for n in (0, sizes[d - 1] - part.shape[d])])
+                if list(part.shape[1:]) != sizes
+                else part
+                for part in parts
+            ]
+        joined[name] = torch.cat(parts)
+    return joined
+
+
+@lru_cache(maxsize=64)
+def parameters_of(cls: Hashable, method: str) -> frozenset[str]:
+    """Names of a method's parameters."""
+    return frozenset(inspect.signature(getattr(cls, method)).parameters)
+
+
+def accepts(model: Any, name: str) -> bool:
+    """Whether the model's forward has a parameter of this name."""
+    cls: Any = type(model)
+    return name in parameters_of(cls, "forward")
+
+
+# -- inside --------------------------------------------------------------------------------------------------------
+
+
+def _encoded(model: Any, images: Sequence[dict[str, Tensor]]) -> Fields:
+    """The fields that a language model may read of the output for these images."""
+    cls: Any = type(model.model if hasattr(model, "model") else model)
+    known = parameters_of(cls if hasattr(cls, "get_image_features") else type(model), "get_image_features")
+    inputs = {name: value for name, value in join_vision(images).items() if name in known}
+    fields: Fields = {}
+    for name, value in model.get_image_features(**inputs, return_dict=True).items():
+        if name in UNREAD or value is None:
+            continue
+        if isinstance(value, Tensor):
+            fields[name] = value
+        elif isinstance(value, (list, tuple)) and all(isinstance(item, Tensor) for item in value):
+            fields[name] = list(value)
+    return fields
+
+
+def _rules_of(model: Any, image: dict[str, Tensor], seen: Fields) -> dict[str, Rule]:
+    """How each field lies along the images, found out once for each model. `seen`: an output for one image or for several."""
+    if model not in _RULES:
+        if set(seen) == {POOLED}:
+            _RULES[model] = {POOLED: "rows" if isinstance(seen[POOLED], Tensor) else "items"}
+        else:
+            with torch.no_grad():
+                once, twice = _encoded(model, [image]), _encoded(model, [image, image])
+            _RULES[model] = {name: _rule(value, twice[name]) for name, value in once.items()}
+    return _RULES[model]
+
+
+def _rule(one: Tensor | list[Tensor], two: Tensor | list[Tensor]) -> Rule:
+    if isinstance(one, Tensor) or isinstance(two, Tensor):
+        return "same" if isinstance(one, Tensor) and isinstance(two, Tensor) and one.shape == two.shape else "rows"
+    if len(one) != len(two):
+        return "items"
+    return "same" if [v.shape for v in one] == [v.shape for v in two] else "layers"
+
+
+def _divided(rules: dict[str, Rule], whole: Fields, count: int) -> list[ImageFeatures] | None:
+    """The features of `count` images of one shape that were encoded together; None where they cannot be told apart."""
+    parts: list[Fields] = [{} for _ in range(count)]
+    for name, value in whole.items():
+        rule = rules[name]
+        if rule == "same":
+            pieces: list[Any] = [value] * count
+        elif rule == "layers":
+            if any(len(layer) % count for layer in value):
+                return None
+            pieces = [list(layers) for layers in zip(*(layer.chunk(count) for layer in value), strict=True)]
+        else:
+            if len(value) % count:
+                return None
+            size = len(value) // count
+            pieces = [value[i * size : (i + 1) * size] for i in range(count)]
+        for part, piece in zip(parts, pieces, strict=True):
+            part[name] = piece
+    return [ImageFeatures(part, rules) for part in parts]

@@ -1,0 +1,1 @@
+"""Toy checkpoints of every image-text-to-text family."""
