@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from parallax.settings.command_line import complain, prepare
 from parallax.settings.errors import ConfigError
+from parallax.tasks.error_messages import sentence_of, told_notes
 from parallax.tasks.multirun import run_job
-from parallax.tasks.trouble import sentence_of, told_notes
 
 ROOT = Path(__file__).resolve().parent
 

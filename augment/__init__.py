@@ -1,4 +1,4 @@
-"""Views: an image is spoiled in a seeded, recorded way before the model sees it. torch and torchvision only."""
+"""Views: an image is corrupted in a seeded, recorded way before the model sees it. torch and torchvision only."""
 
 from augment.auto import AutoAugment, RandAugment
 from augment.colour import (

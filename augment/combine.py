@@ -88,7 +88,7 @@ class Mixture(View):
 
 @dataclass(frozen=True)
 class SticCorruption(Mixture):
-    """STIC's spoiled image: low resolution or colour jitter, one as likely as the other."""
+    """STIC's corrupted image: low resolution or colour jitter, one as likely as the other."""
 
     name: ClassVar[str] = "stic_corruption"
     views: Sequence[Description] = ("low_resolution", "stic_jitter")

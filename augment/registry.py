@@ -1,6 +1,6 @@
 """Views by name, and between views and the records that name them.
 
-A `ViewSpec` (name, arguments, seed) determines the spoiled image completely; `view_from_spec` brings the view back.
+A `ViewSpec` (name, arguments, seed) determines the corrupted image completely; `view_from_spec` brings the view back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a view is: a small, frozen description of how an image is spoiled, applied with a generator of its own.
+"""What a view is: a small, frozen description of how an image is corrupted, applied with a generator of its own.
 
 A view holds no state and draws every random number from the generator it is given, never from the global ones. So one
-(view, seed) is one spoiled image, whatever was computed before, in whichever process.
+(view, seed) is one corrupted image, whatever was computed before, in whichever process.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class View(ABC):
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
-        """The spoiled RGB image; its size may differ. The given image is not changed."""
+        """The corrupted RGB image; its size may differ. The given image is not changed."""
         return image
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """The spoiled pixels. Shape: (3, H, W) -> (3, H, W), float32, normalised as the model wants them."""
+        """The corrupted pixels. Shape: (3, H, W) -> (3, H, W), float32, normalised as the model wants them."""
         return pixels
 
     def draw(self, generator: torch.Generator, index: int) -> View:

@@ -1,4 +1,4 @@
-"""Pairs per second against the loop of the papers' scripts: one image at a time, once clean and once spoiled.
+"""Pairs per second against the loop of the papers' scripts: one image at a time, once clean and once corrupted.
 
     python benchmarks/build_pairs.py                 # the built-in model and world
     python benchmarks/build_pairs.py --threads 1     # one thread of torch on both sides
@@ -6,7 +6,7 @@
 
 Three sides take turns on the same scenes, model, questions, view and noise, threads and token limit, in float32:
   loop      for each image: open it, call the processor, `model.generate` of plain transformers (greedy, KV cache) on the
-            clean pixels, then on the spoiled ones, and decode. Model loaded once; image opened and processed once for both.
+            clean pixels, then on the corrupted ones, and decode. Model loaded once; image opened and processed once for both.
   generate  `policy.generate` on the same requests.
   build     all of `task=build_pairs` behind the model's loading: requests, content addresses, generation, candidate store
             and pair set on disk, in an empty cache.
@@ -47,7 +47,7 @@ class Loop:
         self.noise_steps, self.max_new_tokens = noise_steps, max_new_tokens
 
     def pair(self, image: Any, question: str, seed: int) -> list[list[int]]:
-        """Token ids of the clean and the spoiled answer."""
+        """Token ids of the clean and the corrupted answer."""
         import torch
 
         from augment.diffusion import add_noise
@@ -57,9 +57,9 @@ class Loop:
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         inputs = self.processor(text=text, images=image.load(), return_tensors="pt")
         answers = []
-        for spoiled in (False, True):
+        for corrupted in (False, True):
             pixels = inputs["pixel_values"]
-            if spoiled:
+            if corrupted:
                 pixels = add_noise(pixels[0], self.noise_steps, generator_for(seed))[None]
             with torch.no_grad():
                 output = self.model.generate(
@@ -108,8 +108,8 @@ def main() -> None:
     def run_loop() -> None:
         theirs.clear()
         for place in range(0, 2 * asked.loop_pairs, 2):
-            clean, spoiled = requests[place : place + 2]
-            theirs.extend(loop.pair(clean.image, clean.prompt, spoiled.view.seed))
+            clean, corrupted = requests[place : place + 2]
+            theirs.extend(loop.pair(clean.image, clean.prompt, corrupted.view.seed))
 
     def run_generate() -> None:
         ours[:] = policy.generate(requests, batch_size=asked.batch_size)
@@ -184,10 +184,10 @@ def profile(policy: Any, requests: list[Any], batch_size: int) -> str:
     """Where the time goes, each part alone, in this process and without workers. Milliseconds per answer."""
     import torch
 
-    from parallax.models.batching import looks_of, plan_batches
-    from parallax.models.prompt_stream import PromptStream
-    from parallax.models.requests import GenerationCounts
-    from parallax.models.rollout import Rollout
+    from parallax.models.generation.batching import looks_of, plan_batches
+    from parallax.models.generation.prefetch import PromptStream
+    from parallax.models.generation.requests import GenerationCounts
+    from parallax.models.generation.rollout import Rollout
 
     encoder = policy.encoder
     spent: dict[str, float] = {}

@@ -41,10 +41,10 @@ from benchmarks.measure import interleaved, medians, parser, table, use_threads,
 from benchmarks.random_model import autocast, model_config, names, random_pairs, random_policy
 from benchmarks.strategy_rows import STRATEGIES, strategy_rows
 from lightning_modules.objectives import DPO, MultiNegative
-from parallax.models.device_memory import device_memory
 from parallax.models.loading import layout_for
-from parallax.models.memory_planner import Work, plan_training
-from parallax.models.model_shape import ModelShape, shape_of
+from parallax.models.memory.device_memory import device_memory
+from parallax.models.memory.model_shape import ModelShape, shape_of
+from parallax.models.memory.planner import Workload, plan_training
 from parallax.models.policy import Policy
 
 PEAK_FLOPS = {  # dense bfloat16 tensor operations per second, without sparsity
@@ -59,7 +59,7 @@ def peak_flops(name: str) -> float | None:
     return PEAK_FLOPS[max(known, key=len)] if known else None
 
 
-def model_flops(shape: ModelShape, work: Work) -> float:
+def model_flops(shape: ModelShape, work: Workload) -> float:
     """Floating-point operations of one micro-batch, forward and backward, as the module's docstring counts them."""
     base, adapter = shape.linear_parameters, 0
     if not work.full:
@@ -76,7 +76,7 @@ def model_flops(shape: ModelShape, work: Work) -> float:
     return work.tokens * per_token + attention + head + images
 
 
-def largest(shape: ModelShape, works: list[Work], most: int, limit: int) -> int:
+def largest(shape: ModelShape, works: list[Workload], most: int, limit: int) -> int:
     """Pairs that the planner says fit for all of `works`; at least 1, at most `most`."""
     fits = 1
     for pairs in range(2, most + 1):
@@ -89,7 +89,7 @@ def largest(shape: ModelShape, works: list[Work], most: int, limit: int) -> int:
 class Side:
     """Training steps of one layout on the shared policy; the optimiser is made anew, and its moments exist."""
 
-    def __init__(self, policy: Policy, work: Work, device: str) -> None:
+    def __init__(self, policy: Policy, work: Workload, device: str) -> None:
         self.policy, self.work, self.device = policy, work, device
         self.layout = layout_for(work.layout, policy.model)
         self.attention = policy.model.get_base_model().config.get_text_config()._attn_implementation
@@ -132,7 +132,7 @@ def held_by(policy: Policy) -> int:
     return weights + 2 * sum(p.numel() * p.element_size() for _, p in policy.trainable_parameters())
 
 
-def measure(policy: Policy, works: list[Work], given: Any, device: str) -> list[dict[str, Any]]:
+def measure(policy: Policy, works: list[Workload], given: Any, device: str) -> list[dict[str, Any]]:
     """One entry per layout: times of steps taken in turns, then the peak of a step on its own against the forecast."""
     shape = shape_of(policy.model)
     sides = {work.layout: Side(policy, work, device) for work in works}
@@ -159,7 +159,7 @@ def measure(policy: Policy, works: list[Work], given: Any, device: str) -> list[
     return found
 
 
-def trl_side(policy: Policy, work: Work, given: Any, device: str) -> dict[str, Any] | None:
+def trl_side(policy: Policy, work: Workload, given: Any, device: str) -> dict[str, Any] | None:
     """TRL's `DPOTrainer` on the same model, LoRA, precision and batch; None where TRL is not installed."""
     if find_spec("trl") is None:
         return None
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     image, limit = int(model_config(model).image_seq_length), _limit(policy, device)
     dtype = policy.precision
     for responses in given.responses:
-        one = Work(
+        one = Workload(
             image + given.question_tokens, image, given.response_tokens, responses=responses, rank=given.rank,
             weights=dtype, autocast=dtype if dtype != "float32" else None, checkpointing=given.checkpointing,
             on_gpu=device == "cuda", fused=_is_fused(policy),

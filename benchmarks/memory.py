@@ -27,18 +27,18 @@ import torch
 from benchmarks.allocator import peak_of
 from benchmarks.measure import parser, table, use_threads, write_json
 from benchmarks.random_model import SIZES, autocast, model_config, random_pairs, random_policy
-from parallax.models.head import rows_per_chunk
-from parallax.models.memory_planner import Plan, Work, plan_training
-from parallax.models.model_shape import shape_of
+from parallax.models.memory.model_shape import shape_of
+from parallax.models.memory.planner import Plan, Workload, plan_training
+from parallax.models.scoring.chunked_head import rows_per_chunk
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def shapes(model: str, quick: bool) -> Iterator[Work]:
+def shapes(model: str, quick: bool) -> Iterator[Workload]:
     """The work that is tried: two response lengths, one and three rejected answers, two batches, both layouts."""
     prompt = 616 if model != "tiny" else 40
     image = int(model_config(model).image_seq_length)
-    start = Work(prompt, image, 64, rank=64)
+    start = Workload(prompt, image, 64, rank=64)
     grid = itertools.product((64, 128), (2, 4), (2, 4), (False, True), ("separate", "shared"))
     for number, (tokens, responses, pairs, checkpointing, layout) in enumerate(grid):
         if not quick or number % 11 == 0:
@@ -56,7 +56,7 @@ def shapes(model: str, quick: bool) -> Iterator[Work]:
         yield replace(start, attention="eager", pairs=2)
 
 
-def measured(model: str, work: Work, device: str = "cpu") -> tuple[Plan, int]:
+def measured(model: str, work: Workload, device: str = "cpu") -> tuple[Plan, int]:
     """The forecast, and the most bytes that weights, moments and one optimiser step really took."""
     policy = random_policy(
         model, rank=work.rank, layout=work.layout, attention=work.attention, dtype=DTYPES[work.weights], device=device,
@@ -100,7 +100,7 @@ def _bytes(tensors: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def described(work: Work) -> str:
+def described(work: Workload) -> str:
     """The shape in a few words."""
     words = [f"{work.pairs} x {work.responses} x {work.response_tokens}", work.layout]
     words += ["checkpointing"] if work.checkpointing else []

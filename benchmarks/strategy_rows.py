@@ -1,6 +1,6 @@
 """The training step of `gpu.py` under Lightning's strategies, by one process: what each costs beside the bare step.
 
-With one process nothing is divided, so the row of `fsdp` or `fsdp2` shows what its wrapping and gathering cost, and whether the
+With one process nothing is sharded, so the row of `fsdp` or `fsdp2` shows what its wrapping and gathering cost, and whether the
 planner's forecast holds there; what several GPUs do is not measured by this.
 """
 
@@ -23,8 +23,8 @@ from lightning_modules.objectives import DPO, MultiNegative
 from lightning_modules.trainer import make_trainer
 from parallax.models.batch import StepBatch
 from parallax.models.loading import layout_for
-from parallax.models.memory_planner import Work, plan_training
-from parallax.models.model_shape import shape_of
+from parallax.models.memory.model_shape import shape_of
+from parallax.models.memory.planner import Workload, plan_training
 from parallax.models.policy import Policy
 
 STRATEGIES = {"ddp": "ddp", "fsdp": "sharded", "fsdp2": "sharded"}  # ours -> the planner's name
@@ -73,7 +73,7 @@ class _Watch(pl.Callback):
 
 
 def strategy_row(
-    name: str, policy: Policy, work: Work, held: int, device: str, *, rounds: int, warmup: int
+    name: str, policy: Policy, work: Workload, held: int, device: str, *, rounds: int, warmup: int
 ) -> dict[str, Any]:
     """Median time and peak of a step under one strategy, beside the forecast. The policy is of no use afterwards.
 
@@ -115,7 +115,7 @@ def strategy_row(
 
 
 def strategy_rows(
-    build: Callable[[], Policy], work: Work, held: int, device: str, names: list[str], *, rounds: int, warmup: int
+    build: Callable[[], Policy], work: Workload, held: int, device: str, names: list[str], *, rounds: int, warmup: int
 ) -> list[dict[str, Any]]:
     """A row per strategy, each with a model of its own."""
     return [strategy_row(name, build(), work, held, device, rounds=rounds, warmup=warmup) for name in names]

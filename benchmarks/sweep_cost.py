@@ -7,7 +7,7 @@ Both sides are real processes, started as a user would: `python run.py -m aug.no
 `python run.py …` with an empty cache each. By default both evaluate before and after training on the built-in suites, as a
 user's runs do. The sizes are those of `experiment=quick` unless told otherwise: all runs pay for imports, loading, training
 and the evaluation of what they have trained; a sweep shares clean answers and the evaluation before training among all its
-runs, and spoiled answers and reference log-probs among the runs of one noise step.
+runs, and corrupted answers and reference log-probs among the runs of one noise step.
 """
 
 from __future__ import annotations

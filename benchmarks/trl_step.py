@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from parallax.models.lora import language_targets
-from parallax.models.memory_planner import Work
-from parallax.models.tiny_checkpoints import VICUNA
+from parallax.models.memory.planner import Workload
+from parallax.small_world.toys.tiny_checkpoints import VICUNA
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "USER:", "ASSISTANT:", "\n")
 TEMPLATE_TOKENS = 4  # <s>, USER:, the line break, ASSISTANT:
@@ -21,7 +21,7 @@ TEMPLATE_TOKENS = 4  # <s>, USER:, the line break, ASSISTANT:
 class TrlStep:
     """Prepared in the constructor, so that `step` is a training step and nothing else. `tokens` counts what it reads."""
 
-    def __init__(self, model: Any, work: Work, device: str) -> None:
+    def __init__(self, model: Any, work: Workload, device: str) -> None:
         from datasets import Dataset
         from peft import LoraConfig
         from PIL import Image

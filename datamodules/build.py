@@ -11,7 +11,7 @@ from typing import Any
 from datamodules.candidates import CandidateMaker, Unanswerable
 from datamodules.encoded_steps import encode_pair, mapped
 from parallax.models import processes
-from parallax.models.encoder import Encoder, PromptTooLong
+from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
 from parallax.preference.judge import Judge, Scores, as_judgement
 from parallax.preference.proposer import Proposer, SearchProposer
 from parallax.preference.selector import Selector
@@ -130,7 +130,7 @@ def _share_search(
     with policy.gathered():
         proposer.search(policy, samples[trainer.global_rank :: trainer.world_size], seed=seed)
     trainer.strategy.barrier("search")
-    made = processes.from_all((proposer.built - before[0], proposer.reused - before[1]))
+    made = processes.all_gather((proposer.built - before[0], proposer.reused - before[1]))
     return before[0] + sum(built for built, _ in made), before[1] + sum(reused for _, reused in made)
 
 
@@ -140,7 +140,12 @@ def reason_of(why: str) -> str:
 
 
 def outcomes_of_pairs(
-    pairs: Sequence[PreferencePair], *, selector: Selector, encoder: Encoder, skipped: SkippedLog, num_workers: int = 0
+    pairs: Sequence[PreferencePair],
+    *,
+    selector: Selector,
+    encoder: PromptEncoder,
+    skipped: SkippedLog,
+    num_workers: int = 0,
 ) -> Iterator[Outcome]:
     """Ready-made pairs under the same rules. Each is read and encoded once, so that none fails in the middle of training."""
     faults = mapped(_Trial(pairs, encoder), range(len(pairs)), num_workers)
@@ -154,7 +159,7 @@ def outcomes_of_pairs(
 class _Trial:
     """Why a pair cannot be encoded: (reason, sentence) or None."""
 
-    def __init__(self, pairs: Sequence[PreferencePair], encoder: Encoder) -> None:
+    def __init__(self, pairs: Sequence[PreferencePair], encoder: PromptEncoder) -> None:
         self.pairs, self.encoder = pairs, encoder
 
     def __call__(self, place: int) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_modules.pair_builder import PlannedGeneration, answer, generate_candidates
 from parallax.models import processes
-from parallax.models.requests import GenerationCounts
+from parallax.models.generation.requests import GenerationCounts
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate
 from parallax.records.candidate_store import CandidateStore
@@ -88,7 +88,7 @@ class CandidateMaker:
     def _agreed(self, missing: list[str]) -> list[str]:
         """Every process has to work on the same list, whatever each has seen in the store so far."""
         if self.trainer is not None and self.trainer.world_size > 1:
-            missing = processes.from_first(missing)
+            missing = processes.broadcast(missing)
             self.store.refresh()  # what the first process has seen already
         return missing
 
@@ -101,7 +101,7 @@ class CandidateMaker:
         }  # fmt: skip
         if self.trainer is not None:
             self.counts.add(generate_candidates(self.policy, planned, self.store, self.trainer, **options))
-            for seen_elsewhere in processes.from_all(why):
+            for seen_elsewhere in processes.all_gather(why):
                 for sample_id, reason in seen_elsewhere.items():
                     why.setdefault(sample_id, reason)
         else:

@@ -12,16 +12,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.steps import StepPlan
 from parallax.models.batch import EncodedPrompt, PairBatch, StepBatch
-from parallax.models.encoder import Encoder
-from parallax.models.feature_cache import ReadyFeatures
-from parallax.models.workers import begin_worker, watched, with_new_workers
+from parallax.models.encoding.feature_cache import ReadyFeatures
+from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.models.encoding.workers import begin_worker, watched, with_new_workers
 from parallax.records import PreferencePair, ViewSpec, fingerprint
 
 STALLED = 600.0  # seconds after which a step that does not come is given up
 MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micro-batch
 
 
-def encode_pair(encoder: Encoder, pair: PreferencePair) -> tuple[EncodedPrompt, list[Tensor]]:
+def encode_pair(encoder: PromptEncoder, pair: PreferencePair) -> tuple[EncodedPrompt, list[Tensor]]:
     """The prompt with its clean image, and all responses, chosen first. Raises `BadImage` or `PromptTooLong`."""
     prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
     return prompt, [encoder.encode_response(response) for response in pair.responses]
@@ -43,7 +43,7 @@ class PairBatches:
         self,
         pairs: Sequence[PreferencePair],
         ids: Sequence[str],
-        encoder: Encoder,
+        encoder: PromptEncoder,
         reference: Sequence[Sequence[float]] | None = None,
         features: ReadyFeatures | None = None,
         noise: Sequence[ViewSpec] | None = None,

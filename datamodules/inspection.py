@@ -77,7 +77,7 @@ def inspect(
         workers: threads that open images; None for as many as there are processors.
         examples: samples shown.
         seed: of the draw.
-        encoder: gives the `Encoder` of the policy, for tokens; None counts none.
+        encoder: gives the `PromptEncoder` of the policy, for tokens; None counts none.
     """
     samples: list[Sample] = list(islice(source, LONG))
     found = Inspection(str(getattr(source, "name", type(source).__name__)))
@@ -162,7 +162,7 @@ def _open(found: Inspection, samples: Sequence[Sample], workers: int | None) -> 
 
 
 def _count_tokens(found: Inspection, samples: Sequence[Sample], encoder: Callable[[], Any]) -> None:
-    from parallax.models.token_counts import TokenCounts
+    from parallax.models.encoding.token_counts import TokenCounts
 
     try:
         made = encoder()

@@ -29,7 +29,7 @@ from datamodules.row_lengths import RowLengths, lengths_of_pairs
 from datamodules.serving import StepDataModule
 from parallax.models import processes
 from parallax.models.batch import PairBatch
-from parallax.models.server import answerer_for
+from parallax.models.generation.server import answerer_for
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
@@ -37,7 +37,7 @@ from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector
 from parallax.records import Dropped, PreferencePair, Sample, ViewSpec, fingerprint, seed_for
 from parallax.records.candidate_store import CandidateStore
-from parallax.records.packed_pairs import PackedPairs
+from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import PairSet
 from parallax.records.reference_table import ReferenceTable
 from parallax.records.skipped import SkippedLog
@@ -263,7 +263,7 @@ class PreferenceDataModule(StepDataModule):
 
     def _keep(self, outcomes: Iterable[Outcome]) -> None:
         self.cache_dir.mkdir(parents=True, exist_ok=True)
-        made, ids, dropped = PackedPairs(folder=self.cache_dir), [], []
+        made, ids, dropped = DiskPairs(folder=self.cache_dir), [], []
         for outcome in outcomes:
             if isinstance(outcome, Dropped):
                 dropped.append(outcome)
@@ -315,7 +315,7 @@ class PreferenceDataModule(StepDataModule):
         )
         if processes.is_first():
             PairSet(self.pair_set_folder(key)).write(self.pairs, self.dropped, manifest)
-        processes.wait()
+        processes.barrier()
         return key
 
     def _advice(self) -> str:
@@ -331,7 +331,7 @@ class PreferenceDataModule(StepDataModule):
         if most == "equal" and not hasattr(self.proposer, "view"):
             return "the answers to a question are all the same: sample at a higher temperature, or more often"
         if most == "equal":
-            return "the spoiled images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"
+            return "the corrupted images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"
         return (
             "look at the reasons above, and at dropped.parquet in the pair set"
             if most

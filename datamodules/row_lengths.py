@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parallax.models.separate_layout import separate_sequences
-from parallax.models.token_counts import TokenCounts
+from parallax.models.encoding.token_counts import TokenCounts
+from parallax.models.scoring.separate import separate_sequences
 from parallax.records import PreferencePair
 
 

@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from datamodules.encoded_steps import MakeBatch, epoch_of_steps
-from datamodules.packing import Limit, cut, longest_first
 from datamodules.row_lengths import Padding, RowLengths
 from datamodules.steps import StepPlan
+from datamodules.token_batching import Limit, cut, longest_first
 from parallax.models.batch import StepBatch
 
 log = logging.getLogger(__name__)

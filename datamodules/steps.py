@@ -1,7 +1,7 @@
 """Which pairs meet in which optimiser step: a pure function of (seed, epoch, step), so that a run can go on anywhere.
 
 A step is a fixed number of pairs over all processes. Its rows are sorted by length and cut into micro-batches
-(`packing.py`), and the micro-batches are dealt out to the processes: as many for each, of about the same cost. Neither the
+(`token_batching.py`), and the micro-batches are dealt out to the processes: as many for each, of about the same cost. Neither the
 number of processes nor the size of micro-batches changes which pairs a step holds.
 """
 
@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from datamodules.packing import Limit, cut_for, deal, longest_first
 from datamodules.row_lengths import Padding, RowLengths
+from datamodules.token_batching import Limit, cut_for, deal, longest_first
 from parallax.records import seed_for
 
 TOGETHER = 50  # steps whose pairs are sorted by length together, with group_by_length

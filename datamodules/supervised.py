@@ -24,8 +24,8 @@ from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths
 from datamodules.serving import StepDataModule
 from parallax.models.batch import EncodedDialogue, PairBatch
-from parallax.models.encoder import Encoder
-from parallax.models.server import answerer_for
+from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.models.generation.server import answerer_for
 from parallax.preference.infusion import Infusion
 from parallax.records import BadImage, Response, Sample
 from parallax.records.candidate_store import CandidateStore
@@ -34,7 +34,7 @@ from parallax.records.skipped import SetAside, SkippedLog
 log = logging.getLogger(__name__)
 
 
-def encode_sample(encoder: Encoder, sample: Sample) -> EncodedDialogue:
+def encode_sample(encoder: PromptEncoder, sample: Sample) -> EncodedDialogue:
     """All turns that have an answer, up to the first that has none. Raises `BadImage`, `PromptTooLong`, or ValueError."""
     turns = []
     for turn in sample.turns:
@@ -57,7 +57,7 @@ class DialogueBatches:
     """
 
     def __init__(
-        self, samples: Sequence[Sample], encoder: Encoder, responses: Sequence[Response] | None = None
+        self, samples: Sequence[Sample], encoder: PromptEncoder, responses: Sequence[Response] | None = None
     ) -> None:
         self.samples, self.encoder, self.responses = samples, encoder, responses
 

@@ -1,8 +1,8 @@
 """Checkpoints on disk: one file, or a folder with a file per process. Both hold the same and are read by any number of processes.
 
     step-000120.ckpt                 torch's format, without pickled objects: all in one
-    step-000120.ckpt/meta.pt         the same, with a note in place of each divided tensor
-    step-000120.ckpt/00001-of-00002.safetensors   the rows of divided tensors that process 1 held
+    step-000120.ckpt/meta.pt         the same, with a note in place of each sharded tensor
+    step-000120.ckpt/00001-of-00002.safetensors   the rows of sharded tensors that process 1 held
 
 Reading a folder puts rows together again; files are mapped into memory, so a process that needs a part reads little more.
 """
@@ -17,12 +17,12 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from parallax.models import processes
-from parallax.models.flat_sharding import Piece
-from parallax.models.sharding import rows_of
+from parallax.models.sharding.fsdp1 import Shard
+from parallax.models.sharding.fsdp2 import rows_of
 
 META = "meta.pt"
-DIVIDED = (
-    "divided tensor"  # what stands in META in place of one: [DIVIDED, name], and its shape where rows are no rows of it
+SHARDED = (
+    "sharded tensor"  # what stands in META in place of one: [SHARDED, name], and its shape where rows are no rows of it
 )
 
 
@@ -43,7 +43,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint on the CPU, divided tensors put together. Raises FileNotFoundError where parts are missing."""
+    """The content of a checkpoint on the CPU, sharded tensors put together. Raises FileNotFoundError where parts are missing."""
     if path.is_file():
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # type: ignore[no-any-return]
     content = torch.load(path / META, map_location="cpu", weights_only=True)
@@ -60,12 +60,12 @@ def write_folder(checkpoint: dict[str, Any], folder: str) -> None:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     mine: dict[str, Tensor] = {}
-    noted = _without_divided(checkpoint, "", mine)
-    count = processes.count()
-    save_file(mine, parts_of(path, count)[processes.number()])
+    noted = _without_sharded(checkpoint, "", mine)
+    count = processes.world_size()
+    save_file(mine, parts_of(path, count)[processes.rank()])
     if processes.is_first():
         torch.save({**noted, "processes": count}, path / META)
-    processes.wait()
+    processes.barrier()
 
 
 def parts_of(folder: Path, count: int) -> list[Path]:
@@ -81,20 +81,20 @@ def is_whole(folder: Path) -> bool:
     return all(file.is_file() for file in parts_of(folder, int(content["processes"])))
 
 
-def _without_divided(value: Any, name: str, mine: dict[str, Tensor]) -> Any:
+def _without_sharded(value: Any, name: str, mine: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
-        return {key: _without_divided(item, f"{name}/{key}", mine) for key, item in value.items()}
+        return {key: _without_sharded(item, f"{name}/{key}", mine) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_divided(item, f"{name}/{place}", mine) for place, item in enumerate(value)]
-    if isinstance(value, Piece):
+        return [_without_sharded(item, f"{name}/{place}", mine) for place, item in enumerate(value)]
+    if isinstance(value, Shard):
         if value.local.numel():
             mine[f"{value.place.start:012d}{name}"] = value.local.cpu().contiguous()
-        return [DIVIDED, name, list(value.place.shape)]
+        return [SHARDED, name, list(value.place.shape)]
     if hasattr(value, "to_local"):
         start, length = rows_of(value)
         if length:
             mine[f"{start:012d}{name}"] = value.to_local().detach().cpu().contiguous()
-        return [DIVIDED, name]
+        return [SHARDED, name]
     return value
 
 
@@ -108,7 +108,7 @@ def _joined(content: dict[str, Any], files: list[Path]) -> dict[str, Any]:
                 rows.setdefault(key[12:], []).append((int(key[:12]), opened.get_tensor(key)))
 
     def put_back(value: Any) -> Any:
-        if isinstance(value, list) and len(value) in (2, 3) and isinstance(value[0], str) and value[0] == DIVIDED:
+        if isinstance(value, list) and len(value) in (2, 3) and isinstance(value[0], str) and value[0] == SHARDED:
             ordered = [part for _, part in sorted(rows[value[1]], key=lambda item: item[0])]
             joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]
             return joined if len(value) == 2 else joined.view(value[2])

@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_modules.objectives import Objective
 from lightning_modules.tuning import TuningModule
 from parallax.models.batch import PairBatch, ScoringBatch
-from parallax.models.choosing import PICKS, Pick
+from parallax.models.scoring.target_tokens import PICKS, Pick
 
 ReferenceMode = Literal["live", "cached"]
 
@@ -29,7 +29,7 @@ class DPOModule(TuningModule):
         objective: (policy log-probs, reference log-probs, lengths) → loss per pair.
         optim: the `optim` group as a plain dict.
         rejected_scorer: which tokens are scored for rejected responses: their own ("label"), or ones the network chooses
-            (see `parallax.models.choosing`). Policy and reference then choose for themselves, so the reference is live.
+            (see `parallax.models.scoring.target_tokens`). Policy and reference then choose for themselves: the reference is live.
         reference_mode: "cached" takes the reference's log-probs from the batch; "live" scores each batch again with the
             network without its adapter.
         total_steps: optimiser steps of the whole fit.

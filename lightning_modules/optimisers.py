@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from parallax.models.sharding import shape_of
+from parallax.models.sharding.fsdp2 import shape_of
 
 OPTIMISERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 SCHEDULES = ("cosine", "linear", "constant")

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
+from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.records import Candidate, GenerationSpec
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.leases import Leases, wait_a_little

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_modules.blockwise import HIDDEN, to_eight_bits, to_float32
-from parallax.models import processes, sharding
-from parallax.models.flat_sharding import Piece
+from parallax.models import processes
+from parallax.models.sharding import fsdp2
+from parallax.models.sharding.fsdp1 import Shard
 
 MOMENTS = {"exp_avg": 1, "exp_avg_sq": 2}  # torch's names, and bitsandbytes' numbers
 FEWEST = 4096  # numbers of a whole weight from which its moments are kept in eight bits
@@ -68,30 +69,30 @@ class PartwiseAdamW(Optimizer):
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Of whole parameters, in bitsandbytes' form. `divided_state` is for divided ones."""
+        """Of whole parameters, in bitsandbytes' form. `sharded_state` is for sharded ones."""
         return {"state": self.inner.state_dict()["state"], "param_groups": self._numbered_groups()}
 
-    def divided_state(self) -> dict[str, Any]:
-        """Of divided parameters, in the form of torch's AdamW: each moment is a `Piece` in float32, on the CPU.
+    def sharded_state(self) -> dict[str, Any]:
+        """Of sharded parameters, in the form of torch's AdamW: each moment is a `Shard` in float32, on the CPU.
 
         Called by all processes at once: one that holds nothing of a parameter learns its step from the others.
         """
         pairs = list(self._pairs())
         mine = {i: self.inner.state[part]["step"] for i, (_, part) in enumerate(pairs) if part in self.inner.state}
         steps: dict[int, int] = {}
-        for theirs in processes.from_all(mine):
+        for theirs in processes.all_gather(mine):
             steps |= theirs
         state: dict[int, dict[str, Any]] = {}
         for i, step in sorted(steps.items()):
             parameter, part = pairs[i]
-            place = sharding.place_of(parameter)
+            place = fsdp2.offset_of(parameter)
             if place is None:
                 raise RuntimeError(
                     f"parameter {i} of shape {tuple(parameter.shape)} is whole, and its state is asked in parts"
                 )
             own = self.inner.state.get(part)
             state[i] = {"step": torch.tensor(float(step))} | {
-                name: Piece(to_float32(own, which).reshape(-1) if own else torch.zeros(0), place)
+                name: Shard(to_float32(own, which).reshape(-1) if own else torch.zeros(0), place)
                 for name, which in MOMENTS.items()
             }
         return {"state": state, "param_groups": self._numbered_groups()}
@@ -113,7 +114,7 @@ class PartwiseAdamW(Optimizer):
         part.data = _part(parameter.detach())
         if not part.numel():
             return
-        place, shape = sharding.place_of(parameter), sharding.shape_of(parameter)
+        place, shape = fsdp2.offset_of(parameter), fsdp2.shape_of(parameter)
         self._begin(number)
         state = self.inner.state[part]
         state["step"] = int(saved["step"])
@@ -143,7 +144,7 @@ class PartwiseAdamW(Optimizer):
         places = [(g, i) for g, group in enumerate(self.param_groups) for i in range(len(group["params"]))]
         g, i = places[number]
         inside = self.inner.param_groups[g]
-        part, whole = inside["params"][i], prod(sharding.shape_of(self.param_groups[g]["params"][i]))
+        part, whole = inside["params"][i], prod(fsdp2.shape_of(self.param_groups[g]["params"][i]))
         self.inner.args.min_8bit_size = 0 if whole >= FEWEST else part.numel() + 1
         self.inner.init_state(inside, part, g, i)
         if part.is_cuda:

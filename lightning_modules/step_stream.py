@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from parallax.models.batch import StepBatch
-from parallax.models.workers import watched, with_new_workers
+from parallax.models.encoding.workers import watched, with_new_workers
 
 
 class SealedStep:
-    """A step that precision plugins pass by: casting reference log-probs to bfloat16 would spoil them."""
+    """A step that precision plugins pass by: casting reference log-probs to bfloat16 would corrupt them."""
 
     def __init__(self, step: StepBatch) -> None:
         self.step = step

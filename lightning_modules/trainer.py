@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.checkpoint_files import CheckpointFiles
-from lightning_modules.flat_sharded import FlatPrecision, FlatShardedStrategy
+from lightning_modules.fsdp1 import FSDP1Precision, FSDP1Strategy
 from lightning_modules.quiet import quiet_lightning
 from parallax.records.interruption import tell_when_asked
 
@@ -60,15 +60,15 @@ def make_trainer(
     devices = trainer_cfg.get("devices", 1)
     strategy = strategy_for(trainer_cfg, accelerator)
     precision: Any = precision_for(str(trainer_cfg.get("precision", "auto")), weights, accelerator)
-    if isinstance(strategy, FlatShardedStrategy):
-        precision = FlatPrecision(precision, "cuda" if accelerator == "gpu" else "cpu")
+    if isinstance(strategy, FSDP1Strategy):
+        precision = FSDP1Precision(precision, "cuda" if accelerator == "gpu" else "cpu")
     trainer = pl.Trainer(
         **{
             "accelerator": accelerator,
             "devices": devices,
             "num_nodes": int(trainer_cfg.get("num_nodes", 1)),
             "strategy": strategy,
-            "precision": precision if not isinstance(precision, FlatPrecision) else None,
+            "precision": precision if not isinstance(precision, FSDP1Precision) else None,
             "logger": list(loggers) or False,
             "callbacks": list(callbacks),
             "max_epochs": -1,  # the number of steps decides
@@ -78,7 +78,7 @@ def make_trainer(
             "default_root_dir": str(folder),
             "profiler": profiler,
             "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
-            "plugins": [CheckpointFiles(), *([precision] if isinstance(precision, FlatPrecision) else [])],
+            "plugins": [CheckpointFiles(), *([precision] if isinstance(precision, FSDP1Precision) else [])],
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "use_distributed_sampler": False,  # our loaders know their process
@@ -159,11 +159,11 @@ def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
         return DDPStrategy(timeout=PATIENCE)
     files = bool((trainer_cfg.get("checkpoint") or {}).get("sharded", True))
     if name == "fsdp":
-        return FlatShardedStrategy(sharded_files=files, timeout=PATIENCE, settings=trainer_cfg.get("fsdp"))
+        return FSDP1Strategy(sharded_files=files, timeout=PATIENCE, settings=trainer_cfg.get("fsdp"))
     if name == "fsdp2":
-        from lightning_modules.sharded import ShardedStrategy
+        from lightning_modules.fsdp2 import FSDP2Strategy
 
-        return ShardedStrategy(sharded_files=files, timeout=PATIENCE)
+        return FSDP2Strategy(sharded_files=files, timeout=PATIENCE)
     if name == "deepspeed":
         from lightning_modules.zero import ZeroStrategy
 

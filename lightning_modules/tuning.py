@@ -24,16 +24,16 @@ from torch import Tensor, nn
 
 from lightning_modules.bad_steps import BadStep, save_bad_step
 from lightning_modules.checkpoint_files import read_checkpoint
-from lightning_modules.flat_sharded import FlatShardedStrategy
+from lightning_modules.fsdp1 import FSDP1Strategy
+from lightning_modules.fsdp2 import FSDP2Strategy
 from lightning_modules.gradients import clip_to, norm_of, sum_over_processes
 from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
-from lightning_modules.sharded import ShardedStrategy
 from lightning_modules.step_stream import StepStream
 from lightning_modules.step_sums import StepSums
 from lightning_modules.zero import ZeroStrategy
 from parallax.models.batch import PairBatch, StepBatch
-from parallax.models.sharding import plain_name, take_weights, train_in_float32
+from parallax.models.sharding.fsdp2 import plain_name, take_weights, train_in_float32
 
 log = logging.getLogger(__name__)
 
@@ -235,11 +235,11 @@ class TuningModule(pl.LightningModule):
     @property
     def _clips_through_strategy(self) -> bool:
         """FSDP1 knows its shards and must clip them itself."""
-        return isinstance(self.trainer.strategy, FlatShardedStrategy)
+        return isinstance(self.trainer.strategy, FSDP1Strategy)
 
     def _norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         strategy = self.trainer.strategy
-        if isinstance(strategy, FlatShardedStrategy):
+        if isinstance(strategy, FSDP1Strategy):
             return strategy.clip_grad_norm_(float("inf") if self.clip is None else self.clip)
         return norm_of(parameters)
 
@@ -262,13 +262,13 @@ class TuningModule(pl.LightningModule):
             train_in_float32(self.network)
 
     def configure_model(self) -> None:
-        """Where weights are divided over processes, this is the moment: they are loaded, and nothing has been computed."""
+        """Where weights are sharded over processes, this is the moment: they are loaded, and nothing has been computed."""
         strategy = self.trainer.strategy
-        if isinstance(strategy, ShardedStrategy):
+        if isinstance(strategy, FSDP2Strategy):
             self.policy.shard(strategy.mesh)
-        elif isinstance(strategy, FlatShardedStrategy):
+        elif isinstance(strategy, FSDP1Strategy):
             strategy.precision_plugin.convert_module(self.network)  # later it would be too late
-            self.policy.shard(strategy.flat_settings)
+            self.policy.shard(strategy.fsdp1_settings)
         elif isinstance(strategy, ZeroStrategy):
             self.policy.prepare_for_deepspeed()
 

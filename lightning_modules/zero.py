@@ -1,7 +1,7 @@
-"""Training with DeepSpeed's ZeRO under Lightning: weights, gradients and optimiser states divided over GPUs.
+"""Training with DeepSpeed's ZeRO under Lightning: weights, gradients and optimiser states sharded over GPUs.
 
 DeepSpeed clips gradients, keeps master weights in float32 and makes the optimiser's steps on flat rows of its own. Checkpoints
-are ours all the same: what is trained and its moments are read out of those rows and put back into them (`zero_sharding.py`), so
+are ours all the same: what is trained and its moments are read out of those rows and put back into them (`zero.py`), so
 any number of processes goes on from them, with any strategy. Nothing here imports DeepSpeed before a trainer is made.
 """
 
@@ -13,15 +13,15 @@ from typing import Any
 
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
-from lightning_modules.divided_checkpoints import DividedCheckpoints
-from parallax.models import sharding, zero_sharding
-from parallax.models.zero_sharding import Held
+from lightning_modules.sharded_checkpoints import ShardedCheckpoints
+from parallax.models.sharding import fsdp2, zero
+from parallax.models.sharding.zero import Held
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each number
 LOSS_SCALE = "deepspeed_loss_scale"  # key in checkpoints of float16 training
 
 
-class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
+class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
     """Lightning's `DeepSpeedStrategy` for a step of several micro-batches, with the checkpoints of our other strategies.
 
     Args:
@@ -66,7 +66,7 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
         if held is None:
             super().setup(trainer)
             assert self.lightning_module is not None
-            zero_sharding.note(self.lightning_module.network, self.deepspeed_engine)
+            zero.note(self.lightning_module.network, self.deepspeed_engine)
         else:
             self.model = held.engine
 
@@ -85,7 +85,7 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
     @property
     def _held(self) -> Held | None:
         assert self.lightning_module is not None
-        return zero_sharding.held_by(self.lightning_module.network)
+        return zero.held_by(self.lightning_module.network)
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -140,17 +140,17 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
         """The masters of what is trained; whole on the first process, or this process's part where checkpoints are folders."""
         assert self.lightning_module is not None
         named = self.lightning_module.named_parameters()
-        kept = {sharding.plain_name(name): self._of(p) for name, p in named if p.requires_grad}
+        kept = {fsdp2.plain_name(name): self._of(p) for name, p in named if p.requires_grad}
         return {name: value for name, value in kept.items() if value is not None}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """The optimiser's state as torch itself would write it for the parameters before they were divided.
+        """The optimiser's state as torch itself would write it for the parameters before they were sharded.
 
         Each has a counter of its own, since torch advances them one by one.
         """
         held = self._held
         assert held is not None
-        steps, parameters = zero_sharding.steps_made(held), self._parameters()
+        steps, parameters = zero.steps_made(held), self._parameters()
         state = {} if steps is None else {
             number: {"step": steps.clone(), **{name: self._of(parameter, name) for name in MOMENTS}}
             for number, parameter in enumerate(parameters)
@@ -188,11 +188,11 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
         if not states:
             return
         steps = max((own["step"] for own in states.values()), key=float)
-        zero_sharding.begin_states(held, steps, MOMENTS)
+        zero.begin_states(held, steps, MOMENTS)
         parameters = self._parameters()
         for number, own in states.items():
             for name in MOMENTS:
-                zero_sharding.put(parameters[int(number)], own[name], name)
+                zero.put(parameters[int(number)], own[name], name)
 
     def _parameters(self) -> list[Any]:
         """What is trained, in the order in which torch's optimiser numbers it."""
@@ -200,7 +200,7 @@ class ZeroStrategy(DividedCheckpoints, DeepSpeedStrategy):
 
     def _of(self, parameter: Any, moment: str | None = None) -> Any:
         """A master or moment as it goes into a checkpoint; gathered ones are there one at a time, but on the first process."""
-        return self._kept_piece(zero_sharding.piece_of(parameter, moment))
+        return self._kept_shard(zero.shard_of(parameter, moment))
 
 
 def _numbers(scaler: Any) -> dict[str, int | float | bool]:

@@ -17,6 +17,7 @@ ROOMS = [  # from the ground up
     "lightning_modules",
     "datamodules",
     "parallax/reports",
+    "parallax/small_world",
     "parallax/tasks",
 ]
 OURS = {"parallax", "augment", "lightning_modules", "datamodules"}

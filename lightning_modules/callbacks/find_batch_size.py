@@ -23,8 +23,8 @@ import torch
 
 from lightning_modules.tuning import TuningModule
 from parallax.models.batch import PairBatch
-from parallax.models.device_memory import device_memory, peak_resident, resident
-from parallax.models.memory_advice import is_out_of_memory
+from parallax.models.memory.advice import is_out_of_memory
+from parallax.models.memory.device_memory import device_memory, peak_resident, resident
 
 log = logging.getLogger(__name__)
 

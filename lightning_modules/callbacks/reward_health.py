@@ -115,7 +115,7 @@ class RewardHealth(pl.Callback):
             self._say(
                 "identical_answers",
                 f"{self._same} of {self._pairs} pairs have a rejected answer identical to the chosen one and teach nothing. "
-                "Turn on pairs.drop_equal, or spoil the image more (aug.noise_steps).",
+                "Turn on pairs.drop_equal, or corrupt the image more (aug.noise_steps).",
             )
 
         chosen, rejected, pairs = self._lengths
@@ -135,10 +135,10 @@ class RewardHealth(pl.Callback):
 def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]:
     """What is wrong with these running means at this step, as (short name, sentence)."""
     chosen, margin, accuracy = means["rewards/chosen"], means["rewards/margins"], means["rewards/accuracies"]
-    falls, late = means["chosen_falls"], step > total_steps / 2
+    falls, late = means["likelihood_displacement"], step > total_steps / 2
     found = {}
     if chosen < -0.1 and falls > 0.7:
-        found["chosen_falls"] = (
+        found["likelihood_displacement"] = (
             f"The chosen answers are becoming less likely: by step {step} their reward is {chosen:.2f} and {falls:.0%} of them "
             "lie below the reference. The policy is drifting, not only choosing. Use loss=stic, lower optim.lr, or raise "
             "loss.beta."

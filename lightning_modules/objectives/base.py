@@ -93,12 +93,12 @@ def log_ratios(policy: Tensor, reference: Tensor) -> Tensor:
 def reward_metrics(policy: Tensor, reference: Tensor, beta: float | None) -> dict[str, Tensor]:
     """Rewards under the names TRL's users know, each (batch,). With K > 1 the rejected side is the mean over the K.
 
-    `chosen_falls` is 1 where the chosen response has become less likely than under the reference. Without a β
+    `likelihood_displacement` is 1 where the chosen response has become less likely than under the reference. Without a β
     (an objective that defines no reward) rewards are the bare log-ratios.
     """
     rewards = (1.0 if beta is None else beta) * log_ratios(policy, reference)
     chosen, rejected = rewards[:, 0], rewards[:, 1:]
-    metrics = {"rewards/chosen": chosen, "chosen_falls": (policy[:, 0] < reference[:, 0]).to(rewards.dtype)}
+    metrics = {"rewards/chosen": chosen, "likelihood_displacement": (policy[:, 0] < reference[:, 0]).to(rewards.dtype)}
     if rejected.shape[1]:
         metrics["rewards/rejected"] = rejected.mean(1)
         metrics["rewards/accuracies"] = (chosen[:, None] > rejected).to(rewards.dtype).mean(1)

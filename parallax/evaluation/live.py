@@ -27,8 +27,8 @@ from parallax.records.keyed_store import KeyedStore
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:
+    from parallax.models.generation.requests import Generation, GenerationRequest
     from parallax.models.policy import Policy
-    from parallax.models.requests import Generation, GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _answers(
                 skipped[request.sample_id] = str(error)
         file = Path(cache_dir) / "evaluations" / f"{fingerprint(keys)}.json"
         expected = {request.sample_id for request in requests} - set(skipped)
-        kept = processes.from_first(_read(file, expected) if processes.is_first() else None)
+        kept = processes.broadcast(_read(file, expected) if processes.is_first() else None)
         if kept is not None:
             if progress is not None:
                 progress(len(requests))
@@ -179,7 +179,7 @@ def _answers(
         _KeptAnswers(policy, wanted, Path(cache_dir) / "evaluation_answers") if cache_dir is not None else None
     )
     # the first one's view counts: who shares the work must agree on what is left of it
-    answers = processes.from_first(kept_answers.known if kept_answers is not None else {})
+    answers = processes.broadcast(kept_answers.known if kept_answers is not None else {})
     wanted = [request for request in wanted if request.sample_id not in answers]
     if progress is not None and answers:
         progress(len(answers))
@@ -187,13 +187,13 @@ def _answers(
     def set_aside(request: GenerationRequest, reason: str) -> None:
         skipped[request.sample_id] = reason
 
-    mine = wanted[processes.number() :: processes.count()]
+    mine = wanted[processes.rank() :: processes.world_size()]
     found = policy.generate(
         mine, batch_size=batch_size, progress=progress, set_aside=set_aside,
         finished=partial(kept_answers.keep, mine) if kept_answers is not None else None,
     )  # fmt: skip
     answers |= {r.sample_id: (g.text, g.finished) for r, g in zip(mine, found, strict=True) if g is not None}
-    for theirs, refused in processes.from_all((answers, skipped)):
+    for theirs, refused in processes.all_gather((answers, skipped)):
         answers, skipped = answers | theirs, skipped | refused
     outcome = _Outcome(answers, skipped, reused=False)
     if file is not None and processes.is_first():
@@ -258,7 +258,7 @@ def _described(
 def _request(
     sample: Sample, suite: Suite, decoding: Decoding | None, view: ViewSpec | None, seed: int
 ) -> GenerationRequest:
-    from parallax.models.requests import GenerationRequest
+    from parallax.models.generation.requests import GenerationRequest
 
     own = getattr(suite, "decoding_of", None)  # a suite may ask at temperatures of its own
     wanted = own(sample) if own is not None else decoding

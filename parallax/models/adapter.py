@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from parallax.models.sharding import is_sharded, readable, take_weights
+from parallax.models.sharding.fsdp2 import is_sharded, readable, take_weights
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import fingerprint
 
@@ -49,7 +49,7 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
 
 
 def adapter_digest(wrapped: Any) -> str:
-    """Names an adapter by its settings and weights, where it is divided too (then called by all processes at once)."""
+    """Names an adapter by its settings and weights, where it is sharded too (then called by all processes at once)."""
     from peft.utils import get_peft_model_state_dict
 
     config = wrapped.peft_config["default"]

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from parallax.models import sharding
+from parallax.models.sharding import fsdp2
 
 
 def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Names (as the undivided model has them) and parameters that learn."""
-    return [(sharding.plain_name(n), value) for n, value in model.named_parameters() if value.requires_grad]
+    """Names (as the whole model has them) and parameters that learn."""
+    return [(fsdp2.plain_name(n), value) for n, value in model.named_parameters() if value.requires_grad]
 
 
 @contextmanager
@@ -39,12 +39,12 @@ def instead(model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
 def copied_in(model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
     """Inside: the trained parameters have these whole values, each process its part; no graph may be alive.
 
-    A divided parameter cannot be exchanged for another, so its numbers are.
+    A sharded parameter cannot be exchanged for another, so its numbers are.
     """
     learned = dict(trainable_parameters(model))
-    now = {name: sharding.values_here(value).clone() for name, value in learned.items()}
+    now = {name: fsdp2.values_here(value).clone() for name, value in learned.items()}
     try:
-        sharding.put_values(model, learned, {name: kept.detach() for name, kept in weights.items()})
+        fsdp2.put_values(model, learned, {name: kept.detach() for name, kept in weights.items()})
         yield
     finally:
-        sharding.put_values(model, learned, now)
+        fsdp2.put_values(model, learned, now)

@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from parallax.models import prefix_attention
 from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, text_config
-from parallax.models.divided_loading import NotInParts, Parts, empty_network
-from parallax.models.encoder import Encoder
-from parallax.models.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
+from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
+from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.fused_lora import fuse
-from parallax.models.layout import Layout
 from parallax.models.lora import add_lora
 from parallax.models.policy import Policy
 from parallax.models.quantization import kind_of, quantization_config, settle
 from parallax.models.saving import base_state
-from parallax.models.separate_layout import separate_sequences
-from parallax.models.shared_layout import can_share, shared_prefix
+from parallax.models.scoring import prefix_attention
+from parallax.models.scoring.layout import Layout
+from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.shared_prefix import can_share, shared_prefix
+from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.records import fingerprint
 
@@ -87,7 +87,7 @@ def load_policy(
     network = _load_network(weights_path, model, dtype, device) if parts is None else parts.network
     kind = kind_of(network)
     processor = load_processor(path, model, network)
-    encoder = Encoder(
+    encoder = PromptEncoder(
         processor,
         end_token_ids=end_tokens(network, processor.tokenizer),
         max_context=int(
@@ -284,7 +284,7 @@ def _open_parts(
                 mesh,
             )
     except NotInParts as reason:
-        log.info("%s is loaded whole by every process and divided afterwards: %s", path, reason)
+        log.info("%s is loaded whole by every process and sharded afterwards: %s", path, reason)
         return None
 
 

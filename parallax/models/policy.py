@@ -12,20 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models import flat_sharding, fused_lora, generation, saving, scoring, sharding, zero_sharding
+from parallax.models import fused_lora, saving
 from parallax.models.adapter import adapter_digest, read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
-from parallax.models.choosing import Pick
 from parallax.models.dropout import Dropouts
-from parallax.models.encoder import Encoder
+from parallax.models.encoding.feature_cache import ReadyFeatures
+from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.exchange import copied_in, instead, trainable_parameters
-from parallax.models.feature_cache import ReadyFeatures
-from parallax.models.flat_sharding import FlatSettings
-from parallax.models.layout import Layout
+from parallax.models.generation import generate
+from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.models.lora import bare_layers
-from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
-from parallax.models.separate_layout import separate_sequences
+from parallax.models.scoring import log_probs
+from parallax.models.scoring.layout import Layout
+from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.target_tokens import Pick
+from parallax.models.sharding import fsdp1, fsdp2, zero
+from parallax.models.sharding.fsdp1 import FSDP1Settings
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import GenerationSpec, fingerprint
 
@@ -40,7 +43,7 @@ class Policy:
     def __init__(
         self,
         model: nn.Module,
-        encoder: Encoder,
+        encoder: PromptEncoder,
         *,
         name: str,
         path: str = "",
@@ -96,7 +99,7 @@ class Policy:
             return self.reference_fingerprint()
         if self._fingerprint is None:
             if not self.has_adapter and self._full_was_touched:
-                with sharding.readable(self.model):
+                with fsdp2.readable(self.model):
                     self._fingerprint = tensors_digest(self.model.state_dict())
             elif not self.has_adapter or self._adapter_is_fresh:
                 self._fingerprint = self._base_fingerprint()
@@ -140,7 +143,7 @@ class Policy:
             prompt=request.prompt,
             view=request.view,
             decoding=request.decoding,
-            generator=f"transformers/{generation.VERSION}",
+            generator=f"transformers/{generate.VERSION}",
         )
 
     # -- what it does ----------------------------------------------------------------------------------------------
@@ -151,7 +154,7 @@ class Policy:
         batch_size: int = 128,
         progress: Callable[[int], None] | None = None,
         set_aside: Callable[[GenerationRequest, str], None] | None = None,
-        finished: generation.Finished | None = None,
+        finished: generate.Finished | None = None,
         num_workers: int | str | None = None,
     ) -> list[Any]:
         """Answers in the order of the requests (`Generation`s). Counts of the call are kept in `last_generation`.
@@ -162,7 +165,7 @@ class Policy:
         number. It changes nothing but speed.
         """
         with self.gathered(), self._answering():
-            results, self.last_generation = generation.generate(
+            results, self.last_generation = generate.generate(
                 self.model,
                 self.encoder,
                 requests,
@@ -180,14 +183,14 @@ class Policy:
         `pick` other than "label" scores, at the positions of rejected responses, tokens the network itself prefers (see
         `choosing.own_choice`).
         """
-        return sharding.through_root(
-            self.model, lambda: scoring.score(self.model, self._with_features(batch), self.layout, pick)
+        return fsdp2.through_root(
+            self.model, lambda: log_probs.score(self.model, self._with_features(batch), self.layout, pick)
         )
 
     def choose(self, batch: ScoringBatch) -> Tensor:
         """The token this policy finds most likely at every response position, the response given. Shape: (B, 1 + K, R)."""
-        return sharding.through_root(
-            self.model, lambda: scoring.choose(self.model, self._with_features(batch), self.layout)
+        return fsdp2.through_root(
+            self.model, lambda: log_probs.choose(self.model, self._with_features(batch), self.layout)
         )
 
     def _with_features(self, batch: ScoringBatch) -> ScoringBatch:
@@ -209,8 +212,8 @@ class Policy:
         self._inside_reference = True
         try:
             if self._reference_adapter:
-                divided = self.is_sharded and not sharding.is_gathered(self.model)
-                values = (copied_in if divided else instead)(self.model, self._reference_adapter)
+                sharded = self.is_sharded and not fsdp2.is_gathered(self.model)
+                values = (copied_in if sharded else instead)(self.model, self._reference_adapter)
                 with values:
                     yield
             elif self.has_adapter:
@@ -250,7 +253,7 @@ class Policy:
         if self._adapter_is_fresh:
             return
         self._reference_adapter = {
-            name: nn.Parameter(sharding.whole(value.detach()).clone(), requires_grad=False)
+            name: nn.Parameter(fsdp2.whole(value.detach()).clone(), requires_grad=False)
             for name, value in learned.items()
         }
         self._reference_name = self.fingerprint()
@@ -288,15 +291,15 @@ class Policy:
     def shard(self, mesh: Any) -> None:
         """Divide the language model's weights over the processes of `mesh`, in place. Names of weights are taken before.
 
-        With `FlatSettings` in place of a mesh it is torch's first FSDP that divides.
+        With `FSDP1Settings` in place of a mesh it is torch's first FSDP that divides.
         """
         if self.is_sharded:
             return
         self._note_names()
-        if isinstance(mesh, FlatSettings):
-            flat_sharding.shard(self.model, mesh, vision=self.features is None)
+        if isinstance(mesh, FSDP1Settings):
+            fsdp1.shard(self.model, mesh, vision=self.features is None)
         else:
-            sharding.shard(self.model, mesh)
+            fsdp2.shard(self.model, mesh)
 
     def _note_names(self) -> None:
         """Take the names of the weights while they are whole."""
@@ -307,38 +310,38 @@ class Policy:
     @property
     def is_sharded(self) -> bool:
         """Whether other processes hold a part of the weights."""
-        return sharding.is_sharded(self.model)
+        return fsdp2.is_sharded(self.model)
 
     def prepare_for_deepspeed(self) -> None:
         """DeepSpeed is about to take the weights: note their names, and compute by calling layers only, which it gathers.
 
-        Features of images are kept no longer: processes would run the divided vision tower a different number of times.
+        Features of images are kept no longer: processes would run the sharded vision tower a different number of times.
         """
         if self.is_sharded:
             return
         self._note_names()
         self.features = None
-        scoring.keep_head_whole(self.model)
+        log_probs.keep_head_whole(self.model)
         fused_lora.unfuse(self.model)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Have the weights leave memory together with this policy, which is of no use from now on.
 
         Only DeepSpeed would keep them otherwise. Called by all processes at once.
         """
-        zero_sharding.let_go(self.model)
+        zero.release(self.model)
 
     @property
-    def divided_root(self) -> Any:
+    def sharded_root(self) -> Any:
         """The outermost wrapper of torch's first FSDP, or None."""
-        return flat_sharding.root_of(self.model)
+        return fsdp1.root_of(self.model)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Inside: this process may generate and score as often as it likes, whatever the others do (see `sharding`)."""
-        if sharding.units(self.model):
+        if fsdp2.units(self.model):
             self.fingerprint()  # now: reading weights out would divide them again
-        with sharding.gathered(self.model):
+        with fsdp2.gathered(self.model):
             yield
 
     # -- files -----------------------------------------------------------------------------------------------------
@@ -353,12 +356,12 @@ class Policy:
         else:
             self.save_merged(folder)
 
-    def save_merged(self, folder: Path, *, spoil: bool = False) -> None:
+    def save_merged(self, folder: Path, *, corrupt: bool = False) -> None:
         """The whole model with the adapter merged in, and its processor: plain transformers loads the folder.
 
-        `spoil` needs no second copy of the weights, and leaves a policy that is of no use any more.
+        `corrupt` needs no second copy of the weights, and leaves a policy that is of no use any more.
         """
-        saving.save_merged(self.model, self.encoder.processor, folder, spoil=spoil)
+        saving.save_merged(self.model, self.encoder.processor, folder, corrupt=corrupt)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from parallax.models import processes
 from parallax.models.backbone import base_model
-from parallax.models.flat_sharding import without_wrappers
-from parallax.models.sharding import is_sharded, plain_name, readable, whole
+from parallax.models.sharding.fsdp1 import without_wrappers
+from parallax.models.sharding.fsdp2 import is_sharded, plain_name, readable, whole
 from parallax.records.atomic import replaced_folder
 
 SHARD = "5GB"  # largest file of a merged model
@@ -31,22 +31,22 @@ def save_adapter(model: Any, folder: Path) -> None:
     if processes.is_first():
         with replaced_folder(folder) as unfinished, without_wrappers(model):
             model.save_pretrained(str(unfinished), state_dict=state)
-    processes.wait()
+    processes.barrier()
 
 
-def save_merged(model: Any, processor: Any, folder: Path, *, spoil: bool = False) -> None:
+def save_merged(model: Any, processor: Any, folder: Path, *, corrupt: bool = False) -> None:
     """A plain checkpoint of the adapted model with its processor. The live model is not changed, to the last bit.
 
     The adapted weights are worked out layer by layer and collected on the CPU, so no second model is needed on the device.
-    Called by every process, written by the first. `spoil` lets the live model be changed: then there is no second copy of
+    Called by every process, written by the first. `corrupt` lets the live model be changed: then there is no second copy of
     its weights at any time, and it is of no use afterwards.
     """
     network = base_model(model)
     with readable(network):  # what is on the CPU already is not copied, and there only as long as it is gathered
-        state = merged_state(network, spoil=spoil)
+        state = merged_state(network, corrupt=corrupt)
         if processes.is_first():
             _write(network, state, processor, folder)
-    processes.wait()
+    processes.barrier()
 
 
 def _write(network: Any, state: dict[str, Tensor], processor: Any, folder: Path) -> None:
@@ -107,8 +107,8 @@ def base_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merged_state(network: nn.Module, *, spoil: bool = False) -> dict[str, Tensor]:
-    """Plain names, adapted weights, on the CPU. `spoil`: the model may be changed, so that nothing has to be copied."""
+def merged_state(network: nn.Module, *, corrupt: bool = False) -> dict[str, Tensor]:
+    """Plain names, adapted weights, on the CPU. `corrupt`: the model may be changed, so that nothing has to be copied."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
@@ -121,7 +121,7 @@ def merged_state(network: nn.Module, *, spoil: bool = False) -> dict[str, Tensor
         if isinstance(module, BaseTunerLayer):
             layer: Any = module
             weight = layer.get_base_layer().weight
-            if spoil:
+            if corrupt:
                 layer.merge()
                 state[f"{name}.weight"] = weight.detach().cpu()
                 continue

@@ -1,7 +1,7 @@
 """Controls: pair sets that must *not* help, so that an effect of the real ones means something.
 
-`swapped` prefers the answers to the spoiled images; if that helps as well, the gain does not come from the preference.
-`random_rejected` sets each chosen answer against answers that were chosen for other images; if that helps as much, the spoiled
+`swapped` prefers the answers to the corrupted images; if that helps as well, the gain does not come from the preference.
+`random_rejected` sets each chosen answer against answers that were chosen for other images; if that helps as much, the corrupted
 view taught nothing that any other answer would not.
 """
 

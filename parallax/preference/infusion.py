@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parallax.models.requests import GenerationRequest
+from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.prompts import PromptPool
 from parallax.records import Decoding, Sample, ViewSpec, seed_for
 

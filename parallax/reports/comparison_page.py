@@ -14,11 +14,11 @@ from parallax.records.atomic import atomic_write_text
 from parallax.reports.comparison_answers import Asked, as_data, most_telling, questions_of
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
 from parallax.reports.comparison_table import notes
+from parallax.reports.corrupted import data_uri
 from parallax.reports.metrics_file import curve
 from parallax.reports.pages import page
 from parallax.reports.results import HEADLINE, SHORT_LABELS, direction, is_minor, label, show, show_parts
 from parallax.reports.run_images import Subject, evaluation_subjects
-from parallax.reports.spoiled import data_uri
 from parallax.reports.what_differs import ABSENT, value_words
 
 CURVES_FIRST = ("train/rewards/margins", "train/loss", "train/rewards/accuracies", "train/rewards/chosen")

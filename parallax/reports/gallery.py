@@ -24,11 +24,11 @@ from typing import Any
 
 from parallax.records import BadImage, ImageRef, ViewSpec, fingerprint
 from parallax.records.atomic import TEMPORARY, atomic_write_text
+from parallax.reports.corrupted import seen_through, small_bytes
 from parallax.reports.gallery_items import Item, answer_items, pair_items, pair_sets
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.pages import json_text, page
 from parallax.reports.run_folder import RunFolder, read_run
-from parallax.reports.spoiled import seen_through, small_bytes
 
 log = logging.getLogger(__name__)
 
@@ -181,8 +181,8 @@ def _write_set(
         if limit is not None and facts.count >= limit:
             break
         facts.add(item.facts)
-        clean, spoiled = pictures.of(item.image, item.views)
-        chunk.append({**item.data, "image": clean, "spoiled": spoiled})
+        clean, corrupted = pictures.of(item.image, item.views)
+        chunk.append({**item.data, "image": clean, "corrupted": corrupted})
         if len(chunk) == CHUNK:
             _write_chunk(folder, name, facts.count // CHUNK - 1, chunk)
             progress(len(chunk))

@@ -16,10 +16,10 @@ from typing import Any
 from parallax.records import BadImage, Candidate, Dropped, ImageRef, PreferencePair, Response, ViewSpec
 from parallax.records.pair_store import PairSet, pair_of_row
 from parallax.reports.comparison_answers import goodness, score_words
+from parallax.reports.corrupted import view_of
 from parallax.reports.dropped_answers import answers_of_dropped
 from parallax.reports.run_folder import RunFolder, by_number
 from parallax.reports.run_images import Subject, evaluation_subjects, pair_subjects
-from parallax.reports.spoiled import view_of
 from parallax.reports.worddiff import Span, diff_words
 
 log = logging.getLogger(__name__)

@@ -84,7 +84,7 @@ def method_in_words(config: Mapping[str, Any], results: Mapping[str, Any]) -> li
 
 def _evaluation_in_words(config: Mapping[str, Any]) -> str:
     model, adapter = _at(config, "model.name") or "The model", _at(config, "adapter")
-    under = "" if not _at(config, "evaluation.view") else ", on images shown through a view that spoils them"
+    under = "" if not _at(config, "evaluation.view") else ", on images shown through a view that corrupts them"
     if adapter:
         return f"{model} was measured as it is and with the adapter {adapter}{under}. Nothing was trained."
     return f"{model} was measured as it is{under}. Nothing was trained."
@@ -122,7 +122,7 @@ def _view(config: Mapping[str, Any]) -> str:
     try:
         return _VIEWS[name].format(**view)
     except KeyError:
-        return f"a spoiled view of it ({name})" if name else "a spoiled view of it"
+        return f"a corrupted view of it ({name})" if name else "a corrupted view of it"
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:

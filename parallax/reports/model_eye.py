@@ -60,10 +60,10 @@ class ModelEye:
         seen = _scaled(view.on_image(image.convert("RGB"), generator), self.side, Image.Resampling.BICUBIC)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         normalised = (torch.from_numpy(np.array(seen)).permute(2, 0, 1).float() / 255 - mean) / std  # (3, H, W)
-        spoiled = view.on_tensor(normalised, generator)
-        if spoiled is normalised:
+        corrupted = view.on_tensor(normalised, generator)
+        if corrupted is normalised:
             return seen
-        coloured = ((spoiled * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        coloured = ((corrupted * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
         return Image.fromarray(coloured.permute(1, 2, 0).numpy())
 
 

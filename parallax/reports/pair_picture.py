@@ -1,4 +1,4 @@
-"""One preference pair as a picture for documents: clean image, spoiled view, both answers with differing words marked.
+"""One preference pair as a picture for documents: clean image, corrupted view, both answers with differing words marked.
 
     python -m parallax.reports.pair_picture RUN_FOLDER OUTPUT.png [NUMBER]
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from parallax.records import ImageRef, PreferencePair, ViewSpec
 from parallax.records.pair_store import PairSet
-from parallax.reports.spoiled import seen_through, view_of
+from parallax.reports.corrupted import seen_through, view_of
 from parallax.reports.worddiff import Span, diff_words
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def draw_pair(pair: PreferencePair, path: Path) -> Path:
     from parallax.reports.plots import figure, save
 
     image, view = pair.image.load(), view_of(pair.rejected[0])
-    spoiled = seen_through(image, view) if view is not None else image
+    corrupted = seen_through(image, view) if view is not None else image
     with figure(ncols=3, figsize=(11, 2.7), width_ratios=[1, 1, 2.6]) as (drawn, axes):
-        for axis, picture, title in ((axes[0], image, "clean"), (axes[1], spoiled, _title(view))):
+        for axis, picture, title in ((axes[0], image, "clean"), (axes[1], corrupted, _title(view))):
             axis.imshow(picture)
             axis.set_title(title, fontsize=10, loc="center", weight="normal")
         for axis in axes:
@@ -53,7 +53,7 @@ def draw_pair(pair: PreferencePair, path: Path) -> Path:
         drawn.set_layout_engine("none")
         chosen, rejected = diff_words(pair.chosen.text, pair.rejected[0].text)
         _answer(axes[2], 0.78, "chosen: the answer to the clean image", chosen, GOOD)
-        _answer(axes[2], 0.36, "rejected: the answer to the spoiled view", rejected, BAD)
+        _answer(axes[2], 0.36, "rejected: the answer to the corrupted view", rejected, BAD)
         return save(drawn, path)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parallax.records import BadImage, PreferencePair
+from parallax.reports.corrupted import seen_through, view_of
 from parallax.reports.loggers import wandb_run_of
 from parallax.reports.model_eye import ModelEye
-from parallax.reports.spoiled import seen_through, view_of
 from parallax.reports.worddiff import diff_words, marked_text
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ["sample", "source", "kind", "image", "spoiled", "prompt", "chosen", "rejected", "view"]
+COLUMNS = ["sample", "source", "kind", "image", "corrupted", "prompt", "chosen", "rejected", "view"]
 T = TypeVar("T")
 
 
@@ -36,7 +36,7 @@ def log_pairs(
         limit: most rows; 0 logs nothing.
         key: name of the table; with several rounds, one name per round.
         side: longest side of the thumbnails in pixels.
-        eye: how the model sees images, for the spoiled ones; CLIP's way by default.
+        eye: how the model sees images, for the corrupted ones; CLIP's way by default.
 
     Words between ⟦ and ⟧ are those the other answer does not have. With K rejected answers the first is shown.
     """
@@ -71,13 +71,13 @@ def _row(pair: PreferencePair, side: int, eye: ModelEye | None) -> list[Any] | N
         return None
     clean = image.convert("RGB")
     clean.thumbnail((side, side))
-    spoiled = seen_through(image, view, eye) if view is not None else None
-    if spoiled is not None:
-        spoiled.thumbnail((side, side))
+    corrupted = seen_through(image, view, eye) if view is not None else None
+    if corrupted is not None:
+        corrupted.thumbnail((side, side))
     ours, theirs = diff_words(pair.chosen.text, rejected.text)
     named = f"{view.name} {dict(view.params)}" if view is not None else ""
     return [
         pair.sample_id, pair.source, pair.kind, wandb.Image(clean, file_type="jpg"),
-        wandb.Image(spoiled, file_type="jpg") if spoiled is not None else None, pair.prompt,
+        wandb.Image(corrupted, file_type="jpg") if corrupted is not None else None, pair.prompt,
         marked_text(ours), marked_text(theirs), named,
     ]  # fmt: skip

@@ -18,13 +18,13 @@ from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.records import BadImage, ImageRef, PreferencePair, Sample
 from parallax.records.atomic import atomic_write_text
 from parallax.reports import results as numbers
+from parallax.reports.corrupted import data_uri, seen_through, view_of
 from parallax.reports.health import health_warnings
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.metrics_file import curve, read_metrics
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.pages import page
 from parallax.reports.pairs_table import evenly
-from parallax.reports.spoiled import data_uri, seen_through, view_of
 from parallax.reports.svg_curves import Line, curves
 from parallax.reports.worddiff import Span, diff_words
 
@@ -59,7 +59,7 @@ class PairCard:
 
     pair: PreferencePair
     clean: Shown | None
-    spoiled: list[Shown]
+    corrupted: list[Shown]
     chosen: list[Span]
     rejected: list[list[Span]]
 
@@ -210,7 +210,7 @@ def _charts(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> Iterable[dict[st
 
 def _cards(pairs: Sequence[PreferencePair], eye: ModelEye) -> Iterable[PairCard]:
     for pair in pairs:
-        clean, spoiled = None, []
+        clean, corrupted = None, []
         try:
             image = pair.image.load()
             clean = Shown(data_uri(image), "clean")
@@ -218,14 +218,14 @@ def _cards(pairs: Sequence[PreferencePair], eye: ModelEye) -> Iterable[PairCard]
                 view = view_of(response)
                 if view is not None:
                     settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in view.params.items())
-                    spoiled.append(
+                    corrupted.append(
                         Shown(data_uri(seen_through(image, view, eye), side=336), f"{view.name} {settings}".strip())
                     )
         except (BadImage, ValueError) as error:
             log.warning("a picture of pair %s is missing from the report: %s", pair.sample_id, error)
         chosen, _ = diff_words(pair.chosen.text, pair.rejected[0].text)
         rejected = [diff_words(pair.chosen.text, response.text)[1] for response in pair.rejected]
-        yield PairCard(pair, clean, spoiled, chosen, rejected)
+        yield PairCard(pair, clean, corrupted, chosen, rejected)
 
 
 def _examples(

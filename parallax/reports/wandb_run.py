@@ -206,11 +206,11 @@ def _best(metric: str) -> str:
 def _give_up_wandb() -> None:
     """Let go of a run that did not start, and of W&B's own process; waits no longer than ten seconds for either."""
 
-    def let_go() -> None:
+    def release() -> None:
         import wandb
 
         wandb.teardown(exit_code=1)
 
-    thread = threading.Thread(target=let_go, daemon=True)
+    thread = threading.Thread(target=release, daemon=True)
     thread.start()
     thread.join(timeout=10)

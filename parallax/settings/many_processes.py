@@ -1,4 +1,4 @@
-"""Choices that do not go together once weights are divided over processes or kept in fewer bits: a part of `combinations`."""
+"""Choices that do not go together once weights are sharded over processes or kept in fewer bits: a part of `combinations`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHARDED = ("fsdp", "fsdp2", "deepspeed")  # strategies that divide weights over 
 
 
 def sharded_stage(stage: dict[str, Any]) -> Found:
-    """What a stage may not ask for while its weights are divided over processes."""
+    """What a stage may not ask for while its weights are sharded over processes."""
     strategy = stage["trainer"]["strategy"]
     if strategy not in SHARDED:
         return
@@ -61,7 +61,7 @@ def _deepspeed(stage: dict[str, Any]) -> Found:
     if trainer["deepspeed"]["offload_parameters"] and trainer["deepspeed"]["stage"] != 3:
         yield refused(
             "trainer.deepspeed.offload_parameters",
-            "trainer.deepspeed.offload_parameters=true needs divided weights, and trainer.deepspeed.stage=2 divides none. "
+            "trainer.deepspeed.offload_parameters=true needs sharded weights, and trainer.deepspeed.stage=2 divides none. "
             "Use trainer.deepspeed.stage=3.",
         )
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.stages import PlannedStage, planned_stages
-from parallax.tasks.hand_out import check_hand_out, hand_out
 from parallax.tasks.naming import group_name, run_name, tag_words
-from parallax.tasks.stages import Run, StageStart, add_up, run_stage, take_up_pairs
+from parallax.tasks.publish import check_publish, publish
+from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
 
 if TYPE_CHECKING:
     from parallax.evaluation.evaluation import Evaluation
@@ -47,18 +47,18 @@ def align(cfg: DictConfig) -> dict[str, Any]:
 
     plan = planned_stages(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    check_hand_out(plain)
+    check_publish(plain)
     device = pick_device(plain["trainer"]["accelerator"])
     builder = joined_processes(plain["trainer"])
-    folder = processes.from_first(claim_folder(plain) if processes.is_first() else None)
+    folder = processes.broadcast(claim_folder(plain) if processes.is_first() else None)
     assert folder is not None
     plain["paths"]["output_dir"] = str(folder)
-    with run_log(folder, number=processes.number()):
+    with run_log(folder, number=processes.rank()):
         if processes.is_first():
             write_environment(folder, plain)
         log.info("run folder %s", folder)
         if builder is not None:
-            log.info("process %d of %d", processes.number() + 1, processes.count())
+            log.info("process %d of %d", processes.rank() + 1, processes.world_size())
         loggers = build_loggers(
             plain.get("logger"),
             run_folder=folder,
@@ -97,8 +97,8 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     )  # programs of others are given a merged model by the first process
 
     def loaded(stage: Mapping[str, Any], *, whole: bool = False) -> Policy:
-        divided = stage["trainer"]["strategy"] == "fsdp2" and not whole
-        made = make_policy(plain, stage["lora"], adapter=adapter, device=this.device, divided=divided)
+        sharded = stage["trainer"]["strategy"] == "fsdp2" and not whole
+        made = make_policy(plain, stage["lora"], adapter=adapter, device=this.device, sharded=sharded)
         trained = sum(parameter.numel() for _, parameter in made.trainable_parameters())
         log.info("policy %s, %s parameters trained", made.name, f"{trained:,}")
         _check_room(this, plan, trained, sum(parameter.numel() for parameter in made.model.parameters()))
@@ -117,8 +117,8 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         done = this.manifest.finished(planned.name)
         if done is not None:
             log.info("stage %s is done already", planned.name)
-            add_up(this, done)
-            take_up_pairs(this, planned, done)
+            accumulate(this, done)
+            restore_pairs(this, planned, done)
             policy, adapter = None, folder / done["adapter"]
         else:
             if policy is None:
@@ -126,7 +126,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
             start = StageStart(adapter, round_adapter)
             adapter = run_stage(this, policy, planned, start, _watch(this, policy, suites))
             if policy.is_sharded:
-                policy.let_go()
+                policy.release()
                 policy = None  # whole again, from the adapter on disk
                 gc.collect()  # hooks on its layers refer to each other
         if planned.closes_round and "after_round" in plain["evaluation"]["when"]:
@@ -167,12 +167,12 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         log_metrics(this.loggers, flat_metrics(results))
         report = _report(this, suites, before, after)
         assert adapter is not None, "a method has at least one stage"
-        hand_out(plain, results, adapter)
+        publish(plain, results, adapter)
         _tell_wandb(this, suites, before, after)
         print_results(results)
         log.info("adapter in %s", adapter)
         log.info("report in %s", report)
-    processes.wait()
+    processes.barrier()
     return results
 
 
@@ -237,7 +237,7 @@ def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Pat
         add_harnesses(evaluation, policy, this.plain, path.parent / "harnesses" / when)
         path.parent.mkdir(parents=True, exist_ok=True)
         evaluation.save(path)
-    processes.wait()
+    processes.barrier()
     return evaluation
 
 

@@ -27,8 +27,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(plain["trainer"]["accelerator"])
     builder = joined_processes(plain["trainer"])
-    folder = processes.from_first(Path(plain["paths"]["output_dir"]))
-    with run_log(folder, number=processes.number()):
+    folder = processes.broadcast(Path(plain["paths"]["output_dir"]))
+    with run_log(folder, number=processes.rank()):
         if processes.is_first():
             write_environment(folder, plain)
         policy = make_policy(plain, stage["lora"], adapter=plain.get("adapter"), device=device)

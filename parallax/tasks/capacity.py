@@ -29,16 +29,16 @@ def run(cfg: DictConfig) -> None:
 
 def _model(name: str, task: dict[str, Any]) -> str:
     """The two tables of one model."""
-    from parallax.models.capacity import GPUS, SETUPS, fits
-    from parallax.models.head import rows_per_chunk
-    from parallax.models.memory_planner import Work
-    from parallax.models.model_shape import shape_of
+    from parallax.models.memory.capacity import GPUS, SETUPS, fits
+    from parallax.models.memory.model_shape import shape_of
+    from parallax.models.memory.planner import Workload
+    from parallax.models.scoring.chunked_head import rows_per_chunk
     from parallax.models.true_size import meta_model
 
     shape = shape_of(meta_model(name))
     gpus = [GPUS[gpu] for gpu in task["gpus"]]
     prompt = int(task["image_tokens"]) + int(task["question_tokens"])
-    work = Work(
+    work = Workload(
         prompt_tokens=prompt, image_tokens=int(task["image_tokens"]), response_tokens=int(task["response_tokens"]),
         layout="shared", weights="bfloat16", autocast="bfloat16", attention="prefix_sdpa", checkpointing=True, fused=True,
         on_gpu=True, head_chunk=rows_per_chunk(shape.vocabulary),
@@ -73,7 +73,7 @@ def _model(name: str, task: dict[str, Any]) -> str:
 
 
 def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list[list[Any]]:
-    from parallax.models.capacity import largest_generation, least_seconds_per_image
+    from parallax.models.memory.capacity import largest_generation, least_seconds_per_image
 
     at_once = [largest_generation(shape, work, int(usable * gpu.bytes)) for gpu in gpus]
     seconds = [least_seconds_per_image(shape, work, gpu, rows, 2) for gpu, rows in zip(gpus, at_once, strict=True)]
@@ -85,7 +85,7 @@ def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list
 
 
 def _pairs(number: int) -> str:
-    from parallax.models.capacity import MOST_PAIRS
+    from parallax.models.memory.capacity import MOST_PAIRS
 
     return "–" if number == 0 else f"≥ {number}" if number == MOST_PAIRS else str(number)
 

@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> None:
 
 def answers(policy: Policy, image: ImageRef, question: str, config: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, answer): before and after with an adapter, the model's own without one."""
-    from parallax.models.requests import GenerationRequest
+    from parallax.models.generation.requests import GenerationRequest
     from parallax.records import Decoding, ViewSpec, seed_for
 
     wanted = config["generation"]

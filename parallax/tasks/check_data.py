@@ -76,7 +76,7 @@ def _inspected(node: Mapping[str, Any], plain: Mapping[str, Any], task: Mapping[
     from datamodules.inspection import inspect
 
     def encoder() -> Any:
-        from parallax.models.encoder_only import load_encoder
+        from parallax.models.encoding.encoder_only import load_encoder
 
         return load_encoder(plain["model"])
 

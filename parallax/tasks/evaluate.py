@@ -40,11 +40,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(str(config["trainer"]["accelerator"]))
     joined_processes(config["trainer"])
-    folder = processes.from_first(Path(config["paths"]["output_dir"]))
+    folder = processes.broadcast(Path(config["paths"]["output_dir"]))
     config["paths"]["output_dir"] = str(folder)
     adapter = config.get("adapter")
     sides: dict[str, Evaluation] = {}
-    with run_log(folder, number=processes.number()):
+    with run_log(folder, number=processes.rank()):
         if processes.is_first():
             write_environment(folder, config)
         suites = make_suites(config)

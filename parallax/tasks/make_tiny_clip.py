@@ -14,7 +14,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Make the model as `cfg.tiny_clip` says. Returns the folder it lies in and what was measured on it."""
     from omegaconf import OmegaConf
 
-    from parallax.tasks.tiny_clip.build import make_tiny_clip
+    from parallax.small_world.clip.build import make_tiny_clip
 
     settings = OmegaConf.to_container(cfg.tiny_clip, resolve=True)
     folder = make_tiny_clip(settings)  # type: ignore[arg-type]

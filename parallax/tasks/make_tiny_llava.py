@@ -14,7 +14,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Make the model as `cfg.tiny_llava` says. Returns the folder it lies in and what was measured on it."""
     from omegaconf import OmegaConf
 
-    from parallax.tasks.tiny_llava.build import make_tiny_llava
+    from parallax.small_world.llava.build import make_tiny_llava
 
     settings = OmegaConf.to_container(cfg.tiny_llava, resolve=True)
     folder = make_tiny_llava(settings)  # type: ignore[arg-type]

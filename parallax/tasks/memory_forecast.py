@@ -8,16 +8,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from parallax.models import memory_advice, prefix_attention
 from parallax.models.backbone import base_model
-from parallax.models.device_memory import device_memory
 from parallax.models.fused_lora import FusedLinear
-from parallax.models.head import rows_per_chunk
-from parallax.models.memory_advice import Situation
-from parallax.models.memory_planner import Plan, Work, plan_generation, plan_training
-from parallax.models.model_shape import ModelShape, shape_of
-from parallax.models.scoring import has_plain_head
-from parallax.models.shared_layout import can_share, shared_prefix
+from parallax.models.memory import advice
+from parallax.models.memory.advice import Lever, Options
+from parallax.models.memory.device_memory import device_memory
+from parallax.models.memory.model_shape import ModelShape, shape_of
+from parallax.models.memory.planner import Plan, Workload, plan_generation, plan_training
+from parallax.models.scoring import prefix_attention
+from parallax.models.scoring.chunked_head import rows_per_chunk
+from parallax.models.scoring.log_probs import has_plain_head
+from parallax.models.scoring.shared_prefix import can_share, shared_prefix
 from parallax.tasks.trial_batches import LOOKED_AT, trial_batch
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Forecast:
 
     def largest(self) -> int:
         """Pairs per forward pass that fit by forecast, from 1 to the step's share."""
-        have = memory_advice.CLOSE * memory_advice.there(self.plan, self.memory)
+        have = advice.CLOSE * advice.there(self.plan, self.memory)
         fits = 1
         for pairs in range(2, self.share + 1):
             if plan_training(self.shape, replace(self.work, pairs=pairs)).peak > have:
@@ -70,29 +71,29 @@ class Forecast:
         return fits
 
     def tell(self) -> None:
-        """The line at the start of a fit, and the knobs where it does not fit or is close."""
-        log.info(memory_advice.start_line(self.plan, self.memory, self.work))
+        """The line at the start of a fit, and the levers where it does not fit or is close."""
+        log.info(advice.start_line(self.plan, self.memory, self.work))
         for note in self.shape.notes:
             log.info("the forecast of memory is rough: %s", note)
-        if warning := memory_advice.warning(self.plan, self.memory, self._knobs()):
+        if warning := advice.warning(self.plan, self.memory, self._levers()):
             log.warning(warning)
 
     def advice(self) -> str:
         """What to say when memory has run out."""
-        line = memory_advice.start_line(self.plan, self.memory, self.work).replace("memory: ", "The plan was: ", 1)
-        return f"{line}. {memory_advice.advice(self._knobs())}"
+        line = advice.start_line(self.plan, self.memory, self.work).replace("memory: ", "The plan was: ", 1)
+        return f"{line}. {advice.advice(self._levers())}"
 
     def as_data(self) -> dict[str, Any]:
         """For fit.json."""
-        have = memory_advice.there(self.plan, self.memory)
-        knobs = {knob.setting: knob.saving for knob in self._knobs()}
-        return {**self.plan.as_data(), "there_bytes": have, "device": self.memory.name, "savings_bytes": knobs}
+        have = advice.there(self.plan, self.memory)
+        levers = {lever.setting: lever.saving for lever in self._levers()}
+        return {**self.plan.as_data(), "there_bytes": have, "device": self.memory.name, "savings_bytes": levers}
 
-    def _knobs(self) -> list[memory_advice.Knob]:
-        have = memory_advice.there(self.plan, self.memory)
-        return memory_advice.training_knobs(self.shape, self.work, self.situation, have)
+    def _levers(self) -> list[Lever]:
+        have = advice.there(self.plan, self.memory)
+        return advice.training_knobs(self.shape, self.work, self.situation, have)
 
-    def _work(self, trainer: Any, module: Any) -> Work:
+    def _work(self, trainer: Any, module: Any) -> Workload:
         policy, settings = self.policy, self.stage["trainer"]
         batch = trial_batch(self.datamodule, policy, min(LOOKED_AT, len(self.datamodule.pairs))).scoring
         precision, full = str(trainer.precision), not policy.has_adapter
@@ -103,7 +104,7 @@ class Forecast:
         trained = "float32" if precision in AUTOCAST else TRUE_TYPES.get(precision, trained)
         objective = getattr(module, "objective", None)
         processes = int(trainer.world_size)
-        work = Work(
+        work = Workload(
             prompt_tokens=int(batch.prompt_lengths.max()),
             image_tokens=_image_tokens(policy, batch.prompt_ids),
             response_tokens=int(batch.response_lengths.max()),
@@ -136,7 +137,7 @@ class Forecast:
 
 @contextmanager
 def explained_generation(policy: Any, generation: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, answers are generated: an allocation that fails ends with the knobs of generation.
+    """Inside, answers are generated: an allocation that fails ends with the levers of generation.
 
     Args:
         generation: the `generation` group: batch_size, max_new_tokens.
@@ -146,30 +147,30 @@ def explained_generation(policy: Any, generation: Mapping[str, Any]) -> Iterator
         rows, new = int(generation["batch_size"]), int(generation["max_new_tokens"])
         image = _usual_image_tokens(policy)
         rank = int(policy.model.peft_config["default"].r) if policy.has_adapter else 0
-        work = Work(
+        work = Workload(
             image + TEXT_TOKENS, image, new, rank=rank, weights=policy.precision,
             trained="float32" if rank else policy.precision, quantization=_quantization(policy.model),
         )  # fmt: skip
         shape = shape_of(policy.model)
         plan = plan_generation(shape, work, rows, new)
         situation = _situation(policy, {})
-        knobs = memory_advice.generation_knobs(shape, work, situation, rows, new)
+        levers = advice.generation_knobs(shape, work, situation, rows, new)
         memory = device_memory(policy.device)
         return (
-            f"{rows} answers of up to {new} tokens at a time are expected to take {memory_advice.size(plan.peak)}, "
-            f"{memory_advice.size(plan.parts['cache'])} of it for keys and values; "
-            f"{memory_advice.size(memory.free)} more is free on {memory.name}. {memory_advice.advice(knobs)}"
+            f"{rows} answers of up to {new} tokens at a time are expected to take {advice.size(plan.peak)}, "
+            f"{advice.size(plan.parts['cache'])} of it for keys and values; "
+            f"{advice.size(memory.free)} more is free on {memory.name}. {advice.advice(levers)}"
         )
 
-    with memory_advice.explained("generating answers", explain):
+    with advice.explained("generating answers", explain):
         yield
 
 
-def _situation(policy: Any, trainer: Mapping[str, Any]) -> Situation:
+def _situation(policy: Any, trainer: Mapping[str, Any]) -> Options:
     size = getattr(getattr(policy.encoder.processor, "image_processor", None), "size", None)
     pixels = dict(size).get("longest_edge") if size is not None else None
     free = pixels if hasattr(policy.encoder.processor.image_processor, "merge_size") else None
-    return Situation(
+    return Options(
         micro_batch_tokens=_token_budget(trainer),
         max_pixels=int(free or 0),
         shares_prompts=can_share(base_model(policy.model)),

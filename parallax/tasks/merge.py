@@ -23,5 +23,5 @@ def run(cfg: DictConfig) -> None:
         raise FileExistsError(f"task.output={output} is not empty; name a folder that does not exist yet")
     with run_log(folder):
         lora = {**plain["lora"], "enabled": True}
-        make_policy(plain, lora, adapter=plain["adapter"], device="cpu").save_merged(output, spoil=True)
+        make_policy(plain, lora, adapter=plain["adapter"], device="cpu").save_merged(output, corrupt=True)
         log.info("merged model in %s", output)

@@ -26,9 +26,9 @@ def pick_device(accelerator: str) -> str:
 
 
 def make_policy(
-    plain: Mapping[str, Any], lora: Mapping[str, Any], *, adapter: Path | str | None, device: str, divided: bool = False
+    plain: Mapping[str, Any], lora: Mapping[str, Any], *, adapter: Path | str | None, device: str, sharded: bool = False
 ) -> Policy:
-    """The policy of the configuration, with a fresh adapter or the one given; `divided` over the processes of the run."""
+    """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
     from parallax.models import processes
     from parallax.models.loading import load_policy
 
@@ -36,7 +36,7 @@ def make_policy(
     policy = load_policy(
         plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]),
         digest_memory=cache / "weight_digests.json", feature_folder=cache / "features",
-        mesh=processes.mesh(device) if divided else None,
+        mesh=processes.mesh(device) if sharded else None,
     )  # fmt: skip
     policy.num_workers = (plain.get("generation") or {}).get("num_workers", "auto")
     return policy

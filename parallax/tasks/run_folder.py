@@ -96,7 +96,7 @@ def _telling(plain: dict[str, Any]) -> Callable[[Any], Any]:
     from parallax.models import processes
 
     joined_processes(plain["trainer"])
-    return processes.from_first
+    return processes.broadcast
 
 
 def _alone(value: Any) -> Any:

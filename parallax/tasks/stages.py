@@ -106,11 +106,11 @@ def run_stage(
         "summary": {key: summary[key] for key in ("steps", "seconds", "metrics", "bad_steps", "segments", "warnings")},
     }
     this.manifest.note(planned.name, **note)
-    add_up(this, this.manifest.stages[planned.name])
+    accumulate(this, this.manifest.stages[planned.name])
     return adapter
 
 
-def add_up(this: Run, entry: Mapping[str, Any]) -> None:
+def accumulate(this: Run, entry: Mapping[str, Any]) -> None:
     """Count a finished stage, just now or in an earlier process, into the run's results."""
     summary = dict(entry["summary"])
     this.steps += int(summary["steps"])
@@ -123,7 +123,7 @@ def add_up(this: Run, entry: Mapping[str, Any]) -> None:
             this.counts["dropped"][reason] = this.counts["dropped"].get(reason, 0) + count
 
 
-def take_up_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
+def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
     """The pairs of a stage that an earlier process finished, for the report. Left out, with a word, if they are gone."""
     from hydra.utils import instantiate
 
@@ -159,7 +159,7 @@ def _checkpoint(plain: Mapping[str, Any], folder: Path) -> Path | None:
     from parallax.models import processes
 
     found = newest_checkpoint(folder / "checkpoints") if plain["resume"] != "never" else None
-    found = processes.from_first(found)
+    found = processes.broadcast(found)
     if found is not None:
         log.info("going on from %s", found)
     return found

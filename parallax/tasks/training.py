@@ -23,7 +23,7 @@ from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import joined_processes, make_trainer
 from lightning_modules.zero import ZeroStrategy
 from parallax.models import processes
-from parallax.models.memory_advice import explained
+from parallax.models.memory.advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
 from parallax.tasks.found_batch_size import FoundBatchSize
 from parallax.tasks.memory_forecast import Forecast, explained_generation
@@ -253,13 +253,13 @@ class _Fit:
             module.load_trained(resume)
         if processes.is_first() and (resume is None or step_of(resume) == segment.start):
             keeper.copy(resume or keeper.folder / f"step-{segment.start:06d}.ckpt", "segment")
-        processes.wait()
+        processes.barrier()
         self._build()
 
     def _build(self) -> None:
         """Build the pairs with the policy as it is; several processes share the work on Lightning's predict loop.
 
-        In the middle of a fit with divided weights each process has a whole copy for that long.
+        In the middle of a fit with sharded weights each process has a whole copy for that long.
         """
         trainer = joined_processes(self.settings, self.folder)
         generation = self.stage.get("generation") or {"batch_size": 128, "max_new_tokens": 512}

@@ -25,7 +25,7 @@ def photograph(width: int = 180, height: int = 120) -> Image.Image:
     return Image.fromarray(np.stack(channels, -1).clip(0, 255).astype(np.uint8), "RGB")
 
 
-def spoiled(view: View, seed: int, image: Image.Image | None = None) -> tuple[Image.Image, Tensor]:
+def corrupted(view: View, seed: int, image: Image.Image | None = None) -> tuple[Image.Image, Tensor]:
     """What the model would get to see: the view on the image, then on the pixels."""
     generator = generator_for(seed)
     seen = view.on_image(image or photograph(), generator)
@@ -40,18 +40,18 @@ def same(a: tuple[Image.Image, Tensor], b: tuple[Image.Image, Tensor]) -> bool:
 @pytest.mark.parametrize("name", SINGLE)
 def test_the_same_seed_gives_the_same_image_whatever_came_before(name: str) -> None:
     view = build(name)
-    first = spoiled(view, 7)
+    first = corrupted(view, 7)
     for other in range(3):
-        spoiled(view, other)
+        corrupted(view, other)
     torch.rand(5), random.random(), np.random.rand()
-    assert same(first, spoiled(build(name), 7))
+    assert same(first, corrupted(build(name), 7))
 
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_other_seeds_give_other_images(name: str) -> None:
     view = build(name)
     images = {
-        fingerprint([seen.tobytes().hex(), pixels.tolist()]) for seen, pixels in (spoiled(view, s) for s in range(12))
+        fingerprint([seen.tobytes().hex(), pixels.tolist()]) for seen, pixels in (corrupted(view, s) for s in range(12))
     }
     assert len(images) >= 2
 
@@ -59,7 +59,7 @@ def test_other_seeds_give_other_images(name: str) -> None:
 @pytest.mark.parametrize("name", FIXED)
 def test_views_without_chance_ignore_the_seed_and_are_recorded_with_seed_0(name: str) -> None:
     view = build(name)
-    assert all(same(spoiled(view, 0), spoiled(view, seed)) for seed in range(1, 4))
+    assert all(same(corrupted(view, 0), corrupted(view, seed)) for seed in range(1, 4))
     assert spec_of(view, 99).seed == 0
 
 
@@ -67,7 +67,7 @@ def test_views_without_chance_ignore_the_seed_and_are_recorded_with_seed_0(name:
 def test_global_random_state_is_left_alone(name: str) -> None:
     torch.manual_seed(3), random.seed(3), np.random.seed(3)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    spoiled(build(name), 11)
+    corrupted(build(name), 11)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
 
@@ -75,9 +75,9 @@ def test_global_random_state_is_left_alone(name: str) -> None:
 @pytest.mark.parametrize("name", SINGLE)
 def test_global_seeds_do_not_reach_the_view(name: str) -> None:
     torch.manual_seed(1), random.seed(1), np.random.seed(1)
-    first = spoiled(build(name), 5)
+    first = corrupted(build(name), 5)
     torch.manual_seed(2), random.seed(2), np.random.seed(2)
-    assert same(first, spoiled(build(name), 5))
+    assert same(first, corrupted(build(name), 5))
 
 
 @pytest.mark.parametrize("name", SINGLE)

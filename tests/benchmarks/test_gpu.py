@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import main, model_flops, peak_flops
-from parallax.models.memory_planner import Work
-from parallax.models.model_shape import LinearKind, ModelShape
+from parallax.models.memory.model_shape import LinearKind, ModelShape
+from parallax.models.memory.planner import Work
 
 
 def test_the_script_runs_end_to_end_on_a_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.start_up import MILESTONES, _milestones, slowest_imports
-from parallax.models.rollout import log as rollout_log
+from parallax.models.generation.rollout import log as rollout_log
 from parallax.reports.run_log import run_log
 
 

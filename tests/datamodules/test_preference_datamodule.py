@@ -72,7 +72,7 @@ def test_a_second_build_reuses_everything_and_gives_the_same_set(cache: Path, po
     assert one.pairs == other.pairs and first.pair_set == second.pair_set
 
 
-def test_another_noise_step_generates_only_the_spoiled_side(cache: Path, policy: Any) -> None:
+def test_another_noise_step_generates_only_the_corrupted_side(cache: Path, policy: Any) -> None:
     report = data(cache, step=700).build_pairs(policy)
     assert (report.built, report.reused) == (COUNT, COUNT)
 
@@ -210,7 +210,7 @@ def test_references_scored_in_another_precision_are_other_references(policy: Any
 
 
 def test_references_of_another_scorer_are_other_references(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from parallax.models.separate_layout import separate_sequences
+    from parallax.models.scoring.separate import separate_sequences
 
     before = reference_name(policy)
     monkeypatch.setattr(policy, "layout", separate_sequences)

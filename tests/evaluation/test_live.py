@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from parallax.evaluation import AccuracySuite, ChairSuite, Evaluation, cached_evaluate, difference, evaluate
+from parallax.models.generation.requests import GenerationRequest
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
-from parallax.models.requests import GenerationRequest
 from parallax.preference.infusion import Describe
 from parallax.records import Decoding, Sample, Turn, ViewSpec
 from parallax.records.skipped import TooManySkipped

@@ -17,7 +17,7 @@ def test_nothing_below_the_line_gives_no_value_and_no_interval() -> None:
     assert paired_difference(([1], [1]), ([0], [0])).value is None
 
 
-def test_draws_with_an_empty_denominator_do_not_spoil_the_interval() -> None:
+def test_draws_with_an_empty_denominator_do_not_corrupt_the_interval() -> None:
     metric = bootstrap([1, 0, 0], [1, 0, 0], resamples=200)  # two thirds of the items say nothing
     assert (metric.value, metric.low, metric.high) == (1.0, 1.0, 1.0)
 

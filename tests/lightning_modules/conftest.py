@@ -8,7 +8,7 @@ import pytest
 
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
-from parallax.models.tiny_checkpoints import make_tiny_checkpoint
+from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -14,15 +14,15 @@ from lightning_modules.dpo import DPOModule
 from lightning_modules.objectives import DPO
 from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, pair_batch, step_batch
 
-HEALTHY = {"rewards/chosen": 0.2, "rewards/margins": 0.6, "rewards/accuracies": 0.8, "chosen_falls": 0.3}
+HEALTHY = {"rewards/chosen": 0.2, "rewards/margins": 0.6, "rewards/accuracies": 0.8, "likelihood_displacement": 0.3}
 
 
 @pytest.mark.parametrize(
     ("change", "step", "expected"),
     [
         ({}, 90, []),
-        ({"rewards/chosen": -0.6, "chosen_falls": 0.9}, 30, ["chosen_falls"]),
-        ({"rewards/chosen": -0.6, "chosen_falls": 0.5}, 30, []),
+        ({"rewards/chosen": -0.6, "likelihood_displacement": 0.9}, 30, ["likelihood_displacement"]),
+        ({"rewards/chosen": -0.6, "likelihood_displacement": 0.5}, 30, []),
         ({"rewards/margins": 7.0, "rewards/accuracies": 1.0}, 30, ["saturated"]),
         ({"rewards/margins": 0.0001}, 60, ["no_signal"]),
         ({"rewards/margins": 0.0001}, 40, []),  # too early to say
@@ -54,8 +54,11 @@ def test_a_falling_chosen_answer_is_said_once_naming_the_knobs(
     )
     with caplog.at_level(logging.WARNING):
         fit(module, [step_batch(policy, range(4), 4)] * 12, tmp_path, callbacks=[health])
-    assert list(health.warnings) == ["chosen_falls"]
-    assert "loss=stic" in health.warnings["chosen_falls"] and "loss.beta" in health.warnings["chosen_falls"]
+    assert list(health.warnings) == ["likelihood_displacement"]
+    assert (
+        "loss=stic" in health.warnings["likelihood_displacement"]
+        and "loss.beta" in health.warnings["likelihood_displacement"]
+    )
     assert caplog.text.count("The chosen answers are becoming less likely") == 1
 
 

@@ -99,7 +99,7 @@ def test_metrics_of_a_step_are_means_over_all_its_pairs(new_policy: NewPolicy, t
         f"train/{name}"
         for name in (
             "loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen",
-            "logps/rejected", "chosen_falls", "grad_norm", "lr", "tokens",
+            "logps/rejected", "likelihood_displacement", "grad_norm", "lr", "tokens",
         )
     }  # fmt: skip
 

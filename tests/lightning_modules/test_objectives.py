@@ -208,7 +208,7 @@ def test_metrics_carry_the_names_users_know() -> None:
     assert metrics["rewards/rejected"].tolist() == pytest.approx([-0.125, 0.25])  # means over the two
     assert metrics["rewards/margins"].tolist() == pytest.approx([1.125, -0.75])
     assert metrics["rewards/accuracies"].tolist() == pytest.approx([1.0, 0.5])
-    assert metrics["chosen_falls"].tolist() == [0.0, 1.0]
+    assert metrics["likelihood_displacement"].tolist() == [0.0, 1.0]
     assert metrics["logps/chosen"].tolist() == pytest.approx([-18.0, -21.0])
     assert metrics["logps/rejected"].tolist() == pytest.approx([-20.25, -19.5])
 

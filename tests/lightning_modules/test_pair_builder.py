@@ -11,8 +11,8 @@ from pytorch_lightning.plugins.precision import DoublePrecision, HalfPrecision, 
 
 from lightning_modules.pair_builder import PairBuilderModule, PlannedGeneration, SealedShare, Share, generate_candidates
 from lightning_modules.trainer import make_trainer
+from parallax.models.generation.requests import GenerationRequest
 from parallax.models.policy import Policy
-from parallax.models.requests import GenerationRequest
 from parallax.records import BadImage, Decoding, ViewSpec
 from parallax.records.candidate_store import CandidateStore
 from tests.lightning_modules.tiny_steps import NewPolicy, picture

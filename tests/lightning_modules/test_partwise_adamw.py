@@ -1,4 +1,4 @@
-"""bitsandbytes' AdamW on whole and on divided weights, and moments that go through a checkpoint."""
+"""bitsandbytes' AdamW on whole and on sharded weights, and moments that go through a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_modules.checkpoint_files import read_checkpoint, write_folder
 from lightning_modules.optimisers import build_optimiser
 from lightning_modules.partwise_adamw import PartwiseAdamW
 from parallax.models import processes
-from parallax.models.sharding import share_of
+from parallax.models.sharding.fsdp2 import share_of
 from tests.processes import in_processes, write_here
 
 SHAPES = [(64, 256), (30, 100), (70, 100), (40,)]  # eight bits, fewer than 4096 numbers, blocks across rows, a vector
@@ -126,8 +126,8 @@ def test_moments_of_another_shape_are_refused() -> None:
         build_optimiser(other, OPTIM).load_state_dict(optimiser.state_dict())
 
 
-def divided_steps(out: Path, optim: dict[str, Any], steps: range, resume: bool) -> None:
-    """`steps` on divided weights; state and weights of before are those in `out`."""
+def sharded_steps(out: Path, optim: dict[str, Any], steps: range, resume: bool) -> None:
+    """`steps` on sharded weights; state and weights of before are those in `out`."""
     torch.distributed.init_process_group("gloo")
     mesh = processes.mesh("cpu") or torch.distributed.init_device_mesh("cpu", (1,))
     folder = out / "checkpoint"
@@ -136,20 +136,20 @@ def divided_steps(out: Path, optim: dict[str, Any], steps: range, resume: bool) 
     optimiser: Any = build_optimiser(parameters, optim)
     if resume:
         optimiser.load_state_dict(before["optimiser"])
-    processes.wait()
+    processes.barrier()
     make_steps(optimiser, parameters, steps)
-    write_folder({"weights": [p.detach() for p in parameters], "optimiser": optimiser.divided_state()}, str(folder))
+    write_folder({"weights": [p.detach() for p in parameters], "optimiser": optimiser.sharded_state()}, str(folder))
     write_here(out, "weights", [p.full_tensor().detach() for p in parameters])
 
 
 @pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit", "paged_adamw"])
-def test_divided_weights_learn_the_same_in_every_number_of_processes(tmp_path: Path, name: str) -> None:
+def test_sharded_weights_learn_the_same_in_every_number_of_processes(tmp_path: Path, name: str) -> None:
     """2, then 1, then 3 processes, against one that holds all weights whole. Blocks of the first weight are always the same."""
     optim = {**OPTIM, "name": name}
     whole = weights()
     make_steps(build_optimiser(whole, optim), whole, range(9))
     for number, count in enumerate((2, 1, 3)):
-        in_processes(count, divided_steps, tmp_path, optim, range(3 * number, 3 * number + 3), number > 0)
+        in_processes(count, sharded_steps, tmp_path, optim, range(3 * number, 3 * number + 3), number > 0)
     ours = torch.load(tmp_path / "weights-0.pt")
     bounds = [0, 0, 0 if name == "paged_adamw" else 2e-3, 0]
     for value, peer, bound in zip(ours, whole, bounds, strict=True):

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.step_stream import StepStream
-from parallax.models.workers import WorkerDied, begin_worker
+from parallax.models.encoding.workers import WorkerDied, begin_worker
 from tests.faults import Injected
 
 MAIN = os.getpid()

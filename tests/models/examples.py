@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from parallax.models.generation.requests import GenerationRequest
 from parallax.models.policy import Policy
-from parallax.models.requests import GenerationRequest
 from parallax.records import Decoding, Response, ViewSpec
 
 FAMILIES = ["llava", "llava_next", "qwen2_5_vl"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from parallax.models.capacity import (
+from parallax.models.memory.capacity import (
     GPUS,
     SETUPS,
     fits,
@@ -14,11 +14,11 @@ from parallax.models.capacity import (
     largest_micro_batch,
     least_seconds_per_image,
 )
-from parallax.models.memory_planner import Work, plan_generation, plan_training
-from parallax.models.model_shape import ModelShape, shape_of
+from parallax.models.memory.model_shape import ModelShape, shape_of
+from parallax.models.memory.planner import Workload, plan_generation, plan_training
 from parallax.models.true_size import meta_model
 
-WORK = Work(
+WORK = Workload(
     prompt_tokens=640, image_tokens=576, response_tokens=256, layout="shared", weights="bfloat16", autocast="bfloat16",
     attention="prefix_sdpa", checkpointing=True, rank=128, on_gpu=True, fused=True, head_chunk=512,
 )  # fmt: skip

@@ -11,10 +11,10 @@ import transformers
 from omegaconf import OmegaConf
 from packaging.version import Version
 
-from parallax.models import families
-from parallax.models.families import BEGIN, END, Trial, model_types, row, table, try_family, write_table
-from parallax.models.shrunken_configs import shrunken_config
-from parallax.models.tiny_configs import BY_HAND, tiny_config
+from parallax.small_world.toys import families
+from parallax.small_world.toys.families import BEGIN, END, Trial, model_types, row, table, try_family, write_table
+from parallax.small_world.toys.shrunken_configs import shrunken_config
+from parallax.small_world.toys.tiny_configs import BY_HAND, tiny_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,11 +111,14 @@ def test_toy_configurations_are_small_and_unknown_ones_refused() -> None:
 @pytest.mark.slow
 def test_the_command_tries_families_in_processes_of_their_own() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "parallax.models.families", "llava", "pi0"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "parallax.small_world.toys.families", "llava", "pi0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "1 of 2 families" in done.stdout and "| `llava` | works |" in done.stdout
     wrong = subprocess.run(
-        [sys.executable, "-m", "parallax.models.families", "lava"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "parallax.small_world.toys.families", "lava"], cwd=ROOT, capture_output=True, text=True
     )
     assert wrong.returncode == 2 and "not in transformers' mapping: lava" in wrong.stderr

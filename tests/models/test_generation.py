@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from parallax.models.decoding import TokenPicker, near_tie_margin, sample
-from parallax.models.encoder import PromptTooLong
-from parallax.models.requests import GenerationRequest
+from parallax.models.encoding.prompt_encoder import PromptTooLong
+from parallax.models.generation.requests import GenerationRequest
+from parallax.models.generation.sampling import TokenPicker, near_tie_margin, sample
 from parallax.records import BadImage, Decoding, ViewSpec
 from tests.models.examples import QUESTIONS, Picture, ragged
 

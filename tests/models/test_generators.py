@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 
 from augment.diffusion import Diffusion
 from augment.registry import spec_of
+from parallax.models.generation.requests import GenerationRequest
+from parallax.models.generation.server import ServerError, ServerGenerator, answerer_for, lost_in_picture
 from parallax.models.policy import Policy
-from parallax.models.requests import GenerationRequest
-from parallax.models.server import ServerError, ServerGenerator, answerer_for, lost_in_picture
 from parallax.records import BadImage, Decoding, ViewSpec
 from tests.models.tiny_server import TinyServer, serving
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from parallax.models.image_text import ImageTextModel
-from parallax.tasks.tiny_clip.architecture import build_model, build_processor, build_tokenizer
+from parallax.small_world.clip.architecture import build_model, build_processor, build_tokenizer
 from tests.models.checkpoints import TEXT
 from tests.models.examples import Picture
 

@@ -1,4 +1,4 @@
-"""Words about memory: what counts as running out, which knobs are named, and how much there is."""
+"""Words about memory: what counts as running out, which levers are named, and how much there is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from parallax.models.device_memory import DeviceMemory, _left_in_cgroup, device_memory, peak_resident
-from parallax.models.memory_advice import (
+from parallax.models.memory.advice import (
     NotEnoughMemory,
-    Situation,
+    Options,
     explained,
     generation_knobs,
     is_out_of_memory,
@@ -19,12 +18,13 @@ from parallax.models.memory_advice import (
     training_knobs,
     warning,
 )
-from parallax.models.memory_planner import Work, plan_training
-from parallax.models.model_shape import shape_of
+from parallax.models.memory.device_memory import DeviceMemory, _left_in_cgroup, device_memory, peak_resident
+from parallax.models.memory.model_shape import shape_of
+from parallax.models.memory.planner import Workload, plan_training
 from parallax.models.true_size import meta_model
 
 GB = 10**9
-SEVA = Work(
+SEVA = Workload(
     616, 576, 512, pairs=4, micro_batches=32, rank=1024, weights="bfloat16", autocast="bfloat16", on_gpu=True
 )  # fmt: skip
 
@@ -60,32 +60,32 @@ def test_an_allocation_that_fails_ends_with_advice_and_other_errors_pass() -> No
 
 
 def test_knobs_save_what_they_say_and_the_best_comes_first(shape) -> None:  # type: ignore[no-untyped-def]
-    knobs = training_knobs(shape, SEVA, Situation(shares_prompts=True), limit=80 * GB)
-    savings = [knob.saving for knob in knobs]
+    levers = training_knobs(shape, SEVA, Options(shares_prompts=True), limit=80 * GB)
+    savings = [lever.saving for lever in levers]
     assert savings == sorted(savings, reverse=True) and min(savings) > 0
-    by_setting = {knob.setting: knob.saving for knob in knobs}
+    by_setting = {lever.setting: lever.saving for lever in levers}
     peak = plan_training(shape, SEVA).peak
     checkpointed = plan_training(shape, replace(SEVA, checkpointing=True)).peak
     assert by_setting["trainer.activation_checkpointing=true"] == peak - checkpointed
     assert {"model.layout=shared", "lora.r=512", "optim=adamw_8bit", "generation.max_new_tokens=256"} <= set(by_setting)
     assert any(setting.startswith("trainer.micro_batch_size=") for setting in by_setting)
-    without = training_knobs(shape, SEVA, Situation(shares_prompts=True, eight_bit_moments=False), limit=80 * GB)
-    assert {knob.setting for knob in without} == set(by_setting) - {"optim=adamw_8bit"}
+    without = training_knobs(shape, SEVA, Options(shares_prompts=True, eight_bit_moments=False), limit=80 * GB)
+    assert {lever.setting for lever in without} == set(by_setting) - {"optim=adamw_8bit"}
 
 
 def test_a_token_budget_is_turned_where_one_is_in_use(shape) -> None:  # type: ignore[no-untyped-def]
     work = replace(SEVA, rank=128)
-    knobs = training_knobs(shape, work, Situation(micro_batch_tokens=9024), limit=75 * GB)
-    budget = next(knob.setting for knob in knobs if "micro_batch" in knob.setting)
+    levers = training_knobs(shape, work, Options(micro_batch_tokens=9024), limit=75 * GB)
+    budget = next(lever.setting for lever in levers if "micro_batch" in lever.setting)
     assert budget in ("trainer.micro_batch_tokens=4512", "trainer.micro_batch_tokens=2256")
 
 
 def test_images_of_free_size_and_generation_have_knobs_of_their_own(shape) -> None:  # type: ignore[no-untyped-def]
-    knobs = generation_knobs(shape, SEVA, Situation(max_pixels=451584), rows=128, new_tokens=512)
-    assert {knob.setting for knob in knobs} == {
+    levers = generation_knobs(shape, SEVA, Options(max_pixels=451584), rows=128, new_tokens=512)
+    assert {lever.setting for lever in levers} == {
         "generation.batch_size=64", "model.max_pixels=225792", "generation.max_new_tokens=256",
     }  # fmt: skip
-    assert knobs[0].setting == "generation.batch_size=64"
+    assert levers[0].setting == "generation.batch_size=64"
 
 
 def test_the_line_says_what_there_is_and_warns_when_it_is_too_little(shape) -> None:  # type: ignore[no-untyped-def]
@@ -97,14 +97,14 @@ def test_the_line_says_what_there_is_and_warns_when_it_is_too_little(shape) -> N
     )
     assert warning(plan, roomy, []) == ""
     tight = DeviceMemory(free=plan.peak // 2, held=0, name="this machine")
-    knobs = training_knobs(shape, SEVA, Situation(), limit=plan.peak // 2)
-    said = warning(plan, tight, knobs)
+    levers = training_knobs(shape, SEVA, Options(), limit=plan.peak // 2)
+    said = warning(plan, tight, levers)
     assert (
         "does not fit" in said
         and "without a word" in said
-        and f"Most effective first: {knobs[0].setting} (saves" in said
+        and f"Most effective first: {levers[0].setting} (saves" in said
     )
-    assert "close to all" in warning(plan, DeviceMemory(int(plan.peak * 1.01), 0, "a GPU"), knobs)
+    assert "close to all" in warning(plan, DeviceMemory(int(plan.peak * 1.01), 0, "a GPU"), levers)
 
 
 def test_a_control_group_limits_what_is_free(tmp_path: Path) -> None:

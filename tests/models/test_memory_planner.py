@@ -12,15 +12,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.allocator import SavedTensors, peak_of
 from benchmarks.memory import measured
 from benchmarks.random_model import autocast
-from parallax.models import scoring
 from parallax.models.backbone import base_model
 from parallax.models.lora import add_lora
-from parallax.models.memory_planner import Work, plan_generation, plan_training
-from parallax.models.memory_terms import layer_bytes, trained_parameters, weight_bytes
-from parallax.models.model_shape import shape_of
+from parallax.models.memory.model_shape import shape_of
+from parallax.models.memory.planner import Workload, plan_generation, plan_training
+from parallax.models.memory.terms import layer_bytes, trained_parameters, weight_bytes
+from parallax.models.scoring import log_probs
 from parallax.models.true_size import architectures, count_lora, meta_model
 
-TINY = Work(40, 16, 24, responses=3, pairs=2, rank=8)
+TINY = Workload(40, 16, 24, responses=3, pairs=2, rank=8)
 
 
 @pytest.mark.parametrize("name", architectures())
@@ -33,7 +33,7 @@ def test_parameters_and_lora_are_those_of_the_network(name: str) -> None:
     assert shape.notes == ()
 
 
-def saved_at_true_size(name: str, work: Work) -> int:
+def saved_at_true_size(name: str, work: Workload) -> int:
     """Bytes that autograd keeps of a forward pass, by its own account, on tensors without content."""
     network = meta_model(name).to(getattr(torch, work.weights)).requires_grad_(False)
     with torch.device("meta"):
@@ -64,7 +64,7 @@ def saved_at_true_size(name: str, work: Work) -> int:
                 use_cache=False,
             ).last_hidden_state
             picked = states.reshape(-1, hidden)[torch.empty(scored, dtype=torch.long)]
-            values = scoring.token_log_probs(network.lm_head(picked), torch.empty(scored, dtype=torch.long))
+            values = log_probs.token_log_probs(network.lm_head(picked), torch.empty(scored, dtype=torch.long))
         assert values.requires_grad
         return saved.bytes
 
@@ -79,7 +79,7 @@ def saved_at_true_size(name: str, work: Work) -> int:
     ],
 )
 def test_activations_of_llava_7b_are_what_autograd_keeps(changes: dict[str, Any]) -> None:
-    work = replace(Work(616, 576, 128, pairs=2, rank=128), **changes)
+    work = replace(Workload(616, 576, 128, pairs=2, rank=128), **changes)
     plan = plan_training(shape_of(meta_model("llava15_7b")), work)
     assert plan.moment == "output head"
     forecast = plan.parts["activations"] + plan.parts["casts"]
@@ -107,7 +107,7 @@ def test_the_peak_of_a_real_step_is_the_forecast(changes: dict[str, Any]) -> Non
 @pytest.mark.parametrize("layout", ["separate", "shared"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_peak_of_a_step_with_576_image_tokens_is_the_forecast(layout: str, checkpointing: bool) -> None:
-    work = Work(616, 576, 64, responses=2, pairs=2, rank=64, layout=layout, checkpointing=checkpointing)
+    work = Workload(616, 576, 64, responses=2, pairs=2, rank=64, layout=layout, checkpointing=checkpointing)
     plan, real = measured("20m", work)
     assert plan.peak == pytest.approx(real, rel=0.05)
 
@@ -122,7 +122,7 @@ def test_parts_add_up_to_the_peak_and_say_where_it_is() -> None:
 def test_known_sizes_by_hand() -> None:
     """LLaVA-1.5-7B in bfloat16 with LoRA r = 128 in float32: 14.1 GB, 1.28 GB, and two moments of that size."""
     shape = shape_of(meta_model("llava15_7b"))
-    plan = plan_training(shape, Work(616, 576, 128, rank=128, weights="bfloat16", autocast="bfloat16"))
+    plan = plan_training(shape, Workload(616, 576, 128, rank=128, weights="bfloat16", autocast="bfloat16"))
     assert plan.parts["weights"] == 2 * 7_063_427_072
     assert plan.parts["adapter"] == 4 * 319_815_680
     assert plan.parts["optimiser"] == 8 * 319_815_680
@@ -134,12 +134,12 @@ def test_known_sizes_by_hand() -> None:
         + 2 * (6 * 4096 + 11008)  # converted inputs
         + 2 * 7 * 128  # inside LoRA
     )  # fmt: skip
-    assert layer_bytes(shape, Work(616, 576, 128, rank=128, weights="bfloat16", autocast="bfloat16")) == of_a_layer
+    assert layer_bytes(shape, Workload(616, 576, 128, rank=128, weights="bfloat16", autocast="bfloat16")) == of_a_layer
 
 
-def test_moments_are_divided_in_their_own_bits() -> None:
+def test_moments_are_sharded_in_their_own_bits() -> None:
     shape = shape_of(meta_model("llava15_7b"))
-    work = Work(
+    work = Workload(
         616, 576, 128, rank=0, weights="bfloat16", strategy="sharded", processes=8, reference="none", on_gpu=True
     )
     bits = {"adamw": 16, "adamw_8bit": 8 + 32 / 256, "paged_adamw": 32, "paged_adamw_8bit": 8 + 32 / 256}
@@ -150,7 +150,7 @@ def test_moments_are_divided_in_their_own_bits() -> None:
 
 def test_what_saves_memory_is_forecast_to_save_memory() -> None:
     shape = shape_of(meta_model("llava15_7b"))
-    work = Work(
+    work = Workload(
         616, 576, 128, responses=5, pairs=4, micro_batches=8, rank=128, weights="bfloat16", autocast="bfloat16", on_gpu=True
     )  # fmt: skip
     peak = plan_training(shape, work).peak
@@ -176,9 +176,9 @@ def test_what_saves_memory_is_forecast_to_save_memory() -> None:
 
 def test_work_that_is_not_known_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="layout='packed' is not known to the memory planner; use separate, shared"):
-        Work(1, 0, 1, layout="packed")
+        Workload(1, 0, 1, layout="packed")
     with pytest.raises(ValueError, match="pairs=0 must be at least 1"):
-        Work(1, 0, 1, pairs=0)
+        Workload(1, 0, 1, pairs=0)
 
 
 def test_four_bit_weights_take_what_bitsandbytes_takes() -> None:
@@ -203,6 +203,6 @@ def test_the_peak_of_generation_is_the_forecast(make_policy: Any) -> None:
     lengths = [len(policy.encoder.encode_prompt(r.image.load(), r.prompt).input_ids) for r in requests]
     real = peak_of(lambda: policy.generate(requests, batch_size=24), "cpu")
     real += sum(p.numel() * 4 for p in policy.model.parameters())
-    plan = plan_generation(shape_of(policy.model), Work(max(lengths), 16, 1, rank=4), rows=24, new_tokens=70)
+    plan = plan_generation(shape_of(policy.model), Workload(max(lengths), 16, 1, rank=4), rows=24, new_tokens=70)
     assert plan.peak == pytest.approx(real, rel=0.25)
     assert plan.parts["cache"] > 0 and sum(plan.parts.values()) == plan.peak

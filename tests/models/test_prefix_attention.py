@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallax.models import prefix_attention
 from parallax.models.backbone import base_model, text_config
-from parallax.models.prefix_attention import KEYWORD, flex, sdpa_in_two, segment_blocks
-from parallax.models.shared_layout import prefix_mask
+from parallax.models.scoring import prefix_attention
+from parallax.models.scoring.prefix_attention import KEYWORD, flex, sdpa_in_two, segment_blocks
+from parallax.models.scoring.shared_prefix import prefix_mask
 from tests.models.examples import prompts_and_responses
 
 

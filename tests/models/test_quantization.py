@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from datamodules.shapes.source import ShapesSource
+from parallax.models.generation.requests import GenerationRequest
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.models.quantization import settle
-from parallax.models.requests import GenerationRequest
-from parallax.models.tiny_checkpoints import make_tiny_checkpoint
 from parallax.records import Decoding, ViewSpec
 from parallax.reports.metrics_csv import read_metrics
+from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks.training import fit_preference
 from tests.tasks.tiny_fits import STAGE, policy_and_pairs
 

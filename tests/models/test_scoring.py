@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText
 
 from parallax.models.batch import ScoringBatch
-from parallax.models.scoring import token_log_probs
+from parallax.models.scoring.log_probs import token_log_probs
 from parallax.records import Response
 from tests.models.examples import FAMILIES, Picture, norms_in_full_precision, prompts_and_responses
 

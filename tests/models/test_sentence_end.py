@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoProcessor
 
-from parallax.models.sentence_end import SentenceEnds, ending
+from parallax.models.search.sentence_end import SentenceEnds, ending
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from parallax.models.tiny_checkpoints import RECIPES, make_tiny_checkpoint
+from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
 
 FAMILIES = list(RECIPES)
 TEMPLATES = {

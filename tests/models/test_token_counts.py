@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from parallax.models.encoding.token_counts import PROBES, TokenCounts
 from parallax.models.loading import load_policy
-from parallax.models.tiny_checkpoints import RECIPES, make_tiny_checkpoint
-from parallax.models.token_counts import PROBES, TokenCounts
 from parallax.records import Response
 from parallax.records.images import FileImage
+from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
 
 PROMPTS = (
     "What is this?",

@@ -15,8 +15,8 @@ from typing import Any
 
 from PIL import Image
 
+from parallax.models.generation.requests import GenerationRequest
 from parallax.models.policy import Policy
-from parallax.models.requests import GenerationRequest
 from parallax.records import Decoding, ViewSpec, bytes_digest
 
 

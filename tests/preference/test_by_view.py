@@ -17,12 +17,12 @@ def noise(step: int, k: int = 1, **decoding: float) -> ByView:
     return ByView(build({"name": "diffusion", "noise_steps": step}), k, max_new_tokens=32, **decoding)  # type: ignore[arg-type]
 
 
-def test_one_clean_request_and_k_spoiled_ones_all_greedy() -> None:
-    clean, *spoiled = noise(500, 3).requests(SAMPLES[0], seed=1)
+def test_one_clean_request_and_k_corrupted_ones_all_greedy() -> None:
+    clean, *corrupted = noise(500, 3).requests(SAMPLES[0], seed=1)
     assert (clean.role, clean.request.view, clean.request.prompt) == ("chosen", ViewSpec(), SAMPLES[0].question)
-    assert [(ask.role, ask.index) for ask in spoiled] == [("rejected", k) for k in range(3)]
-    assert len({ask.request.view.seed for ask in spoiled}) == 3
-    assert all(ask.request.decoding.greedy and ask.request.decoding.seed == 0 for ask in (clean, *spoiled))
+    assert [(ask.role, ask.index) for ask in corrupted] == [("rejected", k) for k in range(3)]
+    assert len({ask.request.view.seed for ask in corrupted}) == 3
+    assert all(ask.request.decoding.greedy and ask.request.decoding.seed == 0 for ask in (clean, *corrupted))
 
 
 def test_the_clean_request_depends_neither_on_the_view_nor_on_the_seed() -> None:

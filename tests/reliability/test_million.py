@@ -15,7 +15,7 @@ from PIL import Image
 
 from augment.diffusion import Diffusion
 from datamodules.preference import PreferenceDataModule
-from parallax.models.requests import Generation, GenerationCounts, GenerationRequest
+from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest

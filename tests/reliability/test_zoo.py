@@ -14,7 +14,7 @@ from PIL import Image
 from augment.diffusion import Diffusion
 from datamodules.formats.image_folder import ImageFolderSource
 from datamodules.preference import PreferenceDataModule
-from parallax.models.encoder import PromptTooLong
+from parallax.models.encoding.prompt_encoder import PromptTooLong
 from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
@@ -117,7 +117,7 @@ def test_odd_texts_are_asked_as_they_are_with_exactly_one_image_and_no_control_t
 
 
 def test_a_text_longer_than_the_context_is_refused_and_never_cut(tmp_path: Path, injected: Injected) -> None:
-    from parallax.models.requests import GenerationRequest
+    from parallax.models.generation.requests import GenerationRequest
     from tests.models.examples import Picture
 
     policy, _ = policy_and_pairs(tmp_path)

@@ -65,14 +65,14 @@ def test_pictures_lie_beside_the_page_each_once_and_small(run: Path, tmp_path: P
 
     write_gallery(run, tmp_path, thumbnail=40)
     items, images = read(tmp_path, "pairs-0000.js"), tmp_path / FILES / "images"
-    assert all(item["image"] for item in items) and [len(item["spoiled"]) for item in items] == [1, 1, 1, 0, 0]
-    named = {name for item in items for name in (item["image"], *item["spoiled"])}
+    assert all(item["image"] for item in items) and [len(item["corrupted"]) for item in items] == [1, 1, 1, 0, 0]
+    named = {name for item in items for name in (item["image"], *item["corrupted"])}
     named |= {item["image"] for item in read(tmp_path, "answers-0000.js") if item["image"]}
     assert {str(path.relative_to(images)) for path in images.rglob("*.*")} == named
-    with Image.open(images / items[0]["image"]) as clean, Image.open(images / items[0]["spoiled"][0]) as spoiled:
+    with Image.open(images / items[0]["image"]) as clean, Image.open(images / items[0]["corrupted"][0]) as corrupted:
         assert (
-            clean.size == spoiled.size == (40, 40)
-            and clean.convert("RGB").tobytes() != spoiled.convert("RGB").tobytes()
+            clean.size == corrupted.size == (40, 40)
+            and clean.convert("RGB").tobytes() != corrupted.convert("RGB").tobytes()
         )
     assert "src=" not in (tmp_path / "gallery.html").read_text().split("<script")[0]  # the page itself holds none
 
@@ -136,7 +136,7 @@ def test_dropped_samples_show_the_answers_the_cache_still_has(tmp_path: Path) ->
     assert [(each["spans"], each["view"]) for each in shown["rejected"]] == [
         ([["a red dot", 0]], "diffusion noise steps 500")
     ]
-    assert len(shown["spoiled"]) == 1
+    assert len(shown["corrupted"]) == 1
 
 
 def test_a_pair_whose_image_is_gone_is_still_shown(run: Path, tmp_path: Path) -> None:

@@ -79,12 +79,12 @@ def test_a_run_without_a_key_is_offline_and_its_file_holds_config_metrics_and_pa
     ]
     assert wandb_file.summary(file)["eval/chair_i"] == 0.05
     (table,) = wandb_file.tables(file)
-    assert table["columns"][3:5] == ["image", "spoiled"] and len(table["data"]) == 3
+    assert table["columns"][3:5] == ["image", "corrupted"] and len(table["data"]) == 3
     row = table["data"][0]
     assert row[6:8] == ["a ⟦red⟧ ball", "a ⟦blue⟧ ball"] and row[8] == "diffusion {'noise_steps': 500}"
-    clean, spoiled = (Image.open(table["files"][cell["path"]]) for cell in row[3:5])
-    assert clean.size == (64, 48) and max(spoiled.size) <= 160
-    assert len(set(spoiled.get_flattened_data())) > 10 * len(set(clean.get_flattened_data()))  # one colour, and noise
+    clean, corrupted = (Image.open(table["files"][cell["path"]]) for cell in row[3:5])
+    assert clean.size == (64, 48) and max(corrupted.size) <= 160
+    assert len(set(corrupted.get_flattened_data())) > 10 * len(set(clean.get_flattened_data()))  # one colour, and noise
     started = next(record.run for record in wandb_file.records(file) if record.HasField("run"))
     assert (started.project, started.run_group, started.display_name) == ("elsewhere", "my group", "noise")
     assert list(started.tags) == ["first"]
@@ -158,7 +158,7 @@ def test_a_pair_whose_image_is_gone_is_left_out_of_the_table(tmp_path: Path, cap
 
 
 def test_views_named_by_a_spec_are_found_in_provenance() -> None:
-    from parallax.reports.spoiled import view_of
+    from parallax.reports.corrupted import view_of
 
     spec = ViewSpec("diffusion", {"noise_steps": 5}, 2)
     assert view_of(Response("a", provenance={"view": spec})) == spec

@@ -281,7 +281,7 @@ def test_twenty_thousand_pairs_with_pictures_stay_quick_and_small(browser: Brows
     run = make_run(tmp_path / "run", 20_000, 2_000)
     made = make(run, thumbnail=48)
     assert made["peak memory, MB"] < 1024, made  # most of it is torch and torchvision, which draw the views
-    assert made["files"] > 40_000  # a clean and a spoiled picture of each pair
+    assert made["files"] > 40_000  # a clean and a corrupted picture of each pair
     used = use(run / "gallery.html")
     assert used["rows in the page, most"] <= 20
     assert used["open, s"] < 10 and used["filter, s"] < 5, (

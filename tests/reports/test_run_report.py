@@ -121,10 +121,10 @@ def test_everything_a_reader_looks_for_is_there(run: dict[str, Any]) -> None:
     )
 
 
-def test_a_spoiled_image_is_not_the_clean_one(run: dict[str, Any]) -> None:
+def test_a_corrupted_image_is_not_the_clean_one(run: dict[str, Any]) -> None:
     page = Page(write_report(**run).read_text())
-    clean, spoiled = (image["src"] for image in page.of("img")[:2])
-    assert clean != spoiled
+    clean, corrupted = (image["src"] for image in page.of("img")[:2])
+    assert clean != corrupted
 
 
 def test_the_gallery_is_capped(run: dict[str, Any]) -> None:

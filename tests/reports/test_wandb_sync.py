@@ -79,7 +79,7 @@ def test_all_that_a_dashboard_shows_arrives(wandb_server: Server, tmp_path: Path
 
     (table,) = (made for made in wandb_server.artifacts.values() if made.kind == "run_table")
     assert table.committed and len([name for name in table.files if name.endswith(".jpg")]) == 6, (
-        "clean and spoiled, of 3"
+        "clean and corrupted, of 3"
     )
     (shown,) = (json.loads(content) for name, content in table.files.items() if name.endswith(".table.json"))
     assert len(shown["data"]) == 3 and any("⟦red⟧" in str(row) for row in shown["data"])

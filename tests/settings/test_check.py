@@ -183,7 +183,7 @@ DEEPSPEED = [
     (["trainer=deepspeed", "trainer.precision=64-true"], "not known to DeepSpeed", "precision=auto"),
     (
         ["trainer=deepspeed", "trainer.deepspeed.stage=2", "trainer.deepspeed.offload_parameters=true"],
-        "needs divided weights",
+        "needs sharded weights",
         "trainer.deepspeed.stage=3",
     ),
     (["trainer=deepspeed", "lora=none", "reference=live"], "a second copy of all weights", "reference=cached"),
@@ -204,7 +204,7 @@ def test_what_deepspeed_is_not_asked_for_is_refused_whether_it_is_installed_or_n
 @pytest.mark.parametrize("optim", ["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"])
 @pytest.mark.parametrize("trainer", ["cpu", "ddp", "fsdp", "fsdp2"])
 @pytest.mark.parametrize("lora", ["default", "none"])
-def test_every_optimiser_goes_with_divided_weights(optim: str, trainer: str, lora: str) -> None:
+def test_every_optimiser_goes_with_sharded_weights(optim: str, trainer: str, lora: str) -> None:
     assert not problems_of(f"trainer={trainer}", f"optim={optim}", f"lora={lora}")
 
 

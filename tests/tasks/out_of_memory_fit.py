@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from parallax.models.memory_advice import NotEnoughMemory
-from parallax.models.requests import GenerationRequest
+from parallax.models.generation.requests import GenerationRequest
+from parallax.models.memory.advice import NotEnoughMemory
 from parallax.records import Decoding, ViewSpec
 from parallax.tasks.memory_forecast import explained_generation
 from parallax.tasks.training import fit_preference

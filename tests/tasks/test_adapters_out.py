@@ -122,7 +122,7 @@ def test_what_is_uploaded_is_the_adapter_and_its_card_and_only_when_asked(
     import huggingface_hub.constants
 
     from parallax.models import hub
-    from parallax.tasks.hand_out import hand_out
+    from parallax.tasks.publish import publish
 
     asked: list[Any] = []
 
@@ -139,10 +139,10 @@ def test_what_is_uploaded_is_the_adapter_and_its_card_and_only_when_asked(
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     config = {"export": {"push_to_hub": None}, "method": {"name": "seva", "stages": ["align"]}, "lora": {"enabled": True},
               "model": {"name": "llava15_7b", "path": "llava-hf/llava-1.5-7b-hf"}, "data": {"name": "mine"}}  # fmt: skip
-    hand_out(config, {}, tmp_path)
+    publish(config, {}, tmp_path)
     assert asked == [] and "base_model: llava-hf/llava-1.5-7b-hf" in (tmp_path / "README.md").read_text()
     assert "Nothing was measured" in (tmp_path / "README.md").read_text()
-    hand_out({**config, "export": {"push_to_hub": "me/mine"}}, {}, tmp_path)
+    publish({**config, "export": {"push_to_hub": "me/mine"}}, {}, tmp_path)
     assert asked[0] == ("me/mine", True) and asked[1]["repo_id"] == "me/mine"
     assert asked[1]["folder_path"] == str(tmp_path) and asked[1]["allow_patterns"] == hub.FILES
     assert 'from_pretrained(model, "me/mine")' in (tmp_path / "README.md").read_text()

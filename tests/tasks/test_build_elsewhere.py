@@ -154,7 +154,7 @@ def test_judged_and_searched_pairs_of_two_processes_are_those_of_one(
 
 def search(words: list[str], calls: Path, dies_after: int) -> None:
     """Build pairs by a search. The last process ends, as if killed, when it is about to say sentences for the n-th time."""
-    from parallax.models.beam_groups import GroupBeams
+    from parallax.models.search.group_beams import GroupBeams
 
     say, said = GroupBeams.next_sentences, [0]
 

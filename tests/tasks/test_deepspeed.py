@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from lightning_modules.callbacks import EveryNSteps
 from parallax.models import processes
-from parallax.models.requests import GenerationRequest
+from parallax.models.generation.requests import GenerationRequest
 from parallax.records import Decoding, ViewSpec
 from parallax.reports.metrics_csv import read_metrics
 from parallax.tasks.training import fit_preference
@@ -40,9 +40,9 @@ pytestmark = [pytest.mark.slow, needs_deepspeed]
 DIVIDE_ALL = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 UNEVEN = {"batch_size": 5, "micro_batch_size": 1, "gradient_clip_val": 0.05}  # three micro-batches here and two there
 STAGES = {
-    "weights_divided": {"stage": 3, "config": DIVIDE_ALL},
+    "weights_sharded": {"stage": 3, "config": DIVIDE_ALL},
     "small_weights_whole": {"stage": 3},
-    "gradients_divided": {"stage": 2},
+    "gradients_sharded": {"stage": 2},
     "moments_in_host_memory": {"stage": 3, "offload_optimizer": True, "config": DIVIDE_ALL},
     "gradients_and_host": {"stage": 2, "offload_optimizer": True},
     "all_in_host_memory": {"stage": 3, "offload_optimizer": True, "offload_parameters": True, "config": DIVIDE_ALL},
@@ -82,8 +82,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("way", STAGES)
 def test_two_processes_learn_what_one_learns(alone: Path, tmp_path: Path, way: str) -> None:
-    mode = "live" if way == "weights_divided" else "cached"
-    recompute = way == "weights_divided"
+    mode = "live" if way == "weights_sharded" else "cached"
+    recompute = way == "weights_sharded"
     two = start(tmp_path, "two", 2, mode=mode, deepspeed=STAGES[way], activation_checkpointing=recompute)
     assert losses(two) == pytest.approx(losses(alone), rel=1e-5)
     assert len(losses(alone)) == 4 and losses(alone)[-1] < losses(alone)[0]
@@ -97,15 +97,15 @@ def test_two_processes_learn_what_one_learns(alone: Path, tmp_path: Path, way: s
 
 HOPS = {
     "from_two_to_one": [("deepspeed", 2, "small_weights_whole"), ("auto", 1, None)],
-    "from_one_to_three": [("auto", 1, None), ("deepspeed", 3, "weights_divided")],  # three divide no tensor evenly
-    "from_fsdp2": [("fsdp2", 2, None), ("deepspeed", 2, "gradients_divided")],
-    "to_fsdp": [("deepspeed", 2, "gradients_divided"), ("fsdp", 2, None)],
+    "from_one_to_three": [("auto", 1, None), ("deepspeed", 3, "weights_sharded")],  # three divide no tensor evenly
+    "from_fsdp2": [("fsdp2", 2, None), ("deepspeed", 2, "gradients_sharded")],
+    "to_fsdp": [("deepspeed", 2, "gradients_sharded"), ("fsdp", 2, None)],
     "from_stage_to_stage": [("deepspeed", 3, "all_in_host_memory"), ("deepspeed", 2, "gradients_and_host")],
     "in_one_file": [("deepspeed", 2, "moments_in_host_memory"), ("deepspeed", 2, "small_weights_whole")],
 }
 
 
-@pytest.mark.parametrize("way", ["weights_divided", "gradients_divided"])
+@pytest.mark.parametrize("way", ["weights_sharded", "gradients_sharded"])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_bfloat16_learns_what_one_process_learns_in_it(tmp_path: Path, precision: str, way: str) -> None:
     """DeepSpeed computes with bfloat16 weights beside float32 masters, where Lightning alone autocasts: rounding differs."""
@@ -141,7 +141,7 @@ def rebuilt_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
     return start(folder, "one", 1, mode="live", more=more), more
 
 
-@pytest.mark.parametrize("way", ["weights_divided", "gradients_divided"])
+@pytest.mark.parametrize("way", ["weights_sharded", "gradients_sharded"])
 def test_the_policy_answers_in_the_middle_and_is_compared_with_an_earlier_adapter(
     rebuilt_alone: tuple[Path, dict[str, Any]], tmp_path: Path, way: str
 ) -> None:
@@ -173,7 +173,7 @@ def answering(folder: Path, out: Path, changes: dict[str, Any]) -> None:
 
 def test_one_process_may_answer_while_the_other_does_not(tmp_path: Path) -> None:
     """No layer waits for the other process then, and training goes on as if nothing had been."""
-    for name, count, settings in (("one", 1, {}), ("two", 2, {"deepspeed": STAGES["weights_divided"]})):
+    for name, count, settings in (("one", 1, {}), ("two", 2, {"deepspeed": STAGES["weights_sharded"]})):
         (tmp_path / name).mkdir()
         home_with_model(tmp_path / f"home-{name}")
         changes = {"devices": count, "strategy": "deepspeed" if count > 1 else "auto", **UNEVEN, **settings}
@@ -191,7 +191,7 @@ def broken_fit(folder: Path, out: Path, changes: dict[str, Any], what: str) -> N
         let_deepspeed_compute_here()
     losses_of, broken = DPOModule.losses, []
 
-    def spoiled(self: Any, micro_batch: Any) -> Any:
+    def corrupted(self: Any, micro_batch: Any) -> Any:
         loss, metrics = losses_of(self, micro_batch)
         if self.global_step == 1 and processes.is_first() and not broken:
             broken.append(micro_batch.pair_ids)
@@ -199,7 +199,7 @@ def broken_fit(folder: Path, out: Path, changes: dict[str, Any], what: str) -> N
             loss = loss + more[what]  # infinity leaves the gradient finite, and that root has a slope of infinity
         return loss, metrics
 
-    DPOModule.losses = spoiled  # type: ignore[method-assign]
+    DPOModule.losses = corrupted  # type: ignore[method-assign]
     trainer = {**TRAINER, **changes}
     policy, data = policy_and_pairs(folder, trainer=trainer)
     stage = {**STAGE, "trainer": trainer, "debug": {"max_steps": None}}
@@ -209,8 +209,8 @@ def broken_fit(folder: Path, out: Path, changes: dict[str, Any], what: str) -> N
 
 
 BROKEN = {
-    "nan": "weights_divided",
-    "inf": "gradients_divided",
+    "nan": "weights_sharded",
+    "inf": "gradients_sharded",
     "gradient": "small_weights_whole",
     "inf-host": "all_in_host_memory",
     "gradient-host": "gradients_and_host",

@@ -48,7 +48,7 @@ def test_submitit_starts_jobs_on_this_machine_and_a_failing_one_is_told(tmp_path
 
 @pytest.mark.slow
 def test_a_job_under_slurm_is_a_run_of_the_processes_that_slurm_starts(tmp_path: Path) -> None:
-    """Two processes with divided weights learn what one process learns; the sbatch file asks for them."""
+    """Two processes with sharded weights learn what one process learns; the sbatch file asks for them."""
     small = [
         *SMALL,
         "evaluation.when=[]",

@@ -15,9 +15,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from parallax.models.tiny_checkpoints import make_tiny_checkpoint
 from parallax.reports.metrics_csv import read_metrics
 from parallax.settings.check import check
+from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks import run_task
 from parallax.tasks.training import fit_preference, fit_supervised
 from tests.processes import in_processes, write_here
@@ -128,7 +128,7 @@ def start(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("strategy", "mode"), [("fsdp2", "cached"), ("fsdp2", "live"), ("fsdp", "live"), slow("fsdp", "cached")]
 )
-def test_divided_weights_learn_what_whole_ones_learn(start: Any, strategy: str, mode: str) -> None:
+def test_sharded_weights_learn_what_whole_ones_learn(start: Any, strategy: str, mode: str) -> None:
     one = start("one", mode=mode, gradient_clip_val=0.05)
     recompute = mode == "live"  # activations, in one of the two cases
     two = start("two", 2, mode=mode, strategy=strategy, gradient_clip_val=0.05, activation_checkpointing=recompute)
@@ -161,7 +161,7 @@ def assert_same_with_rebuilt_pairs(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["fsdp2", slow("fsdp")])
-def test_divided_weights_answer_in_the_middle_and_are_compared_with_an_earlier_adapter(
+def test_sharded_weights_answer_in_the_middle_and_are_compared_with_an_earlier_adapter(
     start: Any, strategy: str
 ) -> None:
     """Pairs are rebuilt after the first epoch by the policy as it then is; the reference is an adapter trained before."""
@@ -214,7 +214,7 @@ LEARNERS = {  # LoRA of a rank at which moments are large enough for eight bits,
         ("fsdp", "lora", "adamw_8bit", False), ("fsdp", "full", "adamw_8bit", True),
     ],
 )  # fmt: skip
-def test_moments_of_bitsandbytes_are_divided_and_go_on_with_any_number_of_processes(
+def test_moments_of_bitsandbytes_are_sharded_and_go_on_with_any_number_of_processes(
     start: Any, strategy: str, what: str, name: str, sharded: bool
 ) -> None:
     """Two processes learn what one learns; two that died go on as one, which dies, and as two again."""
@@ -252,7 +252,7 @@ HALF = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", HALF)
-def test_half_precision_is_the_same_divided_and_whole(start: Any, what: str) -> None:
+def test_half_precision_is_the_same_sharded_and_whole(start: Any, what: str) -> None:
     """The yardstick is one process that adds up micro-batches of other sizes: all that differs there is rounding."""
     settings: dict[str, Any] = {
         "precision": what.partition(",")[0],
@@ -349,7 +349,7 @@ def supervised(folder: Path, out: Path, changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_supervised_stages_are_divided_too(tmp_path: Path) -> None:
+def test_supervised_stages_are_sharded_too(tmp_path: Path) -> None:
     for name, count, changes in (("one", 1, {}), ("two", 2, TWO)):
         (tmp_path / name).mkdir()
         home_with_model(tmp_path / f"home-{name}")

@@ -15,13 +15,13 @@ from omegaconf import OmegaConf
 from datamodules.shapes.questions import SHORT_KINDS
 from datamodules.shapes.scene import COLOURS, SHAPES, generator, scene
 from datamodules.shapes.source import ShapesSource, pope_questions
-from parallax.tasks.tiny_llava import measure, pixels, vision
-from parallax.tasks.tiny_llava.build import make_processor, make_tiny_llava
-from parallax.tasks.tiny_llava.lessons import LESSON_KINDS, LOOK_UP_KINDS, draw_kind, lesson, look_up_lessons
-from parallax.tasks.tiny_llava.pointing import Pointing
-from parallax.tasks.tiny_llava.probe import probe_accuracy
-from parallax.tasks.tiny_llava.rows import ABSENT, collate, encode
-from parallax.tasks.tiny_llava.stages import stage_key
+from parallax.small_world.llava import measure, pixels, vision
+from parallax.small_world.llava.build import make_processor, make_tiny_llava
+from parallax.small_world.llava.lessons import LESSON_KINDS, LOOK_UP_KINDS, draw_kind, lesson, look_up_lessons
+from parallax.small_world.llava.pointing import Pointing
+from parallax.small_world.llava.probe import probe_accuracy
+from parallax.small_world.llava.rows import ABSENT, collate, encode
+from parallax.small_world.llava.stages import stage_key
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSET = ROOT / "assets" / "tiny_llava"
@@ -163,8 +163,8 @@ def test_named_things_are_found_with_their_cells_and_linked_to_the_answer(proces
 
 
 def test_conversations_in_one_row_are_what_they_are_alone(processor: Any) -> None:
-    from parallax.tasks.tiny_llava.architecture import build_model, image_features
-    from parallax.tasks.tiny_llava.language_side import answer_loss
+    from parallax.small_world.llava.architecture import build_model, image_features
+    from parallax.small_world.llava.language_side import answer_loss
 
     sizes = settings(language={"hidden": 32, "intermediate": 32, "heads": 2})
     torch.manual_seed(0)

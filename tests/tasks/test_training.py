@@ -15,8 +15,8 @@ from datamodules.supervised import SupervisedDataModule
 from lightning_modules.callbacks import newest_checkpoint
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
-from parallax.models.tiny_checkpoints import make_tiny_checkpoint
 from parallax.reports.metrics_file import read_metrics
+from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks.training import fit_preference, fit_supervised, total_steps
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 

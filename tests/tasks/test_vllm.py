@@ -25,10 +25,10 @@ from augment.diffusion import Diffusion
 from augment.registry import spec_of
 from datamodules.shapes.draw import picture
 from datamodules.shapes.scene import scene
+from parallax.models.generation.requests import Generation, GenerationRequest
+from parallax.models.generation.server import ServerError, ServerGenerator, as_picture
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
-from parallax.models.requests import Generation, GenerationRequest
-from parallax.models.server import ServerError, ServerGenerator, as_picture
 from parallax.records import Decoding, ViewSpec, bytes_digest
 from tests.models.checkpoints import write_checkpoint
 from tests.processes import in_processes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, get_args
 
-from parallax.models.requests import GenerationRequest
+from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.critic_prompt import Use, load_critic_prompt, one_line
 from parallax.preference.judge import Judgement
 from parallax.preference.proposer import Ask, Generate

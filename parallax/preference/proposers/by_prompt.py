@@ -12,7 +12,7 @@ from typing import Any
 
 from augment.registry import spec_of
 from augment.view import View, generator_for
-from parallax.models.requests import GenerationRequest
+from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.prompts import PromptPool
 from parallax.preference.proposer import Ask, Generate, propose_planned
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for

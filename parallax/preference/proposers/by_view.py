@@ -1,4 +1,4 @@
-"""SeVa's proposer (arXiv 2404.10501, section 3): the same question on the clean image and on spoiled views of it.
+"""SeVa's proposer (arXiv 2404.10501, section 3): the same question on the clean image and on corrupted views of it.
 
 Chosen: greedy on the clean image. Rejected: greedy on each of K views, every view with a seed of its own
 (equations 15-18 for K > 1). Nothing is asked but the model itself.
@@ -11,7 +11,7 @@ from typing import Any
 
 from augment.registry import spec_of
 from augment.view import View, generator_for
-from parallax.models.requests import GenerationRequest
+from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.proposer import Ask, Generate, propose_planned
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
 
@@ -20,7 +20,7 @@ class ByView:
     """Clean image against K views of it, by construction.
 
     Args:
-        view: what spoils the image; a mixture draws one of its views per negative, `several` takes them in turn.
+        view: what corrupts the image; a mixture draws one of its views per negative, `several` takes them in turn.
         num_negatives: K, at least 1.
         max_new_tokens: token limit of every answer.
         temperature: 0 is greedy, as in the paper; above 0 both sides are sampled, each with its sample's own seed.
@@ -51,7 +51,7 @@ class ByView:
         }
 
     def requests(self, sample: Sample, seed: int) -> list[Ask]:
-        """One clean request and K spoiled ones. The clean one does not depend on the view, so it is reused across views."""
+        """One clean request and K corrupted ones. The clean one does not depend on the view, so it is reused across views."""
         asks = [self._ask(sample, seed, "chosen", 0, ViewSpec())]
         for k in range(self.num_negatives):
             drawn = self.view.draw(generator_for(seed_for(seed, sample.id, "mixture", k)), k)

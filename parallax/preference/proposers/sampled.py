@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from parallax.models.requests import GenerationRequest
+from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.proposer import Ask, Generate, propose_planned
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
 

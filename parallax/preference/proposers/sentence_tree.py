@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from parallax.models.beam_groups import VERSION, GroupBeams, Sentence, Start
-from parallax.models.encoder import PromptTooLong
-from parallax.models.requests import GenerationRequest
+from parallax.models.encoding.prompt_encoder import PromptTooLong
+from parallax.models.generation.requests import GenerationRequest
+from parallax.models.search.group_beams import VERSION, GroupBeams, Sentence, Start
 from parallax.preference.junk import junk_reason
 from parallax.preference.proposer import Generate, Unanswerable
 from parallax.preference.tree import Leaf, Node, State, Tree, cumulative

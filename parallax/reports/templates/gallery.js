@@ -68,7 +68,7 @@
   }
   const picture = (name, alt) => (name ? h("img", { src: `${files}/images/${name}`, alt, loading: "lazy", decoding: "async" }) : h("span", { class: "blank", title: "no picture" }));
   function inside(one, index) {
-    const shots = h("div", { class: "shots" }, picture(one.image, "the clean image"), one.spoiled.length ? picture(one.spoiled[0], "the image as the rejected answer saw it") : "");
+    const shots = h("div", { class: "shots" }, picture(one.image, "the clean image"), one.corrupted.length ? picture(one.corrupted[0], "the image as the rejected answer saw it") : "");
     const outcome = fact("outcome", index) || fact("change", index) || "";
     const tag = outcome && outcome !== "kept" ? h("span", { class: `tag ${outcome.startsWith("dropped") ? "dropped" : outcome}` }, outcome) : "";
     const said = (kind, parts, words) => (parts ? h("p", { class: `said ${kind}` }, h("span", { class: "visually-hidden" }, `${words}: `), spans(parts)) : "");
@@ -97,7 +97,7 @@
   function detail(one, index) {
     const figure = (name, words, alt) => (name ? h("figure", {}, picture(name, alt), h("figcaption", {}, words)) : "");
     const seen = one.rejected ? one.rejected.map((each) => each.view).filter(Boolean) : [];
-    const images = h("div", { class: "images" }, figure(one.image, one.image_name || "clean", "the clean image"), one.spoiled.map((name, i) => figure(name, seen[i] || "spoiled", "the image as a rejected answer saw it")), one.image ? "" : h("p", { class: "missing" }, "no picture"));
+    const images = h("div", { class: "images" }, figure(one.image, one.image_name || "clean", "the clean image"), one.corrupted.map((name, i) => figure(name, seen[i] || "corrupted", "the image as a rejected answer saw it")), one.image ? "" : h("p", { class: "missing" }, "no picture"));
     const score = (value) => (value === null || value === undefined ? "" : h("span", { class: "score" }, typeof value === "number" ? `score ${short(value)}` : value));
     const answer = (kind, words, each) => (each ? h("p", { class: `answer ${kind}` }, h("b", {}, words, score(each.score), each.view ? h("span", { class: "score" }, each.view) : ""), spans(each.spans), each.asked ? h("span", { class: "origin" }, ` asked: ${each.asked}`) : "") : "");
     const gone = one.dropped ? h("p", { class: "warnings" }, `No pair: ${one.dropped}${one.detail ? ` (${one.detail})` : ""}.`) : "";

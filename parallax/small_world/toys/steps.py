@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallax.models import scoring
 from parallax.models.backbone import base_model, on_responses
 from parallax.models.batch import EncodedPrompt, ScoringBatch
 from parallax.models.encoding.image_features import encode_images, takes_features
-from parallax.models.layout import Layout
-from parallax.models.packed import Packed
-from parallax.models.prompt_stream import EncodedPart
-from parallax.models.requests import GenerationCounts
-from parallax.models.rollout import Rollout
-from parallax.models.separate_layout import separate_sequences
+from parallax.models.generation.packed_tensors import Packed
+from parallax.models.generation.prefetch import EncodedPart
+from parallax.models.generation.requests import GenerationCounts
+from parallax.models.generation.rollout import Rollout
+from parallax.models.scoring import log_probs
+from parallax.models.scoring.layout import Layout
+from parallax.models.scoring.separate import separate_sequences
 from parallax.records import Decoding
 
 TOLERANCE = 1e-4  # of a log-prob, float32
@@ -93,7 +93,7 @@ def plain_log_probs(model: Any, prompt: EncodedPrompt, answer: Tensor) -> Tensor
 @torch.no_grad()
 def scores_as_plain(toy: Toy, layout: Layout = separate_sequences, tolerance: float = TOLERANCE) -> None:
     """Log-probs of the whole batch are those of one sequence at a time."""
-    found = scoring.score(toy.model, toy.batch(), layout).per_token
+    found = log_probs.score(toy.model, toy.batch(), layout).per_token
     for row, (prompt, answers) in enumerate(zip(toy.prompts, toy.answers, strict=True)):
         for place, answer in enumerate(answers):
             expected = plain_log_probs(toy.model, prompt, answer)
@@ -103,14 +103,16 @@ def scores_as_plain(toy: Toy, layout: Layout = separate_sequences, tolerance: fl
 @torch.no_grad()
 def no_leak(toy: Toy, layout: Layout = separate_sequences) -> None:
     """Other later answer tokens move no earlier log-prob; another image moves them."""
-    before = scoring.score(toy.model, toy.batch(), layout).per_token
+    before = log_probs.score(toy.model, toy.batch(), layout).per_token
     changed = [[torch.cat([answer[:-2], answer[-2:] + 1]) for answer in answers] for answers in toy.answers]
-    after = scoring.score(toy.model, collated(toy.prompts, changed), layout).per_token
+    after = log_probs.score(toy.model, collated(toy.prompts, changed), layout).per_token
     for row, answers in enumerate(toy.answers):
         for place, answer in enumerate(answers):
             kept = slice(0, len(answer) - 2)
-            _close(after[row, place, kept], before[row, place, kept], 1e-5, "later answer tokens move earlier log-probs")
-    seen = scoring.score(toy.model, toy.batch(toy.others), layout).per_token
+            _close(
+                after[row, place, kept], before[row, place, kept], 1e-5, "later answer tokens move earlier log-probs"
+            )
+    seen = log_probs.score(toy.model, toy.batch(toy.others), layout).per_token
     if torch.equal(seen, before):
         raise Wrong("another image changes nothing")
 
@@ -123,8 +125,8 @@ def ready_features(toy: Toy) -> bool:
         return False
     batch = toy.batch()
     made = [encode_images(network, [prompt.vision])[0] for prompt in toy.prompts]
-    ready = scoring.score(toy.model, replace(batch, features=made)).per_token
-    _close(ready, scoring.score(toy.model, batch).per_token, TOLERANCE, "ready image features give other log-probs")
+    ready = log_probs.score(toy.model, replace(batch, features=made)).per_token
+    _close(ready, log_probs.score(toy.model, batch).per_token, TOLERANCE, "ready image features give other log-probs")
     return True
 
 
@@ -171,12 +173,12 @@ def learns(toy: Toy, layout: Layout = separate_sequences) -> None:
 
     batch = toy.batch()
     with torch.no_grad(), toy.model.disable_adapter():
-        reference = scoring.score(toy.model, batch, layout).total
+        reference = log_probs.score(toy.model, batch, layout).total
     trained = [value for value in toy.model.parameters() if value.requires_grad]
     optimiser = torch.optim.SGD(trained, lr=1e-2)
     losses = []
     for _ in range(2):
-        margins = scoring.score(toy.model, batch, layout).total - reference
+        margins = log_probs.score(toy.model, batch, layout).total - reference
         loss = -logsigmoid(margins[:, :1] - margins[:, 1:]).mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -185,7 +187,7 @@ def learns(toy: Toy, layout: Layout = separate_sequences) -> None:
     if not losses[1] < losses[0]:
         raise Wrong(f"one training step did not lower the loss ({losses[0]:.5f} to {losses[1]:.5f})")
     with torch.no_grad(), toy.model.disable_adapter():
-        after = scoring.score(toy.model, batch, layout).total
+        after = log_probs.score(toy.model, batch, layout).total
     _close(after, reference, 0.0, "a training step moved the reference")
 
 

@@ -1,0 +1,75 @@
+"""Training with weights, gradients and optimiser states sharded over processes: torch's first FSDP under Lightning.
+
+Lightning would wrap the whole module, with one flat row of weights per layer; a frozen base and its adapter, of two types, do not
+go together in one (`flat_sharding.py` says what is done here). It also refuses CPUs, where torch itself computes well: with it
+two processes on a CPU are tested.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.precision import FSDPPrecision
+from pytorch_lightning.strategies import FSDPStrategy
+from torch import Tensor, nn
+
+from lightning_modules.sharded_checkpoints import ShardedCheckpoints
+from parallax.models.sharding.fsdp1 import FSDP1Settings
+
+
+class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
+    """Lightning's `FSDPStrategy` around a network that `flat_sharding.shard`, called by `TuningModule`, has sharded.
+
+    Args:
+        sharded_files: checkpoints are folders with a file per process; False gathers them into one file.
+        timeout: longest wait for another process.
+        settings: sharding (full | gradients), cpu_offload, gather_dtype and reduce_dtype (names of types, or None).
+    """
+
+    def __init__(
+        self, *, sharded_files: bool = True, timeout: timedelta, settings: dict[str, Any] | None = None
+    ) -> None:
+        given = settings or {}
+        super().__init__(timeout=timeout, cpu_offload=bool(given.get("cpu_offload")))
+        self.sharded_files, self.given = sharded_files, given
+
+    @property
+    def fsdp1_settings(self) -> FSDP1Settings:
+        """What `flat_sharding.shard` is to be told."""
+        device, types = self.root_device, (self.given.get("gather_dtype"), self.given.get("reduce_dtype"))
+        gather, reduce = (getattr(torch, name) if name else None for name in types)
+        keep = self.given.get("sharding", "full") == "gradients"
+        return FSDP1Settings(device, keep, bool(self.given.get("cpu_offload")), gather, reduce)
+
+    @property
+    def root_device(self) -> torch.device:
+        assert self.parallel_devices is not None
+        return self.parallel_devices[self.local_rank]
+
+    def _setup_model(self, model: nn.Module) -> nn.Module:
+        return model  # sharded already
+
+    def clip_grad_norm_(self, limit: float) -> Tensor:
+        """Norm of all gradients over all processes, which are scaled down to `limit` where it is more. Shape: ()."""
+        assert self.lightning_module is not None
+        policy: Any = self.lightning_module.policy
+        norm: Tensor = policy.sharded_root.clip_grad_norm_(limit)
+        return norm
+
+
+class FSDP1Precision(FSDPPrecision):
+    """Lightning's, which knows GPUs only: autocast on the device there is."""
+
+    def __init__(self, precision: Any, device: str) -> None:
+        super().__init__(precision)
+        self.device = device
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """As with every other strategy: autocast for mixed precision, nothing else."""
+        if "mixed" in self.precision:
+            kind = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
+            return torch.autocast(self.device, dtype=kind)
+        return super().forward_context()

@@ -1,0 +1,60 @@
+"""How many tokens prompts and responses take, known before any image is decoded.
+
+However a processor cuts images, how many tokens an image takes depends on its size alone. So each distinct size is counted
+once, on an empty picture of that size sent through the real processor. A processor that gives every size the same number is
+found out by a few very different ones: then no image file is even opened. Text is tokenised in bulk, each text once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.records import ImageRef, Response
+from parallax.records.images import image_size
+
+Size = tuple[int, int]  # width, height in pixels
+
+PROBES: tuple[Size, ...] = ((64, 64), (640, 480), (480, 640), (1600, 200), (200, 1600), (1200, 1200))
+
+
+class TokenCounts:
+    """Counts what `encoder` would give, without encoding. Remembers the counts of image sizes."""
+
+    def __init__(self, encoder: PromptEncoder) -> None:
+        self.encoder, self.chat = encoder, encoder.chat
+        self._of_size: dict[Size, int] = {}
+        self._one_for_all: bool | None = None
+
+    def prompts(self, items: Sequence[tuple[ImageRef, str]]) -> list[int]:
+        """Tokens of each (image, prompt), image tokens included: the length of `encode_prompt(...).input_ids`.
+
+        Raises `BadImage` for an image whose size cannot be read.
+        """
+        texts = list(dict.fromkeys(prompt for _, prompt in items))
+        of_text = dict(zip(texts, self.chat.prompt_lengths(texts), strict=True))
+        if self.size_does_not_matter():
+            return [of_text[prompt] + self.image_tokens(PROBES[0]) for _, prompt in items]
+        return [of_text[prompt] + self.image_tokens(image_size(image)) for image, prompt in items]
+
+    def responses(self, responses: Sequence[Response]) -> list[int]:
+        """Tokens of each response, end token included: the length of `encode_response(...)`."""
+        texts = list(dict.fromkeys(r.text for r in responses if r.token_ids is None))
+        of_text = dict(zip(texts, self.chat.response_lengths(texts), strict=True))
+        return [len(r.token_ids) if r.token_ids is not None else of_text[r.text] for r in responses]
+
+    def image_tokens(self, size: Size) -> int:
+        """Tokens that an image of this size adds to the text around it, which has one placeholder for it."""
+        if size not in self._of_size:
+            rendered = self.chat.render("What is this?")
+            whole = self.encoder.prompt_length(Image.new("RGB", size), rendered)
+            self._of_size[size] = whole - len(self.chat.encode(rendered))
+        return self._of_size[size]
+
+    def size_does_not_matter(self) -> bool:
+        """Whether images of all sizes take the same number of tokens."""
+        if self._one_for_all is None:
+            self._one_for_all = len({self.image_tokens(size) for size in PROBES}) == 1
+        return self._one_for_all

@@ -1,0 +1,1 @@
+"""Answers: batched decoding with the live model, or a server."""

@@ -1,0 +1,154 @@
+"""Batched generation with the live model: many images and questions at once, the same tokens as one at a time.
+
+Requests about one image share a batch, and so do requests of similar length (`batching`); images and prompts are prepared
+while the model decodes what came before (`prompt_stream`); a batch is read in parts and decoded as a whole (`rollout`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from parallax.models.backbone import base_model
+from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.models.generation.batching import Batch, looks_of, plan_batches
+from parallax.models.generation.prefetch import EncodedPart, PromptStream, explained, refusal, workers_for
+from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, NotFinite
+from parallax.models.generation.rollout import Rollout
+from parallax.records import BadImage
+from parallax.records.interruption import leave_if_asked
+
+VERSION = 1  # of this decoding; a change that may change tokens raises it, and cached candidates are made again
+AHEAD = 2  # batches that may lie ready while the model decodes
+
+SetAside = Callable[[GenerationRequest, str], None]
+Finished = Callable[[dict[int, Generation]], None]
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    encoder: PromptEncoder,
+    requests: Sequence[GenerationRequest],
+    *,
+    batch_size: int,
+    num_workers: int | str = "auto",
+    progress: Callable[[int], None] | None = None,
+    set_aside: SetAside | None = None,
+    finished: Finished | None = None,
+) -> tuple[list[Generation | None], GenerationCounts]:
+    """Answers in the order of the requests, and what it took.
+
+    Args:
+        batch_size: answers decoded at once, 1 or more.
+        num_workers: processes that prepare images and prompts; 0 for none, "auto" by the number of cores and requests.
+        progress: told how many more requests are done, after each batch.
+        set_aside: told of a request whose image cannot be read or whose prompt does not fit, and why; its answer is None.
+            Without it such a request raises.
+        finished: given the answers of each batch as soon as they are there, by place in `requests`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"generation.batch_size={batch_size} must be at least 1")
+    began = time.perf_counter()
+    counts = GenerationCounts(rows=len(requests))
+    results: list[Generation | None] = [None] * len(requests)
+
+    def refuse(place: int, error: Exception) -> None:
+        reason = refusal(error)
+        if set_aside is None or reason is None:
+            raise error
+        set_aside(requests[place], reason)
+
+    places, images = _digests(requests, refuse)
+    wanted = [requests[place] for place in places]
+    looks = looks_of(wanted, images)
+    batches = plan_batches(wanted, images, batch_size)
+    stream = _stream(model, encoder, wanted, batches, batch_size, num_workers)
+    parts = iter(stream)
+    done = len(requests) - len(wanted)
+    try:
+        for batch in batches:
+            rollout = Rollout(model, pad=encoder.pad_token_id, ends=encoder.end_token_ids, counts=counts)
+            read: list[int] = []
+            for part in _next(parts, len(batch)):
+                for place, error in part.refused:
+                    refuse(places[place], error)
+                if part.places:
+                    rollout.read(
+                        part, [wanted[place].decoding for place in part.places], [looks[place] for place in part.places]
+                    )
+                read += part.places
+            made = {}
+            said = rollout.answers() if read else []
+            for row in sorted(rollout.broken):
+                request = wanted[read[row]]
+                refuse(places[read[row]], not_finite(request))
+            for row, (place, ids) in enumerate(zip(read, said, strict=True)):
+                if row in rollout.broken:
+                    continue
+                made[places[place]] = Generation(tuple(ids), encoder.decode(ids), ids[-1] in encoder.end_token_ids)
+            for place, answer in made.items():
+                results[place] = answer
+            if finished is not None:
+                finished(made)
+            if progress is not None:
+                progress(sum(map(len, batch)) + done)
+                done = 0
+            if finished is not None:
+                leave_if_asked("after a batch of answers")
+    except RuntimeError as error:
+        raise explained(error, stream.num_workers) from error
+    counts.seconds, counts.waited = time.perf_counter() - began, stream.waited
+    return results, counts
+
+
+def not_finite(request: GenerationRequest) -> NotFinite:
+    """The sentence for an answer that is none."""
+    return NotFinite(
+        f"the model's logits are not finite numbers for the image {request.image.describe()!r} and the prompt "
+        f"{request.prompt[:80]!r}; use model.dtype=bfloat16 or float32, and look at the weights"
+    )
+
+
+def _stream(
+    model: Any,
+    encoder: PromptEncoder,
+    requests: Sequence[GenerationRequest],
+    batches: Sequence[Batch],
+    batch_size: int,
+    num_workers: int | str,
+) -> PromptStream:
+    parts = [part for batch in batches for part in batch]
+    return PromptStream(
+        encoder,
+        requests,
+        parts,
+        num_workers=workers_for(num_workers, len(requests)),
+        ahead=AHEAD * max((len(batch) for batch in batches), default=1),
+        pin_memory=next(base_model(model).parameters()).device.type == "cuda",
+    )
+
+
+def _next(parts: Iterator[EncodedPart], count: int) -> Iterator[EncodedPart]:
+    return (next(parts) for _ in range(count))
+
+
+def _digests(
+    requests: Sequence[GenerationRequest], refuse: Callable[[int, Exception], None]
+) -> tuple[list[int], list[str]]:
+    """Places of the requests whose image can be found, and the digests of these images. An image object is hashed once."""
+    known: dict[int, str] = {}
+    places, images = [], []
+    for place, request in enumerate(requests):
+        try:
+            if id(request.image) not in known:
+                known[id(request.image)] = request.image.digest()
+        except BadImage as error:
+            refuse(place, error)
+            continue
+        places.append(place)
+        images.append(known[id(request.image)])
+    return places, images

@@ -1,0 +1,310 @@
+"""Answers from a server that speaks OpenAI's protocol (vLLM, SGLang), for pair building at scale.
+
+The server holds the same weights as the policy; an adapter that has learned something is saved and loaded there under its
+fingerprint, so an answer is never taken for that of other weights. Pictures are sent without loss. A view of the normalised
+tensor is sent as the picture it looks like, at the size the model reads (`as_picture`): what lies outside black and white is
+cut off there, so such answers are kept under a generator name of their own and never mixed with those of the policy itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parallax.models import processes
+from parallax.models.encoding.prompt_encoder import PromptTooLong
+from parallax.models.generation.generate import Finished, SetAside
+from parallax.models.generation.prefetch import refusal
+from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, OtherPrompt
+from parallax.models.generation.server_prompts import PromptCheck
+from parallax.records import GenerationSpec
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from parallax.models.encoding.prompt_encoder import PromptEncoder
+
+log = logging.getLogger(__name__)
+
+VERSION = 2  # of what is sent and how answers are read; a change that may change tokens raises it
+NOTHING_BUT_WHAT_IS_ASKED = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+class ServerError(RuntimeError):
+    """The server cannot do what the run needs. The message says what to change."""
+
+
+class ServerGenerator:
+    """Stands in for a policy where answers are made: `spec`, `generate` and `last_generation` are as the policy's.
+
+    Args:
+        policy: whose weights the server has; its encoder prepares pictures and reads answers.
+        url: of the server's API, e.g. http://127.0.0.1:8000/v1.
+        model: what the server calls the base model.
+        concurrency: requests under way at once.
+        timeout: seconds one request may take.
+        retries: how often a request that failed (connection, 429, 5xx, time-out) is made again, after waits that double.
+        key_variable: environment variable with the server's key; servers without keys need none.
+        adapter: `load` has the server load what the policy has learned, from a folder below `adapters` that it must see; any
+            other word is what the server calls that adapter.
+        adapters: where adapters are saved for the server.
+    """
+
+    def __init__(
+        self,
+        policy: Any,
+        *,
+        url: str,
+        model: str,
+        concurrency: int = 32,
+        timeout: float = 600.0,
+        retries: int = 6,
+        key_variable: str = "OPENAI_API_KEY",
+        adapter: str = "load",
+        adapters: Path | str = "adapters",
+    ) -> None:
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            raise ServerError(
+                "generation=server needs the openai package; install the extra `server` (pip install 'parallax-vlm[server]')"
+            ) from error
+        self.policy, self.url, self.model = policy, url, model
+        self.concurrency, self.adapter, self.adapters = concurrency, adapter, Path(adapters).expanduser()
+        self.client = OpenAI(
+            base_url=url, api_key=os.environ.get(key_variable) or "none", timeout=timeout, max_retries=retries
+        )
+        self.last_generation = GenerationCounts()
+        self._loaded: dict[str, str] = {}  # policy fingerprint -> name of its model on the server
+        self._known: set[str] | None = None
+        self._prompts = PromptCheck(policy.encoder)
+
+    def spec(self, request: GenerationRequest) -> GenerationSpec:
+        """As the policy's, with a generator of its own: another kernel and another precision may pick other tokens."""
+        spec: GenerationSpec = self.policy.spec(request)
+        return replace(spec, generator=f"server/{VERSION}/{self.model}")
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        batch_size: int = 128,
+        progress: Callable[[int], None] | None = None,
+        set_aside: SetAside | None = None,
+        finished: Finished | None = None,
+        num_workers: int | str | None = None,
+    ) -> list[Generation | None]:
+        """Answers in the order of the requests. As `Policy.generate`; `batch_size` is how many are handed on at a time.
+
+        Raises ServerError when the server is not there, refuses, or does not know the model.
+        """
+        began = time.perf_counter()
+        counts = GenerationCounts(rows=len(requests))
+        model = self._served() if requests else ""
+        results: list[Generation | None] = [None] * len(requests)
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            outcomes = _windowed(pool, lambda request: self._ask(model, request), requests, 2 * self.concurrency)
+            for start in range(0, len(requests), batch_size):
+                made: dict[int, Generation] = {}
+                size = min(batch_size, len(requests) - start)
+                for place, outcome in enumerate(islice(outcomes, size), start=start):
+                    if isinstance(outcome, Generation):
+                        results[place] = made[place] = outcome
+                        counts.tokens += len(outcome.token_ids)
+                        continue
+                    reason = refusal(outcome)
+                    if reason is None or set_aside is None:
+                        raise outcome
+                    set_aside(requests[place], reason)
+                if finished is not None:
+                    finished(made)
+                if progress is not None:
+                    progress(size)
+        counts.seconds = time.perf_counter() - began
+        self.last_generation = counts
+        return results
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside: the server has what the policy has learned. All processes enter together, however little each will ask."""
+        self._served()
+        yield
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _ask(self, model: str, request: GenerationRequest) -> Generation | Exception:
+        """One answer, or why there is none."""
+        import openai
+
+        decoding = request.decoding
+        sampling: dict[str, Any] = {"temperature": decoding.temperature}
+        if not decoding.greedy:
+            sampling |= {"top_p": decoding.top_p, "seed": decoding.seed % 2**31}
+        chat = self.policy.encoder.chat
+        # vLLM writes no BOS of its own accord, and else takes what is not named from the model's generation_config.json
+        extra = {"return_token_ids": True, "skip_special_tokens": True, **NOTHING_BUT_WHAT_IS_ASKED}
+        try:
+            extra["add_special_tokens"] = chat.adds_special_tokens(chat.render(request.prompt))
+            picture = as_picture(self.policy.encoder, request)
+            said = self.client.chat.completions.create(
+                model=model,
+                messages=[
+                    {"role": "user", "content": [_image_part(picture), {"type": "text", "text": request.prompt}]}
+                ],
+                max_tokens=decoding.max_new_tokens,
+                extra_body=extra,
+                **sampling,
+            )
+            if read := getattr(said, "prompt_token_ids", None):
+                self._prompts.compare(request.prompt, picture, read)
+            return self._read(said.choices[0])
+        except OtherPrompt as error:
+            return error if self._prompts.agreed else ServerError(str(error))
+        except openai.BadRequestError as error:
+            if "context" in str(error) or "too long" in str(error):
+                return PromptTooLong(
+                    f"the server refused the prompt as longer than the model's context ({error.message})"
+                )
+            return ServerError(f"the server at {self.url} refused a request: {error.message}")
+        except (openai.APIStatusError, openai.APIConnectionError) as error:
+            return ServerError(
+                f"the server at {self.url} gave no answer, {self.client.max_retries} tries after the first "
+                f"({type(error).__name__}: {error.message}). What was answered is kept; start it and run the same command again"
+            )
+        except Exception as error:
+            return error
+
+    def _read(self, choice: Any) -> Generation:
+        """Token ids as the server gives them, else those of its text."""
+        encoder = self.policy.encoder
+        finished = choice.finish_reason == "stop"
+        given = getattr(choice, "token_ids", None)
+        if given:
+            ids = list(given)
+            if finished and ids[-1] not in encoder.end_token_ids:
+                ids.append(encoder.chat.end_token_id)
+        else:
+            ids = list(encoder.chat.encode_response((choice.message.content or "").strip()))
+            ids = ids if finished else ids[:-1]
+        return Generation(tuple(ids), encoder.decode(ids), finished)
+
+    def _served(self) -> str:
+        """What the server calls the policy as it is now; a learned adapter is loaded there first."""
+        name = self.policy.fingerprint()
+        if name not in self._loaded:
+            if self.policy.fingerprint() == self.policy.base_fingerprint():
+                self._loaded[name] = self._there(self.model)
+            elif not self.policy.has_adapter:
+                raise ServerError(
+                    "lora=none has changed the weights themselves, and a server cannot take those over while it runs. Use "
+                    "generation=transformers, or start the server on the trained model and the run on it too"
+                )
+            else:
+                self._loaded[name] = self._there(self.adapter) if self.adapter != "load" else self._load(name)
+        return self._loaded[name]
+
+    def _there(self, model: str) -> str:
+        import openai
+
+        if self._known is None:
+            try:
+                self._known = {served.id for served in self.client.models.list()}
+            except openai.OpenAIError as error:
+                raise ServerError(
+                    f"there is no server at generation.url={self.url} ({error}). Start it (docs/scaling.md has the commands), or "
+                    "use generation=transformers"
+                ) from error
+        if model not in self._known:
+            raise ServerError(
+                f"the server at {self.url} does not serve {model!r}, it has {', '.join(sorted(self._known))}. Set "
+                "generation.model or generation.adapter to what it serves"
+            )
+        return model
+
+    def _load(self, fingerprint: str) -> str:
+        """Save the adapter where the server finds it and have it loaded, as vLLM does it."""
+        import openai
+
+        name, folder = f"parallax-{fingerprint[:16]}", self.adapters / fingerprint
+        if not processes.broadcast((folder / "adapter_config.json").is_file()):
+            self.policy.save_adapter(folder)
+        try:
+            self.client.with_options(max_retries=0).post(
+                "/load_lora_adapter", body={"lora_name": name, "lora_path": str(folder.resolve())}, cast_to=str
+            )
+        except openai.NotFoundError as error:
+            raise ServerError(
+                f"the server at {self.url} does not load adapters ({error.message}). Start vLLM with --enable-lora and "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or name a loaded one in generation.adapter"
+            ) from error
+        except openai.OpenAIError as error:
+            if "already" not in str(error):
+                raise ServerError(
+                    f"the server at {self.url} could not load the adapter in {folder}: {error}. It needs to see that folder, "
+                    "and --max-lora-rank of vLLM needs to be lora.r at least"
+                ) from error
+        return name
+
+
+def as_picture(encoder: PromptEncoder, request: GenerationRequest) -> Image.Image:
+    """The picture to send, so that the server's model sees what ours would. Raises BadImage, or ValueError for some views.
+
+    Views of the picture itself arrive exactly. For a view of the normalised tensor the tensor is turned back into colours at the
+    size the model reads, where the server's processor has nothing left to resize; only values beyond black and white are lost
+    (`lost_in_picture` measures how much), and the rest is rounded to 1/255.
+    """
+    return encoder.picture(request.image.load(), request.view)
+
+
+def lost_in_picture(encoder: PromptEncoder, request: GenerationRequest) -> float:
+    """Root of the mean squared difference, in units of the normalised tensor, that sending a picture makes to what is seen."""
+    seen = encoder.encode_prompt(request.image.load(), request.prompt, request.view).vision["pixel_values"].float()
+    sent = encoder.encode_prompt(as_picture(encoder, request), request.prompt).vision["pixel_values"].float()
+    return float((seen - sent).square().mean().sqrt())
+
+
+def _image_part(picture: Image.Image) -> Any:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"},
+    }
+
+
+def _windowed(pool: ThreadPoolExecutor, act: Callable[[Any], Any], items: Iterable[Any], window: int) -> Iterator[Any]:
+    """`pool.map` in order, with no more than `window` items begun beyond the one that is waited for."""
+    waiting: list[Any] = []
+    for item in items:
+        waiting.append(pool.submit(act, item))
+        if len(waiting) >= window:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def answerer_for(policy: Any, generation: Mapping[str, Any] | None, cache_dir: Path) -> Any:
+    """Who answers, by the `generation` group: the policy itself, or a server with its weights."""
+    wanted = generation or {}
+    if wanted.get("backend", "transformers") == "transformers":
+        return policy
+    return ServerGenerator(
+        policy,
+        url=str(wanted["url"]),
+        model=str(wanted["model"]),
+        concurrency=int(wanted["concurrency"]),
+        timeout=float(wanted["timeout"]),
+        retries=int(wanted["retries"]),
+        key_variable=str(wanted["key_variable"]),
+        adapter=str(wanted["adapter"]),
+        adapters=cache_dir / "adapters",
+    )

@@ -1,0 +1,1 @@
+"""How much memory a step or a generation takes, by calculation."""

@@ -1,0 +1,1 @@
+"""Log-probs of given responses, in either layout."""

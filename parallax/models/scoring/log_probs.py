@@ -1,0 +1,109 @@
+"""Log-probabilities of given responses: what every objective is computed from.
+
+log pi(y | image, prompt) is the sum over the response's tokens, end token included, of the log-softmax of the logits one
+position earlier. The output head only ever sees those positions: a hook in front of it picks them out of the hidden states, so
+that logits of prompt, image and padding positions never exist. Families that are known to have a plain linear head get its
+log-probs in chunks (`head.py`); for the others the head and whatever the family does to its logits afterwards (scaling,
+soft-capping) run as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parallax.models.backbone import base_model
+from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.scoring.chunked_head import head_log_probs
+from parallax.models.scoring.layout import Arranged, Layout
+from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.target_tokens import Pick, own_choice
+
+# Families whose logits are their head's output and nothing else.
+WHOLE_HEAD = "_parallax_whole_head"
+PLAIN_HEADS = frozenset({"llava", "llava_next", "qwen2_vl", "qwen2_5_vl"})
+
+
+def score(
+    model: Any, batch: ScoringBatch, layout: Layout = separate_sequences, pick: Pick = "label"
+) -> ResponseLogProbs:
+    """Log-probs of all responses of a batch, with gradients where they are enabled. Float32, or float64 for such a model.
+
+    Scored are the response's own tokens; the batch's `target_ids` in their place where it has them; and with `pick` other
+    than "label", at positions of rejected responses, tokens the network chooses itself (see `choosing`).
+    """
+    network = base_model(model)
+    arranged = layout(network, batch)
+    counted = batch.counted()
+    targets = arranged.targets if batch.target_ids is None else batch.target_ids[counted]
+    if pick == "label":
+        values = _label_log_probs(network, arranged, targets)
+    else:
+        logits = _logits(network, arranged)
+        is_rejected = counted.nonzero()[:, 1] > 0  # column 0 is the chosen response
+        values = token_log_probs(logits, torch.where(is_rejected, own_choice(logits, targets, pick), targets))
+    per_token = values.new_zeros(counted.shape).masked_scatter(counted, values)
+    return ResponseLogProbs(total=per_token.sum(-1), counts=counted.sum(-1), per_token=per_token)
+
+
+def has_plain_head(model: Any) -> bool:
+    """Whether the log-probs of this model's head can be taken in chunks."""
+    network = base_model(model)
+    if network.__dict__.get(WHOLE_HEAD):
+        return False
+    return network.config.model_type in PLAIN_HEADS and type(network.get_output_embeddings()) is torch.nn.Linear
+
+
+def keep_head_whole(model: Any) -> None:
+    """Have logits made by the head itself from now on: its weights may be there only while it computes."""
+    base_model(model).__dict__[WHOLE_HEAD] = True
+
+
+@torch.no_grad()
+def choose(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> Tensor:
+    """The most likely token at every counted response position, given the response up to there. Shape: (B, 1 + K, R).
+
+    Where nothing is counted the response's own token stands.
+    """
+    network = base_model(model)
+    arranged = layout(network, batch)
+    best = _logits(network, arranged).argmax(dim=-1)
+    return batch.response_ids.masked_scatter(batch.counted(), best)
+
+
+def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(logits)[target], at least in float32. Shapes: (M, V), (M,) -> (M,)."""
+    logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
+
+
+def _label_log_probs(network: Any, arranged: Arranged, targets: Tensor) -> Tensor:
+    """The log-prob of each scored token. Shape: (M,)."""
+    if has_plain_head(network):
+        hidden, _ = _forward(network, arranged, through_head=False)
+        return head_log_probs(hidden, network.get_output_embeddings(), targets)
+    return token_log_probs(_logits(network, arranged), targets)
+
+
+def _logits(network: Any, arranged: Arranged) -> Tensor:
+    """Logits at the scored positions only. Shape: (M, V)."""
+    return _forward(network, arranged, through_head=True)[1]
+
+
+def _forward(network: Any, arranged: Arranged, through_head: bool) -> tuple[Tensor, Tensor]:
+    """What the head is given at the scored positions, and what it makes of them: (M, H) and (M, V), or (0, V) without it."""
+    picked: list[Tensor] = []
+
+    def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]  # (rows, S, H)
+        picked.append(hidden.reshape(-1, hidden.shape[-1])[arranged.predictors])
+        return ((picked[0] if through_head else picked[0][:0])[None], *args[1:])
+
+    handle = network.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        logits: Tensor = network(**arranged.inputs, use_cache=False).logits
+    finally:
+        handle.remove()
+    return picked[0], logits[0]

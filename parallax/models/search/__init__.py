@@ -1,0 +1,1 @@
+"""Searches that decode step by step: group beams over sentences, prompts read once."""

@@ -1,0 +1,1 @@
+"""Weights shared out over processes: FSDP2, FSDP1, ZeRO."""

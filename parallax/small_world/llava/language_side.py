@@ -1,0 +1,137 @@
+"""Teaches projector and language model: to look things up first, then to talk about habitual scenes.
+
+The vision tower is frozen. Rows are right-padded and hold several conversations about one image (`rows`); only learned
+positions reach the language-model head.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from datamodules.shapes.scene import Scene
+from parallax.small_world.llava.architecture import image_features
+from parallax.small_world.llava.lessons import Turns, draw_kind, lesson, look_up_lessons
+from parallax.small_world.llava.pixels import add_noise, normalise
+from parallax.small_world.llava.pointing import Pointing
+from parallax.small_world.llava.rows import Batch, Coded, collate, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Scenes and what they look like: images (scenes, side, side, 3), bytes."""
+
+    scenes: Sequence[Scene]
+    images: torch.Tensor
+
+    def with_last(self, other: Pictures, count: int) -> Pictures:
+        """As many pictures, the last `count` of them taken from the other's beginning."""
+        kept = len(self.scenes) - count
+        return Pictures(
+            [*self.scenes[:kept], *other.scenes[:count]], torch.cat([self.images[:kept], other.images[:count]])
+        )
+
+
+def train_language(
+    model: Any, processor: Any, talked_about: Pictures, habit_free: Pictures, image: dict[str, Any], settings: dict[str, Any],
+    generator: torch.Generator, rng: np.random.Generator, say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Train `multi_modal_projector`, `language_model` and `lm_head` in place for one phase (`settings`).
+
+    Every step takes `talk_rows` scenes to talk about with `conversations` each, and `look_up_rows` habit-free ones with the short
+    questions that `look_up` counts.
+    """
+    pointing = Pointing(model.config.text_config.hidden_size, model.config.image_seq_length)
+    trained = [p for name, p in model.named_parameters() if "vision_tower" not in name] + [*pointing.parameters()]
+    optimiser = torch.optim.AdamW(trained, settings["lr"], betas=(0.9, 0.98), weight_decay=settings["weight_decay"])
+    scale = _schedule(settings["steps"], settings["warmup_steps"], settings["final_lr_share"])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
+    image_id, started = model.config.image_token_id, time.monotonic()
+    for step in range(settings["steps"]):
+        optimiser.zero_grad(set_to_none=True)
+        told = []
+        for pictures, count in ((talked_about, settings["talk_rows"]), (habit_free, settings["look_up_rows"])):
+            if not count:
+                continue
+            chosen = rng.integers(len(pictures.scenes), size=count)
+            rows = [
+                [
+                    encode(processor, scene, turns, model.config.image_seq_length, settings["weighting"])
+                    for turns in _lessons(scene, settings, rng, look_up=pictures is habit_free)
+                ]
+                for scene in (pictures.scenes[i] for i in chosen)
+            ]
+            share = count / (settings["talk_rows"] + settings["look_up_rows"])
+            told.append(0.0)
+            for batch, part in _batches(rows, settings["rows_at_once"], processor.tokenizer.pad_token_id, image_id):
+                with torch.no_grad():
+                    pixels = normalise(pictures.images[torch.from_numpy(chosen[part])], image["mean"], image["std"])
+                    pixels = add_noise(pixels, settings["noise_std"], settings["noise_share"], generator)
+                    seen = image_features(model, pixels)
+                loss, states = answer_loss(model, seen, batch)
+                if pictures is habit_free:
+                    loss = loss + settings["help_weight"] * pointing(
+                        model.model.language_model, states, batch, image_id
+                    )
+                loss = loss * (share * len(part) / count)
+                loss.backward()
+                told[-1] += loss.item() / share
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 50 == 0 or step == settings["steps"] - 1:
+            each = (time.monotonic() - started) / (step + 1)
+            parts = ", ".join(f"{value:.3f}" for value in told)
+            say(f"language step {step}: loss {parts}, {each:.2f} s a step")
+
+
+def answer_loss(model: Any, seen: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Weighted mean cross-entropy of the answers' tokens, and the decoder's hidden states.
+
+    `seen` has the shape (rows, patches, vision hidden).
+    """
+    embedded = model.get_input_embeddings()(batch.ids)
+    projected = model.model.multi_modal_projector(seen).flatten(0, 1)
+    places = (batch.ids == model.config.image_token_id).unsqueeze(-1).expand_as(embedded)
+    embedded = embedded.masked_scatter(places, projected.to(embedded.dtype))
+    out = model.model.language_model(
+        inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False,
+        output_hidden_states=True,
+    )  # fmt: skip
+    weights, targets = batch.weights[:, 1:], batch.ids[:, 1:]  # position t predicts token t + 1
+    learned = weights > 0
+    logits = model.lm_head(out.last_hidden_state[:, :-1][learned])
+    losses = nn.functional.cross_entropy(logits, targets[learned], reduction="none")
+    return (losses * weights[learned]).sum() / weights.sum(), out.hidden_states
+
+
+def _lessons(scene: Scene, settings: dict[str, Any], rng: np.random.Generator, *, look_up: bool) -> list[Turns]:
+    if look_up:
+        return look_up_lessons(scene, settings["look_up"], rng)
+    return [lesson(scene, draw_kind(settings["mix"], rng), rng) for _ in range(settings["conversations"])]
+
+
+def _batches(rows: list[list[Coded]], at_once: int, pad_id: int, image_id: int) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Rows in batches of at most `at_once`, and which rows they are; of several batches each holds rows of like length."""
+    lengths = [sum(len(coded.ids) for coded in row) for row in rows]
+    order = np.argsort(lengths, kind="stable") if len(rows) > at_once else np.arange(len(rows))
+    for start in range(0, len(rows), at_once):
+        part = order[start : start + at_once]
+        yield collate([rows[i] for i in part], pad_id, image_id), part
+
+
+def _schedule(steps: int, warmup: int, final_share: float) -> Callable[[int], float]:
+    """Linear warm-up, then a straight line down to `final_share` of the learning rate."""
+
+    def scale(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 1 - (1 - final_share) * (step - warmup) / max(1, steps - warmup)
+
+    return scale
