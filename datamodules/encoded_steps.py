@@ -15,7 +15,7 @@ from parallax.models.batch import EncodedPrompt, PairBatch, StepBatch
 from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.encoding.workers import begin_worker, watched, with_new_workers
-from parallax.records import PreferencePair, ViewSpec, fingerprint
+from parallax.records import PreferencePair, ViewSpec, fingerprint, naming
 
 STALLED = 600.0  # seconds after which a step that does not come is given up
 MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micro-batch
@@ -23,7 +23,8 @@ MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micr
 
 def encode_pair(encoder: PromptEncoder, pair: PreferencePair) -> tuple[EncodedPrompt, list[Tensor]]:
     """The prompt with its clean image, and all responses, chosen first. Raises `BadImage` or `PromptTooLong`."""
-    prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
+    with naming(pair.image):
+        prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
     return prompt, [encoder.encode_response(response) for response in pair.responses]
 
 

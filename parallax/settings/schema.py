@@ -123,6 +123,7 @@ KEYS: dict[str, Rule] = {
     "lora.dropout": number(0, below=1),
     "lora.targets": list_of(TEXT, or_one=True),
     "lora.rslora": FLAG,
+    "lora.vision": FLAG,
     "lora.dora": FLAG,
     "optim.name": choice("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"),
     "optim.lr": number(above=0, high=1),

@@ -9,7 +9,7 @@ list of names: the same image is encoded once and twice at once, and what change
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from torch.nn.functional import pad as pad_tensor
 POOLED = "pooler_output"
 UNREAD = ("last_hidden_state", "hidden_states", "attentions")  # of the tower; no language model looks at them
 Rule = Literal["rows", "items", "layers", "same"]
-Fields = dict[str, Tensor | list[Tensor]]
+Value = Tensor | list[Any]  # a tensor, or a list of such values
+Fields = dict[str, Value]
 _RULES: WeakKeyDictionary[nn.Module, dict[str, Rule]] = WeakKeyDictionary()  # of each model that was asked
 
 
@@ -39,24 +40,28 @@ class ImageFeatures:
 
     def flat(self) -> dict[str, Tensor]:
         """Every tensor by a name of its own, for a file: `rows:pooler_output`, or `items:pooler_output.0`, …"""
-        named: dict[str, Tensor] = {}
-        for name, value in self.fields.items():
-            key = f"{self.rules[name]}:{name}"
-            named |= {key: value} if isinstance(value, Tensor) else {f"{key}.{i}": v for i, v in enumerate(value)}
-        return named
+        return {
+            name: tensor
+            for field_name, value in self.fields.items()
+            for name, tensor in _named(f"{self.rules[field_name]}:{field_name}", value)
+        }
 
     @classmethod
     def from_flat(cls, named: Mapping[str, Tensor]) -> ImageFeatures:
         """The inverse of `flat`."""
         found = cls({})
-        for key in sorted(named, key=lambda key: (key.partition(".")[0], int(key.partition(".")[2] or 0))):
-            whole, _, place = key.partition(".")
+        nests: dict[str, Any] = {}
+        for key in sorted(named, key=lambda key: [int(part) for part in key.split(".")[1:]]):
+            whole, *places = key.split(".")
             rule, _, name = whole.partition(":")
             found.rules[name] = rule  # type: ignore[assignment]
-            if place:
-                found.fields.setdefault(name, []).append(named[key])  # type: ignore[union-attr]
-            else:
-                found.fields[name] = named[key]
+            nest = nests.setdefault(name, [])
+            for place in places:
+                if int(place) == len(nest):
+                    nest.append([])
+                nest = nest[int(place)]
+            nest.append(named[key])
+        found.fields = {name: _unwrapped(nest) for name, nest in nests.items()}
         return found
 
     def to(self, device: torch.device) -> ImageFeatures:
@@ -95,7 +100,7 @@ def joined_features(parts: Sequence[ImageFeatures]) -> Any:
         if rule == "items":
             ready[name] = [item for value in values for item in value]
         elif rule == "layers":
-            ready[name] = [torch.cat(layer) for layer in zip(*values, strict=True)]
+            ready[name] = [_followed(layer) for layer in zip(*values, strict=True)]
         else:
             ready[name] = values[0] if rule == "same" or len(values) == 1 else torch.cat(values)
     return ready
@@ -148,10 +153,9 @@ def _encoded(model: Any, images: Sequence[dict[str, Tensor]]) -> Fields:
     for name, value in model.get_image_features(**inputs, return_dict=True).items():
         if name in UNREAD or value is None:
             continue
-        if isinstance(value, Tensor):
-            fields[name] = value
-        elif isinstance(value, (list, tuple)) and all(isinstance(item, Tensor) for item in value):
-            fields[name] = list(value)
+        kept = _tensors_of(value)
+        if kept is not None:
+            fields[name] = kept
     return fields
 
 
@@ -167,12 +171,48 @@ def _rules_of(model: Any, image: dict[str, Tensor], seen: Fields) -> dict[str, R
     return _RULES[model]
 
 
-def _rule(one: Tensor | list[Tensor], two: Tensor | list[Tensor]) -> Rule:
+def _rule(one: Value, two: Value) -> Rule:
     if isinstance(one, Tensor) or isinstance(two, Tensor):
-        return "same" if isinstance(one, Tensor) and isinstance(two, Tensor) and one.shape == two.shape else "rows"
+        return "same" if _shapes(one) == _shapes(two) else "rows"
     if len(one) != len(two):
         return "items"
-    return "same" if [v.shape for v in one] == [v.shape for v in two] else "layers"
+    return "same" if _shapes(one) == _shapes(two) else "layers"
+
+
+def _followed(values: Sequence[Any]) -> Any:
+    """Tensors one after the other, or lists."""
+    if isinstance(values[0], list):
+        return [item for value in values for item in value]
+    return torch.cat(list(values))
+
+
+def _tensors_of(value: Any) -> Value | None:
+    """Nested lists of tensors as such; None for anything else."""
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, (list, tuple)):
+        return None
+    inner = [_tensors_of(item) for item in value]
+    return None if any(item is None for item in inner) else inner
+
+
+def _shapes(value: Value) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else [_shapes(item) for item in value]
+
+
+def _named(name: str, value: Value) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    else:
+        for place, item in enumerate(value):
+            yield from _named(f"{name}.{place}", item)
+
+
+def _unwrapped(nest: Any) -> Any:
+    """Lists that stand for one tensor as this tensor."""
+    if isinstance(nest, Tensor):
+        return nest
+    return nest[0] if len(nest) == 1 and isinstance(nest[0], Tensor) else [_unwrapped(item) for item in nest]
 
 
 def _divided(rules: dict[str, Rule], whole: Fields, count: int) -> list[ImageFeatures] | None:
@@ -185,12 +225,16 @@ def _divided(rules: dict[str, Rule], whole: Fields, count: int) -> list[ImageFea
         elif rule == "layers":
             if any(len(layer) % count for layer in value):
                 return None
-            pieces = [list(layers) for layers in zip(*(layer.chunk(count) for layer in value), strict=True)]
+            pieces = [[layer[_share(layer, count, i)] for layer in value] for i in range(count)]
         else:
             if len(value) % count:
                 return None
-            size = len(value) // count
-            pieces = [value[i * size : (i + 1) * size] for i in range(count)]
+            pieces = [value[_share(value, count, i)] for i in range(count)]
         for part, piece in zip(parts, pieces, strict=True):
             part[name] = piece
     return [ImageFeatures(part, rules) for part in parts]
+
+
+def _share(value: Value, count: int, place: int) -> slice:
+    size = len(value) // count
+    return slice(place * size, (place + 1) * size)

@@ -45,9 +45,16 @@ class TokenPicker:
                 )
         self.uniforms = self.uniforms.to(device)
 
-    def pick(self, logits: Tensor, rows: Tensor, step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Next tokens and which of them were greedy near-ties. Shapes: logits (N, V), rows (N,) -> (N,), (N,) bool."""
+    def pick(
+        self, logits: Tensor, rows: Tensor, step: int, dtype: torch.dtype, banned: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Next tokens and which of them were greedy near-ties. Shapes: logits (N, V), rows (N,) -> (N,), (N,) bool.
+
+        `banned`: ids of tokens that are not to be picked.
+        """
         logits = logits.float()
+        if banned is not None:
+            logits = logits.index_fill(-1, banned, float("-inf"))
         best, near = _greedy(logits, dtype)
         if self.all_greedy:
             return best, near
