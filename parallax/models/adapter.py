@@ -41,7 +41,7 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
 
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
-    names = current_names(model, config, _shapes(folder))
+    names = current_names(model, _shapes(folder))
     if any(old != new for old, new in names.items()):
         if not read:
             raise ValueError(
@@ -85,7 +85,7 @@ def read_adapter(wrapped: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     _check_fit(wrapped, folder)
-    names = current_names(wrapped.get_base_model(), wrapped.peft_config["default"], _shapes(folder))
+    names = current_names(wrapped.get_base_model(), _shapes(folder))
     saved = {names[key]: value for key, value in load_file(str(_weights_of(folder))).items()}
     if is_sharded(wrapped):
         take_weights(wrapped, {name: saved[key] for name, key in keys_of(wrapped).items()})
@@ -93,7 +93,7 @@ def read_adapter(wrapped: Any, folder: Path) -> None:
         set_peft_model_state_dict(wrapped, saved)
 
 
-def current_names(model: nn.Module, config: Any, keys: Iterable[str]) -> dict[str, str]:
+def current_names(model: Any, keys: Iterable[str]) -> dict[str, str]:
     """The name that each key of an adapter's file has in this transformers: key -> key.
 
     Adapters of transformers before 4.52 put the decoder and the projector of a vision-language model in other places;
@@ -150,7 +150,7 @@ def _check_fit(wrapped: Any, folder: Path) -> None:
 
     expected = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(wrapped).items()}
     shapes = _shapes(folder)
-    names = current_names(wrapped.get_base_model(), wrapped.peft_config["default"], shapes)
+    names = current_names(wrapped.get_base_model(), shapes)
     saved = {names[key]: shape for key, shape in shapes.items()}
     missing, unexpected = sorted(expected.keys() - saved.keys()), sorted(saved.keys() - expected.keys())
     reshaped = [key for key in saved.keys() & expected.keys() if saved[key] != expected[key]]

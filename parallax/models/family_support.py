@@ -1,8 +1,8 @@
 """What each family of transformers can do here, as the walk over all of them showed it (`parallax/small_world/toys/families.py`).
 
 The walk writes `family_support.json` and the table in docs/models.md together. A family that went wrong on it is refused before
-its weights are read. One that is not in the file gets what is right for every family: pixels in every pass, one sequence for
-each response, the head as it is.
+its weights are read. One that is not in the file gets what is right for every family: one sequence for each response, the head as
+it is.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ class FamilySupport:
     Attributes:
         walked: it is in the file.
         refused: why it cannot be used, or "".
-        features: its model takes ready image features.
         shared: responses may share one prompt.
         plain_head: its logits are its head's output and nothing else.
     """
 
     walked: bool = False
     refused: str = ""
-    features: bool = False
     shared: bool = False
     plain_head: bool = False
 
@@ -40,7 +38,7 @@ def known_families() -> dict[str, FamilySupport]:
     if not FILE.is_file():
         return {}
     rows = json.loads(FILE.read_text(encoding="utf-8"))["families"]
-    return {name: FamilySupport(walked=True, **row) for name, row in rows.items()}
+    return {name: FamilySupport(True, row["refused"], row["shared"], row["plain_head"]) for name, row in rows.items()}
 
 
 def support_of(model_type: str) -> FamilySupport:

@@ -108,5 +108,7 @@ def test_features_under_autocast_are_kept_apart(make_policy: Any) -> None:
 
 def test_a_projector_that_learns_is_never_cached(make_policy: Any) -> None:
     assert make_policy("llava", model={"feature_cache": "auto", "train_projector": True}).features is None
-    with pytest.raises(ValueError, match=r"a projector that learns changes them; use model\.feature_cache=none"):
+    with pytest.raises(
+        ValueError, match=r"a tower or projector that learns changes them; use model\.feature_cache=none"
+    ):
         make_policy("llava", model={"feature_cache": "memory", "train_projector": True})

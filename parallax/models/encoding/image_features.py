@@ -8,6 +8,7 @@ list of names: the same image is encoded once and twice at once, and what change
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad as pad_tensor
 
 POOLED = "pooler_output"
+NOTHING = torch.empty(0)
 UNREAD = ("last_hidden_state", "hidden_states", "attentions")  # of the tower; no language model looks at them
-Rule = Literal["rows", "items", "layers", "same"]
+Rule = Literal["rows", "items", "layers", "same", "none"]
 Value = Tensor | list[Any]  # a tensor, or a list of such values
 Fields = dict[str, Value]
 _RULES: WeakKeyDictionary[nn.Module, dict[str, Rule]] = WeakKeyDictionary()  # of each model that was asked
@@ -43,7 +45,7 @@ class ImageFeatures:
         return {
             name: tensor
             for field_name, value in self.fields.items()
-            for name, tensor in _named(f"{self.rules[field_name]}:{field_name}", value)
+            for name, tensor in _named(f"{self.rules[field_name]}:{field_name}", value if _is_there(value) else NOTHING)
         }
 
     @classmethod
@@ -61,7 +63,7 @@ class ImageFeatures:
                     nest.append([])
                 nest = nest[int(place)]
             nest.append(named[key])
-        found.fields = {name: _unwrapped(nest) for name, nest in nests.items()}
+        found.fields = {n: [] if found.rules[n] == "none" else _unwrapped(nest) for n, nest in nests.items()}
         return found
 
     def to(self, device: torch.device) -> ImageFeatures:
@@ -97,7 +99,9 @@ def joined_features(parts: Sequence[ImageFeatures]) -> Any:
     ready = BaseModelOutputWithPooling()
     for name, rule in parts[0].rules.items():
         values: list[Any] = [part.fields[name] for part in parts]
-        if rule == "items":
+        if rule == "none":
+            setattr(ready, name, None)
+        elif rule == "items":
             ready[name] = [item for value in values for item in value]
         elif rule == "layers":
             ready[name] = [_followed(layer) for layer in zip(*values, strict=True)]
@@ -146,14 +150,16 @@ def accepts(model: Any, name: str) -> bool:
 
 def _encoded(model: Any, images: Sequence[dict[str, Tensor]]) -> Fields:
     """The fields that a language model may read of the output for these images."""
-    cls: Any = type(model.model if hasattr(model, "model") else model)
-    known = parameters_of(cls if hasattr(cls, "get_image_features") else type(model), "get_image_features")
+    core: Any = model.model if hasattr(getattr(model, "model", None), "get_image_features") else model
+    known = parameters_of(type(core), "get_image_features")
     inputs = {name: value for name, value in join_vision(images).items() if name in known}
     fields: Fields = {}
-    for name, value in model.get_image_features(**inputs, return_dict=True).items():
-        if name in UNREAD or value is None:
+    output = model.get_image_features(**inputs, return_dict=True)
+    for name in (part.name for part in dataclasses.fields(output)):
+        value = getattr(output, name)
+        if name in UNREAD:
             continue
-        kept = _tensors_of(value)
+        kept = [] if value is None else _tensors_of(value)  # an empty list: the family has this field and it is None
         if kept is not None:
             fields[name] = kept
     return fields
@@ -162,8 +168,9 @@ def _encoded(model: Any, images: Sequence[dict[str, Tensor]]) -> Fields:
 def _rules_of(model: Any, image: dict[str, Tensor], seen: Fields) -> dict[str, Rule]:
     """How each field lies along the images, found out once for each model. `seen`: an output for one image or for several."""
     if model not in _RULES:
-        if set(seen) == {POOLED}:
-            _RULES[model] = {POOLED: "rows" if isinstance(seen[POOLED], Tensor) else "items"}
+        if not any(_is_there(value) for name, value in seen.items() if name != POOLED):
+            pooled: Rule = "rows" if isinstance(seen[POOLED], Tensor) else "items"
+            _RULES[model] = {name: pooled if name == POOLED else "none" for name in seen}
         else:
             with torch.no_grad():
                 once, twice = _encoded(model, [image]), _encoded(model, [image, image])
@@ -172,11 +179,18 @@ def _rules_of(model: Any, image: dict[str, Tensor], seen: Fields) -> dict[str, R
 
 
 def _rule(one: Value, two: Value) -> Rule:
+    if not _is_there(one):
+        return "none"
     if isinstance(one, Tensor) or isinstance(two, Tensor):
         return "same" if _shapes(one) == _shapes(two) else "rows"
     if len(one) != len(two):
         return "items"
     return "same" if _shapes(one) == _shapes(two) else "layers"
+
+
+def _is_there(value: Value) -> bool:
+    """Whether a field holds anything; an empty list stands for None."""
+    return isinstance(value, Tensor) or bool(value)
 
 
 def _followed(values: Sequence[Any]) -> Any:
@@ -220,7 +234,7 @@ def _divided(rules: dict[str, Rule], whole: Fields, count: int) -> list[ImageFea
     parts: list[Fields] = [{} for _ in range(count)]
     for name, value in whole.items():
         rule = rules[name]
-        if rule == "same":
+        if rule in ("same", "none"):
             pieces: list[Any] = [value] * count
         elif rule == "layers":
             if any(len(layer) % count for layer in value):

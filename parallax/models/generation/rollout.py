@@ -109,8 +109,8 @@ class Rollout:
             drawn, ties, bad = torch.stack([picked, near.long(), broken.long()]).tolist()  # the one sync of a step
             if not self.never_said.isdisjoint(drawn):
                 banned = torch.tensor(sorted(self.never_said), device=self.device)
-                picked, near = picker.pick(logits, numbers, step, self.dtype, banned[banned < logits.shape[-1]])
-                drawn, ties = torch.stack([picked, near.long()]).tolist()
+                picked = picker.pick_again(logits, numbers, step, picked, banned[banned < logits.shape[-1]])
+                drawn = picked.tolist()
             if step == 0 and not self.counts.tokens:
                 log.debug(
                     "first token, of the first %d answers", len(rows)

@@ -45,16 +45,9 @@ class TokenPicker:
                 )
         self.uniforms = self.uniforms.to(device)
 
-    def pick(
-        self, logits: Tensor, rows: Tensor, step: int, dtype: torch.dtype, banned: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Next tokens and which of them were greedy near-ties. Shapes: logits (N, V), rows (N,) -> (N,), (N,) bool.
-
-        `banned`: ids of tokens that are not to be picked.
-        """
+    def pick(self, logits: Tensor, rows: Tensor, step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Next tokens and which of them were greedy near-ties. Shapes: logits (N, V), rows (N,) -> (N,), (N,) bool."""
         logits = logits.float()
-        if banned is not None:
-            logits = logits.index_fill(-1, banned, float("-inf"))
         best, near = _greedy(logits, dtype)
         if self.all_greedy:
             return best, near
@@ -62,6 +55,15 @@ class TokenPicker:
         greedy = temperature == 0.0
         drawn = sample(logits, temperature.masked_fill(greedy, 1.0), self.top_p[rows], self.uniforms[rows, step])
         return torch.where(greedy, best, drawn), near & greedy
+
+    def pick_again(self, logits: Tensor, rows: Tensor, step: int, picked: Tensor, banned: Tensor) -> Tensor:
+        """`picked` (N,), with another pick in each row that picked one of the tokens `banned` (ids)."""
+        sayable = logits.float().index_fill(-1, banned, float("-inf"))
+        greedy = self.temperature[rows] == 0.0
+        temperature = self.temperature[rows].masked_fill(greedy, 1.0)
+        drawn = sample(sayable, temperature, self.top_p[rows], self.uniforms[rows, step])
+        again = torch.where(greedy, sayable.argmax(dim=-1), drawn)
+        return torch.where(torch.isin(picked, banned), again, picked)
 
 
 def _greedy(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

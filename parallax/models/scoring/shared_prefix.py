@@ -28,18 +28,14 @@ TAKE_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX)
 
 
 def can_share(model: Any) -> bool:
-    """Whether the shared layout gives this model the same log-probs.
+    """Whether the shared layout gives this model the same log-probs: its family has shown so on the walk (`family_support`)."""
+    return support_of(model.config.model_type).shared and masks_can_say(model)
 
-    Its family has shown so on the walk (`family_support`), its layers look at everything or through a window that a mask can
-    say, and its attention takes a mask as it is given.
-    """
+
+def masks_can_say(model: Any) -> bool:
+    """Whether a mask can say who sees whom: layers look at everything or through a window, and attention takes masks."""
     config = text_config(model)
-    if (
-        not support_of(model.config.model_type).shared
-        or getattr(config, "_attn_implementation", "sdpa") not in TAKE_MASKS
-    ):
-        return False
-    return layer_kinds(config) <= {FULL, SLIDING}
+    return layer_kinds(config) <= {FULL, SLIDING} and getattr(config, "_attn_implementation", "sdpa") in TAKE_MASKS
 
 
 def is_plainly_causal(model: Any) -> bool:

@@ -7,12 +7,14 @@ Each step compares with the plain way of transformers: one sequence at a time, p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from parallax.models.backbone import base_model, on_responses
 from parallax.models.batch import EncodedPrompt, ScoringBatch
@@ -104,7 +106,9 @@ def scores_as_plain(toy: Toy, layout: Layout = separate_sequences, tolerance: fl
 def no_leak(toy: Toy, layout: Layout = separate_sequences) -> None:
     """Other later answer tokens move no earlier log-prob; another image moves them."""
     before = log_probs.score(toy.model, toy.batch(), layout).per_token
-    changed = [[torch.cat([answer[:-2], answer[-2:] + 1]) for answer in answers] for answers in toy.answers]
+    changed = [
+        [torch.cat([answer[:-2], 20 + (answer[-2:] + 13) % 40]) for answer in answers] for answers in toy.answers
+    ]
     after = log_probs.score(toy.model, collated(toy.prompts, changed), layout).per_token
     for row, answers in enumerate(toy.answers):
         for place, answer in enumerate(answers):
@@ -213,6 +217,63 @@ def saves(toy: Toy, untouched: Any, folder: Path) -> None:
     for name, other in (("the adapter loaded by peft", with_adapter), ("the merged model", loaded)):
         for prompt, answers, value in zip(toy.prompts, toy.answers, expected, strict=True):
             _close(plain_log_probs(other, prompt, answers[0]), value, TOLERANCE, f"{name} gives other log-probs")
+
+
+class InDouble(TorchFunctionMode):
+    """Inside, what asks for float32 gets float64: norms and rotary positions are worked out in float32 whatever the model's type,
+    and rounding there would hide what a layout does.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.float:
+            func = torch.Tensor.double
+        args = tuple(torch.float64 if value is torch.float32 else value for value in args)
+        kwargs = {name: torch.float64 if value is torch.float32 else value for name, value in (kwargs or {}).items()}
+        return func(*args, **kwargs)
+
+
+def shares(toy: Toy) -> bool:
+    """Whether responses that share a prompt get the log-probs and the gradients of separate ones, in float64."""
+    from parallax.models.scoring.shared_prefix import masks_can_say, shared_prefix
+
+    network = base_model(toy.model)
+    if not masks_can_say(network):
+        return False
+    doubled = replace(toy, model=deepcopy(toy.model).double())
+    try:
+        no_leak(doubled, shared_prefix)
+        with torch.no_grad(), InDouble():
+            scores = [
+                log_probs.score(doubled.model, doubled.batch(), kind) for kind in (shared_prefix, separate_sequences)
+            ]
+        _close(scores[0].per_token, scores[1].per_token, EXACT, "log-probs differ")
+        for one, other in zip(
+            *(_gradients(doubled, kind) for kind in (shared_prefix, separate_sequences)), strict=True
+        ):
+            _close(one, other, EXACT, "gradients differ")
+    except Exception:
+        return False
+    return True
+
+
+@torch.no_grad()
+def has_plain_head(toy: Toy) -> bool:
+    """Whether the head's product with the hidden states is what the model gives as logits."""
+    network = base_model(toy.model)
+    if type(network.get_output_embeddings()) is not torch.nn.Linear:
+        return False
+    arranged = separate_sequences(network, toy.batch())
+    hidden, logits = log_probs._forward(network, arranged, through_head=True)
+    return bool(torch.allclose(network.get_output_embeddings()(hidden), logits, rtol=0, atol=1e-6))
+
+
+def _gradients(toy: Toy, layout: Layout) -> list[Tensor]:
+    toy.model.zero_grad()
+    weights = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    with InDouble():
+        total = log_probs.score(toy.model, toy.batch(), layout).total
+    (total * weights).sum().backward()  # type: ignore[no-untyped-call]
+    return [value.grad.clone() for value in toy.model.parameters() if value.grad is not None]
 
 
 def _close(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import nn
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedTokenizerFast
 
 from parallax.small_world.toys.recipes import RECIPES, Recipe
@@ -74,6 +75,7 @@ def make_tiny_checkpoint(model_type: str, folder: Path | str, seed: int = 0) -> 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config_with(model_type, recipe, tokenizer))
+        see_through(model)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         do_sample=False,
@@ -81,6 +83,13 @@ def make_tiny_checkpoint(model_type: str, folder: Path | str, seed: int = 0) -> 
     model.save_pretrained(folder)
     recipe.processor(tokenizer).save_pretrained(folder)
     return folder
+
+
+def see_through(model: nn.Module) -> None:
+    """Random values for weights that start as zeros through which nothing is seen: a projector, or a gate."""
+    for parameter in model.parameters():
+        if (parameter.ndim >= 2 or parameter.numel() == 1) and not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=0.5)
 
 
 def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
