@@ -80,7 +80,7 @@ class ColumnsSource(Sequence[Sample]):
             self.path = str(
                 keep_stream(self.path, limit, Path(cache_dir).expanduser() / "streams", split=split, subset=subset)
             )
-        self.table: Table = open_table(self.path, split=split, subset=subset, pictures=[self.columns["image"]])
+        self.table: Table = open_table(self.path, split=split, subset=subset)
         for role, column in self.columns.items():
             if column not in self.table.columns:
                 near = closest(column, self.table.columns)

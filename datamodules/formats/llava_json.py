@@ -128,7 +128,7 @@ class LlavaJsonSource(Listed[Sample]):
             try:
                 if row.error is not None:
                     raise Unusable("bad_row", row.error)
-                if isinstance(row.value, dict) and row.value.get("image") is None:
+                if isinstance(row.value, dict) and not shown_in(row.value):
                     self.left_out["text_only"] += 1
                     continue
                 image, turns = _dialogue(row.value)
@@ -145,7 +145,12 @@ def _dialogue(value: Any) -> tuple[str, tuple[Turn, ...]]:
     """Image path and turns of an entry. Raises `Unusable`."""
     if not isinstance(value, dict):
         raise Unusable("bad_row", f"it is a {type(value).__name__}; an object with image and conversations is needed")
-    return image_path(value.get("image")), turns_of(value.get("conversations"))
+    return image_path(shown_in(value)), turns_of(value.get("conversations"))
+
+
+def shown_in(row: Mapping[str, Any]) -> Any:
+    """What an entry shows: what stands under `image`, else under `images`; None for an entry of text only."""
+    return next((row[key] for key in ("image", "images") if row.get(key) not in (None, [])), None)
 
 
 def turns_of(said: Any) -> tuple[Turn, ...]:

@@ -18,6 +18,7 @@ from parallax.models.batch import StepBatch
 log = logging.getLogger(__name__)
 
 LONGER = 1.5  # times as long is worth a word
+MOVED_BY = 4  # the step by which rewards can have moved: the first steps of the warm-up have almost no learning rate
 FAR = 1.0  # nats per token
 
 Means = dict[str, float]
@@ -74,7 +75,8 @@ class RewardHealth(pl.Callback):
         more: Means = {}
         beta = getattr(getattr(pl_module, "objective", None), "beta", None)
         chosen, rejected, pairs = self._lengths
-        if beta and pairs:
+        compared = "likelihood_displacement" in means  # rewards without a reference are no distance from one
+        if beta and pairs and compared:
             moved = (abs(means["rewards/chosen"]) + abs(means["rewards/rejected"])) / beta
             more["nats_per_token"] = moved * pairs / max(1, chosen + rejected)
         if "grad_norm" in means:
@@ -135,7 +137,7 @@ class RewardHealth(pl.Callback):
 def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]:
     """What is wrong with these running means at this step, as (short name, sentence)."""
     chosen, margin, accuracy = means["rewards/chosen"], means["rewards/margins"], means["rewards/accuracies"]
-    falls, late = means["likelihood_displacement"], step > total_steps / 2
+    falls, late = means.get("likelihood_displacement", 0.0), step > total_steps / 2
     found = {}
     if chosen < -0.1 and falls > 0.7:
         found["likelihood_displacement"] = (
@@ -149,7 +151,7 @@ def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]
             "learn from them, and going on mostly pushes rejected answers further down. Use fewer trainer.max_epochs, lower "
             "optim.lr, or pairs.refresh=epoch."
         )
-    if late and abs(margin) < 1e-3:
+    if late and step >= MOVED_BY and abs(margin) < 1e-3:
         found["no_signal"] = (
             f"More than half of the {total_steps} steps are done and the margin is {margin:+.5f}: the policy does not move. "
             "Raise optim.lr, train for more steps, or look at whether the answers of a pair differ at all."

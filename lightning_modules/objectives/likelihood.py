@@ -7,6 +7,7 @@ log-prob divided by 1024, so the default is norm=sum with α = 1/1024.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -74,13 +75,24 @@ class Stic(Objective):
             positive("constant", constant),
         )
         self.base = MultiNegative(beta) if base is None else base
-        self.needs_reference, self.beta = self.base.needs_reference, self.base.beta
+        self.needs_reference, self.beta, self.kept = self.base.needs_reference, self.base.beta, self.base.kept
+        self.looks, self.token_weights = self.base.looks, self.base.token_weights
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         preference = self.base(policy, reference, lengths)
         nll = chosen_nll(policy, lengths, self.norm, self.constant)
         loss = preference.loss + self.alpha * nll
-        return loss, {"loss/preference": preference.loss, "loss/nll": nll}
+        kept = {name: preference.metrics[name] for name in self.kept}
+        return loss, {"loss/preference": preference.loss, "loss/nll": nll, **kept}
+
+    def after_step(self, means: Mapping[str, float]) -> None:
+        self.base.after_step(means)
+
+    def state(self) -> dict[str, float]:
+        return self.base.state()
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        self.base.load_state(state)
 
 
 def _known_norm(norm: str) -> Norm:

@@ -36,6 +36,8 @@ def first_choice_loss(ratios: Tensor, beta: float) -> Tensor:
 class MultiNegative(Objective):
     """One chosen against K ≥ 1 rejected responses. All log-ratios equal gives ln(1 + K)."""
 
+    of_the_margin: ClassVar[bool] = True
+
     def __init__(self, beta: float = 0.1) -> None:
         self.beta: float = positive("beta", beta)
 
@@ -53,6 +55,7 @@ class DPO(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: float = 0.1, label_smoothing: float = 0.0) -> None:
         self.beta: float = positive("beta", beta)
@@ -75,6 +78,7 @@ class Robust(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: float = 0.1, label_smoothing: float = 0.1) -> None:
         self.beta: float = positive("beta", beta)
@@ -95,6 +99,7 @@ class IPO(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: float = 0.1) -> None:
         self.beta: float = positive("beta", beta)
@@ -109,6 +114,7 @@ class Hinge(Objective):
     """max(0, 1 − βz): no pull on a pair whose reward margin is at least 1."""
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: float = 0.1) -> None:
         self.beta: float = positive("beta", beta)

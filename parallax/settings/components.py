@@ -60,6 +60,12 @@ READER = {"path": TEXT, "images": TEXT, "prompt": TEXT, "limit": COUNT.or_null()
 NAME = Rule("text", pattern=r"[A-Za-z_]\w*", pattern_words="a name of letters, digits and _")
 USE = choice("auto", "always", "never")
 NORM = choice("sum", "per_token", "const")
+IMAGE_TERM = {
+    "view": COMPONENT.or_null(),
+    "other_image": FLAG,
+    "side": choice("chosen", "rejected"),
+    "detach_clean": FLAG,
+}
 
 COMPONENTS: dict[str, dict[str, Rule]] = {
     # views
@@ -67,6 +73,10 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
     "augment.diffusion.Diffusion": {"noise_steps": integer(0, 999)},
     "augment.geometric.RandomFlip": {"p": SHARE},
     "augment.geometric.RandomResizedCrop": {"size": SIDE, "scale": CROP_AREA, "ratio": between(0.01, 100)},
+    "augment.occlusion.Crop": {"scale": CROP_AREA, "ratio": between(0.01, 100)},
+    "augment.occlusion.Black": {},
+    "augment.occlusion.PixelMask": {"share": SHARE},
+    "augment.occlusion.BlockMask": {"share": SHARE, "block": SIDE},
     "augment.geometric.CenterCrop": {"size": SIDE},
     "augment.geometric.RandomCrop": {"size": SIDE},
     "augment.geometric.Pad": {"padding": integer(0, 4096)},
@@ -118,9 +128,9 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
         "path": TEXT, "prompts": list_of(TEXT), "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT,
     },
     "datamodules.formats.preference_file.PreferenceFileSource": {
-        "path": TEXT, "image_root": TEXT.or_null(), "format": choice(
-            "auto", "seva", "stic", "sima", "csr", "llava", "trl", "ms_swift", "llama_factory", "parallax"
-        ),
+        "path": list_of(TEXT, or_one=True), "image_root": TEXT.or_null(), "format": TEXT,
+        "columns": mapping_of(TEXT.or_null()).or_null(), "split": TEXT, "subset": TEXT.or_null(),
+        "pairing": choice("all", "best_worst"), "min_margin": NOT_NEGATIVE, "aspects": list_of(TEXT).or_null(),
         "limit": COUNT.or_null(), "seed": NATURAL, "name": TEXT, "file_names_only": FLAG,
     },
     "parallax.records.images.FileImage": {"root": TEXT, "max_pixels": COUNT},
@@ -182,6 +192,38 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
     "lightning_modules.objectives.NLL": {"norm": NORM, "constant": POSITIVE},
     "lightning_modules.objectives.Povid": {
         "beta": POSITIVE, "text_weight": NOT_NEGATIVE, "noise_weight": NOT_NEGATIVE,
+    },
+    "lightning_modules.objectives.EXO": {"beta": POSITIVE, "label_smoothing": number(above=0, below=0.5)},
+    "lightning_modules.objectives.DiscoPOP": {"beta": POSITIVE, "tau": POSITIVE},
+    "lightning_modules.objectives.FDivergence": {
+        "beta": POSITIVE, "alpha": number(), "base": COMPONENT.or_null(),
+        "divergence": choice("forward_kl", "jensen_shannon", "alpha"),
+    },
+    "lightning_modules.objectives.CPO": {"beta": POSITIVE, "alpha": NOT_NEGATIVE},
+    "lightning_modules.objectives.SimPO": {"beta": POSITIVE, "gamma": NOT_NEGATIVE},
+    "lightning_modules.objectives.ORPO": {"weight": NOT_NEGATIVE},
+    **{
+        f"lightning_modules.objectives.{name}": {"beta": POSITIVE}
+        for name in ("LengthNormalised", "NCA", "SPPO", "APOZero", "APODown")
+    },
+    "lightning_modules.objectives.BCO": {
+        "beta": POSITIVE, "shift": choice("running_mean", "none"), "decay": number(above=0, below=1).or_null(),
+    },
+    "lightning_modules.objectives.ImageTerm": {"beta": POSITIVE, **IMAGE_TERM},
+    "lightning_modules.objectives.Anchor": {"beta": POSITIVE, "anchor": number()},
+    "lightning_modules.objectives.MDPO": {
+        "beta": POSITIVE, **IMAGE_TERM, "image_weight": NOT_NEGATIVE, "anchor_weight": NOT_NEGATIVE, "anchor": number(),
+    },
+    "lightning_modules.objectives.CHiP": {
+        "beta": POSITIVE, "view": COMPONENT.or_null(), "other_image": FLAG, "image_weight": NOT_NEGATIVE,
+        "segment_weight": POSITIVE, "combine": choice("one_sigmoid", "sum"),
+    },
+    "lightning_modules.objectives.SymMPO": {
+        "beta": POSITIVE, "pair_weight": NOT_NEGATIVE, "anchor_weight": NOT_NEGATIVE, "agreement_weight": NOT_NEGATIVE,
+    },
+    "lightning_modules.objectives.LDDPO": {"beta": POSITIVE, "alpha": SHARE},
+    "lightning_modules.objectives.DDPO": {
+        "beta": POSITIVE, "gamma": POSITIVE, "min_match": COUNT, "both_sides": FLAG, "normalise": FLAG,
     },
     "lightning_modules.objectives.Weighted": {"terms": list_of(ANYTHING)},
     # evaluation
@@ -250,8 +292,11 @@ COMPONENTS: dict[str, dict[str, Rule]] = {
 }  # fmt: skip
 
 # Objectives defined for one rejected answer only.
-PAIRS_ONLY = {f"lightning_modules.objectives.{name}" for name in ("DPO", "Robust", "IPO", "Hinge")}
-NEEDS_NO_REFERENCE = {"lightning_modules.objectives.NLL"}
+PAIRS_ONLY = {
+    f"lightning_modules.objectives.{name}"
+    for name in ("DPO", "Robust", "IPO", "Hinge", "EXO", "DiscoPOP", "CHiP", "SymMPO", "DDPO")
+}
+NEEDS_NO_REFERENCE = {f"lightning_modules.objectives.{name}" for name in ("NLL", "CPO", "SimPO", "ORPO")}
 # Objectives that look at the image under noise while training.
 LOOKS_AT_NOISE = {"lightning_modules.objectives.Povid"}
 # Proposers whose chosen answers are the data's own, so that a supervised stage does without them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,16 @@ def pick_device(accelerator: str) -> str:
     if accelerator == "gpu":
         raise RuntimeError("trainer.accelerator=gpu, but torch sees no GPU here; use trainer=cpu or trainer=auto")
     return "cpu"
+
+
+def join_processes(trainer: Mapping[str, Any]) -> Any:
+    """`joined_processes`, without importing Lightning for a run that is alone anyway: its first answers need none of it."""
+    alone = trainer.get("devices", 1) in (1, "1") and int(trainer.get("num_nodes", 1)) == 1
+    if alone and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return None
+    from lightning_modules.trainer import joined_processes
+
+    return joined_processes(trainer)
 
 
 def make_policy(
@@ -48,11 +59,13 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
 
     from datamodules.preference import PreferenceDataModule
     from parallax.models import processes
+    from parallax.preference.looks import Look
 
     def part(name: str) -> Any:
         return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
 
     debug = plain.get("debug") or {}
+    objective, noise = part("loss"), part("noise")
     return PreferenceDataModule(
         part("data"),
         part("proposer"),
@@ -67,7 +80,8 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
         skipped=run_folder / "skipped.jsonl",
         limit=debug.get("limit_samples"),
         limit_pairs=debug.get("overfit_pairs"),
-        noise=part("noise"),
+        looks=objective.looks if noise is None else [Look(view=noise, purpose="training noise")],
+        token_weights=objective.token_weights,
         show_progress=processes.is_first(),
     )
 

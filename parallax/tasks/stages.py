@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,6 @@ class Run:
     plain: dict[str, Any]
     folder: Path
     device: str
-    loggers: list[Any]
     manifest: RunManifest
     builder: Any = None  # Lightning's Trainer on whose predict loop several processes build pairs; None for one process
     started: float = field(default_factory=time.perf_counter)
@@ -37,6 +37,29 @@ class Run:
     steps: int = 0
     several: bool = False  # whether the run has more than one stage
     now: str = ""  # the stage under way
+
+    @cached_property
+    def loggers(self) -> list[Any]:
+        """Started when first asked for, which is once the policy answers: Lightning and W&B take seconds to import."""
+        from parallax.reports.loggers import build_loggers
+        from parallax.tasks.naming import group_name, run_name, tag_words
+
+        return build_loggers(
+            self.plain.get("logger"),
+            run_folder=self.folder,
+            config=self.plain,
+            name=run_name(self.plain),
+            group=group_name(),
+            tags=tag_words(self.plain),
+            job_type=self.plain["method"]["name"],
+        )
+
+    def close_loggers(self, *, failed: bool) -> None:
+        """Finish those that were started."""
+        if "loggers" in self.__dict__:
+            from parallax.reports.loggers import close_loggers
+
+            close_loggers(self.loggers, failed=failed)
 
     @property
     def wandb_options(self) -> dict[str, Any]:

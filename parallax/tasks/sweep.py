@@ -22,7 +22,6 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.records.fingerprint import fingerprint
 from parallax.reports.sweep_progress import SweepProgress
 from parallax.settings.command_line import compose_checked
-from parallax.settings.comments import CONF
 from parallax.settings.errors import ConfigError
 from parallax.settings.sweep_file import SweepFile, point_words, read_sweep
 from parallax.tasks.multirun import failure_in, finish
@@ -144,7 +143,7 @@ def _clear_other_recipe(job: Job) -> None:
 @cache
 def _plain(job: Job) -> dict[str, Any]:
     """The job's checked configuration as plain data."""
-    cfg = compose_checked([word for word in job.words if not word.startswith("hydra")], CONF)
+    cfg = compose_checked([word for word in job.words if not word.startswith("hydra")])
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 

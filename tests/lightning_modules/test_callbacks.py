@@ -37,6 +37,14 @@ def test_diagnoses(change: dict[str, float], step: int, expected: list[str]) -> 
     assert all("optim.lr" in sentence for _, sentence in found)
 
 
+def test_rewards_without_a_reference_are_looked_at_as_far_as_they_go() -> None:
+    without = {name: value for name, value in HEALTHY.items() if name != "likelihood_displacement"}
+    assert diagnose({**without, "rewards/chosen": -6.0}, 90, 100) == []
+    assert [name for name, _ in diagnose({**without, "rewards/accuracies": 1.0, "rewards/margins": 9.0}, 90, 100)] == [
+        "saturated"
+    ]
+
+
 def test_a_falling_chosen_answer_is_said_once_naming_the_knobs(
     new_policy: NewPolicy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

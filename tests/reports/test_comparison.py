@@ -101,8 +101,8 @@ def test_no_best_is_named_where_all_are_alike_or_there_is_only_one(tmp_path: Pat
 
 
 def test_the_table_fits_the_window_and_says_what_it_left_out(grid: Path) -> None:
-    wide, narrow = printed([grid], 160), printed([grid], 60)
-    assert max(map(len, narrow.splitlines())) <= 60 and max(map(len, wide.splitlines())) <= 160
+    wide, narrow = printed([grid], 160), printed([grid], 50)
+    assert max(map(len, narrow.splitlines())) <= 50 and max(map(len, wide.splitlines())) <= 160
     row = next(line for line in wide.splitlines() if " 500 " in line and " 0.1 " in line)
     assert re.search(r"1\.7 % \[0\.0, \d\.\d\] ★", row) and "99" in row
     assert "No room here for" in narrow and "No room here" not in wide
@@ -187,3 +187,32 @@ def test_pictures_show_each_metric_against_each_numeric_setting(grid: Path, tmp_
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["compare_beta.png", "compare_noise_steps.png"]
     with Image.open(tmp_path / "compare_beta.png") as image:
         assert image.width > 2 * image.height  # three panels side by side
+
+
+def test_only_runs_are_compared_and_only_what_was_measured_on_the_same_items_is_ranked(tmp_path: Path) -> None:
+    for number, wrong in enumerate((3, 6, 9)):
+        write_run(tmp_path / str(number), {"seed": number}, wrong, typed=(f"seed={number}",))
+    write_run(tmp_path / "other", {"seed": 4}, 0, typed=("seed=4",))  # no mistake at all, on half of the questions
+    for path in (tmp_path / "other").glob("stages/align/eval_*.json"):
+        told = json.loads(path.read_text())
+        told["items"] = told["items"][:30]
+        path.write_text(json.dumps(told))
+    write_run(tmp_path / "sheet", {"task": {"name": "show_views"}}, 0)
+    comparison = compare(find_runs([tmp_path]))
+    assert [run.name for run in comparison.runs] == ["0", "1", "2", "other"]
+    assert [run.name for run in comparison.runs if "chair_i" in run.best] == ["0"]
+    for width in (80, 200):
+        said = " ".join(printed([tmp_path], width).split())
+        assert "CHAIR-i of other was measured on other items and is not ranked." in said
+        assert "1 folder is left out: made by show_views, no runs that measure anything." in said
+        assert said.index("CHAIR-i") < said.index("Accuracy") < said.rindex(" seed ")
+
+
+def test_names_and_metrics_are_there_at_any_width(tmp_path: Path) -> None:
+    long = "a_very_long_name_of_an_experiment_" * 3
+    for number in range(2):
+        write_run(tmp_path / f"{long}{number}", {"seed": number, "loss.beta": 0.1 + number}, number)
+    for width in (60, 80, 120):
+        said = printed([tmp_path], width)
+        assert "CHAIR-i" in said and "experiment_0" in said and "experiment_1" in said
+        assert max(map(len, said.splitlines()[:6])) <= width

@@ -324,7 +324,7 @@ def test_a_reference_to_a_key_that_is_not_there_is_told_in_one_sentence(compose_
     ("typed", "sentence"),
     [
         ("optim=null", "optim=null leaves the run without optim: choose one of adamw"),
-        ("~loss", "loss was taken away; choose one of dpo"),
+        ("~loss", "loss was taken away; choose one of apo_down"),
         ("~optim.lr", "optim.lr was taken away"),
         ("~trainer.checkpoint.keep", "trainer.checkpoint.keep was taken away"),
         ("trainer.checkpoint=3", "trainer.checkpoint is a group of keys (every_n_steps, keep, sharded)"),

@@ -39,7 +39,7 @@ def test_optuna_is_told_none_where_there_is_no_number(
     monkeypatch.setattr(multirun, "check", lambda cfg: None)
     monkeypatch.setattr(multirun, "own_words", list)
     monkeypatch.setattr(multirun, "run_task", lambda cfg: value)
-    assert multirun.run_job(DictConfig({})) == told
+    assert multirun.run_job(DictConfig({"optimized_metric": "after/accuracy"})) == told
 
 
 def test_without_the_plugin_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

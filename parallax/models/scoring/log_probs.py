@@ -44,7 +44,8 @@ def score(
         is_rejected = counted.nonzero()[:, 1] > 0  # column 0 is the chosen response
         values = token_log_probs(logits, torch.where(is_rejected, own_choice(logits, targets, pick), targets))
     per_token = values.new_zeros(counted.shape).masked_scatter(counted, values)
-    return ResponseLogProbs(total=per_token.sum(-1), counts=counted.sum(-1), per_token=per_token)
+    weighted = per_token if batch.response_weights is None else per_token * batch.response_weights.to(per_token.dtype)
+    return ResponseLogProbs(total=weighted.sum(-1), counts=counted.sum(-1), per_token=per_token)
 
 
 def has_plain_head(model: Any) -> bool:

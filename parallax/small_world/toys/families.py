@@ -3,11 +3,11 @@
     python -m parallax.small_world.toys.families                      # all of them
     python -m parallax.small_world.toys.families llava qwen2_vl       # only these
 
-Each family is built at random with a few thousand to a few million parameters and taken through the steps of `steps.py`: its own
-processor and chat template where there is a recipe for them (`recipes.py`), log-probs of a batch with images of different sizes,
-greedy and sampled answers, one step of DPO on LoRA, saving and loading. Nothing is downloaded. Each trial runs in a process
-of its own with a time limit; whatever goes wrong there becomes the reason in the table. Afterwards the rows of the families that were
-tried are new in `parallax/models/family_support.json`, which decides what a run does, and in the table of docs/models.md.
+Each family is built at random with a few thousand to a few million parameters and taken through the steps of `steps.py`: its
+own processor and chat template where there is a recipe for them (`recipes.py`), log-probs of a batch with images of different
+sizes, greedy and sampled answers, one step of DPO on LoRA, saving and loading. Nothing is downloaded. Each trial runs in a
+process of its own with a time limit; whatever goes wrong there becomes the reason in the table. Afterwards the rows of the
+families that were tried are new in `parallax/models/family_support.json`, which decides what a run does, and in docs/models.md.
 """
 
 from __future__ import annotations
