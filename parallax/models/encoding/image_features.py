@@ -150,8 +150,9 @@ def accepts(model: Any, name: str) -> bool:
 
 def _encoded(model: Any, images: Sequence[dict[str, Tensor]]) -> Fields:
     """The fields that a language model may read of the output for these images."""
-    core: Any = model.model if hasattr(getattr(model, "model", None), "get_image_features") else model
-    known = parameters_of(type(core), "get_image_features")
+    core = model.model if hasattr(getattr(model, "model", None), "get_image_features") else model
+    cls: Any = type(core)
+    known = parameters_of(cls, "get_image_features")
     inputs = {name: value for name, value in join_vision(images).items() if name in known}
     fields: Fields = {}
     output = model.get_image_features(**inputs, return_dict=True)
