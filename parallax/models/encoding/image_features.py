@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ Rule = Literal["rows", "items", "layers", "same", "none"]
 Value = Tensor | list[Any]  # a tensor, or a list of such values
 Fields = dict[str, Value]
 _RULES: WeakKeyDictionary[nn.Module, dict[str, Rule]] = WeakKeyDictionary()  # of each model that was asked
+_ONE_BY_ONE: WeakSet[nn.Module] = WeakSet()  # models that give images of different sizes in one piece
 
 
 @dataclass
@@ -78,16 +79,20 @@ def takes_features(model: Any) -> bool:
 
 
 def encode_images(model: Any, images: Sequence[dict[str, Tensor]]) -> list[ImageFeatures]:
-    """The features of each image. Images of one shape are encoded together, others one by one.
+    """The features of each image. Images are encoded together where what comes out can be told apart, else one by one.
 
     `images`: what the image processor gave for each, on the model's device and in its precision.
     """
     shapes = [{name: value.shape for name, value in image.items()} for image in images]
-    if len(images) > 1 and all(shape == shapes[0] for shape in shapes):
+    alike = all(shape == shapes[0] for shape in shapes)
+    if len(images) > 1 and (alike or model not in _ONE_BY_ONE):
         whole = _encoded(model, images)
-        parts = _divided(_rules_of(model, images[0], whole), whole, len(images))
-        if parts is not None:
-            return parts
+        rules = _rules_of(model, images[0], whole)
+        if alike or _one_item_each(rules, whole, len(images)):
+            parts = _divided(rules, whole, len(images))
+            if parts is not None:
+                return parts
+        _ONE_BY_ONE.add(model)
     singles = [_encoded(model, [image]) for image in images]
     return [ImageFeatures(single, _rules_of(model, images[0], singles[0])) for single in singles]
 
@@ -228,6 +233,13 @@ def _unwrapped(nest: Any) -> Any:
     if isinstance(nest, Tensor):
         return nest
     return nest[0] if len(nest) == 1 and isinstance(nest[0], Tensor) else [_unwrapped(item) for item in nest]
+
+
+def _one_item_each(rules: dict[str, Rule], whole: Fields, count: int) -> bool:
+    """Whether every field is a list with one item for each of `count` images, so that sizes need not be alike."""
+    lists = [value for name, value in whole.items() if rules[name] == "items"]
+    lists += [layer for name, value in whole.items() if rules[name] == "layers" for layer in value]
+    return all(isinstance(value, list) and len(value) == count for value in lists) and "rows" not in rules.values()
 
 
 def _divided(rules: dict[str, Rule], whole: Fields, count: int) -> list[ImageFeatures] | None:
