@@ -25,7 +25,7 @@ LOWER_IS_BETTER = frozenset(
         "hallucination_rate",
     }
 )  # fmt: skip
-NEITHER_IS_BETTER = frozenset({"yes_ratio"})
+NEITHER_IS_BETTER = frozenset({"yes_ratio", "rejected_nats"})
 _MINOR = re.compile(r"pope_(?!(?:accuracy|f1|yes_ratio|parse_failures)$)(?!\w+_accuracy$)\w+$")
 MOST_SHOWN = 8  # metrics on the screen where none is a headline
 NO_METRIC = Metric(None, None, None, 0)
@@ -223,8 +223,8 @@ def metric_of(plain: Mapping[str, Any] | None) -> Metric:
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share, shown in per cent. Those named `…_score` are in points of their own (MME, ratings)."""
-    return not metric.split(":")[0].endswith("_score")
+    """Whether a metric is a share, shown in per cent. `…_score` are points of their own (MME, ratings), `…_nats` log-probs."""
+    return not metric.split(":")[0].endswith(("_score", "_nats"))
 
 
 def show(metric: Metric, *, points: bool = False, name: str = "") -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.settings.build import build
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -88,9 +90,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def build_suites(evaluation: Mapping[str, Any]) -> list[Suite]:
     """The suites of the `evaluation` group (plain data), cut to `evaluation.limit` where it is set. May be empty."""
-    from hydra.utils import instantiate
-
-    suites = [instantiate(node, _convert_="all") for node in (evaluation.get("suites") or {}).values() if node]
+    suites = [
+        build(node, f"evaluation.suites.{name}") for name, node in (evaluation.get("suites") or {}).items() if node
+    ]
     limit = evaluation.get("limit")
     return [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
 
@@ -99,11 +101,9 @@ def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None
     """The view of `evaluation.view` (a node of the `aug` group), or None for images as they are."""
     if not evaluation.get("view"):
         return None
-    from hydra.utils import instantiate
-
     from parallax.records import ViewSpec
 
-    view = instantiate(evaluation["view"], _convert_="all")
+    view = build(evaluation["view"], "evaluation.view")
     return ViewSpec(view.name, view.params(), seed)
 
 
@@ -175,8 +175,6 @@ def add_harnesses(
     """
     import shutil
 
-    from hydra.utils import instantiate
-
     from parallax.evaluation.harnesses import run_harness
 
     wanted = config["evaluation"].get("harnesses") or {}
@@ -189,7 +187,7 @@ def add_harnesses(
             model = str((folder / "model").resolve())
             policy.save_merged(Path(model))
         for name, node in wanted.items():
-            evaluation.metrics.update(run_harness(instantiate(node, _convert_="all"), model, folder / name))
+            evaluation.metrics.update(run_harness(build(node, f"evaluation.harnesses.{name}"), model, folder / name))
     finally:
         shutil.rmtree(folder / "model", ignore_errors=True)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.settings.build import build
+
 if TYPE_CHECKING:
     from datamodules.preference import PreferenceDataModule
     from datamodules.supervised import SupervisedDataModule
@@ -55,14 +57,12 @@ def make_policy(
 
 def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
     """The datamodule of a preference stage; nothing is read or built yet but the source's index."""
-    from hydra.utils import instantiate
-
     from datamodules.preference import PreferenceDataModule
     from parallax.models import processes
     from parallax.preference.looks import Look
 
     def part(name: str) -> Any:
-        return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
+        return build(stage[name], name) if stage.get(name) is not None else None
 
     debug = plain.get("debug") or {}
     objective, noise = part("loss"), part("noise")
@@ -88,12 +88,10 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
 
 def make_supervised(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> SupervisedDataModule:
     """The datamodule of a supervised stage; nothing is read yet but the source's index."""
-    from hydra.utils import instantiate
-
     from datamodules.supervised import SupervisedDataModule
 
     def part(name: str) -> Any:
-        return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
+        return build(stage[name], name) if stage.get(name) is not None else None
 
     return SupervisedDataModule(
         part("data"),

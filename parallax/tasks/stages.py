@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.settings.build import build
 from parallax.settings.stages import PlannedStage
 
 if TYPE_CHECKING:
@@ -148,13 +149,12 @@ def accumulate(this: Run, entry: Mapping[str, Any]) -> None:
 
 def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
     """The pairs of a stage that an earlier process finished, for the report. Left out, with a word, if they are gone."""
-    from hydra.utils import instantiate
 
     from parallax.records.pair_store import PairSet
 
     if planned.stage["fit"] != "preference" or not entry["data"]:
         return
-    source = instantiate(planned.stage["data"], _convert_="all")
+    source = build(planned.stage["data"], "data")
     known = getattr(source, "pairs", None)
     images = {item.sample_id: item.image for item in known} if known is not None else {s.id: s.image for s in source}
     try:

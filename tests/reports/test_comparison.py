@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +17,7 @@ from parallax.reports.comparison_table import print_comparison
 from parallax.reports.pages import json_text
 from parallax.reports.run_folder import find_runs, read_run
 from parallax.reports.what_differs import ABSENT, settings_that_differ, shortened
-from tests.reports.run_folders import write_grid, write_run
+from tests.reports.run_folders import SHAPES, write_grid, write_run
 
 EVIL = "</script><img src=x onerror=alert(2)>"
 
@@ -166,17 +167,26 @@ def test_hostile_settings_names_and_answers_stay_text(tmp_path: Path) -> None:
     assert "<" not in json_text(EVIL)
 
 
-def test_a_run_folder_cannot_have_code_of_others_run(
-    grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"_target_": "os.mkdir", "path": "HERE"},
+        {"_target_": "parallax.records.atomic.atomic_write_text", "path": "HERE", "text": "ran"},
+        {**SHAPES, "split": {"_target_": "parallax.records.atomic.atomic_write_text", "path": "HERE", "text": "ran"}},
+        {**SHAPES, "_args_": [{"_target_": "pathlib.Path.write_text", "_args_": ["HERE", "ran"]}]},
+        {"_target_": "parallax.evaluation.harnesses.LmmsEval", "python": "HERE", "tasks": ["x"]},
+        {"_target_": "augment.identity.Identity"},
+    ],
+    ids=["of others", "of ours", "in an argument", "unnamed", "a harness", "a view"],
+)
+def test_looking_at_a_run_folder_runs_nothing_it_names(
+    planted: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    node = json.loads(json.dumps(planted).replace("HERE", str(tmp_path / "x")))
     for name in ("a", "b"):
-        write_run(
-            tmp_path / name,
-            {"evaluation.suites.chair.samples": {"_target_": "os.mkdir", "path": str(tmp_path / "x")}},
-            3,
-        )
+        write_run(tmp_path / name, {"evaluation.suites.chair.samples": node}, 3)
     html = compare_runs([tmp_path], tmp_path / "out").read_text()
-    assert not (tmp_path / "x").exists() and "names what is not ours" in caplog.text
+    assert not (tmp_path / "x").exists() and "would not pass the check" in caplog.text
     assert "The same questions" in html
 
 

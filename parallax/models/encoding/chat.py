@@ -27,8 +27,9 @@ class Chat:
             )
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        names = ("image_token", "video_token", "audio_token")
-        self.control = ControlTokens(self.tokenizer, tuple(getattr(processor, name, None) or "" for name in names))
+        names = tuple(getattr(processor, name, None) or "" for name in ("image_token", "video_token", "audio_token"))
+        self.control = ControlTokens(self.tokenizer, names)
+        self.placeholder_ids = frozenset(self.tokenizer.convert_tokens_to_ids([name for name in names if name]))
         self.end_token_ids = end_token_ids
 
     def fingerprint(self) -> str:

@@ -24,7 +24,7 @@ from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
 from parallax.models.encoding.workers import WorkerDied, begin_worker, watched, worker_lost
 from parallax.models.generation.image_trial import dangerous_images
 from parallax.models.generation.packed_tensors import Packed
-from parallax.models.generation.requests import GenerationRequest, NotFinite, OtherPrompt
+from parallax.models.generation.requests import BadAnswer, GenerationRequest, NotFinite, OtherPrompt
 from parallax.records import BadImage, RefusedImage
 from parallax.records.images import DECODE_SECONDS
 
@@ -220,7 +220,8 @@ class _Parts(Dataset[EncodedPart]):
 
 def refusal(error: Exception) -> str | None:
     """Why a request is set aside, or None for an error that is a mistake in the program or the configuration."""
-    return str(error) if isinstance(error, BadImage | PromptTooLong | NotFinite | OtherPrompt | UnusableText) else None
+    known = BadImage | PromptTooLong | NotFinite | BadAnswer | OtherPrompt | UnusableText
+    return str(error) if isinstance(error, known) else None
 
 
 def _runs(requests: Sequence[GenerationRequest], places: Sequence[int]) -> Iterator[list[int]]:
