@@ -202,12 +202,13 @@ def saves(toy: Toy, untouched: Any, folder: Path) -> None:
     from transformers import AutoModelForImageTextToText
 
     from parallax.models.saving import merged_state, save_adapter
+    from parallax.models.sharding.whole import Whole
 
     expected = [plain_log_probs(toy.model, p, a[0]) for p, a in zip(toy.prompts, toy.answers, strict=True)]
-    save_adapter(toy.model, folder / "adapter")
+    save_adapter(toy.model, Whole(toy.model), folder / "adapter")
     with_adapter = PeftModel.from_pretrained(untouched, str(folder / "adapter")).eval()
     merged = AutoModelForImageTextToText.from_config(untouched.config, dtype=torch.float32).eval()
-    state = merged_state(base_model(toy.model))
+    state = merged_state(base_model(toy.model), Whole(toy.model))
     left = merged.load_state_dict(state, strict=False)
     merged.tie_weights()
     if left.unexpected_keys:
