@@ -1,7 +1,7 @@
 """Draws docs/images/objectives.png: every objective and its gradient against the margin. `python docs/make_objective_curves.py`.
 
-A pair of two answers of 20 tokens each, log-probs of −20 under the reference; the policy's log-ratios are z/2 for the chosen and −z/2
-for the rejected answer, and those of further columns are 0. β is each class's own default.
+A pair of two answers of 20 tokens each, log-probs of −20 under the reference; the policy's log-ratios are z/2 for the chosen and
+−z/2 for the rejected answer, and those of further columns are 0. β is each class's own default.
 """
 
 from __future__ import annotations
