@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from augment.arguments import interval, number, whole
-from augment.geometric import LARGEST_SIDE, crop_box
+from augment.geometric import Area, Ratios, Side, crop_box
 from augment.view import ActsOn, View
+from parallax.settings.ranges import Share
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,8 @@ class Crop(View):
     """A random part of the image, enlarged to the image's own size."""
 
     name: ClassVar[str] = "crop"
-    scale: tuple[float, float] = (0.01, 0.2)  # share of the area, each above 0 and at most 1
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of the part, 0.01 to 100
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", interval(self.name, "scale", self.scale, 1e-4, 1))
-        object.__setattr__(self, "ratio", interval(self.name, "ratio", self.ratio, 0.01, 100))
+    scale: Area = (0.01, 0.2)  # share of the area
+    ratio: Ratios = (3 / 4, 4 / 3)  # width / height of the part
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         top, left, height, width = crop_box(*image.size, self.scale, self.ratio, generator)
@@ -58,10 +54,7 @@ class PixelMask(View):
 
     name: ClassVar[str] = "pixel_mask"
     acts_on: ClassVar[ActsOn] = "tensor"
-    share: float = 0.3  # of the pixels, 0 to 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "share", number(self.name, "share", self.share, 0, 1))
+    share: Share = 0.3  # of the pixels
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return pixels * _kept(pixels.shape[1], pixels.shape[2], self.share, generator).to(pixels)
@@ -73,12 +66,8 @@ class BlockMask(View):
 
     name: ClassVar[str] = "block_mask"
     acts_on: ClassVar[ActsOn] = "tensor"
-    share: float = 0.3  # of the blocks, 0 to 1
-    block: int = 14  # pixels per side, 1 to 4096
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "share", number(self.name, "share", self.share, 0, 1))
-        object.__setattr__(self, "block", whole(self.name, "block", self.block, 1, LARGEST_SIDE))
+    share: Share = 0.3  # of the blocks
+    block: Side = 14  # pixels per side
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         height, width = pixels.shape[1:]

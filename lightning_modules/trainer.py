@@ -154,9 +154,9 @@ def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
         several = trainer_cfg.get("devices", 1) not in (1, "1") or int(trainer_cfg.get("num_nodes", 1)) > 1
         name = "ddp" if several else "auto"
     if name == "ddp":
-        from pytorch_lightning.strategies import DDPStrategy
+        from lightning_modules.ddp import SummedStrategy
 
-        return DDPStrategy(timeout=PATIENCE)
+        return SummedStrategy(timeout=PATIENCE)
     files = bool((trainer_cfg.get("checkpoint") or {}).get("sharded", True))
     if name == "fsdp":
         return FSDP1Strategy(sharded_files=files, timeout=PATIENCE, settings=trainer_cfg.get("fsdp"))

@@ -25,6 +25,7 @@ from parallax.preference.prompts import PromptPool
 from parallax.records import ImageRef, Sample, Turn
 from parallax.records.images import FileImage
 from parallax.records.skipped import SetAside
+from parallax.settings.ranges import AnyText, Count, ExistingPath, ExistingPathOrHub, Natural
 from parallax.settings.suggestions import closest, or_list
 
 ROLES = ("image", "question", "answer", "conversations", "id", "objects")
@@ -50,18 +51,18 @@ class ColumnsSource(Sequence[Sample]):
 
     def __init__(
         self,
-        path: Path | str,
+        path: ExistingPathOrHub,
         columns: Mapping[str, str | None],
-        image_root: Path | str | None = None,
+        image_root: ExistingPath | None = None,
         prompts: Sequence[str] | None = None,
         split: str = "train",
         subset: str | None = None,
         streaming: bool = False,
         cache_dir: Path | str | None = None,
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "columns",
-        image_prefix: str = "",
+        image_prefix: AnyText = "",
     ) -> None:
         check_limit(limit)
         self.path, self.name, self.limit, self.seed = str(path), name, limit, seed

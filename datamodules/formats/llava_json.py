@@ -19,6 +19,7 @@ from datamodules.formats.llava_parts import Part, parts_from
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
 from parallax.records import Sample, Turn, seed_for
 from parallax.records.images import FileImage
+from parallax.settings.ranges import AnyText, Count, ExistingPath, Natural
 
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -49,13 +50,13 @@ class LlavaJsonSource(Listed[Sample]):
 
     def __init__(
         self,
-        path: Path | str | Sequence[Path | str],
-        image_root: Path | str,
+        path: ExistingPath | Sequence[ExistingPath],
+        image_root: ExistingPath,
         parts: Mapping[str, Any] | None = None,
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "llava_json",
-        image_prefix: str = "",
+        image_prefix: AnyText = "",
     ) -> None:
         files = [path] if isinstance(path, str | Path) else list(path)
         if not files:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
 from datamodules.formats.listed import Unusable, check_limit, unique_id
@@ -19,6 +19,7 @@ from datamodules.formats.tables import Table, open_table
 from parallax.records import BadImage, PreferencePair, Response, Sample, Turn
 from parallax.records.pair_store import pair_of_row
 from parallax.records.skipped import SetAside
+from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
 
 OWN = "parallax"  # a pair set of ours
 NEGATIVE = (
@@ -52,20 +53,22 @@ class PreferenceFileSource(Sequence[Sample]):
         rows, set_aside, left_out: rows looked at; those that are faulty; those that are fine, but show no image (counted).
     """
 
+    holds_pairs: ClassVar[bool] = True  # ready-made pairs: nothing is proposed
+
     def __init__(
         self,
-        path: Path | str | Sequence[Path | str],
-        image_root: Path | str | None = None,
+        path: ExistingPathOrHub | Sequence[ExistingPathOrHub],
+        image_root: ExistingPath | None = None,
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
         split: str = "train",
         subset: str | None = None,
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "preference_file",
         file_names_only: bool = False,
         pairing: Literal["all", "best_worst"] = "all",
-        min_margin: float = 0.0,
+        min_margin: NotNegative = 0.0,
         aspects: Sequence[str] | None = None,
     ) -> None:
         check_limit(limit)

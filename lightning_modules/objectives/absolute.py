@@ -12,22 +12,25 @@ These say where each side should go. With K rejected responses the rejected side
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
+from annotated_types import Interval
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_modules.objectives.base import Objective, log_ratios, positive
+from lightning_modules.objectives.base import Objective, log_ratios
+from parallax.settings.ranges import Positive
 
 Shift = Literal["running_mean", "none"]
+Decay = Annotated[float, Interval(gt=0, lt=1)]
 REWARD_MEAN = "rewards/both_sides"
 
 
 class NCA(Objective):
     """−ln σ(r_w) − ½ ln σ(−r_w) − ½ ln σ(−r_l), r = βρ. At the start the chosen reward is pulled up as hard as the other down."""
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -50,12 +53,8 @@ class BCO(Objective):
 
     kept = (REWARD_MEAN,)
 
-    def __init__(self, beta: float = 0.1, shift: Shift = "running_mean", decay: float | None = None) -> None:
-        self.beta: float = positive("beta", beta)
-        if shift not in get_args(Shift):
-            raise ValueError(f"loss.shift={shift!r} is not known: use one of {', '.join(get_args(Shift))}")
-        if decay is not None and not 0 < decay < 1:
-            raise ValueError(f"loss.decay={decay!r} is not allowed: it must be a number above 0 and below 1, or null")
+    def __init__(self, beta: Positive = 0.1, shift: Shift = "running_mean", decay: Decay | None = None) -> None:
+        self.beta: float = float(beta)
         self.shift, self.decay = shift, decay
         self._mean, self._steps = 0.0, 0
 
@@ -85,8 +84,8 @@ class SPPO(Objective):
     The value scales with 1/β² (50 at the start with β = 0.1), and so does the gradient: lower the learning rate with β.
     """
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -97,8 +96,8 @@ class SPPO(Objective):
 class APOZero(Objective):
     """1 − σ(r_w) + σ(r_l): the chosen response up, the rejected one down. For chosen answers better than the model's own."""
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -109,8 +108,8 @@ class APOZero(Objective):
 class APODown(Objective):
     """σ(r_w) + 1 − σ(r_w − r_l): both down, the rejected one further. For a model better than its chosen answers."""
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None

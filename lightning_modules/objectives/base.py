@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import ClassVar
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from parallax.preference.looks import Look
 from parallax.preference.token_weights import TokenWeights
+from parallax.settings.part import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,18 @@ class ObjectiveOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(ABC):
+class Objective(Part, ABC):
     """Base of all objectives: checks shapes once, computes the losses, adds the metrics every run shows.
 
     Subclasses write `losses`. `beta` is the strength of the KL constraint (rewards are β·ρ); objectives without a reward
-    leave it at None.
+    leave it at None. What an argument may hold its annotation says (`beta: Positive`), and what an objective is, the class
+    variables below; the check of a configuration reads both from the source.
     """
 
     pairs_only: ClassVar[bool] = False  # True: defined for one rejected response, refused for more
     of_the_margin: ClassVar[bool] = False  # True: a function of the log-ratios (and lengths) alone, see `FDivergence`
     looks_at_noise: ClassVar[bool] = False  # True: the last column is what the policy says under a noised image
-    needs_reference: bool = True
+    needs_reference: bool = True  # False: reads no reference log-probs
     looks: tuple[Look, ...] = ()  # further columns, after the pair's own
     token_weights: TokenWeights | None = None  # of every scored token; None: all count the same
     beta: float | None = None
@@ -49,14 +50,14 @@ class Objective(ABC):
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (batch,) and the objective's own metrics, each (batch,). Inputs are checked and in float32 or float64."""
 
-    def after_step(self, means: Mapping[str, float]) -> None:  # noqa: B027 - most objectives keep nothing
+    def after_step(self, means: Mapping[str, float]) -> None:
         """Called once after each optimiser step with the means of all metrics over the step's pairs, of all processes."""
 
     def state(self) -> dict[str, float]:
         """What `after_step` has gathered, for a checkpoint."""
         return {}
 
-    def load_state(self, state: Mapping[str, float]) -> None:  # noqa: B027
+    def load_state(self, state: Mapping[str, float]) -> None:
         """Go on from `state()`."""
 
     def __repr__(self) -> str:
@@ -151,20 +152,6 @@ def log_prob_metrics(policy: Tensor) -> dict[str, Tensor]:
     if policy.shape[1] > 1:
         metrics["logps/rejected"] = policy[:, 1:].mean(1)
     return metrics
-
-
-def positive(name: str, value: float) -> float:
-    """`value` if it is a finite number above zero. Raises ValueError naming the key otherwise."""
-    if not (value > 0 and value != float("inf")):
-        raise ValueError(f"loss.{name}={value!r} is not allowed: it must be a finite number above 0")
-    return float(value)
-
-
-def not_negative(name: str, value: float) -> float:
-    """`value` if it is a finite number of 0 or more. Raises ValueError naming the key otherwise."""
-    if not (isfinite(value) and value >= 0):
-        raise ValueError(f"loss.{name}={value!r} is not allowed: it must be a finite number of 0 or more")
-    return float(value)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -11,17 +11,18 @@ the image of another pair of the set.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from augment.view import View
-from lightning_modules.objectives.base import Objective, log_ratios, not_negative, positive
+from lightning_modules.objectives.base import Objective, log_ratios
 from lightning_modules.objectives.preference import first_choice_loss
 from parallax.preference.looks import Look
 from parallax.preference.token_weights import ChangedSpans
+from parallax.settings.ranges import NotNegative, Positive
 
 Side = Literal["chosen", "rejected"]
 Combine = Literal["one_sigmoid", "sum"]
@@ -70,10 +71,10 @@ class ImageTerm(Objective):
         other_image: bool = False,
         side: Side = "chosen",
         detach_clean: bool = False,
-        beta: float = 0.1,
+        beta: Positive = 0.1,
     ) -> None:
-        self.beta: float = positive("beta", beta)
-        self.side, self.detach_clean = _known_side(side), bool(detach_clean)
+        self.beta: float = float(beta)
+        self.side, self.detach_clean = side, bool(detach_clean)
         self.looks = (corrupted_look(self.side, view, other_image),)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,8 +93,8 @@ class Anchor(Objective):
         anchor: δ, any number; 0 in mDPO.
     """
 
-    def __init__(self, beta: float = 0.1, anchor: float = 0.0) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1, anchor: float = 0.0) -> None:
+        self.beta: float = float(beta)
         self.anchor = float(anchor)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -116,18 +117,18 @@ class MDPO(Objective):
     def __init__(
         self,
         view: View | None = None,
-        beta: float = 0.1,
-        image_weight: float = 1.0,
-        anchor_weight: float = 1.0,
+        beta: Positive = 0.1,
+        image_weight: NotNegative = 1.0,
+        anchor_weight: NotNegative = 1.0,
         anchor: float = 0.0,
         side: Side = "chosen",
         detach_clean: bool = False,
         other_image: bool = False,
     ) -> None:
-        self.beta: float = positive("beta", beta)
-        self.image_weight = not_negative("image_weight", image_weight)
-        self.anchor_weight = not_negative("anchor_weight", anchor_weight)
-        self.anchor, self.side, self.detach_clean = float(anchor), _known_side(side), bool(detach_clean)
+        self.beta: float = float(beta)
+        self.image_weight = float(image_weight)
+        self.anchor_weight = float(anchor_weight)
+        self.anchor, self.side, self.detach_clean = float(anchor), side, bool(detach_clean)
         look = corrupted_look(self.side, view, other_image)
         self.looks = (look,) if self.image_weight else ()
 
@@ -164,18 +165,16 @@ class CHiP(Objective):
     def __init__(
         self,
         view: View | None = None,
-        beta: float = 0.1,
-        image_weight: float = 1.0,
-        segment_weight: float = 4.0,
+        beta: Positive = 0.1,
+        image_weight: NotNegative = 1.0,
+        segment_weight: Positive = 4.0,
         combine: Combine = "one_sigmoid",
         other_image: bool = False,
     ) -> None:
-        self.beta: float = positive("beta", beta)
-        self.image_weight = not_negative("image_weight", image_weight)
-        if combine not in get_args(Combine):
-            raise ValueError(f"loss.combine={combine!r} is not known: use one of {', '.join(get_args(Combine))}")
+        self.beta: float = float(beta)
+        self.image_weight = float(image_weight)
         self.combine = combine
-        self.token_weights = ChangedSpans(positive("segment_weight", segment_weight))
+        self.token_weights = ChangedSpans(float(segment_weight))
         look = corrupted_look("chosen", view, other_image)
         self.looks = (look,) if self.image_weight else ()
 
@@ -212,15 +211,15 @@ class SymMPO(Objective):
 
     def __init__(
         self,
-        beta: float = 0.1,
-        pair_weight: float = 0.5,
-        anchor_weight: float = 1.0,
-        agreement_weight: float = 1e-4,
+        beta: Positive = 0.1,
+        pair_weight: NotNegative = 0.5,
+        anchor_weight: NotNegative = 1.0,
+        agreement_weight: NotNegative = 1e-4,
     ) -> None:
-        self.beta: float = positive("beta", beta)
-        self.pair_weight = not_negative("pair_weight", pair_weight)
-        self.anchor_weight = not_negative("anchor_weight", anchor_weight)
-        self.agreement_weight = not_negative("agreement_weight", agreement_weight)
+        self.beta: float = float(beta)
+        self.pair_weight = float(pair_weight)
+        self.anchor_weight = float(anchor_weight)
+        self.agreement_weight = float(agreement_weight)
         self.looks = (Look("partner", "own"), Look("partner", "partner"), Look("chosen", "partner"))
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -248,9 +247,3 @@ def _sides(ratios: Tensor, side: Side) -> tuple[Tensor, Tensor]:
             f"loss.side=rejected looks at one rejected answer, and here are {ratios.shape[1] - 2}; use pairs.num_negatives=1"
         )
     return ratios[:, 0 if side == "chosen" else 1], ratios[:, -1]
-
-
-def _known_side(side: Side) -> Side:
-    if side not in get_args(Side):
-        raise ValueError(f"loss.side={side!r} is not known: use one of {', '.join(get_args(Side))}")
-    return side

@@ -9,16 +9,19 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
-from lightning_modules.objectives.base import Objective, log_ratios, positive
+from lightning_modules.objectives.base import Objective, log_ratios
 from lightning_modules.objectives.preference import DPO, first_choice_loss
+from parallax.settings.ranges import Positive
 
 Divergence = Literal["forward_kl", "jensen_shannon", "alpha"]
+LabelShare = Annotated[float, Interval(gt=0, lt=0.5)]
 LARGEST_EXPONENT = 80.0  # e^80 still fits into float32
 
 
@@ -35,12 +38,8 @@ class EXO(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1, label_smoothing: float = 1e-3) -> None:
-        self.beta: float = positive("beta", beta)
-        if not 0 < label_smoothing < 0.5:
-            raise ValueError(
-                f"loss.label_smoothing={label_smoothing!r} is not allowed: EXO needs 0 < ε < 0.5, such as 0.001"
-            )
+    def __init__(self, beta: Positive = 0.1, label_smoothing: LabelShare = 1e-3) -> None:
+        self.beta: float = float(beta)
         self.label_smoothing = float(label_smoothing)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,9 +62,9 @@ class DiscoPOP(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1, tau: float = 0.05) -> None:
-        self.beta: float = positive("beta", beta)
-        self.tau = positive("tau", tau)
+    def __init__(self, beta: Positive = 0.1, tau: Positive = 0.05) -> None:
+        self.beta: float = float(beta)
+        self.tau = float(tau)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -85,8 +84,8 @@ class LengthNormalised(Objective):
 
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 2.0) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 2.0) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -110,14 +109,10 @@ class FDivergence(Objective):
         self,
         divergence: Divergence = "jensen_shannon",
         alpha: float = 0.5,
-        beta: float = 0.1,
+        beta: Positive = 0.1,
         base: Objective | None = None,
     ) -> None:
-        if divergence not in get_args(Divergence):
-            raise ValueError(
-                f"loss.divergence={divergence!r} is not known: use one of {', '.join(get_args(Divergence))}"
-            )
-        if not math.isfinite(alpha) or alpha == 1:
+        if alpha == 1:
             raise ValueError(
                 f"loss.alpha={alpha!r} is not allowed: any number but 1, where the divergence is plain DPO's"
             )

@@ -9,13 +9,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
-from lightning_modules.objectives.base import Objective, log_ratios, positive
+from lightning_modules.objectives.base import Objective, log_ratios
+from parallax.settings.ranges import Positive
+
+WrongLabels = Annotated[
+    float, Interval(ge=0, lt=0.5)
+]  # share of pairs that are the wrong way round; at 0.5 labels say nothing
 
 
 def first_choice_loss(ratios: Tensor, beta: float) -> Tensor:
@@ -38,8 +44,8 @@ class MultiNegative(Objective):
 
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -57,9 +63,9 @@ class DPO(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.0) -> None:
-        self.beta: float = positive("beta", beta)
-        self.label_smoothing = _share_of_wrong_labels(label_smoothing)
+    def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.0) -> None:
+        self.beta: float = float(beta)
+        self.label_smoothing = float(label_smoothing)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -80,9 +86,9 @@ class Robust(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
-        self.label_smoothing = _share_of_wrong_labels(label_smoothing)
+    def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.1) -> None:
+        self.beta: float = float(beta)
+        self.label_smoothing = float(label_smoothing)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -101,8 +107,8 @@ class IPO(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -116,19 +122,10 @@ class Hinge(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
         ratios = log_ratios(policy, reference)
         return torch.relu(1 - self.beta * (ratios[:, 0] - ratios[:, 1])), {}
-
-
-def _share_of_wrong_labels(value: float) -> float:
-    if not 0.0 <= value < 0.5:
-        raise ValueError(
-            f"loss.label_smoothing={value!r} is not allowed: it is the share of pairs the wrong way round, 0 ≤ ε < 0.5; "
-            "at 0.5 the labels would say nothing"
-        )
-    return float(value)

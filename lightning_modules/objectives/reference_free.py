@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_modules.objectives.base import Objective, not_negative, positive, preference_metrics
+from lightning_modules.objectives.base import Objective, preference_metrics
 from lightning_modules.objectives.likelihood import chosen_nll
+from parallax.settings.ranges import NotNegative, Positive
 
 
 class CPO(Objective):
@@ -27,9 +28,9 @@ class CPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, beta: float = 0.1, alpha: float = 1.0) -> None:
-        self.beta: float = positive("beta", beta)
-        self.alpha = not_negative("alpha", alpha)
+    def __init__(self, beta: Positive = 0.1, alpha: NotNegative = 1.0) -> None:
+        self.beta: float = float(beta)
+        self.alpha = float(alpha)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         rewards = self.beta * policy
@@ -50,9 +51,9 @@ class SimPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, beta: float = 2.0, gamma: float = 1.0) -> None:
-        self.beta: float = positive("beta", beta)
-        self.gamma = not_negative("gamma", gamma)
+    def __init__(self, beta: Positive = 2.0, gamma: NotNegative = 1.0) -> None:
+        self.beta: float = float(beta)
+        self.gamma = float(gamma)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         rewards = self.beta * policy / lengths.clamp(min=1)
@@ -69,8 +70,8 @@ class ORPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, weight: float = 0.1) -> None:
-        self.weight = not_negative("weight", weight)
+    def __init__(self, weight: NotNegative = 0.1) -> None:
+        self.weight = float(weight)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         per_token = policy / lengths.clamp(min=1)

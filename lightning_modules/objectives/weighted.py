@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
-from typing import Any
+from typing import Annotated, TypedDict
 
+from annotated_types import Len
 from torch import Tensor
 
 from lightning_modules.objectives.base import Objective
+
+
+class Term(TypedDict):
+    """One term of a weighted sum, as it comes from a YAML file."""
+
+    weight: float
+    objective: Objective
 
 
 class Weighted(Objective):
@@ -20,10 +27,9 @@ class Weighted(Objective):
         terms: pairs (weight, objective), or mappings {"weight": …, "objective": …} as they come from a YAML file.
     """
 
-    def __init__(self, terms: Sequence[tuple[float, Objective] | Sequence[Any] | Mapping[str, Any]]) -> None:
-        if not terms:
-            raise ValueError("loss.terms is empty: name at least one {weight, objective}")
-        self.terms = [_term(term) for term in terms]
+    def __init__(self, terms: Annotated[Sequence[tuple[float, Objective] | Term], Len(1)]) -> None:
+        pairs = [(term["weight"], term["objective"]) if isinstance(term, dict) else term for term in terms]
+        self.terms = [(float(weight), objective) for weight, objective in pairs]
         objectives = [objective for _, objective in self.terms]
         self.needs_reference = any(objective.needs_reference for objective in objectives)
         self.beta = next((objective.beta for objective in objectives if objective.beta is not None), None)
@@ -64,12 +70,3 @@ class Weighted(Objective):
         for index, (_, objective) in enumerate(self.terms):
             own = {name.split("/", 1)[1]: value for name, value in state.items() if name.startswith(f"{index}/")}
             objective.load_state(own)
-
-
-def _term(term: Any) -> tuple[float, Objective]:
-    weight, objective = (term["weight"], term["objective"]) if isinstance(term, Mapping) else term
-    if not isinstance(objective, Objective):
-        raise TypeError(f"loss.terms holds {objective!r}, which is no objective; give each term a `_target_`")
-    if not (isinstance(weight, int | float) and isfinite(weight)):
-        raise ValueError(f"loss.terms has weight {weight!r}; a weight is a finite number")
-    return float(weight), objective

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lightning_modules.objectives.base import positive
 from lightning_modules.objectives.preference import MultiNegative
 from parallax.preference.token_weights import ChangedSpans, Tail
+from parallax.settings.ranges import Count, Positive, Share
 
 
 class LDDPO(MultiNegative):
@@ -17,10 +17,8 @@ class LDDPO(MultiNegative):
         alpha: 0 (answers are compared up to the length of the shortest one) to 1 (DPO).
     """
 
-    def __init__(self, beta: float = 0.1, alpha: float = 0.5) -> None:
+    def __init__(self, beta: Positive = 0.1, alpha: Share = 0.5) -> None:
         super().__init__(beta)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"loss.alpha={alpha!r} is not allowed: it must be a number from 0 to 1")
         self.token_weights = Tail(float(alpha))
 
 
@@ -39,13 +37,11 @@ class DDPO(MultiNegative):
 
     def __init__(
         self,
-        beta: float = 0.1,
-        gamma: float = 5.0,
-        min_match: int = 3,
+        beta: Positive = 0.1,
+        gamma: Positive = 5.0,
+        min_match: Count = 3,
         both_sides: bool = True,
         normalise: bool = False,
     ) -> None:
         super().__init__(beta)
-        if min_match < 1:
-            raise ValueError(f"loss.min_match={min_match!r} is not allowed: it must be an integer of 1 or more")
-        self.token_weights = ChangedSpans(positive("gamma", gamma), min_match, both_sides, normalise)
+        self.token_weights = ChangedSpans(float(gamma), min_match, both_sides, normalise)

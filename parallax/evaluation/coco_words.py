@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallax.evaluation.words import singular, tokens
+from parallax.settings.ranges import ExistingFile
 
 OWN_TABLE = Path(__file__).with_name("coco_synonyms.txt")
 YOUNG_ANIMALS = (
@@ -93,6 +94,6 @@ class CocoWords:
         return None
 
 
-def coco_words(path: str | None = None) -> CocoWords:
+def coco_words(path: ExistingFile | None = None) -> CocoWords:
     """`CocoWords.read`, as a configuration names it."""
     return CocoWords.read(path)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from augment.view import View
 from parallax.evaluation.suites import Questions, Scores
 from parallax.records import Response, Sample, ViewSpec
+from parallax.settings.ranges import AnyText, Count
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
@@ -38,8 +39,8 @@ class ImageUse(Questions):
         samples: Iterable[Sample],
         view: View,
         name: str = "image_use",
-        max_new_tokens: int = 512,
-        prefix: str = "",
+        max_new_tokens: Count = 512,
+        prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
         self.view = view

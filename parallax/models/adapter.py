@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from parallax.models.sharding.fsdp2 import is_sharded, readable, take_weights
+from parallax.models.sharding.base import Sharding
+from parallax.models.sharding.whole import Whole
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import fingerprint
 
@@ -42,20 +43,20 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
     config.inference_mode = False
     wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=autocast)
     if read:
-        read_adapter(wrapped, folder)
+        read_adapter(wrapped, folder, Whole(wrapped))
     else:
         _check_fit(wrapped, folder)
     return wrapped
 
 
-def adapter_digest(wrapped: Any) -> str:
+def adapter_digest(wrapped: Any, sharding: Sharding) -> str:
     """Names an adapter by its settings and weights, where it is sharded too (then called by all processes at once)."""
     from peft.utils import get_peft_model_state_dict
 
     config = wrapped.peft_config["default"]
     settings = {"r": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "dora": config.use_dora}
-    with readable(wrapped):
-        weights = tensors_digest(get_peft_model_state_dict(wrapped))
+    with sharding.readable():
+        weights = tensors_digest(get_peft_model_state_dict(wrapped), sharding.whole)
     return fingerprint({"settings": settings, "weights": weights})
 
 
@@ -68,15 +69,16 @@ def keys_of(wrapped: Any) -> dict[str, str]:
     }
 
 
-def read_adapter(wrapped: Any, folder: Path) -> None:
+def read_adapter(wrapped: Any, folder: Path, sharding: Sharding) -> None:
     """Put the weights in `folder` into the adapter that `wrapped` has. Raises ValueError when keys or shapes do not agree."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     _check_fit(wrapped, folder)
     saved = load_file(str(_weights_of(folder)))
-    if is_sharded(wrapped):
-        take_weights(wrapped, {name: saved[key] for name, key in keys_of(wrapped).items()})
+    if sharding.is_sharded:
+        parameters = {name: value for name, value in wrapped.named_parameters() if value.requires_grad}
+        sharding.take_weights(parameters, {name: saved[key] for name, key in keys_of(wrapped).items()})
     else:
         set_peft_model_state_dict(wrapped, saved)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,9 @@ from parallax.models.loading import precision_for, refuse_gaps
 from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.records import ImageRef, fingerprint
 from parallax.records.keyed_store import KeyedStore
+from parallax.settings.ranges import Count, ModelPath
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 VERSION = 1  # of this computation; raised when a change may change cosines
 KEPT_PICTURES = 8192  # image embeddings kept in memory; a search asks about the same picture again and again
 
@@ -40,11 +42,11 @@ class ImageTextModel:
 
     def __init__(
         self,
-        path: str,
+        path: ModelPath,
         *,
         revision: str | None = None,
-        dtype: str = "auto",
-        batch_size: int = 64,
+        dtype: Dtype = "auto",
+        batch_size: Count = 64,
         cache_dir: str | Path | None = None,
     ) -> None:
         self.path, self.revision, self.dtype, self.batch_size = path, revision, dtype, batch_size

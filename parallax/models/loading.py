@@ -28,6 +28,7 @@ from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
 from parallax.models.scoring.shared_prefix import can_share, shared_prefix
+from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.records import fingerprint
@@ -114,8 +115,9 @@ def load_policy(
             network = add_lora(network, dict(lora), seed=seed, projector=projector, autocast=_float32_adapter(lora))
         fresh = True
     fuse(network)
+    sharding: Sharding | None = None
     if parts is not None:
-        parts.fill(network, adapter if not fresh and not full else None, device)
+        sharding = parts.fill(network, adapter if not fresh and not full else None, device)
     elif kind == "none" or network is not base_model(network):
         network.to(device)  # a quantised base is there already, what was put around it may not be
     network.eval()
@@ -128,6 +130,7 @@ def load_policy(
         adapter_is_fresh=fresh,
         layout=layout_for(str(model.get("layout") or "auto"), network, str(model.get("attention") or "auto")),
         features=feature_cache_for(model, network, bool(projector), feature_folder),
+        sharding=sharding,
     )
 
 

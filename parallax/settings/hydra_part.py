@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from parallax.settings.targets import PACKAGES
+from parallax.settings.source import PACKAGES
 
 CALLBACKS = ("parallax.tasks.multirun.MultirunEnd",)
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.", "optuna.pruners.")

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from parallax.settings.source import Definition, UnknownTarget, definition, line
 from parallax.settings.suggestions import or_list
-from parallax.settings.targets import OUTSIDE, PACKAGES, Definition, UnknownTarget, _definition, require_own
+from parallax.settings.targets import GET_METHOD, require_own
 
-GET_METHOD = "hydra.utils.get_method"
 DEEPEST = 50  # nodes inside nodes
 
 
@@ -86,13 +86,13 @@ def require_part(target: str, path: str | None = None, kinds: tuple[str, ...] = 
         path: its `path`, where the target gives a function by name.
     """
     kinds = kinds or tuple(KINDS)
-    if target in OUTSIDE:
+    if target == GET_METHOD:
         if "function" not in kinds:
             raise UnknownTarget(f"a function is no {_words(kinds)}")
         target, kinds = str(path), ("function",)
     require_own(target)
     module, _, name = target.rpartition(".")
-    node, defined_in = _definition(module, name)
+    node, defined_in = definition(module, name)
     if not any(_is_part(node, defined_in, KINDS[kind]) for kind in kinds):
         what = "it is" if kinds == tuple(KINDS) else f"it is not {_words(kinds)}, and"
         raise UnknownTarget(f"{what} no part that a configuration may have built here")
@@ -149,14 +149,6 @@ def _is_part(node: Definition, module: str, kind: Kind) -> bool:
 
 def _methods(node: ast.ClassDef, module: str) -> frozenset[str]:
     """Names of a class's methods, with those of the bases that are ours."""
-    found = {member.name for member in node.body if isinstance(member, ast.FunctionDef)}
-    for base in node.bases:
-        name = base.value if isinstance(base, ast.Subscript) else base
-        if isinstance(name, ast.Name):
-            try:
-                above, where = _definition(module, name.id)
-            except UnknownTarget:
-                continue
-            if isinstance(above, ast.ClassDef) and where.split(".")[0] in PACKAGES:
-                found |= _methods(above, where)
-    return frozenset(found)
+    return frozenset(
+        member.name for found, _ in line(node, module) for member in found.body if isinstance(member, ast.FunctionDef)
+    )

@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from parallax.models.http_client import HttpClient, ServiceError
 from parallax.records import fingerprint
 from parallax.records.keyed_store import KeyedStore
 from parallax.records.plain_text import quoted, without_surrogates
+from parallax.settings.ranges import Count, Name, NotNegative, Positive
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +67,13 @@ class JudgeClient:
         self,
         url: str | None,
         model: str,
-        api_key_env: str = "OPENAI_API_KEY",
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        retries: int = 4,
-        timeout: float = 60.0,
-        concurrency: int = 8,
-        backoff: float = 1.0,
+        api_key_env: Name = "OPENAI_API_KEY",
+        temperature: Annotated[float, Interval(ge=0, le=2)] = 0.0,
+        max_tokens: Count = 512,
+        retries: Annotated[int, Interval(ge=0, le=100)] = 4,
+        timeout: Positive = 60.0,
+        concurrency: Annotated[int, Interval(ge=1, le=1000)] = 8,
+        backoff: NotNegative = 1.0,
         cache_dir: str | None = None,
     ) -> None:
         self.url, self.model, self.concurrency = url, model, concurrency
