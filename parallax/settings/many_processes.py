@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from parallax.settings.extras import install
 from parallax.settings.refusals import Found, refused
 
 SHARDED = ("fsdp", "fsdp2", "deepspeed")  # strategies that divide weights over processes
@@ -46,8 +47,8 @@ def _deepspeed(stage: dict[str, Any]) -> Found:
     if find_spec("deepspeed") is None:
         yield refused(
             "trainer.strategy",
-            "trainer.strategy=deepspeed needs DeepSpeed, and it is not installed. Use trainer=fsdp2, or install it with "
-            "pip install 'parallax-vlm[deepspeed]'.",
+            "trainer.strategy=deepspeed needs DeepSpeed, and it is not installed. Use trainer=fsdp2, or install it: "
+            f"{install('deepspeed')} (our extra `deepspeed`).",
         )
     if trainer["accelerator"] == "cpu":
         yield refused(
