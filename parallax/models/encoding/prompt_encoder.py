@@ -14,6 +14,7 @@ from torch import Tensor
 
 from parallax.models.batch import EncodedDialogue, EncodedPrompt, ScoringBatch
 from parallax.models.encoding.chat import Chat
+from parallax.models.encoding.control_tokens import UnusableText
 from parallax.models.encoding.image_tokens import ImageTokens
 from parallax.models.encoding.pixels import change_pixels, painted
 from parallax.models.ingredients import processor_digest
@@ -50,6 +51,7 @@ class PromptEncoder:
         pad = self.tokenizer.pad_token_id
         self.pad_token_id = int(pad) if pad is not None else end_token_ids[0]
         self.image_tokens = ImageTokens(self.chat)
+        self.never_said = self.chat.control.ids - set(end_token_ids)  # control tokens that no answer may hold
 
     # -- prompts ---------------------------------------------------------------------------------------------------
 
@@ -100,6 +102,12 @@ class PromptEncoder:
         ids = response.token_ids if response.token_ids is not None else self.chat.encode_response(response.text)
         if not ids:
             raise ValueError("a response without any token cannot be scored; drop the pair")
+        if response.token_ids is not None and not self.never_said.isdisjoint(ids):
+            token = next(token for token in ids if token in self.never_said)
+            raise UnusableText(
+                f"the answer {response.text[:60]!r} holds the control token {self.tokenizer.convert_ids_to_tokens(token)!r}, "
+                "which would act as one when it is scored; leave the sample out, or have it answered again"
+            )
         return torch.tensor(ids, dtype=torch.long)
 
     def encode_dialogue(
