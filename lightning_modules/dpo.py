@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_modules.objectives import Objective
 from lightning_modules.tuning import TuningModule
 from parallax.models.batch import PairBatch, ScoringBatch
+from parallax.models.policy import Policy
 from parallax.models.scoring.target_tokens import PICKS, Pick
 
 ReferenceMode = Literal["live", "cached"]
@@ -38,7 +39,7 @@ class DPOModule(TuningModule):
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         objective: Objective,
         optim: Mapping[str, Any],
         *,
@@ -48,6 +49,11 @@ class DPOModule(TuningModule):
         **rest: Any,
     ) -> None:
         super().__init__(policy, optim, total_steps=total_steps, **rest)
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                f"loss is a {type(objective).__name__}, which is no objective; derive it from "
+                "lightning_modules.objectives.Objective and write its method `losses`"
+            )
         if reference_mode not in ("live", "cached"):
             raise ValueError(f"reference.mode={reference_mode!r} is not known: use cached or live")
         if rejected_scorer not in PICKS:
@@ -59,6 +65,10 @@ class DPOModule(TuningModule):
                 "it trains; use reference=live"
             )
         self.objective, self.reference_mode, self.rejected_scorer = objective, reference_mode, rejected_scorer
+
+    @property
+    def beta(self) -> float | None:
+        return self.objective.beta
 
     def setup(self, stage: str) -> None:
         """With lora=none a live reference is a copy of the weights as they are now."""
@@ -110,11 +120,9 @@ class DPOModule(TuningModule):
             )
         return micro_batch.reference_log_probs
 
-    def _publish(self, batch_size: int) -> None:
-        """A step is done: what the objective keeps over steps takes its means, and goes into checkpoints from here."""
-        if not self._step_metrics["not_finite"]:
-            self.objective.after_step(self._step_metrics)
-        super()._publish(batch_size)
+    def after_step(self, metrics: dict[str, float]) -> None:
+        """What the objective keeps over steps takes its means, and goes into checkpoints from here."""
+        self.objective.after_step(metrics)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -125,7 +133,7 @@ class DPOModule(TuningModule):
         self.objective.load_state(checkpoint.get("objective", {}))
 
 
-def with_noisy_choice(policy: Any, micro_batch: PairBatch) -> ScoringBatch:
+def with_noisy_choice(policy: Policy, micro_batch: PairBatch) -> ScoringBatch:
     """The batch with one more rejected response per pair: what the policy would say in the chosen one's place under noise.
 
     POVID's second stage: the policy reads the chosen response beside the noised image, and its most likely tokens are scored

@@ -29,7 +29,7 @@ def user_cache() -> Path:
     return (Path(above) if above else Path.home() / ".cache") / "parallax"
 
 
-def found(path: str | Path) -> Path:
+def locate(path: str | Path) -> Path:
     """The file or folder as named from here; where there is none, the one of that name that travels with the program."""
     here = Path(path).expanduser()
     return ROOT / here if not here.exists() and (ROOT / here).exists() else here
