@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.encoding.token_counts import TokenCounts
-from parallax.records import BadImage, Conversation, Response
+from parallax.records import BadImage, Conversation, Response, naming
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ def prompt_facts(encoder: PromptEncoder, asked: Sequence[Asked], room: int = 1) 
         for text in [*parts, *(answer.text for answer in item.answers)]:
             facts.control_tokens.update(encoder.chat.control.found(text))
         try:
-            (prompt,) = counts.prompts([item.conversation])
+            with naming(item.conversation):
+                (prompt,) = counts.prompts([item.conversation])
         except BadImage as bad:
             _refuse(facts, "bad_image", str(bad))
             continue

@@ -28,7 +28,7 @@ from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.generation.server import answerer_for
 from parallax.preference.infusion import Infusion
-from parallax.records import BadImage, Response, Sample
+from parallax.records import BadImage, Response, Sample, naming
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SetAside, SkippedLog
 
@@ -45,8 +45,9 @@ def encode_sample(encoder: PromptEncoder, sample: Sample) -> EncodedDialogue:
     if not turns:
         raise ValueError(f"sample {sample.id!r} has no answer to learn")
     shown = [*sample.opening, *(question for question, _ in turns)]
-    images = [image.load() for message in shown for image in message.images]
-    return encoder.encode_dialogue(images, turns, sample.opening)
+    with naming(sample.conversation()):
+        images = [image.load() for message in shown for image in message.images]
+        return encoder.encode_dialogue(images, turns, sample.opening)
 
 
 class DialogueBatches:

@@ -18,6 +18,7 @@ import numpy as np
 
 from datamodules.formats.dialogues import dialogue_of
 from datamodules.formats.found_images import FoundImages
+from datamodules.formats.json_rows import HALF, is_text
 from datamodules.formats.listed import Unusable, check_limit
 from datamodules.formats.llava_json import has_system, turns_of
 from datamodules.formats.preference.base import Said, messages_with, parts_of, placed, without_gap
@@ -129,6 +130,8 @@ class ColumnsSource(Sequence[Sample]):
             try:
                 if isinstance(row, ValueError):
                     raise Unusable("bad_row", str(row))
+                if not is_text(row):
+                    raise Unusable("bad_row", HALF)
                 sample = self._sample(row, place)
             except Unusable as unusable:
                 where = self.table.where(place)

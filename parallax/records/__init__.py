@@ -4,7 +4,7 @@ from parallax.records.candidate import Candidate, Decoding, GenerationSpec, View
 from parallax.records.conversation import Conversation, Message
 from parallax.records.fingerprint import bytes_digest, file_digest, fingerprint
 from parallax.records.pair import Dropped, PreferencePair, Response
-from parallax.records.sample import BadImage, ImageRef, Sample, Turn
+from parallax.records.sample import BadImage, ImageRef, RefusedImage, Sample, Turn, naming
 from parallax.records.seeds import seed_for
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ImageRef",
     "Message",
     "PreferencePair",
+    "RefusedImage",
     "Response",
     "Sample",
     "Turn",
@@ -24,5 +25,6 @@ __all__ = [
     "bytes_digest",
     "file_digest",
     "fingerprint",
+    "naming",
     "seed_for",
 ]

@@ -23,7 +23,16 @@ from parallax.models.search.group_beams import VERSION, GroupBeams, Sentence, St
 from parallax.preference.junk import junk_reason
 from parallax.preference.proposer import Generate, Unanswerable
 from parallax.preference.tree import Leaf, Node, State, Tree, cumulative
-from parallax.records import BadImage, Candidate, Decoding, GenerationSpec, ImageRef, Sample, ViewSpec, fingerprint
+from parallax.records import (
+    BadImage,
+    Candidate,
+    Decoding,
+    GenerationSpec,
+    ImageRef,
+    Sample,
+    ViewSpec,
+    fingerprint,
+)
 from parallax.records.keyed_store import KeyedStore
 from parallax.settings.ranges import Count, NotNegative
 
