@@ -63,7 +63,9 @@ def test_padding_to_a_square_is_counted(encoder: Any, tmp_path: Path) -> None:
 
 
 def test_answers_are_counted_as_they_are_encoded(encoder: Any) -> None:
-    responses = [Response(text) for text in ANSWERS] + [Response("whatever", tuple(encoder.tokenizer.encode("some text", add_special_tokens=False)))]
+    responses = [Response(text) for text in ANSWERS] + [
+        Response("whatever", tuple(encoder.tokenizer.encode("some text", add_special_tokens=False)))
+    ]
     assert TokenCounts(encoder).responses(responses) == [len(encoder.encode_response(r)) for r in responses]
 
 
