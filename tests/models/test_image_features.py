@@ -59,4 +59,4 @@ def test_features_written_to_a_file_come_back() -> None:
     assert again.rules == part.rules and again.flat().keys() == part.flat().keys()
     one, other = joined_features([part]), joined_features([again])
     assert torch.equal(one.pooler_output, other.pooler_output) and other.absent is None
-    assert all(torch.equal(a, b) for a, b in zip(part.flat().values(), again.flat().values(), strict=True))
+    assert all(torch.equal(value, again.flat()[name]) for name, value in part.flat().items())

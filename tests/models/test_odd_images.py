@@ -13,6 +13,7 @@ from parallax.models.encoding.control_tokens import UnusableText
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import BadImage, Decoding, PreferencePair, RefusedImage, Response, Sample, Turn, ViewSpec, naming
+from parallax.records.images import FileImage
 from parallax.records.skipped import SkippedLog
 from tests.models.examples import Picture
 
@@ -60,11 +61,15 @@ def test_pairs_with_an_odd_image_or_answer_are_set_aside_with_the_reason(make_po
     assert THIN.describe() in why["thin"] and "holds the control token '<|image_pad|>'" in why["odd"]
 
 
-def test_check_data_counts_a_refused_image_as_one_that_cannot_be_used(make_policy: Any) -> None:
+def test_check_data_counts_a_refused_image_as_one_that_cannot_be_used(make_policy: Any, tmp_path: Path) -> None:
     encoder = make_policy("qwen2_5_vl").encoder
-    samples = [Sample(f"s{n}", "test", image, (Turn("What?"),)) for n, image in enumerate((THIN, Picture(1)))]
+    for name, picture in (("thin.png", THIN), ("fine.png", Picture(1))):
+        picture.load().save(tmp_path / name)
+    images = [FileImage(str(tmp_path), name) for name in ("thin.png", "fine.png")]
+    samples = [Sample(f"s{n}", "test", image, (Turn("What?"),)) for n, image in enumerate(images)]
     found = inspect(samples, encoder=lambda: encoder)
-    assert len(found.unreadable) == 1 and "is refused by" in found.unreadable[0] and len(found.tokens) == 1
+    assert len(found.unreadable) == 1 and found.unreadable[0].startswith("image 'thin.png' is refused by")
+    assert len(found.tokens) == 1
 
 
 def test_control_tokens_are_never_said_greedy_or_sampled(make_policy: Any) -> None:

@@ -79,7 +79,7 @@ def test_old_names_load_as_plain_peft_loads_the_new_ones(family: str, bases: dic
     settings["target_modules"] = r"language_model\.model\..*\.(q_proj|v_proj)"  # matches nothing today
     (adapter / CONFIG).write_text(json.dumps(settings))
     found = scores(load_policy(model, {"r": 1}, adapter=adapter))
-    assert torch.allclose(found, scores(expected), rtol=0, atol=1e-5)
+    assert torch.allclose(found, scores(expected), rtol=1e-6, atol=1e-4)
     assert (found - without).abs().max() > 1e-2
 
 
@@ -102,7 +102,7 @@ def test_old_names_are_converted_for_plain_peft(bases: dict[str, Path], tmp_path
     policy = load_policy({"path": str(bases["llava"])}, {"r": 1}, adapter=adapter)
     plain = load_policy({"path": str(bases["llava"])}, None)
     plain.model = loaded
-    assert torch.allclose(scores(policy), scores(plain), rtol=0, atol=1e-5)
+    assert torch.allclose(scores(policy), scores(plain), rtol=1e-6, atol=1e-4)
 
 
 def test_ranks_and_scales_of_single_layers_count_as_in_plain_peft_and_in_the_name(
@@ -113,7 +113,7 @@ def test_ranks_and_scales_of_single_layers_count_as_in_plain_peft_and_in_the_nam
     adapter = adapter_in(tmp_path / "adapter", base, target_modules=LANGUAGE, **patterns)
     policy, plain = load_policy(model, {"r": 1}, adapter=adapter), load_policy(model, None)
     plain.model = PeftModel.from_pretrained(plain.model, str(adapter))
-    assert torch.allclose(scores(policy), scores(plain), rtol=0, atol=1e-5)
+    assert torch.allclose(scores(policy), scores(plain), rtol=1e-6, atol=1e-4)
     name = adapter_digest(policy.model, Whole(policy.model))
     settings = json.loads((adapter / CONFIG).read_text())
     settings["alpha_pattern"] = {"layers.0.self_attn.v_proj": 16}
@@ -133,7 +133,7 @@ def test_an_adapter_that_brings_a_projector_turns_the_feature_cache_off(bases: d
     assert policy.features is None
     with policy.reference():
         reference = scores(policy)
-    assert torch.allclose(reference, scores(load_policy(model, None)), rtol=0, atol=1e-5)
+    assert torch.allclose(reference, scores(load_policy(model, None)), rtol=1e-6, atol=1e-4)
     with pytest.raises(ValueError, match="a tower or projector that learns changes them"):
         load_policy({**model, "feature_cache": "memory"}, {"r": 1}, adapter=adapter)
 
@@ -154,12 +154,12 @@ def test_lora_on_the_vision_tower_is_trained_saved_and_merged(bases: dict[str, P
     moved = scores(policy)
     assert (moved - before).abs().max() > 1e-3
     with policy.reference():
-        assert torch.allclose(scores(policy), before, rtol=0, atol=1e-5)
+        assert torch.allclose(scores(policy), before, rtol=1e-6, atol=1e-4)
     policy.save_adapter(tmp_path / "adapter")
     policy.save_merged(tmp_path / "merged")
     again = load_policy(model, {"r": 1}, adapter=tmp_path / "adapter")
-    assert torch.allclose(scores(again), moved, rtol=0, atol=1e-5)
+    assert torch.allclose(scores(again), moved, rtol=1e-6, atol=1e-4)
     merged = load_policy({"path": str(tmp_path / "merged")}, None)
-    assert torch.allclose(scores(merged), moved, rtol=0, atol=1e-4)
+    assert torch.allclose(scores(merged), moved, rtol=1e-6, atol=1e-4)
     with pytest.raises(ValueError, match=r"lora\.vision=true"):
         load_policy(model, {"r": 2, "vision": True}, mesh=object())
