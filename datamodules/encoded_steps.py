@@ -17,7 +17,7 @@ from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import IDENTITY, PromptEncoder
 from parallax.models.encoding.workers import begin_worker, watched, with_new_workers
 from parallax.preference.looks import Look
-from parallax.records import PreferencePair, Response, ViewSpec, fingerprint
+from parallax.records import PreferencePair, Response, ViewSpec, fingerprint, naming
 from parallax.records.sample import ImageRef
 
 STALLED = 600.0  # seconds after which a step that does not come is given up
@@ -27,7 +27,8 @@ _Item = tuple[ImageRef, ViewSpec, str, tuple[Response, ...]]  # a picture, how i
 
 def encode_pair(encoder: PromptEncoder, pair: PreferencePair) -> tuple[EncodedPrompt, list[Tensor]]:
     """The prompt with its clean image, and all responses, chosen first. Raises `BadImage` or `PromptTooLong`."""
-    prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
+    with naming(pair.image):
+        prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
     return prompt, [encoder.encode_response(response) for response in pair.responses]
 
 
@@ -103,7 +104,8 @@ class PairBatches:
         known = self.features.prompt(name, question) if self.features is not None else None
         if known is not None:
             return known, answers
-        prompt = self.encoder.encode_prompt(image.load(), question, view)
+        with naming(image):
+            prompt = self.encoder.encode_prompt(image.load(), question, view)
         if self.features is not None:
             self.features.remember(name, question, prompt)
         return prompt, answers

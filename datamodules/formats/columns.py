@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.formats.json_rows import HALF, is_text
 from datamodules.formats.listed import Unusable, check_limit, existing_root, image_path
 from datamodules.formats.llava_json import turns_of, with_prefix
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
@@ -129,6 +130,8 @@ class ColumnsSource(Sequence[Sample]):
             try:
                 if isinstance(row, ValueError):
                     raise Unusable("bad_row", str(row))
+                if not is_text(row):
+                    raise Unusable("bad_row", HALF)
                 sample = self._sample(row, place)
             except Unusable as unusable:
                 where = self.table.where(place)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
+from datamodules.formats.json_rows import HALF, is_text
 from datamodules.formats.listed import Unusable, check_limit, unique_id
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.dataset_info import Declared, declared
@@ -131,6 +132,8 @@ class PreferenceFileSource(Sequence[Sample]):
             try:
                 if isinstance(row, ValueError):
                     raise Unusable("bad_row", str(row))
+                if not is_text(row):
+                    raise Unusable("bad_row", HALF)
                 if goes_on:
                     pairs[-1] = self._one_more(pairs[-1], self._raw(row, usual), row, place)
                 else:

@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.image_use import ImageUse
-from parallax.evaluation.suites import Suite, score_answers
+from parallax.evaluation.suites import ChairSuite, Suite, score_answers
 from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
@@ -121,6 +122,7 @@ def evaluate(
         "view": asdict(view or IDENTITY),
         "describe": asdict(describe) if describe is not None else None,
         "decoding": {"temperature": decoding.temperature, "top_p": decoding.top_p} if decoding else "greedy",
+        "tables": {suite.name: table for suite in suites if (table := _table_of(suite))},
         "reused": reused,
         "seconds": round(seconds, 3),
     }
@@ -172,6 +174,12 @@ def _image_use(
         )
         for (sample, _, answer, _), gained in zip(rows, scores, strict=True)
     ]
+
+
+def _table_of(suite: Suite) -> str:
+    """Which table of words a suite finds objects with, where it has one to choose."""
+    extract = suite.extract if isinstance(suite, ChairSuite) else None
+    return extract.table if isinstance(extract, CocoWords) else ""
 
 
 def _items(suite: Suite, answers: dict[str, Answer]) -> Iterator[EvaluationItem]:

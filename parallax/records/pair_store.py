@@ -105,7 +105,11 @@ class PairSet:
         """The rows of pairs.parquet one after the other, a few hundred in memory at a time; `pair_of_row` reads them."""
         from pyarrow import parquet
 
-        self.manifest()
+        file = self.folder / "pairs.parquet"
+        if file_digest(file) != self.manifest().get("pairs_sha256"):
+            raise ValueError(
+                f"{file} was changed after the set was written; remove {self.folder} and build the pairs again"
+            )
         for batch in parquet.ParquetFile(self.folder / "pairs.parquet").iter_batches(batch_size=512):
             yield from batch.to_pylist()
 

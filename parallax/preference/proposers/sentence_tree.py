@@ -23,7 +23,17 @@ from parallax.models.search.group_beams import VERSION, GroupBeams, Sentence, St
 from parallax.preference.junk import junk_reason
 from parallax.preference.proposer import Generate, Unanswerable
 from parallax.preference.tree import Leaf, Node, State, Tree, cumulative
-from parallax.records import BadImage, Candidate, Decoding, GenerationSpec, ImageRef, Sample, ViewSpec, fingerprint
+from parallax.records import (
+    BadImage,
+    Candidate,
+    Decoding,
+    GenerationSpec,
+    ImageRef,
+    Sample,
+    ViewSpec,
+    fingerprint,
+    naming,
+)
 from parallax.records.keyed_store import KeyedStore
 from parallax.settings.ranges import Count, NotNegative
 
@@ -192,7 +202,8 @@ class SentenceTree:
         growing: list[_Growing] = []
         for sample in samples:
             try:
-                prompt = policy.encoder.encode_prompt(sample.image.load(), sample.question, ViewSpec())
+                with naming(sample.image):
+                    prompt = policy.encoder.encode_prompt(sample.image.load(), sample.question, ViewSpec())
                 self._check_room(policy, len(prompt.input_ids))
             except (BadImage, PromptTooLong) as error:
                 why[sample.id] = str(error)
