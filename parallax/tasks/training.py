@@ -58,11 +58,11 @@ def fit_preference(
         callbacks: further Lightning callbacks.
 
     Returns:
-        Plain data: steps, total_steps, segments, seconds, metrics (of the last step), late_margin (mean reward margin over the last quarter of
-        the steps, or None), warnings (sentences), bad_steps,
-        pair_reports (one per build), references (pairs whose log-probs were computed and reused), padding (of the first
-        epoch's micro-batches), checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what
-        trainer.find_batch_size found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
+        Plain data: steps, total_steps, segments, seconds, metrics (of the last step), late_margin (mean reward margin
+        over the last quarter of the steps, or None), warnings (sentences), bad_steps, pair_reports (one per build),
+        references (pairs whose log-probs were computed and reused), padding (of the first epoch's micro-batches),
+        checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what trainer.find_batch_size
+        found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
     """
     loss = stage["loss"]
     objective = build(loss, "loss") if isinstance(loss, Mapping) else loss
