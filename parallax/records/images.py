@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from parallax.records.fingerprint import file_digest
+from parallax.records.fingerprint import file_digest, fingerprint
 from parallax.records.sample import BadImage, ImageRef
 from parallax.records.time_limit import TookTooLong, time_limit
 
@@ -97,6 +98,40 @@ class FileImage:
         except OSError as error:
             raise BadImage(f"image {self.path!r} cannot be looked up ({error})") from error
         return real
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Several images as one picture for people to look at, each scaled to the height of the first."""
+
+    images: tuple[ImageRef, ...]
+
+    def load(self) -> Image.Image:
+        return side_by_side([image.load() for image in self.images])
+
+    def digest(self) -> str:
+        return fingerprint([image.digest() for image in self.images])
+
+    def describe(self) -> str:
+        return ", ".join(image.describe() for image in self.images)
+
+
+def together(images: Sequence[ImageRef]) -> ImageRef:
+    """One image as it is, several side by side."""
+    return images[0] if len(images) == 1 else SideBySide(tuple(images))
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in a row, scaled to the height of the first."""
+    from PIL import Image
+
+    height = pictures[0].height
+    row = [picture.resize((max(1, round(picture.width * height / picture.height)), height)) for picture in pictures]
+    whole, left = Image.new("RGB", (sum(picture.width for picture in row), height)), 0
+    for picture in row:
+        whole.paste(picture, (left, 0))
+        left += picture.width
+    return whole
 
 
 def upright_rgb(stream: IO[bytes], name: str, max_pixels: Annotated[int, Ge(1)] = MAX_PIXELS) -> Image.Image:
