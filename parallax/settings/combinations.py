@@ -139,7 +139,8 @@ def _loss(stage: dict[str, Any]) -> Found:
     negatives = stage["pairs"]["num_negatives"]
     if negatives > 1 and stage["fit"] == "preference":
         for target in parts_in(stage["loss"]):
-            if fact(target, "pairs_only"):
+            one_sided = stage["loss"].get("side") == "rejected" and target == stage["loss"]["_target_"]
+            if fact(target, "pairs_only") or one_sided:
                 name = target.rpartition(".")[2]
                 yield refused(
                     "pairs.num_negatives",
