@@ -55,10 +55,12 @@ def convert(folder: Path, network: nn.Module, base: str) -> Converted:
 
     Raises ValueError, in sentences, for keys that are not known, shapes that do not fit, and settings that cannot be kept.
     """
-    renamed = with_current_names(folder, network)
-    if renamed is not None:
-        state, config = renamed
-        return Converted(state, {**config, "base_model_name_or_path": base}, Counter({"weights renamed": len(state)}))
+    older = with_current_names(folder, network)
+    if older is not None:
+        weights, config = older
+        return Converted(
+            weights, {**config, "base_model_name_or_path": base}, Counter({"weights renamed": len(weights)})
+        )
     settings = _settings(folder)
     old = {**_read(folder, (WEIGHTS, PLAIN), needed=True), **_read(folder, OTHERS, needed=False)}
     counts: Counter[str] = Counter()
