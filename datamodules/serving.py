@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -14,6 +14,9 @@ from datamodules.row_lengths import Padding, RowLengths
 from datamodules.steps import StepPlan
 from datamodules.token_batching import Limit, cut, longest_first
 from parallax.models.batch import StepBatch
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger(__name__)
 

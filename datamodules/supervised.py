@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -30,6 +30,9 @@ from parallax.preference.infusion import Infusion
 from parallax.records import BadImage, Response, Sample, naming
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SetAside, SkippedLog
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +143,7 @@ class SupervisedDataModule(StepDataModule):
         self.report: BuildReport | None = None
         self._lengths: RowLengths | None = None
 
-    def prepare_samples(self, policy: Any, trainer: pl.Trainer | None = None) -> int:
+    def prepare_samples(self, policy: Policy, trainer: pl.Trainer | None = None) -> int:
         """Read and encode every sample once, set aside those that cannot be used, and return how many are left.
 
         What the policy has to write is asked of it as it is now; with a `trainer`, on its predict loop.
@@ -199,7 +202,7 @@ class SupervisedDataModule(StepDataModule):
         """The dialogues, under the name that both kinds of stage share."""
         return self.samples
 
-    def build_pairs(self, policy: Any, trainer: pl.Trainer | None = None) -> BuildReport:
+    def build_pairs(self, policy: Policy, trainer: pl.Trainer | None = None) -> BuildReport:
         """`prepare_samples`, with the account that preference stages give."""
         began = time.perf_counter()
         kept = self.prepare_samples(policy, trainer)

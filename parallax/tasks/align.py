@@ -187,7 +187,7 @@ def _watch(this: Run, policy: Policy, suites: list[Any]) -> Callable[[int], dict
     from parallax.tasks.memory_forecast import explained_generation
 
     limit = this.plain["evaluation"]["watch_limit"]
-    suites = [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
+    suites = [suite.limited(limit) for suite in suites]
 
     def act(step: int) -> dict[str, float]:
         with explained_generation(policy, this.plain["evaluation"]):

@@ -70,8 +70,9 @@ def answers(policy: Policy, image: ImageRef, question: str, config: dict[str, An
     request = GenerationRequest("chat", image, question, ViewSpec(), decoding)
 
     def answer() -> str:
-        text = policy.generate([request], batch_size=1)[0].text
-        return str(text)
+        (said,) = policy.generate([request], batch_size=1)
+        assert said is not None, "only `set_aside` leaves a place empty"
+        return said.text
 
     if not policy.has_adapter:
         return [("answer", answer())]

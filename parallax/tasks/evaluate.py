@@ -94,7 +94,7 @@ def build_suites(evaluation: Mapping[str, Any]) -> list[Suite]:
         build(node, f"evaluation.suites.{name}") for name, node in (evaluation.get("suites") or {}).items() if node
     ]
     limit = evaluation.get("limit")
-    return [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
+    return [suite.limited(limit) for suite in suites]
 
 
 def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None:

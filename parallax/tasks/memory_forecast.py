@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallax.models.backbone import base_model
 from parallax.models.fused_lora import FusedLinear
@@ -20,6 +20,9 @@ from parallax.models.scoring.chunked_head import rows_per_chunk
 from parallax.models.scoring.log_probs import has_plain_head
 from parallax.models.scoring.shared_prefix import can_share, shared_prefix
 from parallax.tasks.trial_batches import LOOKED_AT, trial_batch
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class Forecast:
         module: the Lightning module.
     """
 
-    def __init__(self, policy: Any, datamodule: Any, stage: Mapping[str, Any], trainer: Any, module: Any) -> None:
+    def __init__(self, policy: Policy, datamodule: Any, stage: Mapping[str, Any], trainer: Any, module: Any) -> None:
         self.policy, self.datamodule, self.stage = policy, datamodule, stage
         self.shape: ModelShape = shape_of(policy.model)
         self.situation = _situation(policy, stage["trainer"])
@@ -138,7 +141,7 @@ class Forecast:
 
 
 @contextmanager
-def explained_generation(policy: Any, generation: Mapping[str, Any]) -> Iterator[None]:
+def explained_generation(policy: Policy, generation: Mapping[str, Any]) -> Iterator[None]:
     """Inside, answers are generated: an allocation that fails ends with the levers of generation.
 
     Args:
@@ -168,7 +171,7 @@ def explained_generation(policy: Any, generation: Mapping[str, Any]) -> Iterator
         yield
 
 
-def _situation(policy: Any, trainer: Mapping[str, Any]) -> Options:
+def _situation(policy: Policy, trainer: Mapping[str, Any]) -> Options:
     size = getattr(getattr(policy.encoder.processor, "image_processor", None), "size", None)
     pixels = dict(size).get("longest_edge") if size is not None else None
     free = pixels if hasattr(policy.encoder.processor.image_processor, "merge_size") else None
@@ -186,13 +189,13 @@ def _token_budget(trainer: Mapping[str, Any]) -> int:
     return budget if isinstance(budget, int) else 0
 
 
-def _image_tokens(policy: Any, prompt_ids: Any) -> int:
+def _image_tokens(policy: Policy, prompt_ids: Any) -> int:
     config = base_model(policy.model).config
     token = getattr(config, "image_token_id", None)
     return int((prompt_ids == token).sum(1).max()) if token is not None else 0
 
 
-def _usual_image_tokens(policy: Any) -> int:
+def _usual_image_tokens(policy: Policy) -> int:
     """Image tokens of a prompt before one is encoded: as the configuration says; tiles and free sizes at their largest."""
     config = base_model(policy.model).config
     processor = policy.encoder.processor.image_processor

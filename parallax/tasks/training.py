@@ -31,12 +31,13 @@ from parallax.tasks.memory_forecast import Forecast, explained_generation
 
 if TYPE_CHECKING:
     from lightning_modules.tuning import TuningModule
+    from parallax.models.policy import Policy
 
 __all__ = ["fit_preference", "fit_supervised", "make_trainer", "total_steps"]
 
 
 def fit_preference(
-    policy: Any,
+    policy: Policy,
     datamodule: Any,
     stage: Mapping[str, Any],
     folder: Path | str,
@@ -79,7 +80,7 @@ def fit_preference(
 
 
 def fit_supervised(
-    policy: Any,
+    policy: Policy,
     datamodule: Any,
     stage: Mapping[str, Any],
     folder: Path | str,
@@ -120,7 +121,7 @@ class _Fit:
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         datamodule: Any,
         stage: Mapping[str, Any],
         folder: Path,
@@ -290,7 +291,7 @@ class _Fit:
 class _Reference(pl.Callback):
     """Has the reference log-probs filled in, in the precision that training uses, once all processes are there."""
 
-    def __init__(self, datamodule: Any, policy: Any) -> None:
+    def __init__(self, datamodule: Any, policy: Policy) -> None:
         self.datamodule, self.policy = datamodule, policy
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

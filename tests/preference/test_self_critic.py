@@ -152,7 +152,7 @@ def test_the_ground_truth_is_shown_hidden_or_insisted_on() -> None:
 def test_options_that_would_do_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"judge.metrics=always, and the prompt critic_short has no text for it"):
         SelfCritic("critic_short", metrics="always")
-    with pytest.raises(ValueError, match="judge.order is 'twice'; it can be both, fixed, random"):
+    with pytest.raises(ValueError, match="order='twice' is not allowed: it must be one of both, fixed, random"):
         SelfCritic("critic_short", order="twice")  # type: ignore[arg-type]
     assert SelfCritic("critic_full", metrics="never").settings() != SelfCritic("critic_full").settings()
 

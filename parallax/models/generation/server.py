@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.models import processes
 from parallax.models.encoding.prompt_encoder import PromptTooLong
+from parallax.models.generation.answerer import Answerer
 from parallax.models.generation.generate import Finished, SetAside
 from parallax.models.generation.prefetch import refusal
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, OtherPrompt
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from parallax.models.encoding.prompt_encoder import PromptEncoder
+    from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class ServerGenerator:
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         *,
         url: str,
         model: str,
@@ -75,7 +77,7 @@ class ServerGenerator:
         adapter: str = "load",
         adapters: Path | str = "adapters",
     ) -> None:
-        self.policy, self.url, self.model = policy, url, model
+        self.policy, self.encoder, self.url, self.model = policy, policy.encoder, url, model
         self.concurrency, self.adapter, self.adapters = concurrency, adapter, Path(adapters).expanduser()
         self.client = HttpClient(
             "the server", url, setting="generation.url", key_variable=key_variable, timeout=timeout, retries=retries
@@ -264,7 +266,7 @@ def _windowed(pool: ThreadPoolExecutor, act: Callable[[Any], Any], items: Iterab
         yield future.result()
 
 
-def answerer_for(policy: Any, generation: Mapping[str, Any] | None, cache_dir: Path) -> Any:
+def answerer_for(policy: Policy, generation: Mapping[str, Any] | None, cache_dir: Path) -> Answerer:
     """Who answers, by the `generation` group: the policy itself, or a server with its weights."""
     wanted = generation or {}
     if wanted.get("backend", "transformers") == "transformers":
