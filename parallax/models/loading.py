@@ -21,6 +21,7 @@ from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatu
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.family_support import refuse_unfit
 from parallax.models.fused_lora import fuse
+from parallax.models.ingredients import model_digest
 from parallax.models.lora import add_lora, projector_names
 from parallax.models.policy import Policy
 from parallax.models.quantization import kind_of, quantization_config, settle
@@ -32,7 +33,6 @@ from parallax.models.scoring.shared_prefix import can_share, is_plainly_causal, 
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
-from parallax.records import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +97,7 @@ def load_policy(
         image_pad=bool(model.get("image_pad")),
     )
     files = weight_files(weights_path)
-    digest = files_digest(files, digest_memory) if files else None
-    if kind != "none" and digest is not None:
-        digest = fingerprint({"base": digest, "quantization": kind})  # it answers differently
+    digest = model_digest(files_digest(files, digest_memory), network, kind) if files else None
     projector = projector_names(network) if model.get("train_projector") else []
     network.requires_grad_(False)
     fresh = False

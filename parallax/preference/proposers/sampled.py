@@ -61,4 +61,4 @@ class Sampled(PlannedProposer):
         return asks
 
     def _ask(self, sample: Sample, role: str, index: int, decoding: Decoding) -> Ask:
-        return Ask(role, index, GenerationRequest(sample.id, sample.image, sample.question, ViewSpec(), decoding))
+        return Ask(role, index, GenerationRequest.about(sample, ViewSpec(), decoding))
