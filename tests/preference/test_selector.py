@@ -140,7 +140,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
         BestAgainstRest(0)
     with pytest.raises(ValueError, match="min_chars 5 is larger than max_chars 4"):
         Filters(min_chars=5, max_chars=4)
-    with pytest.raises(ValueError, match="strip_newlines is 'keep'"):
+    with pytest.raises(ValueError, match="strip_newlines='keep' is not allowed"):
         BestAgainstRest(strip_newlines="keep")  # type: ignore[arg-type]
 
 
