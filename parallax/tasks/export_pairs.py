@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Stage
 from parallax.settings.stages import preference_stage
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return {"export": {"pairs": done.pairs, "rows": done.rows, "images": done.images, "dropped": done.dropped}}
 
 
-def _pairs(stage: Mapping[str, Any], plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
+def _pairs(stage: Stage, plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
     from parallax.records.pair_store import PairSet
     from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
-    source = build(stage["data"], "data")
+    source = build(stage.data, "data")
     if plain["task"]["pairs"] is not None:
         found = PairSet(_pair_set(Path(plain["task"]["pairs"]).expanduser()))
         images = {sample.id: sample.image for sample in source}
@@ -68,10 +69,10 @@ def _pairs(stage: Mapping[str, Any], plain: Mapping[str, Any], folder: Path) -> 
     if getattr(source, "pairs", None) is not None:
         return list(source.pairs)
     policy = make_policy(
-        plain, stage["lora"], adapter=plain.get("adapter"), device=pick_device(plain["trainer"]["accelerator"])
+        plain, stage.lora, adapter=plain.get("adapter"), device=pick_device(plain["trainer"]["accelerator"])
     )
     datamodule = make_datamodule(stage, plain, folder)
-    with explained_generation(policy, stage["generation"]):
+    with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
         datamodule.build_pairs(policy)
     return list(datamodule.pairs)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from tests import typed
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from parallax.models.generation.requests import GenerationRequest
@@ -40,12 +42,14 @@ def main(folder: Path) -> None:
     sample = datamodule.source[0]
     requests = [GenerationRequest(sample.id, sample.image, "Describe the image.", ViewSpec(), Decoding(6))] * 400
     try:
-        fit_preference(policy, datamodule, {**STAGE, "trainer": trainer}, folder / "stage", callbacks=[MemoryEnds()])
+        fit_preference(
+            policy, datamodule, typed.stage(**{**STAGE, "trainer": trainer}), folder / "stage", callbacks=[MemoryEnds()]
+        )
     except NotEnoughMemory as error:
         print("TRAINING", error)
     leave(4)
     try:
-        with explained_generation(policy, {"batch_size": 400, "max_new_tokens": 6}):
+        with explained_generation(policy, batch_size=400, max_new_tokens=6):
             policy.generate(requests, batch_size=400)
     except NotEnoughMemory as error:
         print("GENERATION", error)
