@@ -284,7 +284,7 @@ def _described(
     asked, failed = [], {}
     for sample, request in zip(samples, requests, strict=True):
         try:
-            seen = (sample.image.digest(), fingerprint(asdict(request.view)))
+            seen = (sample.conversation().image_digest(), fingerprint(asdict(request.view)))
         except BadImage as error:
             failed[sample.id] = str(error)
             continue
@@ -299,7 +299,8 @@ def _described(
         teller = first[seen_by[request.sample_id]]
         if teller in told.answers:
             prompt = infuse(describe.template, told.answers[teller][0], request.prompt)
-            infused.append(replace(request, prompt=prompt))
+            about = request.conversation.with_question(prompt)
+            infused.append(replace(request, prompt=prompt, messages=about.as_messages()))
         else:
             failed[request.sample_id] = told.skipped.get(teller, "its image could not be described")
     return infused, failed
@@ -316,7 +317,7 @@ def _request(
         decoded = Decoding(suite.max_new_tokens)
     else:
         decoded = replace(wanted, max_new_tokens=suite.max_new_tokens, seed=seed_for(seed, sample.id, "evaluation"))
-    return GenerationRequest(sample.id, sample.image, sample.question, _view_of(view, sample.id), decoded)
+    return GenerationRequest.about(sample, _view_of(view, sample.id), decoded)
 
 
 def _view_of(view: ViewSpec | None, sample_id: str) -> ViewSpec:

@@ -67,7 +67,8 @@ def make_results(
 
     Args:
         before, after: either may be missing, for runs that evaluate only once.
-        pairs: `built`, `reused`, `kept` and `dropped` (reason → count) of the run's preference pairs.
+        pairs: `built`, `reused`, `kept` and `dropped` (reason → count) of the run's preference pairs; `dialogues` of its
+            supervised stages.
         method, seed, steps (optimiser steps), seconds: of the run.
         more: further plain data, added at the top level.
     """
@@ -76,6 +77,7 @@ def make_results(
     changes = difference(before, after) if before and after else {}
     relative = difference(before, after, relative=True) if before and after else {}
     counts = {"built": 0, "reused": 0, "kept": 0, "dropped": {}, **(pairs or {})}
+    counts["dropped"] = dict(counts["dropped"])
     return {
         "method": method,
         "seed": seed,
@@ -186,11 +188,12 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
     if more := len(measured) - len(names):
         console.print(f"{more} more numbers are in the report.", highlight=False)
     pairs = results.get("pairs") or {}
-    if pairs.get("kept"):
+    if pairs.get("kept") or pairs.get("dialogues"):
         dropped = pairs.get("dropped") or {}
         why = f" ({', '.join(f'{count} {reason}' for reason, count in dropped.items())})" if dropped else ""
+        learned = f"dialogues learned {pairs['dialogues']}; " if pairs.get("dialogues") else ""
         console.print(
-            f"Pairs: {pairs['kept']} kept, {sum(dropped.values())} dropped{why}; answers generated {pairs['built']}, "
+            f"Pairs: {pairs['kept']} kept, {sum(dropped.values())} dropped{why}; {learned}answers generated {pairs['built']}, "
             f"reused {pairs['reused']}",
             highlight=False,
             markup=False,

@@ -32,7 +32,6 @@ from parallax.records import (
     Sample,
     ViewSpec,
     fingerprint,
-    naming,
 )
 from parallax.records.keyed_store import KeyedStore
 from parallax.settings.ranges import Count, NotNegative
@@ -163,9 +162,7 @@ class SentenceTree:
 
     def spec(self, policy: Any, sample: Sample) -> GenerationSpec:
         """All ingredients of a sample's tree; its key is the tree's."""
-        request = GenerationRequest(
-            sample.id, sample.image, sample.question, ViewSpec(), Decoding(self.max_path_tokens)
-        )  # fmt: skip
+        request = GenerationRequest.about(sample, ViewSpec(), Decoding(self.max_path_tokens))
         return replace(policy.spec(request), generator=f"sentence_tree/{VERSION}/{fingerprint(self.settings())}")
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -202,8 +199,7 @@ class SentenceTree:
         growing: list[_Growing] = []
         for sample in samples:
             try:
-                with naming(sample.image):
-                    prompt = policy.encoder.encode_prompt(sample.image.load(), sample.question, ViewSpec())
+                prompt = policy.encoder.encode_conversation(sample.conversation())
                 self._check_room(policy, len(prompt.input_ids))
             except (BadImage, PromptTooLong) as error:
                 why[sample.id] = str(error)
