@@ -9,8 +9,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from tests import typed
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from parallax.models.generation.requests import GenerationRequest
@@ -18,6 +16,7 @@ from parallax.models.memory.advice import NotEnoughMemory
 from parallax.records import Decoding, ViewSpec
 from parallax.tasks.memory_forecast import explained_generation
 from parallax.tasks.training import fit_preference
+from tests import typed
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 
 
