@@ -1,8 +1,9 @@
-"""How overrides are read: Hydra's grammar and Hydra's loader, with three freedoms. What was typed stays as it was typed.
+"""How overrides are read: Hydra's grammar and Hydra's loader, with a few freedoms. What was typed stays as it was typed.
 
 Hydra refuses a key that no file holds. Ours may be such keys: `stages.align.optim.lr=1e-6`, an argument that a YAML file leaves
 to the code. So a plain `key=value` may add, and the check judges afterwards whether the key exists. `stages.align.loss=stic`
-chooses a file of the group `loss` for one stage. `+experiment=…` and `experiment=null` mean what they say.
+chooses a file of the group `loss` for one stage. `+experiment=…` and `experiment=null` mean what they say. And a file that puts
+another `_target_` in the place of one replaces that part, arguments included.
 
 All this happens to the parsed overrides, inside the loader: `.hydra/overrides.yaml`, `${hydra.job.override_dirname}`, sweepers,
 launchers and messages see the words of the user.
@@ -14,14 +15,19 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import hydra._internal.hydra as hydra_program
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
 from parallax.settings.schema import STAGE_GROUPS
 
@@ -43,6 +49,53 @@ class Loader(ConfigLoaderImpl):
             if not override.is_sweep_override() and not override.is_hydra_override():
                 read(override, repo.group_exists(override.key_or_group))
         return parsed, repo
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        cfg = OmegaConf.create()
+        with flag_override(cfg, "no_deepcopy_set_nodes", True):
+            for default in defaults:
+                loaded = self._load_single_config(default=default, repo=repo).config
+                clear_replaced(cfg, loaded)
+                try:
+                    cfg.merge_with(loaded)
+                except OmegaConfBaseException as error:
+                    raise ConfigCompositionException(
+                        f"In '{default.config_path}': {type(error).__name__} merging the file: {error}"
+                    ) from error
+        _strip_defaults(cfg)
+        return cfg
+
+
+def clear_replaced(below: Any, above: Any) -> None:
+    """Empty every node of `below` that a file laid over it makes another part (`_target_`): its arguments are not meant."""
+    if not _is_mapping(below) or not _is_mapping(above):
+        return
+    for name in above:
+        old, node = (one._get_node(name, validate_access=False) for one in (below, above))
+        if not _is_mapping(old) or not _is_mapping(node):
+            continue
+        before, after = (one._get_node("_target_", validate_access=False) for one in (old, node))
+        if before is not None and after is not None and before != after:
+            below[name] = {}
+        else:
+            clear_replaced(old, node)
+
+
+def _is_mapping(node: Any) -> TypeGuard[DictConfig]:
+    """Whether there are keys in it: not None, ??? or an interpolation."""
+    return isinstance(node, DictConfig) and isinstance(node._content, dict)
+
+
+def _strip_defaults(node: Any) -> None:
+    """Take away the defaults lists of Hydra's own structured configurations, which it marks with a flag."""
+    if not _is_mapping(node):
+        return
+    with flag_override(node, ["readonly", "struct"], False):
+        if node._get_flag("HYDRA_REMOVE_TOP_LEVEL_DEFAULTS"):
+            node._set_flag("HYDRA_REMOVE_TOP_LEVEL_DEFAULTS", None)
+            node.pop("defaults", None)
+        for name in list(node):
+            _strip_defaults(node._get_node(name, validate_access=False))
 
 
 def read(override: Override, is_group: bool) -> None:
