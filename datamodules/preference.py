@@ -145,6 +145,7 @@ class PreferenceDataModule(StepDataModule):
                 encoder=policy.encoder,
                 skipped=skipped,
                 num_workers=self.num_workers,
+                looks_at_images=self.further.looks_at_images,
             )
             self._keep(given)
         else:

@@ -95,7 +95,7 @@ def lengths_in_rows(
 def lengths_of_pairs(policy: Any, pairs: Sequence[PreferencePair], further: FurtherColumns | None = None) -> RowLengths:
     """Lengths of pairs as `policy` lays them out, with what an objective looks at further. No image is decoded."""
     counts = TokenCounts(policy.encoder)
-    prompts = counts.prompts([(pair.image, pair.prompt) for pair in pairs])
+    prompts = counts.prompts([pair.conversation for pair in pairs])
 
     def counted(responses: Sequence[Sequence[Response]]) -> np.ndarray:
         flat = counts.responses([response for each in responses for response in each])

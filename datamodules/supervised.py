@@ -24,10 +24,11 @@ from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths
 from datamodules.serving import StepDataModule
 from parallax.models.batch import EncodedDialogue, PairBatch
+from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.generation.server import answerer_for
 from parallax.preference.infusion import Infusion
-from parallax.records import BadImage, Response, Sample
+from parallax.records import BadImage, Response, Sample, naming
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SetAside, SkippedLog
 
@@ -37,13 +38,16 @@ log = logging.getLogger(__name__)
 def encode_sample(encoder: PromptEncoder, sample: Sample) -> EncodedDialogue:
     """All turns that have an answer, up to the first that has none. Raises `BadImage`, `PromptTooLong`, or ValueError."""
     turns = []
-    for turn in sample.turns:
+    for place, turn in enumerate(sample.turns):
         if turn.answer is None or not turn.answer.strip():
             break
-        turns.append((turn.question, turn.answer))
+        turns.append((sample.asked(place), turn.answer))
     if not turns:
         raise ValueError(f"sample {sample.id!r} has no answer to learn")
-    return encoder.encode_dialogue(sample.image.load(), turns)
+    shown = [*sample.opening, *(question for question, _ in turns)]
+    with naming(sample.conversation()):
+        images = [image.load() for message in shown for image in message.images]
+        return encoder.encode_dialogue(images, turns, sample.opening)
 
 
 class DialogueBatches:
@@ -69,7 +73,7 @@ class DialogueBatches:
             answers = [self.responses[place] for place in places]
             scoring = encoder.collate(
                 [
-                    (encoder.encode_prompt(sample.image.load(), sample.question), [encoder.encode_response(answer)])
+                    (encoder.encode_conversation(sample.conversation()), [encoder.encode_response(answer)])
                     for sample, answer in zip(samples, answers, strict=True)
                 ]
             )
@@ -81,6 +85,8 @@ class DialogueBatches:
             scoring = self([place]).scoring
         except BadImage as bad:
             return "bad_image", str(bad)
+        except CannotWrite as error:
+            return "template", str(error)
         except ValueError as error:
             return ("no_answer" if "no answer" in str(error) else reason_of(str(error))), str(error)
         return int(scoring.prompt_lengths.sum() + scoring.response_lengths.sum())

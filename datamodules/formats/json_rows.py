@@ -31,15 +31,20 @@ class Row:
 
 
 def is_text(value: Any) -> bool:
-    """Whether every string inside can be written as UTF-8."""
-    if isinstance(value, str):
-        try:
-            return value.isascii() or bool(value.encode())
-        except UnicodeEncodeError:
-            return False
-    if isinstance(value, dict):
-        return all(is_text(key) and is_text(item) for key, item in value.items())
-    return all(map(is_text, value)) if isinstance(value, list) else True
+    """Whether every string inside, however deep, can be written as UTF-8."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            try:
+                one.isascii() or one.encode()
+            except UnicodeEncodeError:
+                return False
+        elif isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
+    return True
 
 
 def json_rows(path: Path | str) -> Iterator[Row]:

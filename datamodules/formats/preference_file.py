@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
+from datamodules.formats.json_rows import HALF, is_text
 from datamodules.formats.listed import Unusable, check_limit, unique_id
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
+from datamodules.formats.preference.base import messages_with
 from datamodules.formats.preference.dataset_info import Declared, declared
 from datamodules.formats.preference.named_columns import by_names
 from datamodules.formats.tables import Table, open_table
-from parallax.records import BadImage, PreferencePair, Response, Sample, Turn
+from parallax.records import BadImage, Conversation, PreferencePair, Response, Sample, Turn
 from parallax.records.pair_store import pair_of_row
 from parallax.records.skipped import SetAside
 from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
@@ -131,6 +133,8 @@ class PreferenceFileSource(Sequence[Sample]):
             try:
                 if isinstance(row, ValueError):
                     raise Unusable("bad_row", str(row))
+                if not is_text(row):
+                    raise Unusable("bad_row", HALF)
                 if goes_on:
                     pairs[-1] = self._one_more(pairs[-1], self._raw(row, usual), row, place)
                 else:
@@ -181,22 +185,25 @@ class PreferenceFileSource(Sequence[Sample]):
     def _made(self, row: Mapping[str, Any], usual: Format | None, place: int) -> list[PreferencePair]:
         if self.form == OWN or (self.form == "auto" and self.read_columns is None and _is_own(row)):
             try:
-                return [pair_of_row(row, self.images(row.get("image"), self.table.where(place)))]
+                return [pair_of_row(row, lambda name: self.images(name, self.table.where(place)))]
             except ValueError as error:
                 raise Unusable("bad_row", str(error)) from error
         return [self._pair(raw, place) for raw in self._raw(row, usual)]
 
     def _pair(self, raw: RawPair, place: int) -> PreferencePair:
-        _plain_only(raw)
         where = self.table.where(place).replace(", row ", ":")
+        images = [self.images(image, where) for image in raw.images]
+        asked = Conversation(messages_with(raw.messages, images))
         return PreferencePair(
             sample_id=unique_id(self._ids, raw.id, place + 1),
             source=raw.source or self.name,
-            image=self.images(raw.images[0], where),
-            prompt=raw.messages[0].text,
+            image=images[0],
+            prompt=asked.question,
             chosen=self._response(raw.chosen, place),
             rejected=tuple(self._response(text, place) for text in raw.rejected),
             kind=raw.kind,
+            messages=asked.as_messages(),
+            rejected_images=tuple(self.images(image, where) for image in raw.rejected_images),
         )
 
     def _response(self, text: str, place: int) -> Response:
@@ -218,22 +225,6 @@ class PreferenceFileSource(Sequence[Sample]):
         self.set_aside.append(SetAside(where.replace(", row ", ":"), self.name, reason, f"{where}: {why}"))
 
 
-def _plain_only(raw: RawPair) -> None:
-    """Raises `Unusable` for what one image and one question cannot carry."""
-    if raw.messages[0].role == "system":
-        raise Unusable("system_prompt", "it has a system text; one question and one answer are supported")
-    if len(raw.messages) > 1:
-        raise Unusable(
-            "several_turns", f"it has {len(raw.messages)} messages before the answer; one question is supported"
-        )
-    if len(raw.images) > 1:
-        raise Unusable("several_images", f"it shows {len(raw.images)} images; exactly one is supported")
-    if raw.rejected_images:
-        raise Unusable(
-            "rejected_images", "its rejected answer is seen beside other images; pairs of answers are supported"
-        )
-
-
 def _is_own(row: Mapping[str, Any]) -> bool:
     return {"pair_id", "image_digest", "chosen_token_ids"} <= row.keys()
 
@@ -243,4 +234,13 @@ def _goes_on(value: Mapping[str, Any]) -> bool:
 
 
 def _sample(pair: PreferencePair) -> Sample:
-    return Sample(pair.sample_id, pair.source, pair.image, (Turn(pair.prompt, pair.chosen.text),), kind=pair.kind)
+    asked = pair.conversation
+    turn = Turn(pair.prompt, pair.chosen.text, asked.messages[-1].parts if pair.messages else ())
+    return Sample(
+        pair.sample_id,
+        pair.source,
+        pair.image,
+        (turn,),
+        kind=pair.kind,
+        opening=asked.messages[:-1] if pair.messages else (),
+    )

@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.image_use import ImageUse
-from parallax.evaluation.suites import Suite, score_answers
+from parallax.evaluation.suites import ChairSuite, Suite, score_answers
 from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
@@ -121,6 +122,7 @@ def evaluate(
         "view": asdict(view or IDENTITY),
         "describe": asdict(describe) if describe is not None else None,
         "decoding": {"temperature": decoding.temperature, "top_p": decoding.top_p} if decoding else "greedy",
+        "tables": {suite.name: table for suite in suites if (table := _table_of(suite))},
         "reused": reused,
         "seconds": round(seconds, 3),
     }
@@ -172,6 +174,12 @@ def _image_use(
         )
         for (sample, _, answer, _), gained in zip(rows, scores, strict=True)
     ]
+
+
+def _table_of(suite: Suite) -> str:
+    """Which table of words a suite finds objects with, where it has one to choose."""
+    extract = suite.extract if isinstance(suite, ChairSuite) else None
+    return extract.table if isinstance(extract, CocoWords) else ""
 
 
 def _items(suite: Suite, answers: dict[str, Answer]) -> Iterator[EvaluationItem]:
@@ -276,7 +284,7 @@ def _described(
     asked, failed = [], {}
     for sample, request in zip(samples, requests, strict=True):
         try:
-            seen = (sample.image.digest(), fingerprint(asdict(request.view)))
+            seen = (sample.conversation().image_digest(), fingerprint(asdict(request.view)))
         except BadImage as error:
             failed[sample.id] = str(error)
             continue
@@ -291,7 +299,8 @@ def _described(
         teller = first[seen_by[request.sample_id]]
         if teller in told.answers:
             prompt = infuse(describe.template, told.answers[teller][0], request.prompt)
-            infused.append(replace(request, prompt=prompt))
+            about = request.conversation.with_question(prompt)
+            infused.append(replace(request, prompt=prompt, messages=about.as_messages()))
         else:
             failed[request.sample_id] = told.skipped.get(teller, "its image could not be described")
     return infused, failed
@@ -308,7 +317,7 @@ def _request(
         decoded = Decoding(suite.max_new_tokens)
     else:
         decoded = replace(wanted, max_new_tokens=suite.max_new_tokens, seed=seed_for(seed, sample.id, "evaluation"))
-    return GenerationRequest(sample.id, sample.image, sample.question, _view_of(view, sample.id), decoded)
+    return GenerationRequest.about(sample, _view_of(view, sample.id), decoded)
 
 
 def _view_of(view: ViewSpec | None, sample_id: str) -> ViewSpec:

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from parallax.models.encoding.image_features import ImageFeatures
+
 T = TypeVar("T")
 
 
@@ -78,9 +80,7 @@ class ScoringBatch(_Movable):
     response_mask: Tensor | None = None  # (B, 1 + K, R) bool: response tokens that count; None = all
     response_weights: Tensor | None = None  # (B, 1 + K, R) float: how much each token counts in the sum; None = 1
     image_names: list[str] | None = None  # B names of what the tower sees, for a feature cache; None = not to be kept
-    features: list[Tensor] | None = (
-        None  # B ready image features, each (image tokens, hidden); None = made from the pixels
-    )
+    features: list[ImageFeatures] | None = None  # B ready image features; None = made from the pixels
     target_ids: Tensor | None = None  # (B, 1 + K, R): tokens scored in place of the response's own; None = its own
 
     def __post_init__(self) -> None:

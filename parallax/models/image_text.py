@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from parallax.models.ingredients import folder_digest, processor_digest
 from parallax.models.loading import precision_for, refuse_gaps
 from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.records import ImageRef, fingerprint
@@ -88,13 +89,17 @@ class ImageTextModel:
         return [found[image.digest()].float().cpu().tolist() for image in images]
 
     def digest(self) -> str:
-        """Names the weights by their bytes, with the revision of nothing but their content."""
+        """Names weights, configuration, processor and tokenizer by their content."""
         if self._digest is None:
             files = _weight_files(self.path, self.revision)
             if not files:
                 self._load("cpu")
                 files = _weight_files(self.path, self.revision)
-            self._digest = files_digest(files) if files else tensors_digest(self._network.state_dict())
+            if files:
+                self._digest = fingerprint([files_digest(files), folder_digest(files[0].parent)])
+            else:
+                network = tensors_digest(self._network.state_dict())
+                self._digest = fingerprint([network, processor_digest(self._processor)])
         return self._digest
 
     def parts(self, text: str) -> list[tuple[str, int]]:

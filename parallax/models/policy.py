@@ -22,6 +22,7 @@ from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.exchange import copied_in, instead, trainable_parameters
 from parallax.models.generation import generate
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
+from parallax.models.ingredients import model_digest
 from parallax.models.lora import bare_layers
 from parallax.models.scoring import log_probs
 from parallax.models.scoring.layout import Layout
@@ -102,7 +103,8 @@ class Policy:
         if self._fingerprint is None:
             if not self.has_adapter and self._full_was_touched:
                 with self.sharding.readable():
-                    self._fingerprint = tensors_digest(self.model.state_dict(), self.sharding.whole)
+                    weights = tensors_digest(self.model.state_dict(), self.sharding.whole)
+                self._fingerprint = model_digest(weights, self.model)
             elif not self.has_adapter or self._adapter_is_fresh:
                 self._fingerprint = self._base_fingerprint()
             else:
@@ -125,7 +127,8 @@ class Policy:
                 raise ValueError(
                     "the reference's weights are gone; call keep_reference() before training with lora=none"
                 )
-            self._base_digest = tensors_digest(saving.base_state(base), self.sharding.whole)
+            weights = tensors_digest(saving.base_state(base), self.sharding.whole)
+            self._base_digest = model_digest(weights, base_model(base))
         return self._base_digest
 
     def touched(self) -> None:
@@ -140,9 +143,9 @@ class Policy:
             policy=self.fingerprint(),
             precision=self.precision,
             processor=self._processor_fingerprint,
-            template=self._template_fingerprint,
-            image=request.image.digest(),
-            prompt=request.prompt,
+            template=self.encoder.chat.fingerprint(),
+            image=request.conversation.image_digest(),
+            prompt=request.conversation.written(),
             view=request.view,
             decoding=request.decoding,
             generator=f"transformers/{generate.VERSION}",
@@ -371,10 +374,6 @@ class Policy:
     @cached_property
     def _processor_fingerprint(self) -> str:
         return self.encoder.processor_fingerprint()
-
-    @cached_property
-    def _template_fingerprint(self) -> str:
-        return self.encoder.chat.fingerprint()
 
 
 __all__ = ["Generation", "Policy"]

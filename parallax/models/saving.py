@@ -99,9 +99,8 @@ def base_state(network: nn.Module) -> dict[str, Tensor]:
             state[name] = value
             continue
         rest = name[len(owner) + 1 :]
-        for inner in ("base_layer.", "original_module."):
-            if rest.startswith(inner):
-                state[f"{owner}.{rest[len(inner) :]}"] = value
+        if rest.startswith(("base_layer.", "original_module.")):
+            state[f"{owner}.{rest.replace('base_layer.', '').removeprefix('original_module.')}"] = value
     return state
 
 
@@ -119,16 +118,18 @@ def merged_state(network: nn.Module, sharding: Sharding, *, corrupt: bool = Fals
     for name, module in network.named_modules():
         if isinstance(module, BaseTunerLayer):
             layer: Any = module
-            weight = layer.get_base_layer().weight
-            if corrupt:
-                layer.merge()
-                state[f"{name}.weight"] = weight.detach().cpu()
-                continue
-            kept = weight.detach().clone()
+            plain = name.replace(".base_layer", "")  # of a layer with two adapted weights one wraps the other
+            weights = dict(layer.get_base_layer().named_parameters(recurse=False))
+            kept = {} if corrupt else {key: weight.detach().clone() for key, weight in weights.items()}
             layer.merge()
-            state[f"{name}.weight"] = weight.detach().cpu().clone()
-            weight.data.copy_(kept)
-            layer.merged_adapters.clear()
+            for key, weight in weights.items():
+                if corrupt:
+                    state[f"{plain}.{key}"] = weight.detach().cpu()
+                elif not torch.equal(weight, kept[key]):
+                    state[f"{plain}.{key}"] = weight.detach().cpu().clone()
+                    weight.data.copy_(kept[key])
+            if not corrupt:
+                layer.merged_adapters.clear()
         elif isinstance(module, ModulesToSaveWrapper):
             wrapper: Any = module
             active = wrapper.modules_to_save[wrapper.active_adapter]

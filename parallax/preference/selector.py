@@ -96,6 +96,8 @@ class BestAgainstRest:
 
         if (fault := self.filters.fault(pair.chosen)) is not None:
             return dropped(fault, "chosen")
+        if pair.compares_images:  # equal answers on purpose
+            return pair if self.num_negatives == 1 else dropped("too_few_negatives", f"1 of {self.num_negatives}")
         kept, reasons = self.filters.usable_rejected(pair.chosen, list(pair.rejected))
         far = [response for response in kept if self._far_enough(pair.chosen, response)]
         reasons += ["small_margin"] * (len(kept) - len(far))
@@ -114,9 +116,10 @@ class BestAgainstRest:
 
 
 def _pair(sample: Sample, chosen: Response, rejected: list[Response], notes: Mapping[str, Any]) -> PreferencePair:
+    asked = sample.conversation()
     return PreferencePair(
-        sample_id=sample.id, source=sample.source, image=sample.image, prompt=sample.question, chosen=chosen,
-        rejected=tuple(rejected), kind=sample.kind, meta={"judge": dict(notes)} if notes else {},
+        sample_id=sample.id, source=sample.source, image=asked.images[0], prompt=asked.question, chosen=chosen,
+        rejected=tuple(rejected), kind=sample.kind, meta={"judge": dict(notes)} if notes else {}, messages=asked.as_messages(),
     )  # fmt: skip
 
 

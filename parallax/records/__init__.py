@@ -1,19 +1,23 @@
 """What everything else talks about: samples, candidates, pairs, and how they are named and kept on disk."""
 
 from parallax.records.candidate import Candidate, Decoding, GenerationSpec, ViewSpec
+from parallax.records.conversation import Conversation, Message
 from parallax.records.fingerprint import bytes_digest, file_digest, fingerprint
 from parallax.records.pair import Dropped, PreferencePair, Response
-from parallax.records.sample import BadImage, ImageRef, Sample, Turn
+from parallax.records.sample import BadImage, ImageRef, RefusedImage, Sample, Turn, naming
 from parallax.records.seeds import seed_for
 
 __all__ = [
     "BadImage",
     "Candidate",
+    "Conversation",
     "Decoding",
     "Dropped",
     "GenerationSpec",
     "ImageRef",
+    "Message",
     "PreferencePair",
+    "RefusedImage",
     "Response",
     "Sample",
     "Turn",
@@ -21,5 +25,6 @@ __all__ = [
     "bytes_digest",
     "file_digest",
     "fingerprint",
+    "naming",
     "seed_for",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.evaluation import Evaluation, difference
 from parallax.evaluation.ratio import Metric
-from parallax.records.atomic import atomic_write_text
+from parallax.records.atomic import atomic_write_text, finite
 from parallax.reports import run_log
 from parallax.reports.metric_names import short_name
 
@@ -67,13 +67,17 @@ def make_results(
 
     Args:
         before, after: either may be missing, for runs that evaluate only once.
-        pairs: `built`, `reused`, `kept` and `dropped` (reason → count) of the run's preference pairs.
+        pairs: `built`, `reused`, `kept` and `dropped` (reason → count) of the run's preference pairs; `dialogues` of its
+            supervised stages.
         method, seed, steps (optimiser steps), seconds: of the run.
         more: further plain data, added at the top level.
     """
+    side = after or before
+    tables = (side.meta.get("tables") or {}) if side is not None else {}
     changes = difference(before, after) if before and after else {}
     relative = difference(before, after, relative=True) if before and after else {}
     counts = {"built": 0, "reused": 0, "kept": 0, "dropped": {}, **(pairs or {})}
+    counts["dropped"] = dict(counts["dropped"])
     return {
         "method": method,
         "seed": seed,
@@ -84,13 +88,14 @@ def make_results(
         "difference": _side(changes),
         "relative_change": _side(relative),
         "pairs": counts,
+        **({"tables": tables} if tables else {}),
         **more,
     }
 
 
 def write_results(path: Path | str, results: Mapping[str, Any]) -> Path:
     """Write `results.json`, whole or not at all."""
-    atomic_write_text(path, json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write_text(path, json.dumps(finite(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return Path(path)
 
 
@@ -178,14 +183,17 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
         console.print(
             f"{results['steps']} optimiser steps in {results['seconds']:.0f} s; nothing was measured.", highlight=False
         )
+    for suite, table in (results.get("tables") or {}).items():
+        console.print(f"{suite}: objects are found with {table} of synonyms.", highlight=False, markup=False)
     if more := len(measured) - len(names):
         console.print(f"{more} more numbers are in the report.", highlight=False)
     pairs = results.get("pairs") or {}
-    if pairs.get("kept"):
+    if pairs.get("kept") or pairs.get("dialogues"):
         dropped = pairs.get("dropped") or {}
         why = f" ({', '.join(f'{count} {reason}' for reason, count in dropped.items())})" if dropped else ""
+        learned = f"dialogues learned {pairs['dialogues']}; " if pairs.get("dialogues") else ""
         console.print(
-            f"Pairs: {pairs['kept']} kept, {sum(dropped.values())} dropped{why}; answers generated {pairs['built']}, "
+            f"Pairs: {pairs['kept']} kept, {sum(dropped.values())} dropped{why}; {learned}answers generated {pairs['built']}, "
             f"reused {pairs['reused']}",
             highlight=False,
             markup=False,

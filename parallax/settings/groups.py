@@ -164,6 +164,7 @@ class Lora(Group):
     dropout: Decay = LACKING
     targets: Texts = LACKING
     rslora: bool = LACKING
+    vision: bool = LACKING
     dora: bool = LACKING
 
 

@@ -41,6 +41,8 @@ class ExportPairs(Task):
     format: Literal["trl", "ms_swift", "llama_factory", "llava"]
     images: Literal["auto", "embedded", "files", "paths"]
     pairs: str | None
+    license: str | None
+    push_to_hub: str | None
     output: str | None
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.records.skipped import skipped_counts
 from parallax.settings.stages import PlannedStage, planned_stages
 from parallax.tasks.publish import check_publish, publish
 from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
@@ -140,7 +142,7 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     results = make_results(
         before,
         after,
-        pairs=this.counts,
+        pairs={**this.counts, "dropped": Counter(this.counts["dropped"]) + skipped_counts(folder / "skipped.jsonl")},
         method=plain["method"]["name"],
         seed=int(plain["seed"]),
         steps=this.steps,

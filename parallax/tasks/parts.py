@@ -42,9 +42,15 @@ def make_policy(
     plain: Mapping[str, Any], lora: Mapping[str, Any], *, adapter: Path | str | None, device: str, sharded: bool = False
 ) -> Policy:
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
+    if plain["model"].get("dtype") == "float16" and device == "cpu":
+        raise ValueError("model.dtype=float16 needs a GPU, and torch sees none that may be used; use model.dtype=auto")
     from parallax.models import processes
     from parallax.models.loading import load_policy
 
+    if plain["model"].get("dtype") == "float16" and device == "cpu":
+        raise ValueError(
+            "model.dtype=float16 needs a GPU, and torch sees none that may be used here; use model.dtype=auto"
+        )
     cache = Path(plain["paths"]["cache_dir"]).expanduser()
     policy = load_policy(
         plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]),

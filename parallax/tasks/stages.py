@@ -141,24 +141,25 @@ def accumulate(this: Run, entry: Mapping[str, Any]) -> None:
     this.warnings += [warning for warning in summary.pop("warnings") if warning not in this.warnings]
     this.fits[entry["name"]] = summary
     for report in entry["data"][:1]:  # pairs that are built anew while training are not counted twice
-        for key in ("built", "reused", "kept"):
+        for key in ("built", "reused"):
             this.counts[key] += report[key]
-        for reason, count in (dict(report["dropped"]) | dict(report["skipped"])).items():
+        kept = "dialogues" if entry["fit"] == "supervised" else "kept"
+        this.counts[kept] = this.counts.get(kept, 0) + report["kept"]
+        for reason, count in report["dropped"].items():
             this.counts["dropped"][reason] = this.counts["dropped"].get(reason, 0) + count
 
 
 def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
     """The pairs of a stage that an earlier process finished, for the report. Left out, with a word, if they are gone."""
 
-    from parallax.records.pair_store import PairSet
+    from parallax.records.pair_store import PairSet, images_of
 
     if planned.stage["fit"] != "preference" or not entry["data"]:
         return
     source = build(planned.stage["data"], "data")
     known = getattr(source, "pairs", None)
-    images = {item.sample_id: item.image for item in known} if known is not None else {s.id: s.image for s in source}
     try:
-        self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(lambda sample_id, _: images[sample_id])
+        self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(images_of(known if known is not None else source))
         this.pairs[planned.name] = self_made
     except (OSError, ValueError, KeyError) as error:
         log.warning("the pairs of stage %s are not in the report: %s", planned.name, error)

@@ -10,7 +10,7 @@ import torch
 from lightning_modules.callbacks import StepCheckpoints, newest_checkpoint
 from lightning_modules.callbacks.checkpoints import checkpoints_in, remove_later_than, step_of
 from lightning_modules.dpo import DPOModule
-from lightning_modules.objectives import DPO
+from lightning_modules.objectives import BCO, DPO, Weighted
 from lightning_modules.sft import SFTModule
 from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import make_trainer
@@ -31,7 +31,8 @@ STEPS = 6
 
 
 def dpo(policy: Policy) -> TuningModule:
-    return DPOModule(policy, DPO(0.1), {**OPTIM, "warmup_steps": 2}, reference_mode="live", total_steps=STEPS)
+    objective = Weighted([(0.8, DPO(0.1)), (0.2, BCO(0.1))])  # one of which has a running mean in checkpoints
+    return DPOModule(policy, objective, {**OPTIM, "warmup_steps": 2}, reference_mode="live", total_steps=STEPS)
 
 
 def sft(policy: Policy) -> TuningModule:

@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from lightning_modules.trainer import make_trainer
-from parallax.models.batch import PairBatch, StepBatch
+from parallax.models.batch import PairBatch, ScoringBatch, StepBatch
 from parallax.models.policy import Policy
-from parallax.records import Response
+from parallax.records import Response, ViewSpec
 
 NewPolicy = Callable[..., Policy]
 
@@ -47,6 +47,15 @@ def pair_batch(policy: Policy, places: Sequence[int], negatives: int = 1) -> Pai
         items.append((prompt, [encoder.encode_response(Response(answer)) for answer in answers]))
     scoring = encoder.collate(items)
     return PairBatch(scoring, None, [f"pair-{place}" for place in places], scoring.response_lengths)
+
+
+def look_batch(policy: Policy, places: Sequence[int], view: ViewSpec) -> ScoringBatch:
+    """The chosen answers of pairs number `places` beside a view of their images."""
+    encoder, items = policy.encoder, []
+    for place in places:
+        prompt = encoder.encode_prompt(picture(place), "Describe this image" + " in detail" * (place % 3) + ".", view)
+        items.append((prompt, [encoder.encode_response(Response(ANSWERS[place % len(ANSWERS)]))]))
+    return encoder.collate(items)
 
 
 def step_batch(policy: Policy, places: Sequence[int], micro: int, negatives: int = 1) -> StepBatch:

@@ -187,7 +187,7 @@ DEEPSPEED = [
         "trainer.deepspeed.stage=3",
     ),
     (["trainer=deepspeed", "lora=none", "reference=live"], "a second copy of all weights", "reference=cached"),
-    (["trainer=deepspeed", "optim=adamw_8bit"], "they are sharded already", "optim=adamw"),
+    (["trainer=deepspeed", "optim=adamw_8bit"], "sharded over processes already", "optim=adamw"),
 ]
 
 

@@ -18,6 +18,10 @@ HOLE = "\ue0f2"  # stands for text to be cut out of a rendered template
 _OURS = re.compile(f"[{START}{END}{HOLE}]")
 
 
+class UnusableText(ValueError):
+    """A text or an answer that cannot be put before the model, since one of its control tokens would act in it."""
+
+
 class ControlTokens:
     """Knows the control tokens of one tokenizer. Picklable."""
 
@@ -34,6 +38,10 @@ class ControlTokens:
     def mark(self, text: str) -> str:
         """Written text with its control tokens wrapped. Private-use marks already in it are removed first."""
         return self._pattern.sub(lambda found: START + found.group() + END, _OURS.sub("", text))
+
+    def found(self, text: str) -> list[str]:
+        """The control tokens that stand in a written text."""
+        return self._pattern.findall(text)
 
     def encode(self, rendered: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a rendered and marked string. `add_special_tokens` lets the tokenizer add its BOS."""
@@ -75,7 +83,7 @@ class ControlTokens:
         ids = [token for char in control for token in self._continued(char, split_special_tokens=True)]
         if self.ids.isdisjoint(ids):
             return ids
-        raise ValueError(
+        raise UnusableText(
             f"the text contains {control!r}, which this tokenizer reads as a control token however it is cut; "
             "remove it from the text"
         )

@@ -2,7 +2,7 @@
 
 The server holds the same weights as the policy; an adapter that has learned something is saved and loaded there under its
 fingerprint, so an answer is never taken for that of other weights. Pictures are sent without loss. A view of the normalised
-tensor is sent as the picture it looks like, at the size the model reads (`as_picture`): what lies outside black and white is
+tensor is sent as the picture it looks like, at the size the model reads (`as_pictures`): what lies outside black and white is
 cut off there, so such answers are kept under a generator name of their own and never mixed with those of the policy itself.
 """
 
@@ -28,7 +28,7 @@ from parallax.models.generation.requests import Generation, GenerationCounts, Ge
 from parallax.models.generation.server_prompts import PromptCheck
 from parallax.models.generation.server_reply import Completion, model_names
 from parallax.models.http_client import HttpClient, ServiceError
-from parallax.records import GenerationSpec
+from parallax.records import Conversation, GenerationSpec
 from parallax.records.plain_text import quoted
 
 if TYPE_CHECKING:
@@ -150,20 +150,20 @@ class ServerGenerator:
         # vLLM writes no BOS of its own accord, and else takes what is not named from the model's generation_config.json
         extra = {"return_token_ids": True, "skip_special_tokens": True, **NOTHING_BUT_WHAT_IS_ASKED}
         try:
-            extra["add_special_tokens"] = chat.adds_special_tokens(chat.render(request.prompt))
-            picture = as_picture(self.policy.encoder, request)
-            image = [_image_part(picture), {"type": "text", "text": request.prompt}]
+            asked = request.conversation
+            extra["add_special_tokens"] = chat.adds_special_tokens(chat.render(asked))
+            pictures = as_pictures(self.policy.encoder, request)
             reply = Completion(self.policy.encoder, decoding.max_new_tokens)
             said, read = self.client.post(
                 "chat/completions",
                 {
-                    "model": model, "messages": [{"role": "user", "content": image}], "max_tokens": decoding.max_new_tokens,
+                    "model": model, "messages": _messages(asked, pictures), "max_tokens": decoding.max_new_tokens,
                     **sampling, **extra,
                 },
                 reply.checked,
             )  # fmt: skip
             if read:
-                self._prompts.compare(request.prompt, picture, read)
+                self._prompts.compare(asked, pictures, read)
             return said
         except OtherPrompt as error:
             return error if self._prompts.agreed else ServerError(str(error))
@@ -227,21 +227,41 @@ class ServerGenerator:
         return name
 
 
-def as_picture(encoder: PromptEncoder, request: GenerationRequest) -> Image.Image:
-    """The picture to send, so that the server's model sees what ours would. Raises BadImage, or ValueError for some views.
+def as_pictures(encoder: PromptEncoder, request: GenerationRequest) -> list[Image.Image]:
+    """The pictures to send, so that the server's model sees what ours would. Raises BadImage, or ValueError for some views.
 
     Views of the picture itself arrive exactly. For a view of the normalised tensor the tensor is turned back into colours at the
     size the model reads, where the server's processor has nothing left to resize; only values beyond black and white are lost
     (`lost_in_picture` measures how much), and the rest is rounded to 1/255.
     """
-    return encoder.picture(request.image.load(), request.view)
+    from augment.registry import views_of
+
+    images = request.conversation.images
+    views = views_of(request.view, len(images)) if len(images) > 1 else [request.view]
+    return [encoder.picture(image.load(), view) for image, view in zip(images, views, strict=True)]
 
 
 def lost_in_picture(encoder: PromptEncoder, request: GenerationRequest) -> float:
     """Root of the mean squared difference, in units of the normalised tensor, that sending a picture makes to what is seen."""
-    seen = encoder.encode_prompt(request.image.load(), request.prompt, request.view).vision["pixel_values"].float()
-    sent = encoder.encode_prompt(as_picture(encoder, request), request.prompt).vision["pixel_values"].float()
+    asked = request.conversation
+    seen = encoder.encode_conversation(asked, request.view).vision["pixel_values"].float()
+    sent = encoder.encode_prompt(as_pictures(encoder, request), asked).vision["pixel_values"].float()
     return float((seen - sent).square().mean().sqrt())
+
+
+def _messages(asked: Conversation, pictures: Sequence[Image.Image]) -> list[Any]:
+    """The conversation as a server of OpenAI's interface takes it."""
+    left = iter(pictures)
+    return [
+        {
+            "role": message.role,
+            "content": [
+                {"type": "text", "text": part} if isinstance(part, str) else _image_part(next(left))
+                for part in message.parts
+            ],
+        }
+        for message in asked.messages
+    ]
 
 
 def _image_part(picture: Image.Image) -> Any:

@@ -155,7 +155,7 @@ class SelfCritic:
             demonstrations=self.demonstrations,
         )
         decoding = Decoding(self.max_new_tokens)
-        return Ask("verdict", place, GenerationRequest(sample.id, sample.image, prompt, ViewSpec(), decoding))
+        return Ask("verdict", place, GenerationRequest.about(sample, ViewSpec(), decoding, prompt))
 
     def _decide(self, sample: Sample, group: Sequence[Candidate], said: list[tuple[Comparison, str]]) -> Judgement:
         if self.ground_truth == "always" and not sample.answer:

@@ -97,4 +97,4 @@ class ByPrompt:
         if self.temperature > 0:
             own = seed_for(seed, sample.id, f"decode/{role}", index)
             decoding = Decoding(self.max_new_tokens, self.temperature, self.top_p, own)
-        return Ask(role, index, GenerationRequest(sample.id, sample.image, prompt, view, decoding))
+        return Ask(role, index, GenerationRequest.about(sample, view, decoding, prompt))

@@ -70,4 +70,4 @@ class ByView:
         if self.temperature > 0:
             own = seed_for(seed, sample.id, f"decode/{role}", index)
             decoding = Decoding(self.max_new_tokens, self.temperature, self.top_p, own)
-        return Ask(role, index, GenerationRequest(sample.id, sample.image, sample.question, view, decoding))
+        return Ask(role, index, GenerationRequest.about(sample, view, decoding))

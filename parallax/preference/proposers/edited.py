@@ -47,7 +47,7 @@ class GroundTruthAgainstEdited:
         if self.rewrite(sample, 0) is None:
             return "no_rewrite", f"there is no text with hallucinations for sample {sample.id!r}"
         try:
-            sample.image.digest()
+            sample.conversation().image_digest()
         except BadImage as bad:
             return "bad_image", str(bad)
         return None

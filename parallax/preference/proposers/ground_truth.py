@@ -77,7 +77,7 @@ class GroundTruth:
         if self.temperature > 0:
             own = seed_for(seed, sample.id, "decode/rejected", k)
             decoding = Decoding(self.max_new_tokens, self.temperature, self.top_p, own)
-        return GenerationRequest(sample.id, sample.image, sample.question, ViewSpec(), decoding)
+        return GenerationRequest.about(sample, ViewSpec(), decoding)
 
 
 def no_answer(sample: Sample) -> tuple[str, str] | None:

@@ -68,4 +68,4 @@ class Sampled:
         return propose_planned(self, samples, seed=seed, generate=generate)
 
     def _ask(self, sample: Sample, role: str, index: int, decoding: Decoding) -> Ask:
-        return Ask(role, index, GenerationRequest(sample.id, sample.image, sample.question, ViewSpec(), decoding))
+        return Ask(role, index, GenerationRequest.about(sample, ViewSpec(), decoding))

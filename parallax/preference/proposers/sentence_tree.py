@@ -23,7 +23,16 @@ from parallax.models.search.group_beams import VERSION, GroupBeams, Sentence, St
 from parallax.preference.junk import junk_reason
 from parallax.preference.proposer import Generate, Unanswerable
 from parallax.preference.tree import Leaf, Node, State, Tree, cumulative
-from parallax.records import BadImage, Candidate, Decoding, GenerationSpec, ImageRef, Sample, ViewSpec, fingerprint
+from parallax.records import (
+    BadImage,
+    Candidate,
+    Decoding,
+    GenerationSpec,
+    ImageRef,
+    Sample,
+    ViewSpec,
+    fingerprint,
+)
 from parallax.records.keyed_store import KeyedStore
 from parallax.settings.ranges import Count, NotNegative
 
@@ -153,9 +162,7 @@ class SentenceTree:
 
     def spec(self, policy: Any, sample: Sample) -> GenerationSpec:
         """All ingredients of a sample's tree; its key is the tree's."""
-        request = GenerationRequest(
-            sample.id, sample.image, sample.question, ViewSpec(), Decoding(self.max_path_tokens)
-        )  # fmt: skip
+        request = GenerationRequest.about(sample, ViewSpec(), Decoding(self.max_path_tokens))
         return replace(policy.spec(request), generator=f"sentence_tree/{VERSION}/{fingerprint(self.settings())}")
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -192,7 +199,7 @@ class SentenceTree:
         growing: list[_Growing] = []
         for sample in samples:
             try:
-                prompt = policy.encoder.encode_prompt(sample.image.load(), sample.question, ViewSpec())
+                prompt = policy.encoder.encode_conversation(sample.conversation())
                 self._check_room(policy, len(prompt.input_ids))
             except (BadImage, PromptTooLong) as error:
                 why[sample.id] = str(error)
