@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "extending.md").read_text("utf-8")
 FILES = dict(re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)```", PAGE, re.DOTALL))
 USES = {  # what is typed for each part of the page
     "vignette": ["aug=vignette"],
-    "squared_hinge": ["loss=squared_hinge", "loss.margin=2", "pairs.num_negatives=2"],
+    "squared_hinge": ["loss=squared_hinge", "loss.margin=2", "pairs.num_negatives=2", "aug.noise_steps=900"],
     "brevity": ["method=sima", "judge=brevity"],
     "warmer": ["method=warmer", "loss=multi_negative", "pairs.num_negatives=2"],
     "alike_in_length": ["method=seva_alike"],
@@ -38,7 +38,6 @@ WRONG = {  # a value out of range, and a mistyped key: the key that each names
 }
 SMALL = [
     "data.size=12", "debug.max_steps=1", "trainer=cpu", "logger=none", "evaluation.bootstrap=0", "debug.limit_evaluation=4",
-    "pairs.drop_equal=true", "generation.max_new_tokens=12",
 ]  # fmt: skip
 CHILD = """
 import json, sys
@@ -135,10 +134,10 @@ def test_the_documentation_takes_each_part_in(copy: Path) -> None:
 def test_each_part_runs_to_the_end_of_a_small_run(copy: Path) -> None:
     said = tell(copy, *[("run", [*words, *(w for w in SMALL if not (words[0] == "data=tab_separated" and w == "data.size=12"))])
                         for words in USES.values()])  # fmt: skip
-    for name, facts in zip(USES, said, strict=True):
-        assert isinstance(facts, dict), f"{name}: {facts}"
-        assert facts["steps"], name
-        assert "<html" in facts["report"] and "None was run" not in facts["report"]
     of = dict(zip(USES, said, strict=True))
+    stopped = {name: facts for name, facts in of.items() if not isinstance(facts, dict) or not facts["steps"]}
+    assert not stopped
     assert "repetition" in json.dumps(of["repetition"]["after"])
-    assert "The method warmer was run" in of["warmer"]["report"]
+    assert "The method warmer was run: The greedy answer is chosen" in of["warmer"]["report"]
+    assert "a corrupted view of it (vignette)" in of["vignette"]["report"]
+    assert "tuned on them with Squared hinge, β =" in of["squared_hinge"]["report"]
