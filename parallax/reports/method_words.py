@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from parallax.settings.choices import choices, views
+from parallax.settings.choices import choices
 from parallax.settings.comments import title
 from parallax.settings.places import CONF
 
@@ -126,7 +126,7 @@ def highlights(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _view(config: Mapping[str, Any]) -> str:
     view = dict(_at(config, "aug") or {})
     target = str(view.get("_target_") or "")
-    name = next((choice for choice, of in views().items() if of == target), target.rsplit(".", 1)[-1])
+    name = _choice_of("aug", target) or target.rsplit(".", 1)[-1]
     if name in _VIEWS:
         return _VIEWS[name].format(**{"noise_steps": "?", **view})
     return f"a corrupted view of it ({name})" if name else "a corrupted view of it"
@@ -143,9 +143,14 @@ def _unknown_method(name: str) -> str:
 
 def _unknown_loss(config: Mapping[str, Any], target: str) -> str:
     """What the first comment of its file says, for objectives written since."""
-    mark = f"_target_: {_at(config, 'loss._target_')}\n"
-    files = [file for name in choices("loss") if mark in (file := CONF / "loss" / f"{name}.yaml").read_text("utf-8")]
-    return title(files[0]).partition(":")[0] if target and files else target
+    name = _choice_of("loss", str(_at(config, "loss._target_")))
+    return title(CONF / "loss" / f"{name}.yaml").partition(":")[0] if name else target
+
+
+def _choice_of(group: str, target: str) -> str | None:
+    """The choice of a group that names this part; None where no file does."""
+    files = (CONF / group / f"{name}.yaml" for name in choices(group))
+    return next((file.stem for file in files if f"_target_: {target}\n" in file.read_text("utf-8")), None)
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:

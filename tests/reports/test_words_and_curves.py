@@ -22,7 +22,6 @@ from parallax.reports.progress import answer_progress
 from parallax.reports.run_log import run_log
 from parallax.reports.svg_curves import Line, curves, nice_ticks
 from parallax.reports.worddiff import diff_words, marked_text
-from parallax.settings.choices import views
 
 
 def test_differing_words_are_marked_on_both_sides() -> None:
@@ -141,7 +140,7 @@ def test_the_method_is_told_in_words_with_its_numbers() -> None:
     assert "new_idea" in " ".join(method_in_words({"method": {"name": "new_idea"}}, {}))
     flipped = {"method": {"name": "seva"}, "aug": {"_target_": "augment.geometric.RandomFlip"}}
     assert "in half of the cases mirrored" in method_in_words(flipped, {})[0]
-    blurred = {"method": {"name": "seva"}, "aug": {"_target_": views()["gaussian_blur"]}}
+    blurred = {"method": {"name": "seva"}, "aug": {"_target_": "augment.colour.GaussianBlur"}}
     assert "(gaussian_blur)" in method_in_words(blurred, {})[0]
 
 
