@@ -81,7 +81,7 @@ class Model(Group):
 
     name: FileName
     path: ModelPath
-    family: FileName
+    family: FileName | None
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     attention: Literal["auto", "sdpa", "eager", "flex_attention", "flash_attention_2"]
     layout: Literal["separate", "shared", "auto"]

@@ -23,6 +23,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.records.plain_text import printable
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.stages import resolve_stages
@@ -49,15 +50,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             started, share = time.perf_counter(), float(stage["pairs"]["max_skipped_share"])
             found, fault = _inspected(stage, plain, evaluated)
             if found is None:
-                print(f"{key}: {fault}", flush=True)
+                print(printable(f"{key}: {fault}"), flush=True)
                 content[key] = {"error": fault}
                 wrong.append(f"{key}: {fault}")
                 continue
             against = complaints(found, share)
             wrong += [f"{key}: {complaint}." for complaint in against]
-            print(data_report(key, found, width=width))
+            print(printable(data_report(key, found, width=width)))
             verdict = "; ".join(["not ready" if against else "ready", *remarks(found)])
-            print(f"  {verdict} ({time.perf_counter() - started:.1f} s)", flush=True)
+            print(f"  {printable(verdict)} ({time.perf_counter() - started:.1f} s)", flush=True)
             content[key] = {**asdict(found), "complaints": against, "remarks": remarks(found)}
         atomic_write_json(folder / "check_data.json", content)
         log.info("all of it: %s", folder / "check_data.json")

@@ -53,12 +53,12 @@ class Choice:
     said: str | None = None  # a sentence for the user
 
 
-def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> Any:
+def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path, *, named: bool = False) -> Any:
     """As `_held_run`; a task that made no files, and a start that failed, leave no folder behind."""
     began, place = time.monotonic(), len(_places)
     unused = str(cfg.task.name) not in SEARCHED
     try:
-        return _held_run(cfg, act, own)
+        return _held_run(cfg, act, own, named)
     except BaseException as error:
         unused |= not is_multirun() and time.monotonic() - began < AT_START and sentence_of(error) is not None
         if unused:  # the sentence on the screen is all there is to know
@@ -70,11 +70,12 @@ def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) 
                 discard_unused(folder)
 
 
-def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> Any:
+def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path, named: bool) -> Any:
     """Call `act(cfg)` in the run's folder, held and watched over; of a run that is finished, return the results instead.
 
     Args:
         own: the folder the run has by itself: Hydra's, or `paths.output_dir`.
+        named: whether the user chose it; the run then takes place nowhere else.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key, task = run_key(plain), str(plain["task"]["name"])
@@ -85,7 +86,7 @@ def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> A
         found: Choice | Exception | None = None
         if not is_helper():
             try:
-                found = choose(str(plain["resume"]), key, task, own)
+                found = choose(str(plain["resume"]), key, task, own, named=named)
                 if not found.finished:
                     if task in SEARCHED:
                         check_writable(
@@ -126,8 +127,8 @@ def _alone(value: Any) -> Any:
     return value
 
 
-def choose(resume: str, key: str, task: str, own: Path) -> Choice:
-    """The folder of a run with this key.
+def choose(resume: str, key: str, task: str, own: Path, *, named: bool = False) -> Choice:
+    """The folder of a run with this key; `named`: `own` is the user's choice, and nowhere else is looked.
 
     Raises:
         FolderInUse: the very same run is going on somewhere else.
@@ -148,7 +149,7 @@ def choose(resume: str, key: str, task: str, own: Path) -> Choice:
     there = state_of(own)
     if there is not None:  # a folder of the user's own choice
         return _going_on(own, there, key, task)
-    if task not in SEARCHED:
+    if task not in SEARCHED or named:
         return Choice(own)
     for folder, state in runs_beside(own.resolve()):
         if state.key != key or state.task != task:

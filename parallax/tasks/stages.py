@@ -127,7 +127,10 @@ def run_stage(
         "data": summary["pair_reports"],
         "adapter": _relative(adapter, this.folder),
         "policy_after": after,
-        "summary": {key: summary[key] for key in ("steps", "seconds", "metrics", "bad_steps", "segments", "warnings")},
+        "summary": {
+            key: summary[key]
+            for key in ("steps", "seconds", "metrics", "late_margin", "bad_steps", "segments", "warnings")
+        },
     }
     this.manifest.note(planned.name, **note)
     accumulate(this, this.manifest.stages[planned.name])

@@ -25,6 +25,7 @@ from lightning_modules.zero import ZeroStrategy
 from parallax.models import processes
 from parallax.models.memory.advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
+from parallax.reports.metrics_file import late_mean, read_metrics
 from parallax.settings.build import build
 from parallax.tasks.found_batch_size import FoundBatchSize
 from parallax.tasks.memory_forecast import Forecast, explained_generation
@@ -57,10 +58,11 @@ def fit_preference(
         callbacks: further Lightning callbacks.
 
     Returns:
-        Plain data: steps, total_steps, segments, seconds, metrics (of the last step), warnings (sentences), bad_steps,
-        pair_reports (one per build), references (pairs whose log-probs were computed and reused), padding (of the first
-        epoch's micro-batches), checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what
-        trainer.find_batch_size found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
+        Plain data: steps, total_steps, segments, seconds, metrics (of the last step), late_margin (mean reward margin
+        over the last quarter of the steps, or None), warnings (sentences), bad_steps, pair_reports (one per build),
+        references (pairs whose log-probs were computed and reused), padding (of the first epoch's micro-batches),
+        checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what trainer.find_batch_size
+        found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
     """
     loss = stage["loss"]
     objective = build(loss, "loss") if isinstance(loss, Mapping) else loss
@@ -176,6 +178,7 @@ class _Fit:
             "segments": len(segments),
             "seconds": time.perf_counter() - started,
             "metrics": dict(module.last_metrics),
+            "late_margin": late_mean(read_metrics(self.folder / "metrics.csv"), "train/rewards/margins"),
             "warnings": list(health.warnings.values()),
             "bad_steps": [asdict(bad) for bad in module.bad_steps],
             "pair_reports": self.reports,
