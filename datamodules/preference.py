@@ -42,6 +42,8 @@ from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import PairSet
 from parallax.records.reference_table import ReferenceTable
 from parallax.records.skipped import SkippedLog
+from parallax.settings.groups import Generation, Pairs, Trainer
+from parallax.settings.shipped import shipped
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
@@ -81,9 +83,9 @@ class PreferenceDataModule(StepDataModule):
         selector: Selector,
         *,
         cache_dir: Path | str,
-        pairs: Mapping[str, Any] | None = None,
-        trainer: Mapping[str, Any] | None = None,
-        generation: Mapping[str, Any] | None = None,
+        pairs: Pairs | None = None,
+        trainer: Trainer | None = None,
+        generation: Generation | None = None,
         reference_mode: str = "cached",
         seed: int = 0,
         skipped: Path | str | None = None,
@@ -93,13 +95,11 @@ class PreferenceDataModule(StepDataModule):
         token_weights: TokenWeights | None = None,
         show_progress: bool = True,
     ) -> None:
-        self.settings = dict(pairs or {})
-        super().__init__(trainer, seed=seed, repeat=int(self.settings.get("repeat") or 1))
+        self.settings = pairs or shipped(Pairs)
+        super().__init__(trainer or shipped(Trainer), seed=seed, repeat=self.settings.repeat)
         self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
         self.cache_dir = Path(cache_dir).expanduser()
-        self.generation = dict(generation or {})
-        self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
-        self.generation_workers = (generation or {}).get("num_workers")
+        self.generation = generation or shipped(Generation)
         if reference_mode not in ("cached", "live"):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
@@ -114,6 +114,11 @@ class PreferenceDataModule(StepDataModule):
         self.references = {"computed": 0, "reused": 0}  # pairs whose reference log-probs were scored or found
         self._lengths: RowLengths | None = None
 
+    @property
+    def caps(self) -> dict[str, Any]:
+        """Most pairs, of each source and of all."""
+        return {"max_per_source": self.settings.max_per_source, "max_pairs": self.settings.max_pairs}
+
     # -- building --------------------------------------------------------------------------------------------------
 
     def build_pairs(self, policy: Policy, trainer: pl.Trainer | None = None) -> BuildReport:
@@ -126,9 +131,8 @@ class PreferenceDataModule(StepDataModule):
         ready_made = getattr(self.source, "pairs", None)
         total = len(self.source) if self.limit is None else min(self.limit, len(self.source))
         faulty = list(getattr(self.source, "set_aside", ()))
-        share = self.settings.get("max_skipped_share")
         skipped = SkippedLog(
-            self.skipped_path if _is_first(trainer) else None, 0.05 if share is None else share, total + len(faulty)
+            self.skipped_path if _is_first(trainer) else None, self.settings.max_skipped_share, total + len(faulty)
         )
         for item in faulty:
             skipped.add(item)
@@ -136,14 +140,14 @@ class PreferenceDataModule(StepDataModule):
             answerer_for(policy, self.generation, self.cache_dir),
             CandidateStore(self.cache_dir / "candidates"),
             trainer=trainer,
-            batch_size=self.generation_batch_size,
-            num_workers=self.generation_workers,
+            batch_size=self.generation.batch_size,
+            num_workers=self.generation.num_workers,
         )
         self.judge_counts = Counter()
         searched = self.proposer.built, self.proposer.reused  # a search counts its trees
         if ready_made is not None:
             given = outcomes_of_pairs(
-                ready_made[:total],
+                ready_made if total == len(ready_made) else ready_made[:total],
                 selector=self.selector,
                 encoder=policy.encoder,
                 skipped=skipped,
@@ -293,13 +297,11 @@ class PreferenceDataModule(StepDataModule):
                 made.append(outcome)
                 ids.append(outcome.id)
         kept: Sequence[PreferencePair] = made
-        caps = {name: self.settings.get(name) for name in ("max_per_source", "max_pairs")}
-        control: Any = self.settings.get("control") or "none"
-        if any(value is not None for value in caps.values()):
-            kept, over = cap(kept, seed=self.seed, **caps)
+        if any(value is not None for value in self.caps.values()):
+            kept, over = cap(kept, seed=self.seed, **self.caps)
             dropped += over
-        if control != "none":
-            kept = apply_control(kept, control, seed=self.seed)
+        if self.settings.control != "none":
+            kept = apply_control(kept, self.settings.control, seed=self.seed)
         self.dropped = dropped
         self.pairs, self.pair_ids = kept, ids if kept is made else [pair.id for pair in kept]
         self.reference_log_probs, self._lengths = None, None
@@ -313,8 +315,8 @@ class PreferenceDataModule(StepDataModule):
             "proposer": self.proposer.settings(),
             "judge": self._judge_settings(),
             "selector": self.selector.settings(),
-            "caps": {name: self.settings.get(name) for name in ("max_per_source", "max_pairs")},
-            "control": self.settings.get("control") or "none",
+            "caps": self.caps,
+            "control": self.settings.control,
             "seed": self.seed,
             "versions": _versions(),
         }

@@ -116,7 +116,7 @@ def lookup(results: Mapping[str, Any], path: str) -> float:
 def flat_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     """Numbers for loggers: `eval/<metric>` after, `eval_before/<metric>`, `eval_change/<metric>`, `pairs/<count>`, `margin`.
 
-    `margin` is the reward margin of the last step of the last stage that has one.
+    `margin` is the mean reward margin over the last quarter of the steps of the last stage that has one.
     """
     flat = {}
     for side, prefix in (("after", "eval"), ("before", "eval_before"), ("difference", "eval_change")):
@@ -127,7 +127,7 @@ def flat_metrics(results: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(count, int | float) and not isinstance(count, bool):
             flat[f"pairs/{name}"] = float(count)
     for stage in results.get("stages", {}).values():
-        margin = (stage.get("metrics") or {}).get("train/rewards/margins")
+        margin = stage.get("late_margin")
         if margin is not None:
             flat["margin"] = float(margin)
     return flat

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.settings.build import build
+from parallax.settings.groups import Lora
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,7 +38,7 @@ def run(cfg: DictConfig) -> None:
     device = pick_device(str(config["trainer"]["accelerator"]))
     image = open_image(task["image"]) if task["image"] else _of_data(config)
     image.load()  # a bad image is said at once
-    lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
+    lora = replace(Lora.of(config["lora"]), enabled=bool(adapter))
     policy = make_policy(config, lora, adapter=adapter, device=device)
     console = Console()
     console.print(

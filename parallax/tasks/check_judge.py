@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     with run_log(folder):
         write_environment(folder, plain)
         device = pick_device(plain["trainer"]["accelerator"])
-        policy = make_policy(plain, stage["lora"], adapter=plain.get("adapter"), device=device)
+        policy = make_policy(plain, stage.lora, adapter=plain.get("adapter"), device=device)
         module = make_datamodule(stage, plain, folder)
         samples = [s for s in islice(module.source, int(plain["task"]["samples"])) if s.objects is not None]
         if not samples:
@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
                 "task=check_judge: no sample of `data` says which objects are in its image; use data=shapes"
             )
         maker = CandidateMaker(
-            policy, CandidateStore(module.cache_dir / "candidates"), batch_size=module.generation_batch_size
+            policy, CandidateStore(module.cache_dir / "candidates"), batch_size=stage.generation.batch_size
         )
         proposer = Corrupted() if plain["task"]["answers"] == "corrupted" else module.proposer
         skipped = SkippedLog(folder / "skipped.jsonl", total=len(samples))

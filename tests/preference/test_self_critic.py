@@ -18,6 +18,7 @@ from parallax.preference.proposer import Ask
 from parallax.preference.proposers import Sampled
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Candidate, Decoding, Dropped, GenerationSpec, PreferencePair, ViewSpec
+from tests import typed
 
 SAMPLE = ShapesSource("pairs_habit_free", 1)[0]
 SPEC = GenerationSpec("p", "float32", "x", "t", "i", "What?", ViewSpec(), Decoding(8))
@@ -168,7 +169,7 @@ def policy() -> Any:
 def module(cache: Path, judge: SelfCritic, count: int = 6, **options: Any) -> PreferenceDataModule:
     return PreferenceDataModule(
         ShapesSource("pairs_habit_free", count), Sampled(temperature=1.5, max_new_tokens=16), judge, BestAgainstRest(),
-        cache_dir=cache, trainer={"batch_size": 4}, generation={"batch_size": 32}, **options,
+        cache_dir=cache, trainer=typed.trainer(batch_size=4), generation=typed.generation(batch_size=32), **options,
     )  # fmt: skip
 
 

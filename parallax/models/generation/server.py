@@ -12,7 +12,7 @@ import base64
 import io
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +31,7 @@ from parallax.models.generation.server_reply import Completion, model_names
 from parallax.models.http_client import HttpClient, ServiceError
 from parallax.records import Conversation, GenerationSpec
 from parallax.records.plain_text import quoted
+from parallax.settings import groups as group
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -286,19 +287,18 @@ def _windowed(pool: ThreadPoolExecutor, act: Callable[[Any], Any], items: Iterab
         yield future.result()
 
 
-def answerer_for(policy: Policy, generation: Mapping[str, Any] | None, cache_dir: Path) -> Answerer:
+def answerer_for(policy: Policy, wanted: group.Generation, cache_dir: Path) -> Answerer:
     """Who answers, by the `generation` group: the policy itself, or a server with its weights."""
-    wanted = generation or {}
-    if wanted.get("backend", "transformers") == "transformers":
+    if wanted.backend == "transformers":
         return policy
     return ServerGenerator(
         policy,
-        url=str(wanted["url"]),
-        model=str(wanted["model"]),
-        concurrency=int(wanted["concurrency"]),
-        timeout=float(wanted["timeout"]),
-        retries=int(wanted["retries"]),
-        key_variable=str(wanted["key_variable"]),
-        adapter=str(wanted["adapter"]),
+        url=wanted.url,
+        model=wanted.model,
+        concurrency=wanted.concurrency,
+        timeout=wanted.timeout,
+        retries=wanted.retries,
+        key_variable=wanted.key_variable,
+        adapter=wanted.adapter,
         adapters=cache_dir / "adapters",
     )
