@@ -84,7 +84,7 @@ def test_an_error_in_a_family_becomes_one_sentence(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("the | first <thing>\n went wrong. And then more happened. " + "x" * 500)
 
     monkeypatch.setattr(families, "_config", broken)
-    trial = try_family("llava")
+    trial = try_family("vipllava")
     assert (trial.works, trial.step) == (False, "configuration")
     assert trial.reason == "the toy does not run (RuntimeError: the / first ‹thing› went wrong)"
 

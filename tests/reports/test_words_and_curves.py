@@ -139,6 +139,10 @@ def test_the_method_is_told_in_words_with_its_numbers() -> None:
     assert "step 500 of 1000" in words and "12 pairs" in words and "β = 0.1 in 3 steps" in words and "rank 8" in words
     assert ("noise steps", "500") in highlights(config) and highlights({}) == []
     assert "new_idea" in " ".join(method_in_words({"method": {"name": "new_idea"}}, {}))
+    flipped = {"method": {"name": "seva"}, "aug": {"_target_": "augment.geometric.RandomFlip"}}
+    assert "in half of the cases mirrored" in method_in_words(flipped, {})[0]
+    blurred = {"method": {"name": "seva"}, "aug": {"_target_": "augment.colour.GaussianBlur"}}
+    assert "(gaussian_blur)" in method_in_words(blurred, {})[0]
 
 
 def test_the_log_holds_our_records_and_keeps_others_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
