@@ -1,38 +1,22 @@
-"""The program: `python run.py method=seva aug.noise_steps=500`. Composes the configuration, checks it, runs the task."""
+"""The program in a clone: `python run.py method=seva aug.noise_steps=500`. Once installed, it is the command `parallax`."""
 
-import os
 import sys
-from pathlib import Path
 
-import hydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig
+if sys.version_info < (3, 11):  # noqa: UP036 - who starts this with an older one is told so
+    sys.exit(
+        "Python 3.11 or newer is needed, and this is "
+        + sys.version.split()[0]
+        + ". `make install` makes an environment."
+    )
+try:
+    from parallax.tasks.program import main
+except ModuleNotFoundError as error:
+    from parallax.settings.extras import missing
 
-from parallax.settings.command_line import complain, prepare
-from parallax.settings.errors import ConfigError
-from parallax.tasks.error_messages import sentence_of, told_notes
-from parallax.tasks.multirun import run_job
-
-ROOT = Path(__file__).resolve().parent
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(cfg: DictConfig) -> float | None:
-    """One run, or one job of a multirun. Returns the metric that a sweeper optimises; nan (to Optuna None) without one."""
-    return run_job(cfg)
-
+    if (sentence := missing(error)) is None:
+        raise
+    sys.exit(sentence)
 
 if __name__ == "__main__":
-    os.environ.setdefault("PARALLAX_ROOT", str(ROOT))
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # mistakes come to us, and we say them in words
-    try:
-        sys.argv[1:] = prepare(sys.argv[1:], ROOT / "conf")
-        main()
-    except (ConfigError, HydraException) as error:
-        complain(error)
-        sys.exit(2)
-    except Exception as error:
-        if (sentence := sentence_of(error)) is None:
-            raise
-        print("\n".join([f"The run stopped: {sentence.rstrip('.')}.", *told_notes(error)]), file=sys.stderr)
-        sys.exit(1)
+    if status := main():
+        sys.exit(status)

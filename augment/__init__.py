@@ -28,13 +28,14 @@ from augment.geometric import (
 )
 from augment.identity import Identity
 from augment.low_resolution import LowResolution
+from augment.occlusion import Black, BlockMask, Crop, PixelMask
 from augment.registry import spec_of, view_from_spec, view_names
 from augment.view import View, build, generator_for
 
 __all__ = [
-    "Affine", "AutoAugment", "Autocontrast", "Byol", "CenterCrop", "Chain", "ColorJitter", "Diffusion", "Equalize",
-    "GaussianBlur", "Grayscale", "Identity", "Invert", "LowResolution", "Mixture", "MocoSeva", "MocoV2", "Pad",
-    "Perspective", "Posterize", "RandAugment", "RandomCrop", "RandomFlip", "RandomResizedCrop", "Rotation", "Several",
-    "Sharpness", "SimClr", "Solarize", "SticCorruption", "SticJitter", "View", "build", "generator_for", "spec_of",
-    "view_from_spec", "view_names",
+    "Affine", "AutoAugment", "Autocontrast", "Black", "BlockMask", "Byol", "CenterCrop", "Chain", "ColorJitter",
+    "Crop", "Diffusion", "Equalize", "GaussianBlur", "Grayscale", "Identity", "Invert", "LowResolution", "Mixture",
+    "MocoSeva", "MocoV2", "Pad", "Perspective", "PixelMask", "Posterize", "RandAugment", "RandomCrop", "RandomFlip",
+    "RandomResizedCrop", "Rotation", "Several", "Sharpness", "SimClr", "Solarize", "SticCorruption", "SticJitter",
+    "View", "build", "generator_for", "spec_of", "view_from_spec", "view_names",
 ]  # fmt: skip

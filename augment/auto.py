@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from PIL import Image
 from torchvision import transforms
 
-from augment.arguments import one_of, whole
 from augment.chance import integer
 from augment.view import View
 
-POLICIES = ("imagenet", "cifar10", "svhn")
+Policy = Literal["imagenet", "cifar10", "svhn"]
 
 
 @cache
-def _auto_augment(policy: str) -> transforms.AutoAugment:
+def _auto_augment(policy: Policy) -> transforms.AutoAugment:
     return transforms.AutoAugment(transforms.AutoAugmentPolicy(policy))
 
 
@@ -39,10 +39,7 @@ class AutoAugment(View):
     """One of 25 pairs of operations that were found to help classifiers."""
 
     name: ClassVar[str] = "autoaugment"
-    policy: str = "imagenet"  # the data set the pairs were found on: imagenet, cifar10 or svhn
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "policy", one_of(self.name, "policy", self.policy, POLICIES))
+    policy: Policy = "imagenet"  # the data set the pairs were found on
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return _with_seed(_auto_augment(self.policy), image, generator)
@@ -53,12 +50,8 @@ class RandAugment(View):
     """A few operations drawn from fourteen, all of one strength."""
 
     name: ClassVar[str] = "randaugment"
-    num_ops: int = 2  # operations in a row, 1 to 14
-    magnitude: int = 9  # strength, 0 to 30
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "num_ops", whole(self.name, "num_ops", self.num_ops, 1, 14))
-        object.__setattr__(self, "magnitude", whole(self.name, "magnitude", self.magnitude, 0, 30))
+    num_ops: Annotated[int, Interval(ge=1, le=14)] = 2  # operations in a row
+    magnitude: Annotated[int, Interval(ge=0, le=30)] = 9  # strength
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return _with_seed(transforms.RandAugment(self.num_ops, self.magnitude), image, generator)

@@ -6,15 +6,21 @@ The single operations of SeVa's code with its arguments, torchvision's arithmeti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Interval
 from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import functional as tv
 
-from augment.arguments import interval, number, whole
 from augment.chance import happens, order, uniform
 from augment.view import View
+from parallax.settings.ranges import Ascending, Share
+
+Strength = Annotated[float, Interval(ge=0, le=10)]
+Hue = Annotated[float, Interval(ge=0, le=0.5)]
+Pixels = Annotated[float, Interval(ge=0, le=100)]
+Blur = Annotated[tuple[Pixels, Pixels], Ascending()]
 
 
 def jitter(
@@ -47,15 +53,10 @@ def gaussian_blur(image: Image.Image, generator: torch.Generator, radius: tuple[
 
 @dataclass(frozen=True)
 class _Jitter(View):
-    brightness: float = 0.0  # factor from [max(0, 1 - x), 1 + x], 0 to 10
-    contrast: float = 0.0  # likewise
-    saturation: float = 0.0  # likewise
-    hue: float = 0.0  # turn of the colour circle from [-x, x], 0 to 0.5
-
-    def __post_init__(self) -> None:
-        for argument in ("brightness", "contrast", "saturation"):
-            object.__setattr__(self, argument, number(self.name, argument, getattr(self, argument), 0, 10))
-        object.__setattr__(self, "hue", number(self.name, "hue", self.hue, 0, 0.5))
+    brightness: Strength = 0.0  # factor from [max(0, 1 - x), 1 + x]
+    contrast: Strength = 0.0  # likewise
+    saturation: Strength = 0.0  # likewise
+    hue: Hue = 0.0  # turn of the colour circle from [-x, x]
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return jitter(image, generator, self.brightness, self.contrast, self.saturation, self.hue)
@@ -66,10 +67,10 @@ class ColorJitter(_Jitter):
     """Brightness, contrast, saturation and hue changed at random, with SeVa's strengths."""
 
     name: ClassVar[str] = "color_jitter"
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.1
+    brightness: Strength = 0.4
+    contrast: Strength = 0.4
+    saturation: Strength = 0.4
+    hue: Hue = 0.1
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class SticJitter(_Jitter):
     """STIC's colour corruption (arXiv 2405.19716, section 4): brightness and a strong turn of hue."""
 
     name: ClassVar[str] = "stic_jitter"
-    brightness: float = 0.5
-    hue: float = 0.3
+    brightness: Strength = 0.5
+    hue: Hue = 0.3
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,7 @@ class Grayscale(View):
     """Grey, in three equal channels."""
 
     name: ClassVar[str] = "grayscale"
-    p: float = 1.0  # probability, 0 to 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", number(self.name, "p", self.p, 0, 1))
+    p: Share = 1.0  # probability
 
     @property
     def is_random(self) -> bool:
@@ -103,10 +101,7 @@ class Grayscale(View):
 class _Sometimes(View):
     """An operation without further chance that is done with probability p."""
 
-    p: float = 0.5  # probability, 0 to 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", number(self.name, "p", self.p, 0, 1))
+    p: Share = 0.5  # probability
 
     @property
     def is_random(self) -> bool:
@@ -134,11 +129,7 @@ class Posterize(_Sometimes):
     """Few values per channel."""
 
     name: ClassVar[str] = "posterize"
-    bits: int = 2  # bits kept per channel, 1 to 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "bits", whole(self.name, "bits", self.bits, 1, 8))
+    bits: Annotated[int, Interval(ge=1, le=8)] = 2  # bits kept per channel
 
     def apply(self, image: Image.Image) -> Image.Image:
         return tv.posterize(image, self.bits)
@@ -149,11 +140,7 @@ class Solarize(_Sometimes):
     """Inverts what is brighter than a threshold."""
 
     name: ClassVar[str] = "solarize"
-    threshold: float = 128.0  # pixel value, 0 to 256
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "threshold", number(self.name, "threshold", self.threshold, 0, 256))
+    threshold: Annotated[float, Interval(ge=0, le=256)] = 128.0  # pixel value
 
     def apply(self, image: Image.Image) -> Image.Image:
         return tv.solarize(image, self.threshold)
@@ -184,11 +171,7 @@ class Sharpness(_Sometimes):
     """Softens (factor below 1) or sharpens (above 1)."""
 
     name: ClassVar[str] = "sharpness"
-    factor: float = 0.0  # 0 smooths as much as this operation can, 1 changes nothing, at most 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "factor", number(self.name, "factor", self.factor, 0, 10))
+    factor: Strength = 0.0  # 0 smooths as much as this operation can, 1 changes nothing
 
     def apply(self, image: Image.Image) -> Image.Image:
         return tv.adjust_sharpness(image, self.factor)
@@ -199,10 +182,7 @@ class GaussianBlur(View):
     """Blur of random strength."""
 
     name: ClassVar[str] = "gaussian_blur"
-    radius: tuple[float, float] = (0.1, 2.0)  # standard deviation in pixels, 0 to 100
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "radius", interval(self.name, "radius", self.radius, 0, 100))
+    radius: Blur = (0.1, 2.0)  # standard deviation in pixels
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return gaussian_blur(image, generator, self.radius)

@@ -8,25 +8,24 @@ with a candidate. A mixture that is used without being drawn makes its choice fr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Len
 from PIL import Image
 from torch import Tensor
 
-from augment.arguments import number
 from augment.chance import uniform
-from augment.view import ActsOn, View, build, generator_for
+from augment.view import ActsOn, Description, View, build, generator_for
+from parallax.settings.ranges import NotNegative
 
-Description = View | str | Mapping[str, Any]
+Views = Annotated[Sequence[Description], Len(1)]
 
 
-def _members(name: str, views: Sequence[Description]) -> tuple[View, ...]:
-    if isinstance(views, (str, Mapping)) or len(views) == 0:
-        raise ValueError(f"{name}: views={views!r} holds no view; give a list of names or of {{name: …, arguments}}")
+def _members(views: Views) -> tuple[View, ...]:
     return tuple(build(view) for view in views)
 
 
@@ -36,23 +35,24 @@ class Mixture(View):
 
     name: ClassVar[str] = "mixture"
     acts_on: ClassVar[ActsOn] = "both"
-    views: Sequence[Description] = ("random_flip", "diffusion")  # names, or {name: …, arguments}
-    weights: Sequence[float] | None = None  # one per view, 0 or more, not all 0; None = equal
+    views: Views = ("random_flip", "diffusion")  # names, or {name: …, arguments}
+    weights: Sequence[NotNegative] | None = None  # one per view, not all 0; None = equal
 
     def __post_init__(self) -> None:
-        members = _members(self.name, self.views)
+        super().__post_init__()
+        members = _members(self.views)
         object.__setattr__(self, "views", members)
         if self.weights is None:
             object.__setattr__(self, "weights", (1.0,) * len(members))
             return
-        if isinstance(self.weights, str) or len(self.weights) != len(members):
+        if len(self.weights) != len(members):
             raise ValueError(
                 f"{self.name}: weights={self.weights!r} do not fit {len(members)} views; give one for each"
             )
-        weights = tuple(number(self.name, "weights", weight, 0, 1e9) for weight in self.weights)
-        if math.fsum(weights) == 0:
-            raise ValueError(f"{self.name}: weights={list(weights)} are all 0; give at least one view a weight above 0")
-        object.__setattr__(self, "weights", weights)
+        if math.fsum(self.weights) == 0:
+            raise ValueError(
+                f"{self.name}: weights={list(self.weights)} are all 0; give at least one view a weight above 0"
+            )
 
     @property
     def is_random(self) -> bool:
@@ -91,7 +91,7 @@ class SticCorruption(Mixture):
     """STIC's corrupted image: low resolution or colour jitter, one as likely as the other."""
 
     name: ClassVar[str] = "stic_corruption"
-    views: Sequence[Description] = ("low_resolution", "stic_jitter")
+    views: Views = ("low_resolution", "stic_jitter")
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,17 @@ class Several(View):
     """
 
     name: ClassVar[str] = "several"
+    one_view_each: ClassVar[bool] = True  # for each negative
     acts_on: ClassVar[ActsOn] = "both"
-    views: Sequence[Description] = (  # names, or {name: …, arguments}
+    views: Views = (  # names, or {name: …, arguments}
         {"name": "diffusion", "noise_steps": 500},
         {"name": "diffusion", "noise_steps": 800},
         {"name": "moco_seva"},
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "views", _members(self.name, self.views))
+        super().__post_init__()
+        object.__setattr__(self, "views", _members(self.views))
 
     @property
     def is_random(self) -> bool:
@@ -132,10 +134,11 @@ class Chain(View):
 
     name: ClassVar[str] = "chain"
     acts_on: ClassVar[ActsOn] = "both"
-    views: Sequence[Description] = ("random_flip", "diffusion")  # names, or {name: …, arguments}
+    views: Views = ("random_flip", "diffusion")  # names, or {name: …, arguments}
 
     def __post_init__(self) -> None:
-        members = _members(self.name, self.views)
+        super().__post_init__()
+        members = _members(self.views)
         object.__setattr__(self, "views", members)
         kinds = [view.acts_on for view in members]
         if any(first == "tensor" and second == "image" for first, second in pairwise(kinds)):

@@ -15,38 +15,28 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from augment.arguments import interval, number, whole
 from augment.chance import happens
-from augment.colour import gaussian_blur, jitter
-from augment.geometric import LARGEST_SIDE, crop_box
+from augment.colour import Blur, Hue, Strength, gaussian_blur, jitter
+from augment.geometric import Area, Side, crop_box
 from augment.view import View
+from parallax.settings.ranges import Share
 
 RATIO = (3 / 4, 4 / 3)  # width / height of the crop before resizing
 
 
 @dataclass(frozen=True)
 class _Contrastive(View):
-    size: int = 224  # pixels per side of the result, 1 to 4096
-    scale: tuple[float, float] = (0.2, 1.0)  # share of the area that the crop keeps, each above 0 and at most 1
-    flip_p: float = 0.5  # probability of mirroring, 0 to 1
-    brightness: float = 0.4  # factor from [max(0, 1 - x), 1 + x], 0 to 10
-    contrast: float = 0.4  # likewise
-    saturation: float = 0.4  # likewise
-    hue: float = 0.1  # turn of the colour circle from [-x, x], 0 to 0.5
-    jitter_p: float = 1.0  # probability of the colour jitter, 0 to 1
-    grayscale_p: float = 0.2  # probability of grey, 0 to 1
-    blur_radius: tuple[float, float] = (0.1, 2.0)  # standard deviation in pixels, 0 to 100
-    blur_p: float = 1.0  # probability of the blur, 0 to 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", whole(self.name, "size", self.size, 1, LARGEST_SIDE))
-        object.__setattr__(self, "scale", interval(self.name, "scale", self.scale, 1e-4, 1))
-        for argument in ("flip_p", "jitter_p", "grayscale_p", "blur_p"):
-            object.__setattr__(self, argument, number(self.name, argument, getattr(self, argument), 0, 1))
-        for argument in ("brightness", "contrast", "saturation"):
-            object.__setattr__(self, argument, number(self.name, argument, getattr(self, argument), 0, 10))
-        object.__setattr__(self, "hue", number(self.name, "hue", self.hue, 0, 0.5))
-        object.__setattr__(self, "blur_radius", interval(self.name, "blur_radius", self.blur_radius, 0, 100))
+    size: Side = 224  # pixels per side of the result
+    scale: Area = (0.2, 1.0)  # share of the area that the crop keeps
+    flip_p: Share = 0.5  # probability of mirroring
+    brightness: Strength = 0.4  # factor from [max(0, 1 - x), 1 + x]
+    contrast: Strength = 0.4  # likewise
+    saturation: Strength = 0.4  # likewise
+    hue: Hue = 0.1  # turn of the colour circle from [-x, x]
+    jitter_p: Share = 1.0  # probability of the colour jitter
+    grayscale_p: Share = 0.2  # probability of grey
+    blur_radius: Blur = (0.1, 2.0)  # standard deviation in pixels
+    blur_p: Share = 1.0  # probability of the blur
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         top, left, height, width = crop_box(*image.size, self.scale, RATIO, generator)
@@ -74,8 +64,8 @@ class MocoV2(_Contrastive):
     """MoCo v2's own: jitter in 80 % and blur in 50 % of the images."""
 
     name: ClassVar[str] = "moco_v2"
-    jitter_p: float = 0.8
-    blur_p: float = 0.5
+    jitter_p: Share = 0.8
+    blur_p: Share = 0.5
 
 
 @dataclass(frozen=True)
@@ -83,7 +73,7 @@ class Byol(_Contrastive):
     """SeVa's variant of BYOL's: smaller crops."""
 
     name: ClassVar[str] = "byol"
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Area = (0.08, 1.0)
 
 
 @dataclass(frozen=True)
@@ -91,5 +81,5 @@ class SimClr(_Contrastive):
     """SeVa's variant of SimCLR's: more hue, no blur."""
 
     name: ClassVar[str] = "simclr"
-    hue: float = 0.4
-    blur_p: float = 0.0
+    hue: Hue = 0.4
+    blur_p: Share = 0.0

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
-from augment.arguments import whole
 from augment.view import ActsOn, View
 
 STEPS = 1000  # length of the schedule; steps are counted 0 .. 999
@@ -42,10 +42,7 @@ class Diffusion(View):
 
     name: ClassVar[str] = "diffusion"
     acts_on: ClassVar[ActsOn] = "tensor"
-    noise_steps: int = 500  # of the schedule's 1000, 0 to 999
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "noise_steps", whole(self.name, "noise_steps", self.noise_steps, 0, STEPS - 1))
+    noise_steps: Annotated[int, Interval(ge=0, le=STEPS - 1)] = 500  # of the schedule's 1000
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         assert pixels.ndim == 3, f"noise goes onto one image of shape (channels, H, W), got {tuple(pixels.shape)}"

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Interval
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from augment.arguments import interval, number, pair, whole
 from augment.chance import happens, integer, uniform
 from augment.view import View
+from parallax.settings.ranges import Ascending, PositiveShare, Share
 
 LARGEST_SIDE = 4096  # pixels; a larger output would only be shrunk again by every processor we know
+Side = Annotated[int, Interval(ge=1, le=LARGEST_SIDE)]  # pixels
+Area = Annotated[tuple[PositiveShare, PositiveShare], Ascending()]  # shares of the image's area, from … to …
+Degrees = Annotated[float, Interval(ge=-360, le=360)]
+Turns = Annotated[tuple[Degrees, Degrees], Ascending()]
+Ratio = Annotated[float, Interval(ge=0.01, le=100)]
+Ratios = Annotated[tuple[Ratio, Ratio], Ascending()]
+Size = Annotated[float, Interval(ge=0.01, le=10)]
 
 
 @dataclass(frozen=True)
@@ -26,10 +34,7 @@ class RandomFlip(View):
     """Mirrors left and right. With p = 0.5 half of the images stay as they are, and equal answers are dropped."""
 
     name: ClassVar[str] = "random_flip"
-    p: float = 0.5  # probability, 0 to 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", number(self.name, "p", self.p, 0, 1))
+    p: Share = 0.5  # probability
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.horizontal_flip(image) if happens(generator, self.p) else image
@@ -61,14 +66,9 @@ class RandomResizedCrop(View):
     """A random part of the image, resized to a square."""
 
     name: ClassVar[str] = "random_resized_crop"
-    size: int = 224  # pixels per side of the result, 1 to 4096
-    scale: tuple[float, float] = (0.36, 0.64)  # share of the area, each above 0 and at most 1
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of the part before resizing, 0.01 to 100
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", whole(self.name, "size", self.size, 1, LARGEST_SIDE))
-        object.__setattr__(self, "scale", interval(self.name, "scale", self.scale, 1e-4, 1))
-        object.__setattr__(self, "ratio", interval(self.name, "ratio", self.ratio, 0.01, 100))
+    size: Side = 224  # pixels per side of the result
+    scale: Area = (0.36, 0.64)  # share of the area
+    ratio: Ratios = (3 / 4, 4 / 3)  # width / height of the part before resizing
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         top, left, height, width = crop_box(*image.size, self.scale, self.ratio, generator)
@@ -80,10 +80,7 @@ class CenterCrop(View):
     """The square in the middle."""
 
     name: ClassVar[str] = "center_crop"
-    size: int = 128  # pixels per side, 1 to 4096
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", whole(self.name, "size", self.size, 1, LARGEST_SIDE))
+    size: Side = 128  # pixels per side
 
     @property
     def is_random(self) -> bool:
@@ -98,10 +95,7 @@ class RandomCrop(View):
     """A square of the image's own pixels from anywhere in it."""
 
     name: ClassVar[str] = "random_crop"
-    size: int = 224  # pixels per side, 1 to 4096
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", whole(self.name, "size", self.size, 1, LARGEST_SIDE))
+    size: Side = 224  # pixels per side
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         left, top = (integer(generator, min(0, side - self.size), max(0, side - self.size)) for side in image.size)
@@ -113,10 +107,7 @@ class Pad(View):
     """A black frame."""
 
     name: ClassVar[str] = "pad"
-    padding: int = 50  # pixels on every side, 0 to 4096
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "padding", whole(self.name, "padding", self.padding, 0, LARGEST_SIDE))
+    padding: Annotated[int, Interval(ge=0, le=LARGEST_SIDE)] = 50  # pixels on every side
 
     @property
     def is_random(self) -> bool:
@@ -131,13 +122,8 @@ class Perspective(View):
     """Looks at the image from the side: every corner moves inwards by a random share of half the side."""
 
     name: ClassVar[str] = "perspective"
-    distortion_scale: float = 0.6  # largest share, 0 to 1
-    p: float = 1.0  # probability, 0 to 1
-
-    def __post_init__(self) -> None:
-        scale = number(self.name, "distortion_scale", self.distortion_scale, 0, 1)
-        object.__setattr__(self, "distortion_scale", scale)
-        object.__setattr__(self, "p", number(self.name, "p", self.p, 0, 1))
+    distortion_scale: Share = 0.6  # largest share
+    p: Share = 1.0  # probability
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         width, height = image.size
@@ -162,10 +148,7 @@ class Rotation(View):
     """Turns the image about its middle; the size stays, the corners are cut off."""
 
     name: ClassVar[str] = "rotation"
-    degrees: tuple[float, float] = (0.0, 180.0)  # counter-clockwise, -360 to 360
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "degrees", interval(self.name, "degrees", self.degrees, -360, 360))
+    degrees: Turns = (0.0, 180.0)  # counter-clockwise
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.rotate(image, uniform(generator, *self.degrees))
@@ -176,14 +159,9 @@ class Affine(View):
     """Turns, shifts and shrinks at once."""
 
     name: ClassVar[str] = "affine"
-    degrees: tuple[float, float] = (30.0, 70.0)  # clockwise, -360 to 360
-    translate: tuple[float, float] = (0.1, 0.3)  # largest shift either way as a share of (width, height), 0 to 1
-    scale: tuple[float, float] = (0.5, 0.75)  # size of the content, 0.01 to 10
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "degrees", interval(self.name, "degrees", self.degrees, -360, 360))
-        object.__setattr__(self, "translate", pair(self.name, "translate", self.translate, 0, 1))
-        object.__setattr__(self, "scale", interval(self.name, "scale", self.scale, 0.01, 10))
+    degrees: Turns = (30.0, 70.0)  # clockwise
+    translate: tuple[Share, Share] = (0.1, 0.3)  # largest shift either way as a share of (width, height)
+    scale: Annotated[tuple[Size, Size], Ascending()] = (0.5, 0.75)  # size of the content
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         angle = uniform(generator, *self.degrees)

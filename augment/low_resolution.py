@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from augment.arguments import whole
+from augment.geometric import Side
 from augment.view import View
 
 
@@ -18,10 +18,7 @@ class LowResolution(View):
     """Shrinks the shortest side to `side` pixels, aspect kept, bilinear. An image that is that small already stays."""
 
     name: ClassVar[str] = "low_resolution"
-    side: int = 20  # pixels of the shortest side, 1 to 4096
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "side", whole(self.name, "side", self.side, 1, 4096))
+    side: Side = 20  # pixels of the shortest side
 
     @property
     def is_random(self) -> bool:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
+
+from parallax.settings.part import Part, rules_of
+from parallax.settings.ranges import NamedIn
 
 ActsOn = Literal["image", "tensor", "both"]
 
@@ -24,8 +27,11 @@ def generator_for(seed: int) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class View(ABC):
+class View(Part, ABC):
     """Base of all views. A subclass is a frozen dataclass whose fields are plain data and which has a `name`.
+
+    What a field may hold its annotation says; it is looked at when the view is made, and brought to one form, so that 1 and 1.0
+    or a list and a tuple make the same view.
 
     `acts_on` says which of the two methods does something: `on_image` gets the upright RGB image before the processor,
     `on_tensor` the normalised and padded pixels after it.
@@ -44,6 +50,10 @@ class View(ABC):
         if taken is not None and taken.__qualname__ != cls.__qualname__:
             raise TypeError(f"the view name {name!r} of {cls.__name__} is taken by {taken.__name__}; choose another")
         View.registered[name] = cls
+
+    def __post_init__(self) -> None:
+        for name, rule in rules_of(type(self)).items():
+            object.__setattr__(self, name, rule.one_form(getattr(self, name)))
 
     @property
     def is_random(self) -> bool:
@@ -67,7 +77,10 @@ class View(ABC):
         return self
 
 
-def build(description: View | str | Mapping[str, Any]) -> View:
+Description = Annotated[View | str | Mapping[str, Any], NamedIn("aug")]  # a view, its name, or {name: …, arguments}
+
+
+def build(description: Description) -> View:
     """A view from plain data: a name, or a mapping with `name` and the view's own arguments.
 
     Raises ValueError in one sentence for an unknown name, unknown arguments or arguments out of range.

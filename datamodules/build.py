@@ -136,7 +136,9 @@ def _share_search(
 
 def reason_of(why: str) -> str:
     """The short name of a sentence that says why a sample cannot be used."""
-    return "bad_image" if why.startswith("image ") else "long_prompt" if "context" in why else "unanswered"
+    if why.startswith("image "):
+        return "bad_image"
+    return "long_prompt" if "context" in why else "bad_text" if "control token" in why else "unanswered"
 
 
 def outcomes_of_pairs(

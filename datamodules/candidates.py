@@ -70,6 +70,12 @@ class CandidateMaker:
         for plan in planned:
             if plan is not None and plan.key not in found:
                 why.setdefault(plan.request.sample_id, f"sample {plan.request.sample_id!r} could not be answered")
+            elif plan is not None and not self.policy.encoder.never_said.isdisjoint(found[plan.key].token_ids or ()):
+                why.setdefault(
+                    plan.request.sample_id,
+                    f"an answer kept for sample {plan.request.sample_id!r} holds a control token of the model, which would act "
+                    "as one when it is scored",
+                )
         if why:
             raise Unanswerable(why)
         return [

@@ -10,20 +10,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.further_columns import FurtherColumns
 from datamodules.steps import StepPlan
-from parallax.models.batch import EncodedPrompt, PairBatch, StepBatch
+from parallax.models.batch import EncodedPrompt, PairBatch, ScoringBatch, StepBatch
 from parallax.models.encoding.feature_cache import ReadyFeatures
-from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.models.encoding.prompt_encoder import IDENTITY, PromptEncoder
 from parallax.models.encoding.workers import begin_worker, watched, with_new_workers
-from parallax.records import PreferencePair, ViewSpec, fingerprint
+from parallax.preference.looks import Look
+from parallax.records import PreferencePair, Response, ViewSpec, fingerprint, naming
+from parallax.records.sample import ImageRef
 
 STALLED = 600.0  # seconds after which a step that does not come is given up
 MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micro-batch
+_Item = tuple[ImageRef, ViewSpec, str, tuple[Response, ...]]  # a picture, how it is seen, the question, the answers
 
 
 def encode_pair(encoder: PromptEncoder, pair: PreferencePair) -> tuple[EncodedPrompt, list[Tensor]]:
     """The prompt with its clean image, and all responses, chosen first. Raises `BadImage` or `PromptTooLong`."""
-    prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
+    with naming(pair.image):
+        prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
     return prompt, [encoder.encode_response(response) for response in pair.responses]
 
 
@@ -34,9 +39,9 @@ class PairBatches:
         pairs: all with the same number of responses.
         ids: their ids.
         encoder: of the policy.
-        reference: per pair its 1 + K reference log-probs, or None when the reference is scored live.
+        reference: per pair its 1 + K + L reference log-probs, or None when the reference is scored live.
         features: of the policy; images whose features are ready there are not loaded again.
-        noise: per pair the view under which its image is shown a second time, or None where the objective needs none.
+        further: looks and token weights that the objective asks for.
     """
 
     def __init__(
@@ -46,42 +51,70 @@ class PairBatches:
         encoder: PromptEncoder,
         reference: Sequence[Sequence[float]] | None = None,
         features: ReadyFeatures | None = None,
-        noise: Sequence[ViewSpec] | None = None,
+        further: FurtherColumns | None = None,
     ) -> None:
-        self.pairs, self.ids, self.encoder, self.features, self.noise = pairs, ids, encoder, features, noise
+        self.pairs, self.ids, self.encoder, self.features = pairs, ids, encoder, features
+        self.further = further or FurtherColumns()
         self._processor = ""
-        self.reference = torch.tensor(reference, dtype=torch.float32) if reference is not None else None  # (N, 1 + K)
+        self.reference = (
+            torch.tensor(reference, dtype=torch.float32) if reference is not None else None
+        )  # (N, 1 + K + L)
 
     def __call__(self, places: Sequence[int]) -> PairBatch:
-        scoring = self.encoder.collate([self._encoded(place) for place in places])
-        if self.features is not None:
-            scoring.image_names = [self._image_name(place) for place in places]
+        scoring = self.own(places)
         reference = self.reference[list(places)] if self.reference is not None else None
-        assert reference is None or reference.shape == scoring.response_lengths.shape, "one log-prob per response"
-        return PairBatch(
-            scoring, reference, [self.ids[place] for place in places], scoring.response_lengths, self._noisy(places)
-        )
+        columns = scoring.responses_per_prompt + len(self.further.looks)
+        assert reference is None or reference.shape == (len(places), columns), "one log-prob per response and look"
+        looks = [self.look(places, group) for group in self.further.groups]
+        return PairBatch(scoring, reference, [self.ids[place] for place in places], scoring.response_lengths, looks)
 
-    def _noisy(self, places: Sequence[int]) -> list[dict[str, Tensor]] | None:
-        if self.noise is None:
-            return None
-        shown = [(self.pairs[place], self.noise[place]) for place in places]
-        return [self.encoder.encode_prompt(pair.image.load(), pair.prompt, view).vision for pair, view in shown]
+    def own(self, places: Sequence[int]) -> ScoringBatch:
+        """The pairs' own answers beside their own images. Shapes: (B, 1 + K, …)."""
+        pairs = [self.pairs[place] for place in places]
+        shown = [(pair.image, IDENTITY, pair.prompt, pair.responses) for pair in pairs]
+        weights = [self.further.weights(self.encoder, pair) for pair in pairs]
+        return self._collated(shown, weights)
 
-    def _encoded(self, place: int) -> tuple[EncodedPrompt, list[Tensor]]:
-        pair, name = self.pairs[place], self._image_name(place) if self.features is not None else ""
-        known = self.features.prompt(name, pair.prompt) if self.features is not None else None
+    def look(self, places: Sequence[int], group: tuple[Look, ...]) -> ScoringBatch:
+        """The answers of a group of looks beside its picture. Shapes: (B, looks of the group, …)."""
+        shown = [self.further.shown(self.pairs, place, group) for place in places]
+        prompts = [self.pairs[place].prompt for place in places]
+        items = [(look.image, look.view, prompt, look.responses) for look, prompt in zip(shown, prompts, strict=True)]
+        weights: list[list[list[float]] | None] = []
+        for place, look in zip(places, shown, strict=True):
+            own = self.further.weights(self.encoder, self.pairs[place])
+            weights.append(None if own is None else [own[number or 0] for number in look.weighted_as])
+        return self._collated(items, weights)
+
+    def _collated(self, items: Sequence[_Item], weights: Sequence[list[list[float]] | None]) -> ScoringBatch:
+        names = [self._image_name(image, view) for image, view, _, _ in items] if self.features is not None else None
+        encoded = [self._encoded(item, names[row] if names else "") for row, item in enumerate(items)]
+        batch = self.encoder.collate(encoded)
+        batch.image_names = names
+        if weights and weights[0] is not None:
+            batch.response_weights = torch.zeros(batch.response_ids.shape, dtype=torch.float32)
+            for row, sides in enumerate(weights):
+                for side, values in enumerate(sides or []):
+                    batch.response_weights[row, side, : len(values)] = torch.tensor(values)
+        return batch
+
+    def _encoded(self, item: _Item, name: str) -> tuple[EncodedPrompt, list[Tensor]]:
+        image, view, question, responses = item
+        answers = [self.encoder.encode_response(response) for response in responses]
+        known = self.features.prompt(name, question) if self.features is not None else None
         if known is not None:
-            return known, [self.encoder.encode_response(response) for response in pair.responses]
-        prompt, responses = encode_pair(self.encoder, pair)
+            return known, answers
+        with naming(image):
+            prompt = self.encoder.encode_prompt(image.load(), question, view)
         if self.features is not None:
-            self.features.remember(name, pair.prompt, prompt)
-        return prompt, responses
+            self.features.remember(name, question, prompt)
+        return prompt, answers
 
-    def _image_name(self, place: int) -> str:
-        """Names what the tower sees: the image's bytes and the processor's settings."""
+    def _image_name(self, image: ImageRef, view: ViewSpec) -> str:
+        """Names what the tower sees: the image's bytes, the processor's settings, and the view if there is one."""
         self._processor = self._processor or self.encoder.processor_fingerprint()
-        return fingerprint([self.pairs[place].image.digest(), self._processor])
+        seen = [] if view == IDENTITY else [[view.name, dict(view.params), view.seed]]
+        return fingerprint([image.digest(), self._processor, *seen])
 
 
 class Steps(Dataset[StepBatch]):

@@ -167,7 +167,11 @@ def _count_tokens(found: Inspection, samples: Sequence[Sample], encoder: Callabl
     try:
         made = encoder()
         found.context = made.max_context
-        found.tokens = TokenCounts(made).prompts([(sample.image, sample.question) for sample in samples])
+        counts = TokenCounts(made)
+        refused = {id(sample): why for sample in samples if (why := counts.refused(sample.image)) is not None}
+        found.unreadable += refused.values()
+        taken = [(sample.image, sample.question) for sample in samples if id(sample) not in refused]
+        found.tokens = counts.prompts(taken)
     except (OSError, ValueError, BadImage) as error:
         found.uncounted = str(error)
 

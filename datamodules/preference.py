@@ -17,11 +17,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from augment.registry import spec_of
-from augment.view import View, generator_for
 from datamodules.build import Outcome, outcomes_of_pairs, outcomes_of_samples
 from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import PairBatches, mapped
+from datamodules.further_columns import FurtherColumns
 from datamodules.progress import bar
 from datamodules.references import fill_references
 from datamodules.report import BuildReport
@@ -33,9 +32,11 @@ from parallax.models.generation.server import answerer_for
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
+from parallax.preference.looks import Look
 from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector
-from parallax.records import Dropped, PreferencePair, Sample, ViewSpec, fingerprint, seed_for
+from parallax.preference.token_weights import TokenWeights
+from parallax.records import Dropped, PreferencePair, Sample, fingerprint
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import PairSet
@@ -65,8 +66,7 @@ class PreferenceDataModule(StepDataModule):
         skipped: path of the run's skipped.jsonl; None keeps the list in memory.
         limit: only the first so many samples; None for all.
         limit_pairs: only the first so many kept pairs are trained on; None for all.
-        noise: view under which every image is shown a second time while training (POVID's second stage), each with its
-            sample's own seed; None for objectives that look at no such thing.
+        looks, token_weights: what the objective asks for beside the pairs' own answers (see `Objective`).
         show_progress: draw progress bars where there is a terminal.
     """
 
@@ -86,7 +86,8 @@ class PreferenceDataModule(StepDataModule):
         skipped: Path | str | None = None,
         limit: int | None = None,
         limit_pairs: int | None = None,
-        noise: View | None = None,
+        looks: Sequence[Look] = (),
+        token_weights: TokenWeights | None = None,
         show_progress: bool = True,
     ) -> None:
         self.settings = dict(pairs or {})
@@ -99,7 +100,8 @@ class PreferenceDataModule(StepDataModule):
         if reference_mode not in ("cached", "live"):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
-        self.limit, self.limit_pairs, self.noise, self.show_progress = limit, limit_pairs, noise, show_progress
+        self.limit, self.limit_pairs, self.show_progress = limit, limit_pairs, show_progress
+        self.further = FurtherColumns(tuple(looks), token_weights, seed)
         self.pairs: Sequence[PreferencePair] = []
         self.pair_ids: list[str] = []
         self.dropped: list[Dropped] = []
@@ -171,6 +173,7 @@ class PreferenceDataModule(StepDataModule):
             )
         if self.limit_pairs is not None:
             self.pairs, self.pair_ids = self.pairs[: self.limit_pairs], self.pair_ids[: self.limit_pairs]
+        self._pair_up()
         return self.report
 
     def pair_set_folder(self, key: str) -> Path:
@@ -187,7 +190,7 @@ class PreferenceDataModule(StepDataModule):
         with bar("reference log-probs", len(self.pairs), shown=self.show_progress) as progress:
             self.reference_log_probs, computed = fill_references(
                 policy, self.pairs, self.pair_ids, table, passes=partial(self.passes, items=batch_size),
-                num_workers=self.num_workers, trainer=trainer, progress=progress,
+                further=self.further, num_workers=self.num_workers, trainer=trainer, progress=progress,
             )  # fmt: skip
         self.references = {"computed": computed, "reused": len(self.pairs) - computed}
         log.info(
@@ -204,7 +207,7 @@ class PreferenceDataModule(StepDataModule):
         if self._policy is None or not self.pairs:
             return None
         if self._lengths is None or len(self._lengths) != len(self.pairs):
-            self._lengths = lengths_of_pairs(self._policy, self.pairs)
+            self._lengths = lengths_of_pairs(self._policy, self.pairs, self.further)
         return self._lengths
 
     def _count(self) -> int:
@@ -220,7 +223,7 @@ class PreferenceDataModule(StepDataModule):
             raise RuntimeError(
                 "the pairs have changed since the reference was scored; call fill_reference(policy) again"
             )
-        return self._batches(reference, self._noise_views())
+        return self._batches(reference)
 
     def attach_references(self, rows: Mapping[str, Sequence[float]]) -> None:
         """Reference log-probs scored elsewhere: pair id -> 1 + K numbers, for every pair."""
@@ -238,16 +241,31 @@ class PreferenceDataModule(StepDataModule):
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _noise_views(self) -> list[ViewSpec] | None:
-        if self.noise is None:
-            return None
-        seeds = [seed_for(self.seed, pair.sample_id, "training noise") for pair in self.pairs]
-        return [spec_of(self.noise.draw(generator_for(seed), 0), seed) for seed in seeds]
-
-    def _batches(self, reference: list[list[float]] | None, noise: list[ViewSpec] | None = None) -> PairBatches:
+    def _batches(self, reference: list[list[float]] | None) -> PairBatches:
         if self._policy is None or not self.pairs:
             raise RuntimeError("there are no pairs yet; call build_pairs(policy, trainer) before asking for batches")
-        return PairBatches(self.pairs, self.pair_ids, self._policy.encoder, reference, self._policy.features, noise)
+        return PairBatches(
+            self.pairs, self.pair_ids, self._policy.encoder, reference, self._policy.features, self.further
+        )
+
+    def _pair_up(self) -> None:
+        """Find every pair's partner where looks need one. Pairs without are dropped, and counted as `no_partner`."""
+        self.further = self.further.with_partners_of(self.pairs, self.pair_ids)
+        alone = {place for place, partner in enumerate(self.further.partners) if partner is None}
+        if not alone:
+            return
+        kept = [place for place in range(len(self.pairs)) if place not in alone]
+        if not kept:
+            raise NoPairs(
+                f"none of the {len(self.pairs)} pairs has a partner: another image with the same question and another answer. "
+                "Use data that ask the same questions of many images, or a loss without a second image"
+            )
+        self.dropped += [
+            Dropped(self.pairs[place].sample_id, self.pairs[place].source, "no_partner") for place in sorted(alone)
+        ]
+        log.info("%d of %d pairs have no partner and are left out", len(alone), len(self.pairs))
+        self.pairs, self.pair_ids = [self.pairs[place] for place in kept], [self.pair_ids[place] for place in kept]
+        self.further = self.further.with_partners_of(self.pairs, self.pair_ids)
 
     def _outcomes(self, policy: Any, total: int, maker: CandidateMaker, skipped: SkippedLog) -> Iterator[Outcome]:
         samples = _first(self.source, total)

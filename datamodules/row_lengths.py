@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.further_columns import FurtherColumns
 from parallax.models.encoding.token_counts import TokenCounts
 from parallax.models.scoring.separate import separate_sequences
-from parallax.records import PreferencePair
+from parallax.records import PreferencePair, Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +72,41 @@ class RowLengths:
         return Padding(tokens, sum(computed), len(passes), min(sizes), max(sizes), max(computed))
 
 
-def lengths_in_rows(prompts: Sequence[int], responses: np.ndarray, *, shared: bool) -> RowLengths:
+def lengths_in_rows(
+    prompts: Sequence[int], responses: np.ndarray, *, shared: bool, looks: Sequence[np.ndarray] = ()
+) -> RowLengths:
     """From token counts to rows: one row of prompt and all responses where they share it, else a row per response.
 
-    Shapes: prompts (N,), responses (N, 1 + K).
+    `looks` are tokens of answers beside further pictures, an array for each picture; the prompt is taken to be as long there.
+    Each has rows of its own, which are counted as a part of the pair's.
+
+    Shapes: prompts (N,), responses (N, 1 + K), each of looks (N, answers beside that picture).
     """
     before, after = np.asarray(prompts, dtype=np.int64), np.asarray(responses, dtype=np.int64)
     assert after.ndim == 2 and len(before) == len(after), "one prompt and 1 + K responses for each pair"
+    behind = [after, *(np.asarray(look, dtype=np.int64) for look in looks)]
     if shared:
-        whole = before + after.sum(axis=1)
+        whole = sum((before + answers.sum(axis=1) for answers in behind), np.zeros_like(before))
         return RowLengths(whole, whole)
-    count = after.shape[1]
-    return RowLengths(before + after.max(axis=1), count * before + after.sum(axis=1), count)
+    every = np.concatenate(behind, axis=1)
+    return RowLengths(before + every.max(axis=1), every.shape[1] * before + every.sum(axis=1), every.shape[1])
 
 
-def lengths_of_pairs(policy: Any, pairs: Sequence[PreferencePair]) -> RowLengths:
-    """Lengths of pairs as `policy` lays them out. No image is decoded."""
+def lengths_of_pairs(policy: Any, pairs: Sequence[PreferencePair], further: FurtherColumns | None = None) -> RowLengths:
+    """Lengths of pairs as `policy` lays them out, with what an objective looks at further. No image is decoded."""
     counts = TokenCounts(policy.encoder)
     prompts = counts.prompts([(pair.image, pair.prompt) for pair in pairs])
-    responses = counts.responses([response for pair in pairs for response in pair.responses])
-    per_pair = len(pairs[0].responses) if pairs else 1
-    return lengths_in_rows(prompts, np.reshape(responses, (len(pairs), per_pair)), shared=shares_prompt(policy))
+
+    def counted(responses: Sequence[Sequence[Response]]) -> np.ndarray:
+        flat = counts.responses([response for each in responses for response in each])
+        return np.reshape(flat, (len(responses), len(responses[0]) if responses else 1))
+
+    own = counted([pair.responses for pair in pairs])
+    groups = further.groups if further is not None and pairs else []
+    looks = [
+        counted([further.shown(pairs, at, group).responses for at in range(len(pairs))]) for group in groups if further
+    ]
+    return lengths_in_rows(prompts, own, shared=shares_prompt(policy), looks=looks)
 
 
 def shares_prompt(policy: Any) -> bool:

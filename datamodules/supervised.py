@@ -27,7 +27,7 @@ from parallax.models.batch import EncodedDialogue, PairBatch
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.generation.server import answerer_for
 from parallax.preference.infusion import Infusion
-from parallax.records import BadImage, Response, Sample
+from parallax.records import BadImage, Response, Sample, naming
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SetAside, SkippedLog
 
@@ -43,7 +43,8 @@ def encode_sample(encoder: PromptEncoder, sample: Sample) -> EncodedDialogue:
         turns.append((turn.question, turn.answer))
     if not turns:
         raise ValueError(f"sample {sample.id!r} has no answer to learn")
-    return encoder.encode_dialogue(sample.image.load(), turns)
+    with naming(sample.image):
+        return encoder.encode_dialogue(sample.image.load(), turns)
 
 
 class DialogueBatches:
@@ -66,13 +67,12 @@ class DialogueBatches:
         if self.responses is None:
             scoring = encoder.collate_dialogues([encode_sample(encoder, sample) for sample in samples])
         else:
-            answers = [self.responses[place] for place in places]
-            scoring = encoder.collate(
-                [
-                    (encoder.encode_prompt(sample.image.load(), sample.question), [encoder.encode_response(answer)])
-                    for sample, answer in zip(samples, answers, strict=True)
-                ]
-            )
+            items = []
+            for sample, place in zip(samples, places, strict=True):
+                with naming(sample.image):
+                    prompt = encoder.encode_prompt(sample.image.load(), sample.question)
+                items.append((prompt, [encoder.encode_response(self.responses[place])]))
+            scoring = encoder.collate(items)
         return PairBatch(scoring, None, [sample.id for sample in samples], scoring.counted().sum(-1))
 
     def trial(self, place: int) -> int | tuple[str, str]:

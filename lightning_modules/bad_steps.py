@@ -43,7 +43,7 @@ def save_bad_step(folder: Path, bad: BadStep, batches: Sequence[PairBatch], enco
 def _plain(batch: PairBatch) -> dict[str, Any]:
     values = {field.name: getattr(batch.scoring, field.name) for field in fields(batch.scoring)}
     values |= {"pair_ids": batch.pair_ids, "reference_log_probs": batch.reference_log_probs}
-    values["noisy_vision"] = batch.noisy_vision
+    values["looks"] = [{f.name: getattr(look, f.name) for f in fields(look)} for look in batch.looks]
     return {name: value for name, value in values.items() if value is not None and name != "features"}
 
 

@@ -2,9 +2,9 @@
 
     step-000120.ckpt                 torch's format, without pickled objects: all in one
     step-000120.ckpt/meta.pt         the same, with a note in place of each sharded tensor
-    step-000120.ckpt/00001-of-00002.safetensors   the rows of sharded tensors that process 1 held
+    step-000120.ckpt/00001-of-00002.safetensors   what process 1 held of sharded tensors
 
-Reading a folder puts rows together again; files are mapped into memory, so a process that needs a part reads little more.
+Reading a folder puts parts together again; files are mapped into memory, so a process that needs a part reads little more.
 """
 
 from __future__ import annotations
@@ -17,13 +17,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from parallax.models import processes
-from parallax.models.sharding.fsdp1 import Shard
-from parallax.models.sharding.fsdp2 import rows_of
+from parallax.models.sharding.base import Shard
 
 META = "meta.pt"
-SHARDED = (
-    "sharded tensor"  # what stands in META in place of one: [SHARDED, name], and its shape where rows are no rows of it
-)
+SHARDED = "sharded tensor"  # what stands in META in place of one: [SHARDED, name, shape]
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -88,13 +85,8 @@ def _without_sharded(value: Any, name: str, mine: dict[str, Tensor]) -> Any:
         return [_without_sharded(item, f"{name}/{place}", mine) for place, item in enumerate(value)]
     if isinstance(value, Shard):
         if value.local.numel():
-            mine[f"{value.place.start:012d}{name}"] = value.local.cpu().contiguous()
-        return [SHARDED, name, list(value.place.shape)]
-    if hasattr(value, "to_local"):
-        start, length = rows_of(value)
-        if length:
-            mine[f"{start:012d}{name}"] = value.to_local().detach().cpu().contiguous()
-        return [SHARDED, name]
+            mine[f"{value.offset.start:012d}{name}"] = value.local.cpu().contiguous()
+        return [SHARDED, name, list(value.offset.shape)]
     return value
 
 
@@ -108,10 +100,10 @@ def _joined(content: dict[str, Any], files: list[Path]) -> dict[str, Any]:
                 rows.setdefault(key[12:], []).append((int(key[:12]), opened.get_tensor(key)))
 
     def put_back(value: Any) -> Any:
-        if isinstance(value, list) and len(value) in (2, 3) and isinstance(value[0], str) and value[0] == SHARDED:
+        if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and value[0] == SHARDED:
             ordered = [part for _, part in sorted(rows[value[1]], key=lambda item: item[0])]
             joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]
-            return joined if len(value) == 2 else joined.view(value[2])
+            return joined.view(value[2])
         if isinstance(value, dict):
             return {key: put_back(item) for key, item in value.items()}
         return [put_back(item) for item in value] if isinstance(value, list) else value

@@ -1,8 +1,8 @@
 """Training with weights, gradients and optimiser states sharded over processes: torch's first FSDP under Lightning.
 
 Lightning would wrap the whole module, with one flat row of weights per layer; a frozen base and its adapter, of two types, do not
-go together in one (`flat_sharding.py` says what is done here). It also refuses CPUs, where torch itself computes well: with it
-two processes on a CPU are tested.
+go together in one (`parallax/models/sharding/fsdp1.py` says what is done here). It also refuses CPUs, where torch itself computes
+well: with it two processes on a CPU are tested.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.precision import FSDPPrecision
 from pytorch_lightning.strategies import FSDPStrategy
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_modules.sharded_checkpoints import ShardedCheckpoints
-from parallax.models.sharding.fsdp1 import FSDP1Settings
+from parallax.models.policy import Policy
+from parallax.models.sharding.fsdp1 import FSDP1, FSDP1Settings
 
 
 class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
-    """Lightning's `FSDPStrategy` around a network that `flat_sharding.shard`, called by `TuningModule`, has sharded.
+    """Lightning's `FSDPStrategy` around a network that is sharded already.
 
     Args:
         sharded_files: checkpoints are folders with a file per process; False gathers them into one file.
@@ -36,9 +37,13 @@ class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
         super().__init__(timeout=timeout, cpu_offload=bool(given.get("cpu_offload")))
         self.sharded_files, self.given = sharded_files, given
 
+    def shard(self, policy: Policy) -> None:
+        self.precision_plugin.convert_module(policy.model)  # later it would be too late
+        policy.shard(lambda model: FSDP1(model, self.fsdp1_settings, vision=policy.features is None))
+
     @property
     def fsdp1_settings(self) -> FSDP1Settings:
-        """What `flat_sharding.shard` is to be told."""
+        """How weights are sharded."""
         device, types = self.root_device, (self.given.get("gather_dtype"), self.given.get("reduce_dtype"))
         gather, reduce = (getattr(torch, name) if name else None for name in types)
         keep = self.given.get("sharding", "full") == "gradients"
@@ -51,13 +56,6 @@ class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
 
     def _setup_model(self, model: nn.Module) -> nn.Module:
         return model  # sharded already
-
-    def clip_grad_norm_(self, limit: float) -> Tensor:
-        """Norm of all gradients over all processes, which are scaled down to `limit` where it is more. Shape: ()."""
-        assert self.lightning_module is not None
-        policy: Any = self.lightning_module.policy
-        norm: Tensor = policy.sharded_root.clip_grad_norm_(limit)
-        return norm
 
 
 class FSDP1Precision(FSDPPrecision):

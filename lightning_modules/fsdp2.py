@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from lightning_modules.sharded_checkpoints import ShardedCheckpoints
+from parallax.models.policy import Policy
+from parallax.models.sharding.fsdp2 import FSDP2
 
 
 class FSDP2Strategy(ShardedCheckpoints, ModelParallelStrategy):
-    """One mesh of all processes; which modules are sharded is `sharding.shard`'s matter, called by `TuningModule`.
+    """One mesh of all processes; which modules are sharded is the matter of `parallax.models.sharding.fsdp2`.
 
     Args:
         sharded_files: checkpoints are folders with a file per process; False gathers them into one file.
@@ -22,10 +23,8 @@ class FSDP2Strategy(ShardedCheckpoints, ModelParallelStrategy):
         super().__init__(data_parallel_size=1, tensor_parallel_size=1, timeout=timeout)
         self.sharded_files = sharded_files
 
-    @property
-    def mesh(self) -> Any:
-        """The one-dimensional mesh that weights are sharded over."""
-        return self.device_mesh["data_parallel"]
+    def shard(self, policy: Policy) -> None:
+        policy.shard(lambda model: FSDP2(model, self.device_mesh["data_parallel"]))
 
     def setup_environment(self) -> None:
         """Every process is a part of the data-parallel dimension."""

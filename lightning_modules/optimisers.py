@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
-from parallax.models.sharding.fsdp2 import shape_of
 
 OPTIMISERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 SCHEDULES = ("cosine", "linear", "constant")
 
 
-def build_optimiser(parameters: Sequence[nn.Parameter], optim: Mapping[str, Any]) -> Optimizer:
+def build_optimiser(
+    parameters: Sequence[nn.Parameter],
+    optim: Mapping[str, Any],
+    shape_of: Callable[[Tensor], tuple[int, ...]] = lambda parameter: tuple(parameter.shape),
+) -> Optimizer:
     """An AdamW over `parameters`; weight decay touches matrices only, never biases and norms.
 
     Args:
         parameters: what is trained; none of them frozen.
         optim: keys name (adamw | adamw_8bit | paged_adamw | paged_adamw_8bit), lr, betas, eps, weight_decay.
+        shape_of: a parameter's shape when it is whole.
 
     Raises:
         ValueError: nothing to train, or an unknown name.
@@ -52,10 +54,8 @@ def _optimiser_class(name: str) -> Callable[..., Optimizer]:
         raise ValueError(f"optim.name={name!r} is not known: use one of {', '.join(OPTIMISERS)}")
     import bitsandbytes.optim as bnb  # slow to import, and only needed here
 
-    from lightning_modules.partwise_adamw import PartwiseAdamW
-
     kinds = {"adamw_8bit": bnb.AdamW8bit, "paged_adamw": bnb.PagedAdamW, "paged_adamw_8bit": bnb.PagedAdamW8bit}
-    return partial(PartwiseAdamW, kind=kinds[name])
+    return kinds[name]
 
 
 def warmup_steps(optim: Mapping[str, Any], total_steps: int) -> int:

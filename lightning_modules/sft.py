@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_modules.tuning import TuningModule
 from parallax.models.batch import PairBatch, StepBatch
+from parallax.models.policy import Policy
 from parallax.records import seed_for
 
 
@@ -33,7 +34,7 @@ class SFTModule(TuningModule):
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         optim: Mapping[str, Any],
         *,
         total_steps: int,

@@ -1,4 +1,4 @@
-"""What strategies that divide weights have in common: checkpoints that every strategy reads.
+"""What strategies that shard weights have in common: when they do it, and checkpoints that every strategy reads.
 
 Lightning's own strategies would write the whole base model into every checkpoint, and in a form that only the same strategy
 reads. Here a checkpoint holds what is trained and nothing else, in the form all our strategies share (`checkpoint_files.py`), so
@@ -7,17 +7,24 @@ that a run stopped on eight processes goes on on one, and back.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import Strategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_modules.partwise_adamw import PartwiseAdamW
+from lightning_modules.checkpoint_files import write_folder
 from parallax.models import processes
-from parallax.models.sharding import fsdp1, fsdp2
-from parallax.models.sharding.fsdp1 import Shard
+from parallax.models.policy import Policy
+from parallax.models.sharding.base import Shard, Sharding, joined, plain_name
+
+if TYPE_CHECKING:
+    from lightning_modules.tuning import TuningModule
 
 
 class ShardedCheckpoints(Strategy):
@@ -26,31 +33,42 @@ class ShardedCheckpoints(Strategy):
     sharded_files: bool = True
 
     @property
+    def module(self) -> TuningModule:
+        """What is being fitted."""
+        return self.lightning_module  # type: ignore[return-value]
+
+    @property
+    def sharding(self) -> Sharding:
+        """How its weights lie over the processes."""
+        return self.module.policy.sharding
+
+    @abstractmethod
+    def shard(self, policy: Policy) -> None:
+        """Share out the weights. Harmless where that is done: a policy may come sharded, and fits follow each other."""
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """This is the moment to share out the weights: they are loaded, and nothing has been computed."""
+        self.shard(self.module.policy)
+        super().setup(trainer)
+
+    @property
     def lightning_restore_optimizer(self) -> bool:
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """What is trained; whole on the first process, or this process's part where checkpoints are folders."""
-        assert self.lightning_module is not None
-        named = self.lightning_module.named_parameters()
-        trained = {fsdp2.plain_name(name): p for name, p in named if p.requires_grad}
-        return {name: value for name, p in trained.items() if (value := self._kept(p.detach(), p)) is not None}
+        trained = {plain_name(name): p for name, p in self.module.named_parameters() if p.requires_grad}
+        return {name: value for name, p in trained.items() if (value := self._kept(p, p)) is not None}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimiser's state in torch's own form; tensors as in `lightning_module_state_dict`."""
-        inner = getattr(optimizer, "_optimizer", optimizer)
-        if isinstance(inner, PartwiseAdamW):
-            state = inner.sharded_state()
-            pieces = {i: {k: self._kept_shard(v) for k, v in own.items()} for i, own in state["state"].items()}
-            return {**state, "state": pieces}
+        inner = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         state = inner.state_dict()
         parameters = [p for group in inner.param_groups for p in group["params"]]
         return {**state, "state": self._kept_states(state["state"], parameters)}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """One file by the first process, or a folder in which every process writes its part."""
-        from lightning_modules.checkpoint_files import write_folder
-
         if self.sharded_files:
             write_folder(checkpoint, processes.broadcast(str(filepath)))
         else:
@@ -62,29 +80,29 @@ class ShardedCheckpoints(Strategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Each process takes its part of what was trained."""
-        assert self.lightning_module is not None
-        fsdp2.take_weights(self.lightning_module, checkpoint["state_dict"])
+        self.module.take_trained(checkpoint["state_dict"])
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Each process takes its part of the moments."""
         for optimiser, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            if isinstance(optimiser, PartwiseAdamW):
-                optimiser.load_state_dict(state)  # it takes its part itself
-                continue
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
             mine = {
-                index: {key: _like(value, parameters[int(index)]) for key, value in own.items()}
+                index: {key: self._mine(value, parameters[int(index)]) for key, value in own.items()}
                 for index, own in state["state"].items()
             }
             optimiser.load_state_dict({**state, "state": mine})
 
-    def _kept_states(self, states: dict[int, dict[str, Any]], parameters: list[Any]) -> dict[int, dict[str, Any]]:
+    def _mine(self, value: Any, parameter: nn.Parameter) -> Any:
+        """A state tensor of the parameter's shape is sharded as the parameter is; counters are the same everywhere."""
+        if not isinstance(value, Tensor) or tuple(value.shape) != self.sharding.shape_of(parameter):
+            return value
+        return self.sharding.part_of(value, parameter).detach()
+
+    def _kept_states(
+        self, states: dict[int, dict[str, Any]], parameters: list[nn.Parameter]
+    ) -> dict[int, dict[str, Any]]:
         """The state of every parameter on every process, also of one of which this process has no number."""
-        places = [fsdp1.offset_of(p) for p in parameters]
-        if not any(places):
-            return {i: {k: self._kept(v, parameters[i]) for k, v in own.items()} for i, own in states.items()}
-        # counters as they are; a type for each tensor that is sharded
-        mine = {
+        mine = {  # counters as they are; a type for each tensor that is sharded
             i: {k: v.dtype if isinstance(v, Tensor) and v.ndim else v for k, v in own.items()}
             for i, own in states.items()
         }
@@ -92,38 +110,25 @@ class ShardedCheckpoints(Strategy):
         for theirs in processes.all_gather(mine):
             for i, own in theirs.items():
                 known.setdefault(i, own)
-        nothing: dict[str, Any] = {}
-        return {
-            i: {
-                k: v if isinstance(v, Tensor | int | float) else self._kept(
-                    states.get(i, nothing).get(k, parameters[i].new_zeros(0, dtype=v)), parameters[i]
-                )
-                for k, v in own.items()
-            }
-            for i, own in sorted(known.items())
-        }  # fmt: skip
 
-    def _kept(self, value: Any, parameter: Any) -> Any:
+        def kept(i: int, key: str, noted: Any) -> Any:
+            if not isinstance(noted, torch.dtype):
+                return noted
+            there = states[i][key] if i in states else parameters[i].new_zeros(0, dtype=noted)
+            return self._kept(there, parameters[i])
+
+        return {i: {k: kept(i, k, v) for k, v in own.items()} for i, own in sorted(known.items())}
+
+    def _kept(self, value: Tensor, parameter: nn.Parameter) -> Any:
         """`value`, a parameter or a tensor sharded in the same way, as it goes into a checkpoint."""
-        if not isinstance(value, Tensor):
-            return value
-        if (place := fsdp1.offset_of(parameter)) is not None:
-            return self._kept_shard(Shard(value.detach().reshape(-1), place))
         if self.sharded_files:
-            return value
-        full = fsdp2.whole(value)
+            return self.sharding.shard_of(value.detach(), parameter)
+        full = self.sharding.whole(value.detach(), parameter)
         return full.cpu() if self.is_global_zero else None
 
-    def _kept_shard(self, value: Any) -> Any:
-        """`value`, a piece of a tensor or a counter, as it goes into a checkpoint."""
-        if self.sharded_files or not isinstance(value, Shard):
-            return value
-        full = fsdp1.whole_of(value.local, value.place)
+    def _kept_shard(self, shard: Shard) -> Any:
+        """A shard that is no parameter's own, in the same form."""
+        if self.sharded_files:
+            return shard
+        full = joined(shard)
         return full.cpu() if self.is_global_zero else None
-
-
-def _like(value: Any, parameter: Any) -> Any:
-    """A state tensor of the parameter's shape is sharded as the parameter is; counters are the same everywhere."""
-    if not isinstance(value, Tensor) or tuple(value.shape) != fsdp2.shape_of(parameter):
-        return value
-    return fsdp2.share_of(value, parameter if fsdp1.offset_of(parameter) else parameter.detach())

@@ -139,10 +139,14 @@ def precision_for(name: str, weights: str, accelerator: str) -> str:
 
     Half-precision weights get autocast in the same type; float32 weights stay in float32 everywhere.
     """
-    if name != "auto":
-        return name
     by_weights = {"bfloat16": "bf16-mixed", "float16": "16-mixed", "float64": "64-true"}
-    return by_weights.get(weights, "32-true")
+    chosen = by_weights.get(weights, "32-true") if name == "auto" else name
+    if accelerator == "cpu" and chosen in ("16-mixed", "16-true"):
+        what = f"trainer.precision={name}" if name != "auto" else f"model.dtype={weights}"
+        raise ValueError(
+            f"{what} trains in float16, which needs a GPU, and this runs on a CPU; use model.dtype=auto trainer.precision=auto"
+        )
+    return chosen
 
 
 def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
@@ -154,9 +158,9 @@ def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
         several = trainer_cfg.get("devices", 1) not in (1, "1") or int(trainer_cfg.get("num_nodes", 1)) > 1
         name = "ddp" if several else "auto"
     if name == "ddp":
-        from pytorch_lightning.strategies import DDPStrategy
+        from lightning_modules.ddp import SummedStrategy
 
-        return DDPStrategy(timeout=PATIENCE)
+        return SummedStrategy(timeout=PATIENCE)
     files = bool((trainer_cfg.get("checkpoint") or {}).get("sharded", True))
     if name == "fsdp":
         return FSDP1Strategy(sharded_files=files, timeout=PATIENCE, settings=trainer_cfg.get("fsdp"))

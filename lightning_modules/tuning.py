@@ -12,28 +12,30 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy
+from pytorch_lightning.plugins.precision import FSDPPrecision, MixedPrecision
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_modules.bad_steps import BadStep, save_bad_step
 from lightning_modules.checkpoint_files import read_checkpoint
-from lightning_modules.fsdp1 import FSDP1Strategy
-from lightning_modules.fsdp2 import FSDP2Strategy
-from lightning_modules.gradients import clip_to, norm_of, sum_over_processes
 from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
-from lightning_modules.step_stream import StepStream
+from lightning_modules.step_callback import StepCallback, callbacks_of
+from lightning_modules.step_stream import SealedStep, StepStream
 from lightning_modules.step_sums import StepSums
-from lightning_modules.zero import ZeroStrategy
+from parallax.models import processes
 from parallax.models.batch import PairBatch, StepBatch
-from parallax.models.sharding.fsdp2 import plain_name, take_weights, train_in_float32
+from parallax.models.policy import Policy
+from parallax.models.sharding.base import Shard, plain_name
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class TuningModule(pl.LightningModule):
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         optim: Mapping[str, Any],
         *,
         total_steps: int,
@@ -80,13 +82,22 @@ class TuningModule(pl.LightningModule):
         self.max_bad_steps = max_bad_steps
         self.bad_steps: list[BadStep] = []
         self.last_metrics: dict[str, float] = {}  # of the newest step, named as they are logged
-        self._step_metrics: dict[str, float] = {}
+        self._optimiser: Optimizer | None = None
+        self._schedule: LambdaLR | None = None
 
     # -- what a subclass says -------------------------------------------------------------------------------------
 
     @abstractmethod
     def losses(self, micro_batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of each pair, as it enters the sum over the step, and metrics. Shapes: all (batch,)."""
+
+    def after_step(self, metrics: dict[str, float]) -> None:
+        """Called after each step that was not left out, with its means."""
+
+    @property
+    def beta(self) -> float | None:
+        """Strength of the pull to the reference, where the loss defines rewards."""
+        return None
 
     def denominator(self, step: StepBatch) -> float:
         """What the summed losses of the step, over all processes, are divided by. Default: its pairs."""
@@ -95,102 +106,70 @@ class TuningModule(pl.LightningModule):
     # -- one optimiser step ---------------------------------------------------------------------------------------
 
     def training_step(self, step: StepBatch, batch_idx: int) -> None:
-        """Forward and backward over all micro-batches, one optimiser step, one set of metrics."""
+        """Score, loss and backward for all micro-batches; then clip, step and log, once."""
         if not step.micro_batches:
             raise ValueError(
                 f"process {self.global_rank} got no pair for step {self.global_step}; the sampler must give each process at "
                 "least one. Use more pairs per step (trainer.batch_size) than there are processes"
             )
-        optimiser: Any = self.optimizers()
-        schedule: Any = self.lr_schedulers()
-        sums, divisor, zero = StepSums(), self.denominator(step), self._zero
-        self._finite: list[tuple[list[str], Tensor]] = []
-        self._present = step
+        sharding, optimiser, schedule = self.policy.sharding, self.optimizers(), self._schedule
+        assert not isinstance(optimiser, list) and schedule is not None
+        number, divisor, trained, scaler = self.global_step, self.denominator(step), self.trained(), self._loss_scaler()
+        share = self.trainer.world_size if sharding.averages_gradients else 1  # a mean over processes becomes a sum
+        sums, finite = StepSums(), list[Tensor]()
+
         optimiser.zero_grad(set_to_none=True)
-        with self._gradients_stay_local():
-            for place, micro_batch in enumerate(step.micro_batches, 1):
-                micro_batch = micro_batch.to(self.trainer.strategy.root_device)  # ours may be said to be the CPU's
-                loss, metrics = self.losses(micro_batch)
-                if zero is not None:
-                    zero.before_backward(last=place == len(step.micro_batches))
-                assert loss.shape == (len(micro_batch),), f"loss must be (batch,), got {tuple(loss.shape)}"
-                self.manual_backward(loss.sum() * (micro_batch.weight * self._averaged_over / divisor))
-                finite = loss.detach().isfinite()
-                values = {"loss": loss, "pairs": torch.ones_like(loss), "not_finite": ~finite, **metrics}
-                sums.add(values, counts=micro_batch.weight > 0)
-                self._finite.append((micro_batch.pair_ids, finite))
-        if self._sums_gradients_itself:
-            sum_over_processes(self.trained())
-        self._finish_metrics(sums.finish(self.trainer.world_size), step, divisor)
-        self._step_metrics["lr"] = float(schedule.get_last_lr()[0])
-        number = self.global_step
-        optimiser.step()  # calls on_before_optimizer_step below, after fp16 gradients have been unscaled
-        if zero is not None:
-            self._step_metrics["grad_norm"] = zero.grad_norm()
-            if zero.left_out and not self._step_metrics["not_finite"] and not zero.scales_losses:
-                self._note_bad_step("gradient", number)
+        for place, micro_batch in enumerate(step.micro_batches, 1):
+            micro_batch = micro_batch.to(self.trainer.strategy.root_device)  # ours may be said to be the CPU's
+            loss, shown = self.losses(micro_batch)  # scores and loss. Shapes: all (batch,)
+            assert loss.shape == (len(micro_batch),), f"loss must be (batch,), got {tuple(loss.shape)}"
+            sharding.before_backward(last=place == len(step.micro_batches))
+            self.manual_backward(loss.sum() * (micro_batch.weight * share / divisor))
+            finite.append(loss.detach().isfinite())
+            values = {"loss": loss, "pairs": torch.ones_like(loss), "not_finite": ~finite[-1], **shown}
+            sums.add(values, counts=micro_batch.weight > 0)
+        sharding.sum_gradients(trained)
+        metrics = means(sums.finish(self.trainer.world_size), step, divisor, number)  # waits for the device
+
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        norm = sharding.clip(trained, self.clip, scale)  # waits for the device
+        fault = "loss" if metrics.pop("not_finite") else "gradient" if norm is not None and not isfinite(norm) else None
+        if fault is not None:
+            sharding.leave_out(trained, scaled=scaler is not None)
+        optimiser.step()
+        norm, fault = sharding.after_step(norm, fault)
+        if fault == "gradient" and scaler is not None:
+            fault = None  # float16 overflowed: the scaler lowers its scale, and the next step fits
+        if fault is None:
+            self.after_step(metrics)
+        self._log(step, {**metrics, "lr": float(schedule.get_last_lr()[0]), "grad_norm": norm})
         schedule.step()
-        self._publish(len(step))
+        if fault is not None:
+            self._note_bad_step(BadStep(number, f"the {fault} is not a finite number", self._named(step, finite)), step)
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Measure and clip the gradient; a step that is not finite is left out by taking its gradients away."""
-        if self._zero is not None:  # it measures and clips them itself
-            if self._step_metrics["not_finite"]:
-                self._zero.leave_out()
-                self._note_bad_step("loss", self.global_step)
-            return
-        parameters = self.trained()
-        norm = self._norm(parameters)
-        self._step_metrics["grad_norm"] = float(norm)  # waits for the device
-        losses_finite = self._step_metrics["not_finite"] == 0
-        if losses_finite and bool(norm.isfinite()):
-            if self.clip is not None and not self._clips_through_strategy:
-                clip_to(parameters, self.clip, norm.to(parameters[0].device))
-            return
-        for parameter in parameters:
-            parameter.grad = None
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if losses_finite and scaler is not None:
-            return  # fp16 gradients overflowed: the scaler lowers its scale and the next step fits
-        self._note_bad_step("loss" if not losses_finite else "gradient", self.global_step)
-
-    def _finish_metrics(self, sums: dict[str, float], step: StepBatch, divisor: float) -> None:
-        pairs, bad = sums.pop("pairs"), sums.pop("not_finite")
-        if round(pairs) != step.pairs_in_step:
-            raise ValueError(
-                f"step {self.global_step} says it has {step.pairs_in_step} pairs and brought {round(pairs)}; the sampler and "
-                "the trainer disagree about the number of processes"
-            )
-        loss, tokens = sums.pop("loss") / divisor, sums.pop("tokens")
-        self._step_metrics = {name: value / pairs for name, value in sums.items()}
-        self._step_metrics |= {"loss": loss, "tokens": tokens, "not_finite": bad}
-
-    def _publish(self, batch_size: int) -> None:
-        metrics = {name: value for name, value in self._step_metrics.items() if name != "not_finite"}
+    def _log(self, step: StepBatch, metrics: dict[str, float]) -> None:
         self.last_metrics = {f"train/{name}": value for name, value in metrics.items()}
-        self.log_dict(self.last_metrics, batch_size=batch_size, rank_zero_only=False)
+        self.log_dict(self.last_metrics, batch_size=len(step), rank_zero_only=False)
         stream = self.trainer.train_dataloader
         if isinstance(stream, StepStream):  # Lightning's own number would count fits
             self.log("epoch", self.global_step / stream.steps_per_epoch, rank_zero_only=False)
 
-    def _note_bad_step(self, what: str, step: int) -> None:
-        ids = [
-            name
-            for names, finite in self._finite
-            for name, good in zip(names, finite.tolist(), strict=True)
-            if not good
-        ]
-        if self.trainer.world_size > 1:
-            gathered: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, ids)
-            ids = [name for part in gathered for name in part]
-        bad = BadStep(step, f"the {what} is not a finite number", ids)
+    def _named(self, step: StepBatch, finite: Sequence[Tensor]) -> list[str]:
+        """Ids of the pairs, of all processes, whose loss is not finite. Shape of each `finite`: (batch,)."""
+        marked = zip(step.micro_batches, finite, strict=True)
+        ids = [n for micro, good in marked for n, fine in zip(micro.pair_ids, good.tolist(), strict=True) if not fine]
+        return [name for part in processes.all_gather(ids) for name in part]
+
+    def _note_bad_step(self, bad: BadStep, step: StepBatch) -> None:
         self.bad_steps.append(bad)
-        kept = save_bad_step(self._folder, bad, self._present.micro_batches, self.policy.encoder)
+        rank = self.trainer.global_rank
+        folder = Path(self.trainer.default_root_dir) / (f"rank-{rank}" if rank else "")  # one for each process
+        kept = save_bad_step(folder, bad, step.micro_batches, self.policy.encoder)
+        ids = bad.pair_ids
         named = f" (pairs {', '.join(ids[:8])}{' …' if len(ids) > 8 else ''})" if ids else ""
         log.warning("step %d was left out: %s%s; it is kept in %s", bad.step, bad.reason, named, kept)
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, "on_bad_step"):
+        for callback in callbacks_of(self.trainer):
+            if isinstance(callback, StepCallback):
                 callback.on_bad_step(self.trainer, self, bad)
         if len(self.bad_steps) > self.max_bad_steps:
             raise TrainingDiverged(
@@ -199,49 +178,10 @@ class TuningModule(pl.LightningModule):
                 "checkpoint is untouched. Lower optim.lr, or use trainer.precision=bf16-mixed or 32-true, and look at these pairs"
             )
 
-    @property
-    def _folder(self) -> Path:
-        """Where steps that were left out are kept: the stage's folder; each process but the first has one of its own."""
-        rank = self.trainer.global_rank
-        return Path(self.trainer.default_root_dir) / (f"rank-{rank}" if rank else "")
-
-    # -- gradients over processes ---------------------------------------------------------------------------------
-
-    @property
-    def _sums_gradients_itself(self) -> bool:
-        return self.trainer.world_size > 1 and self._is_ddp
-
-    @property
-    def _averaged_over(self) -> int:
-        """Sharding strategies average gradients over processes where a sum is meant: undo it in the loss."""
-        return 1 if self._is_ddp else self.trainer.world_size
-
-    @property
-    def _is_ddp(self) -> bool:
-        return isinstance(self.trainer.strategy, DDPStrategy) and self._zero is None
-
-    @property
-    def _zero(self) -> ZeroStrategy | None:
-        """DeepSpeed's strategy, which Lightning derives from DDP's."""
-        strategy = self.trainer.strategy
-        return strategy if isinstance(strategy, ZeroStrategy) else None
-
-    def _gradients_stay_local(self) -> AbstractContextManager[Any]:
-        strategy = self.trainer.strategy
-        if self._zero is not None:  # it divides gradients as they come, and refuses to be told not to
-            return nullcontext()
-        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
-
-    @property
-    def _clips_through_strategy(self) -> bool:
-        """FSDP1 knows its shards and must clip them itself."""
-        return isinstance(self.trainer.strategy, FSDP1Strategy)
-
-    def _norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
-        strategy = self.trainer.strategy
-        if isinstance(strategy, FSDP1Strategy):
-            return strategy.clip_grad_norm_(float("inf") if self.clip is None else self.clip)
-        return norm_of(parameters)
+    def _loss_scaler(self) -> GradScaler | None:
+        """What scales losses in float16 under Lightning's own precisions; DeepSpeed has one of its own."""
+        plugin = self.trainer.precision_plugin
+        return plugin.scaler if isinstance(plugin, MixedPrecision | FSDPPrecision) else None
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
@@ -251,26 +191,18 @@ class TuningModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The same optimiser and schedule for every fit of this module, so that training goes on after pairs are rebuilt."""
-        if not hasattr(self, "_optimiser"):
-            self._optimiser = build_optimiser(self.trained(), self.optim)
+        if self._optimiser is None or self._schedule is None:
+            self._optimiser = build_optimiser(self.trained(), self.optim, self.policy.sharding.shape_of)
             self._schedule = build_schedule(self._optimiser, self.optim, self.total_steps)
         return {"optimizer": self._optimiser, "lr_scheduler": {"scheduler": self._schedule, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
         """Mixed precision keeps what is trained in float32: at learning rates of 1e-6 a bfloat16 weight would never move."""
         if str(self.trainer.precision).endswith("-mixed"):
-            train_in_float32(self.network)
+            self.policy.sharding.train_in_float32()
 
     def configure_model(self) -> None:
-        """Where weights are sharded over processes, this is the moment: they are loaded, and nothing has been computed."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, FSDP2Strategy):
-            self.policy.shard(strategy.mesh)
-        elif isinstance(strategy, FSDP1Strategy):
-            strategy.precision_plugin.convert_module(self.network)  # later it would be too late
-            self.policy.shard(strategy.fsdp1_settings)
-        elif isinstance(strategy, ZeroStrategy):
-            self.policy.prepare_for_deepspeed()
+        """Strategies that shard weights do so in their own `setup`; some of Lightning's ask for this method all the same."""
 
     def on_train_start(self) -> None:
         """Training mode, with dropout off unless it is wanted."""
@@ -285,12 +217,22 @@ class TuningModule(pl.LightningModule):
         """Leave the network as generation wants it. Harmless to call twice."""
         if self.activation_checkpointing:
             self.policy.activation_checkpointing(False)
+        for parameter in self.trained():
+            parameter.grad = None  # as large as the weights that are trained
         self.network.eval()
         self.policy.touched()
 
+    def on_fit_end(self) -> None:
+        """Lightning would copy weights and moments to the host after each fit; they are used where they are."""
+        self.trainer.strategy.optimizers = []
+
+    def cpu(self) -> TuningModule:
+        """Stay on the device, see `on_fit_end`."""
+        return self
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Loaders may wrap a step so that precision plugins do not touch its tensors (see `StepStream`)."""
-        return batch.step if hasattr(batch, "step") else batch
+        return batch.step if isinstance(batch, SealedStep) else batch
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Micro-batches go to the device one by one, when they are needed."""
@@ -325,14 +267,34 @@ class TuningModule(pl.LightningModule):
     def _trained_names(self) -> list[str]:
         return [plain_name(name) for name, p in self.network.named_parameters() if p.requires_grad]
 
+    def take_trained(self, state: Mapping[str, Tensor]) -> None:
+        """Put whole tensors into what is trained; where weights are sharded, each process its part."""
+        self.policy.sharding.take_weights({plain_name(name): p for name, p in self.named_parameters()}, state)
+
     def load_trained(self, path: Path) -> dict[str, Any]:
         """Take the trained weights, and what was noted of the steps, from a checkpoint; returns the states of callbacks."""
         checkpoint = read_checkpoint(path)
         self.on_load_checkpoint(checkpoint)
-        take_weights(self, checkpoint["state_dict"])
+        self.take_trained(checkpoint["state_dict"])
         states: dict[str, Any] = checkpoint.get("callbacks") or {}
         return states
 
 
-def _copied(value: Any) -> Any:
+def means(sums: Mapping[str, float], step: StepBatch, divisor: float, number: int) -> dict[str, float]:
+    """Metrics of a step from the sums over its pairs; `not_finite` and `tokens` stay sums.
+
+    Raises:
+        ValueError: the sums are over another number of pairs than the step says it has.
+    """
+    pairs = sums["pairs"]
+    if round(pairs) != step.pairs_in_step:
+        raise ValueError(
+            f"step {number} says it has {step.pairs_in_step} pairs and brought {round(pairs)}; the sampler and the trainer "
+            "disagree about the number of processes"
+        )
+    whole = {"loss": sums["loss"] / divisor, "tokens": sums["tokens"], "not_finite": sums["not_finite"]}
+    return {name: value / pairs for name, value in sums.items() if name not in {*whole, "pairs"}} | whole
+
+
+def _copied(value: Tensor | Shard) -> Tensor | Shard:
     return value.detach().clone() if isinstance(value, Tensor) else replace(value, local=value.local.detach().clone())

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from lightning_modules.sharded_checkpoints import ShardedCheckpoints
-from parallax.models.sharding import fsdp2, zero
-from parallax.models.sharding.zero import Held
+from parallax.models.policy import Policy
+from parallax.models.sharding.zero import Zero
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each number
 LOSS_SCALE = "deepspeed_loss_scale"  # key in checkpoints of float16 training
@@ -60,15 +61,17 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
 
     # -- one engine for all fits of a module ----------------------------------------------------------------------
 
-    def setup(self, trainer: Any) -> None:
+    def shard(self, policy: Policy) -> None:
+        policy.prepare_for_deepspeed()
+
+    def setup(self, trainer: pl.Trainer) -> None:
         """Hand the network to DeepSpeed, or go on with the engine that an earlier fit has left."""
-        held = self._held
-        if held is None:
+        if self._zero is None:
             super().setup(trainer)
-            assert self.lightning_module is not None
-            zero.note(self.lightning_module.network, self.deepspeed_engine)
+            policy = self.module.policy
+            policy.sharding = Zero(policy.model, self.deepspeed_engine)
         else:
-            self.model = held.engine
+            self.model = self._zero.engine
 
     def teardown(self) -> None:
         """End a fit. Everything stays where DeepSpeed has put it, as pairs may be rebuilt now and training go on."""
@@ -83,80 +86,26 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
         return super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
 
     @property
-    def _held(self) -> Held | None:
-        assert self.lightning_module is not None
-        return zero.held_by(self.lightning_module.network)
-
-    # -- one step -------------------------------------------------------------------------------------------------
-
-    def before_backward(self, *, last: bool) -> None:
-        """Say whether this is the step's last micro-batch, after which gradients are complete.
-
-        DeepSpeed takes each forward pass of its engine for a micro-batch, and a whole step is one pass here. Unless it is told
-        that another backward pass begins, ZeRO-3 puts its gradients in the place of those before, in place of adding them.
-        """
-        self.deepspeed_engine.set_gradient_accumulation_boundary(last)
-        tell = getattr(self.deepspeed_engine.optimizer, "clear_backward_seen_flag", None)  # newer versions only
-        if tell is not None:
-            tell()
-
-    def leave_out(self) -> None:
-        """Have the next optimiser step drop its gradients and change nothing. Called by all processes at once.
-
-        DeepSpeed does that of its own accord where gradients are not finite; here it is told so while it asks whether they are.
-        """
-        held = self._held
-        assert held is not None
-        optimiser = held.optimiser
-        update = optimiser._update_scale  # asked by both stages, between measuring gradients and using them
-
-        def update_scale(has_overflow: bool) -> None:
-            del optimiser._update_scale
-            optimiser.overflow = True
-            update(has_overflow)
-
-        optimiser._update_scale = update_scale
-
-    @property
-    def left_out(self) -> bool:
-        """Whether DeepSpeed left out the newest step, asked to or because a gradient was not a finite number."""
-        held = self._held
-        return held is not None and bool(held.optimiser.overflow)
-
-    @property
-    def scales_losses(self) -> bool:
-        """Whether gradients may overflow because DeepSpeed has yet to find a scale that fits: training in float16."""
-        held = self._held
-        return held is not None and bool(held.engine.fp16_enabled())
-
-    def grad_norm(self) -> float:
-        """Norm of all gradients of the step that was just made, before clipping; infinite where it was left out."""
-        norm = self.deepspeed_engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+    def _zero(self) -> Zero | None:
+        """The network in DeepSpeed's hands, once it is there."""
+        return self.sharding if isinstance(self.sharding, Zero) else None
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The masters of what is trained; whole on the first process, or this process's part where checkpoints are folders."""
-        assert self.lightning_module is not None
-        named = self.lightning_module.named_parameters()
-        kept = {fsdp2.plain_name(name): self._of(p) for name, p in named if p.requires_grad}
-        return {name: value for name, value in kept.items() if value is not None}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """The optimiser's state as torch itself would write it for the parameters before they were sharded.
 
         Each has a counter of its own, since torch advances them one by one.
         """
-        held = self._held
-        assert held is not None
-        steps, parameters = zero.steps_made(held), self._parameters()
+        zero = self._zero
+        assert zero is not None
+        steps, parameters = zero.steps_made(), self._parameters()
         state = {} if steps is None else {
-            number: {"step": steps.clone(), **{name: self._of(parameter, name) for name in MOMENTS}}
+            number: {"step": steps.clone(), **{name: self._kept_shard(zero.shard(parameter, name)) for name in MOMENTS}}
             for number, parameter in enumerate(parameters)
         }  # fmt: skip
         groups, first = [], 0
-        for before, now in zip(self._groups, held.optimiser.optimizer.param_groups, strict=True):
+        for before, now in zip(self._groups, zero.optimiser.optimizer.param_groups, strict=True):
             count = len(before["params"])
             values = {key: now[key] for key in before if key != "params"}
             groups.append({**values, "params": list(range(first, first + count))})
@@ -165,30 +114,30 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """One file by the first process, or a folder in which every process writes its part."""
-        held = self._held
-        if held is not None and held.engine.fp16_enabled():
-            checkpoint = {**checkpoint, LOSS_SCALE: _numbers(held.optimiser.loss_scaler)}
+        zero = self._zero
+        if zero is not None and zero.engine.fp16_enabled():
+            checkpoint = {**checkpoint, LOSS_SCALE: _numbers(zero.optimiser.loss_scaler)}
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Any of our checkpoints, whoever wrote it; its tensors are read when they are needed."""
-        content, held = super().load_checkpoint(checkpoint_path, weights_only), self._held
-        if held is not None and LOSS_SCALE in content:
-            for name in _numbers(held.optimiser.loss_scaler).keys() & content[LOSS_SCALE].keys():
-                setattr(held.optimiser.loss_scaler, name, content[LOSS_SCALE][name])
+        content, zero = super().load_checkpoint(checkpoint_path, weights_only), self._zero
+        if zero is not None and LOSS_SCALE in content:
+            for name in _numbers(zero.optimiser.loss_scaler).keys() & content[LOSS_SCALE].keys():
+                setattr(zero.optimiser.loss_scaler, name, content[LOSS_SCALE][name])
         return content
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Each process takes its part of the moments. A parameter without any has never had a gradient: its are zero."""
-        held, (state,) = self._held, checkpoint["optimizer_states"]
-        assert held is not None
-        for now, saved in zip(held.optimiser.optimizer.param_groups, state["param_groups"], strict=True):
+        zero, (state,) = self._zero, checkpoint["optimizer_states"]
+        assert zero is not None
+        for now, saved in zip(zero.optimiser.optimizer.param_groups, state["param_groups"], strict=True):
             now.update({key: value for key, value in saved.items() if key in now and key != "params"})
         states = state["state"]
         if not states:
             return
         steps = max((own["step"] for own in states.values()), key=float)
-        zero.begin_states(held, steps, MOMENTS)
+        zero.begin_states(steps, MOMENTS)
         parameters = self._parameters()
         for number, own in states.items():
             for name in MOMENTS:
@@ -197,10 +146,6 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
     def _parameters(self) -> list[Any]:
         """What is trained, in the order in which torch's optimiser numbers it."""
         return [parameter for group in self._groups for parameter in group["params"]]
-
-    def _of(self, parameter: Any, moment: str | None = None) -> Any:
-        """A master or moment as it goes into a checkpoint; gathered ones are there one at a time, but on the first process."""
-        return self._kept_shard(zero.shard_of(parameter, moment))
 
 
 def _numbers(scaler: Any) -> dict[str, int | float | bool]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lightning_modules.light_torchmetrics import light_torchmetrics
 from tests.faults import injected, pytest_runtest_makereport
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("browser"):
                 item.add_marker(pytest.mark.skip(reason="needs a Chromium, and none is on the path"))
+
+
+light_torchmetrics()
 
 
 @pytest.fixture

@@ -42,7 +42,12 @@ def test_help_reads_like_documentation_and_imports_nothing_heavy(tmp_path: Path)
     assert not imported & HEAVY
     for part in ("USAGE", "EXAMPLES", "GROUPS", "KEYS USED MOST", "python run.py method=seva aug.noise_steps=500"):
         assert part in done.stdout
-    for group in ("method: continual_sft, csr, dpo_file", "loss: dpo", "model: llava15_13b", "trainer: auto, cpu"):
+    for group in (
+        "method: continual_sft, csr, dpo_file",
+        "loss: apo_down, ",
+        "model: llava15_13b",
+        "trainer: auto, cpu",
+    ):
         assert group in done.stdout
     assert "$" not in done.stdout, "an unfilled placeholder"
     assert (

@@ -19,6 +19,7 @@ from datamodules.formats.listed import Listed
 from parallax.preference.prompts import PromptPool
 from parallax.records import Sample, Turn, seed_for
 from parallax.records.images import EXTENSIONS, FileImage
+from parallax.settings.ranges import Count, ExistingPath, Natural
 
 Use = Literal["auto", "always", "never"]
 
@@ -42,15 +43,15 @@ class CocoSource(Listed[Sample]):
 
     def __init__(
         self,
-        path: Path | str,
+        path: ExistingPath,
         split: str,
         prompts: Sequence[str],
-        names: Path | str | None = None,
-        sample: int | None = None,
+        names: ExistingPath | None = None,
+        sample: Count | None = None,
         objects: Use = "auto",
         captions: Use = "auto",
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "coco",
     ) -> None:
         super().__init__(path, name, limit)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.formats.json_rows import HALF, is_text
 from datamodules.formats.listed import Unusable, check_limit, existing_root, image_path
 from datamodules.formats.llava_json import turns_of, with_prefix
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
@@ -25,6 +26,7 @@ from parallax.preference.prompts import PromptPool
 from parallax.records import ImageRef, Sample, Turn
 from parallax.records.images import FileImage
 from parallax.records.skipped import SetAside
+from parallax.settings.ranges import AnyText, Count, ExistingPath, ExistingPathOrHub, Natural
 from parallax.settings.suggestions import closest, or_list
 
 ROLES = ("image", "question", "answer", "conversations", "id", "objects")
@@ -50,18 +52,18 @@ class ColumnsSource(Sequence[Sample]):
 
     def __init__(
         self,
-        path: Path | str,
+        path: ExistingPathOrHub,
         columns: Mapping[str, str | None],
-        image_root: Path | str | None = None,
+        image_root: ExistingPath | None = None,
         prompts: Sequence[str] | None = None,
         split: str = "train",
         subset: str | None = None,
         streaming: bool = False,
         cache_dir: Path | str | None = None,
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "columns",
-        image_prefix: str = "",
+        image_prefix: AnyText = "",
     ) -> None:
         check_limit(limit)
         self.path, self.name, self.limit, self.seed = str(path), name, limit, seed
@@ -80,7 +82,7 @@ class ColumnsSource(Sequence[Sample]):
             self.path = str(
                 keep_stream(self.path, limit, Path(cache_dir).expanduser() / "streams", split=split, subset=subset)
             )
-        self.table: Table = open_table(self.path, split=split, subset=subset, pictures=[self.columns["image"]])
+        self.table: Table = open_table(self.path, split=split, subset=subset)
         for role, column in self.columns.items():
             if column not in self.table.columns:
                 near = closest(column, self.table.columns)
@@ -128,6 +130,8 @@ class ColumnsSource(Sequence[Sample]):
             try:
                 if isinstance(row, ValueError):
                     raise Unusable("bad_row", str(row))
+                if not is_text(row):
+                    raise Unusable("bad_row", HALF)
                 sample = self._sample(row, place)
             except Unusable as unusable:
                 where = self.table.where(place)

@@ -10,6 +10,7 @@ from datamodules.formats.listed import Listed
 from parallax.preference.prompts import PromptPool
 from parallax.records import Sample, Turn
 from parallax.records.images import EXTENSIONS, FileImage
+from parallax.settings.ranges import Count, ExistingPath, Natural
 
 
 class ImageFolderSource(Listed[Sample]):
@@ -25,10 +26,10 @@ class ImageFolderSource(Listed[Sample]):
 
     def __init__(
         self,
-        path: Path | str,
+        path: ExistingPath,
         prompts: Sequence[str],
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "image_folder",
     ) -> None:
         super().__init__(path, name, limit)

@@ -13,6 +13,7 @@ from datamodules.formats.json_scan import BrokenFile, Scan
 __all__ = ["BrokenFile", "Row", "json_rows"]
 
 CHUNK = 1 << 20  # characters read at a time
+HALF = "it holds half a character (a lone surrogate such as \\ud800), which is no text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +25,26 @@ class Row:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        if self.error is None and not _is_text(self.value):
+        if self.error is None and not is_text(self.value):
             object.__setattr__(self, "value", None)
-            object.__setattr__(
-                self, "error", "it holds half a character (a lone surrogate such as \\ud800), which is no text"
-            )
+            object.__setattr__(self, "error", HALF)
 
 
-def _is_text(value: Any) -> bool:
-    """Whether every string inside can be written as UTF-8."""
-    if isinstance(value, str):
-        try:
-            return value.isascii() or bool(value.encode())
-        except UnicodeEncodeError:
-            return False
-    if isinstance(value, dict):
-        return all(_is_text(key) and _is_text(item) for key, item in value.items())
-    return all(map(_is_text, value)) if isinstance(value, list) else True
+def is_text(value: Any) -> bool:
+    """Whether every string inside, however deep, can be written as UTF-8."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            try:
+                one.isascii() or one.encode()
+            except UnicodeEncodeError:
+                return False
+        elif isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            left += one
+    return True
 
 
 def json_rows(path: Path | str) -> Iterator[Row]:

@@ -66,14 +66,18 @@ class Listed(Sequence[T], ABC, Generic[T]):
         self.set_aside.append(SetAside(f"{named}:{row}", self.name, reason, f"{named}, row {row}: {why}"))
 
     def _unique_id(self, given: object, row: int, prefix: str = "") -> str:
-        """The row's own id; with the row number added when it has none or another row has it already."""
-        own = str(given) if isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip() else ""
-        own = f"{prefix}{own}" if own else ""
-        name = own if own and own not in self._ids else f"{own}~{row}" if own else f"{prefix}row{row}"
-        while name in self._ids:
-            name += "~"
-        self._ids.add(name)
-        return name
+        return unique_id(self._ids, given, row, prefix)
+
+
+def unique_id(taken: set[str], given: object, row: int, prefix: str = "") -> str:
+    """The row's own id; with the row number added when it has none or another row has it already. It is taken from then on."""
+    own = str(given) if isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip() else ""
+    own = f"{prefix}{own}" if own else ""
+    name = own if own and own not in taken else f"{own}~{row}" if own else f"{prefix}row{row}"
+    while name in taken:
+        name += "~"
+    taken.add(name)
+    return name
 
 
 def existing(path: Path | str) -> Path:
@@ -97,6 +101,12 @@ def check_limit(limit: int | None) -> None:
         raise ValueError(f"data.limit is {limit}; it can be 1 or more, or null for everything")
 
 
+def shortened(value: object) -> str:
+    """A value as a sentence may quote it: never more than a line."""
+    text = repr(value if not isinstance(value, str | bytes) else value[:200])
+    return text if len(text) <= 120 else f"{text[:117]}…"
+
+
 def image_path(value: object) -> str:
     """The one relative image path of a row. Raises `Unusable` for none, several, addresses and paths that leave the root."""
     if isinstance(value, list | tuple):
@@ -106,9 +116,13 @@ def image_path(value: object) -> str:
             )
         value = value[0]
     if not isinstance(value, str) or not value.strip():
-        raise Unusable("no_image", f"its image is {value!r}; a path below the image root is needed")
+        raise Unusable("no_image", f"its image is {shortened(value)}; a path below the image root is needed")
     if "://" in value:
-        raise Unusable("bad_image", f"its image is the address {value!r}; addresses are not fetched, download it first")
+        raise Unusable(
+            "bad_image", f"its image is the address {shortened(value)}; addresses are not fetched, download it first"
+        )
     if "\x00" in value or ".." in Path(value).parts:
-        raise Unusable("bad_image", f"its image path {value!r} leaves the image root; only files inside it are opened")
+        raise Unusable(
+            "bad_image", f"its image path {shortened(value)} leaves the image root; only files inside it are opened"
+        )
     return value

@@ -19,6 +19,7 @@ from datamodules.formats.llava_parts import Part, parts_from
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
 from parallax.records import Sample, Turn, seed_for
 from parallax.records.images import FileImage
+from parallax.settings.ranges import AnyText, Count, ExistingPath, Natural
 
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -49,13 +50,13 @@ class LlavaJsonSource(Listed[Sample]):
 
     def __init__(
         self,
-        path: Path | str | Sequence[Path | str],
-        image_root: Path | str,
+        path: ExistingPath | Sequence[ExistingPath],
+        image_root: ExistingPath,
         parts: Mapping[str, Any] | None = None,
-        limit: int | None = None,
-        seed: int = 0,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "llava_json",
-        image_prefix: str = "",
+        image_prefix: AnyText = "",
     ) -> None:
         files = [path] if isinstance(path, str | Path) else list(path)
         if not files:
@@ -128,7 +129,7 @@ class LlavaJsonSource(Listed[Sample]):
             try:
                 if row.error is not None:
                     raise Unusable("bad_row", row.error)
-                if isinstance(row.value, dict) and row.value.get("image") is None:
+                if isinstance(row.value, dict) and not shown_in(row.value):
                     self.left_out["text_only"] += 1
                     continue
                 image, turns = _dialogue(row.value)
@@ -145,7 +146,12 @@ def _dialogue(value: Any) -> tuple[str, tuple[Turn, ...]]:
     """Image path and turns of an entry. Raises `Unusable`."""
     if not isinstance(value, dict):
         raise Unusable("bad_row", f"it is a {type(value).__name__}; an object with image and conversations is needed")
-    return image_path(value.get("image")), turns_of(value.get("conversations"))
+    return image_path(shown_in(value)), turns_of(value.get("conversations"))
+
+
+def shown_in(row: Mapping[str, Any]) -> Any:
+    """What an entry shows: what stands under `image`, else under `images`; None for an entry of text only."""
+    return next((row[key] for key in ("image", "images") if row.get(key) not in (None, [])), None)
 
 
 def turns_of(said: Any) -> tuple[Turn, ...]:

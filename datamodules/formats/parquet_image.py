@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ParquetImage:
-    """The image in `column` of one row. Lists hold exactly one image.
+    """The image in `column` of one row, or the one at `index` of the list there.
 
     Args:
         file: path of the Parquet file.
@@ -25,6 +26,7 @@ class ParquetImage:
         row: row within the group, 0-based.
         column: `image` or `images`.
         name: for messages.
+        index: of the image in a list, 0-based.
     """
 
     file: str
@@ -32,12 +34,13 @@ class ParquetImage:
     row: int
     column: str
     name: str
+    index: int = 0
 
     def load(self) -> Image.Image:
         return upright_rgb(io.BytesIO(self.data()), self.name)
 
     def digest(self) -> str:
-        return _digest(self.file, self.group, self.row, self.column, self.name)
+        return _digest(self)
 
     def size(self) -> tuple[int, int]:
         return upright_size(io.BytesIO(self.data()), self.name)
@@ -49,20 +52,36 @@ class ParquetImage:
         """The picture's own bytes."""
         value = _group(self.file, self.group, self.column)[self.row].as_py()
         if isinstance(value, list):
-            value = value[0] if value else None
+            value = value[self.index] if self.index < len(value) else None
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes) or not data:
             raise BadImage(f"image {self.name!r} has no bytes in column {self.column} of {self.file}")
         return data
 
 
-@lru_cache(maxsize=2)
-def _group(file: str, group: int, column: str) -> Any:
+def opened(file: str) -> Any:
+    """The Parquet file, its footer read once in this process. Raises ValueError for one that cannot be read."""
+    return _opened(file, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _opened(file: str, process: int) -> Any:
+    import pyarrow
     from pyarrow import parquet
 
-    return parquet.ParquetFile(file).read_row_group(group, columns=[column])[column]
+    try:
+        return parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{file} is no Parquet file that can be read ({error}); it is incomplete, fetch it again"
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _group(file: str, group: int, column: str) -> Any:
+    return opened(file).read_row_group(group, columns=[column])[column]
 
 
 @lru_cache(maxsize=1_000_000)
-def _digest(file: str, group: int, row: int, column: str, name: str) -> str:
-    return bytes_digest(ParquetImage(file, group, row, column, name).data())
+def _digest(image: ParquetImage) -> str:
+    return bytes_digest(image.data())

@@ -1,199 +1,248 @@
-"""Ready-made preference pairs: SeVa's, STIC's, SIMA's and CSR's JSON, TRL's Parquet or JSON lines, ms-swift's and
-LLaMA-Factory's files, and our own pair sets.
-
-The rows' forms are in `preference_rows`. Images are files below `image_root`, or bytes inside the Parquet file.
-"""
+"""Ready-made preference pairs, in whatever form people have them: see `preference/` for the forms of rows and `tables/` for the
+kinds of files."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from datamodules.formats.json_rows import Row, json_rows
-from datamodules.formats.listed import Listed, Unusable, existing_root, image_path
-from datamodules.formats.parquet_image import ParquetImage
-from datamodules.formats.preference_rows import FORMATS, PARSERS, detect
-from parallax.records import BadImage, ImageRef, PreferencePair, Response, Sample, Turn
-from parallax.records.images import FileImage
+from datamodules.formats.found_images import FoundImages
+from datamodules.formats.json_rows import HALF, is_text
+from datamodules.formats.listed import Unusable, check_limit, unique_id
+from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
+from datamodules.formats.preference.dataset_info import Declared, declared
+from datamodules.formats.preference.named_columns import by_names
+from datamodules.formats.tables import Table, open_table
+from parallax.records import BadImage, PreferencePair, Response, Sample, Turn
 from parallax.records.pair_store import pair_of_row
+from parallax.records.skipped import SetAside
+from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
 
+OWN = "parallax"  # a pair set of ours
 NEGATIVE = (
-    "negative"  # of a row: which rejected answer of its pair it holds, from 1; rows from 2 on belong to the row before
+    "negative"  # of a row: which rejected answer of its pair it holds, from 1; from 2 on it belongs to the row before
 )
+LOOKED_AT = 200  # rows by which the format of a file is told
 
 
-class PreferenceFileSource(Listed[PreferencePair]):
-    """Preference pairs of one file, or of a folder of Parquet files.
+class PreferenceFileSource(Sequence[Sample]):
+    """Preference pairs of a file, of several, of a folder, or of a set of the hub.
 
     As a sequence it gives samples (the prompt, with the chosen answer as the answer); `pairs` gives the pairs.
 
     Args:
-        path: `.json` (list or lines), `.jsonl`, `.parquet`, or a folder with Parquet files or with a pair set of ours.
+        path: JSON (a list or lines), Parquet, Arrow, tar or zip files, a folder, a pair set of ours, or the name of a set on the
+            hub (owner/name).
         image_root: folder that image paths are relative to; None when the images lie inside the file.
-        format: seva, stic, sima, csr, llava, trl, ms_swift, llama_factory, parallax, or auto to tell by the first row.
+        format: one of `FORMATS`, `parallax`, or auto: each row is read by the form it has, and rows of none by the form that
+            most of the first rows have.
+        columns: which column holds what, for rows of no known form: question, chosen, rejected and image, and rejected_image,
+            system, id and source where there are any. A dot reaches into a column that is an object or a JSON text.
+        split: of a set, or of a folder whose files are named so; `all` takes every file.
+        subset: of a set on the hub; an entry of dataset_info.json; a pattern of names in MMPR's meta file.
         limit: only the first so many pairs.
         seed: unused, taken so that every source is configured alike.
         name: how the source is called.
-        file_names_only: take only the last part of every image path (CSR's files hold absolute paths of its authors' machine).
+        file_names_only: take only the last part of every image path.
+        pairing, min_margin, aspects: how pairs are made of completions with scores (see `preference.base.Choices`).
+
+    Attributes:
+        rows, set_aside, left_out: rows looked at; those that are faulty; those that are fine, but show no image (counted).
     """
+
+    holds_pairs: ClassVar[bool] = True  # ready-made pairs: nothing is proposed
 
     def __init__(
         self,
-        path: Path | str,
-        image_root: Path | str | None = None,
+        path: ExistingPathOrHub | Sequence[ExistingPathOrHub],
+        image_root: ExistingPath | None = None,
         format: str = "auto",
-        limit: int | None = None,
-        seed: int = 0,
+        columns: Mapping[str, str | None] | None = None,
+        split: str = "train",
+        subset: str | None = None,
+        limit: Count | None = None,
+        seed: Natural = 0,
         name: str = "preference_file",
         file_names_only: bool = False,
+        pairing: Literal["all", "best_worst"] = "all",
+        min_margin: NotNegative = 0.0,
+        aspects: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(path, name, limit)
-        if format != "auto" and format not in FORMATS:
-            raise ValueError(f"data.format is {format!r}; it can be auto, {', '.join(FORMATS)}")
-        self.image_root = existing_root(image_root) if image_root is not None else None
-        self.format, self.file_names_only = format, file_names_only
+        check_limit(limit)
+        if format not in ("auto", OWN, *FORMATS):
+            raise ValueError(f"data.format is {format!r}; it can be auto, {', '.join((*FORMATS, OWN))}")
+        if pairing not in ("all", "best_worst"):
+            raise ValueError(f"data.pairing is {pairing!r}; it can be all or best_worst")
+        self.choices = Choices(pairing, min_margin, tuple(aspects or ()))
+        self.name, self.limit, self.split, self.subset = name, limit, split, subset
+        self.form = format
+        self.read_columns = by_names(columns) if columns else None
+        self.images = FoundImages(image_root, file_names_only)
+        self.paths = [str(one) for one in ([path] if isinstance(path, str | Path) else path)]
+        self.path = Path(self.paths[0]) if self.paths else Path()
+        self.table, self.declared = self._opened()
+        self.rows = 0
+        self.set_aside: list[SetAside] = []
+        self.left_out: Counter[str] = Counter()
+        self._pairs: list[PreferencePair] | None = None
 
     @property
     def pairs(self) -> list[PreferencePair]:
         """All usable pairs, in file order."""
-        return self.items
+        if self._pairs is None:
+            self.rows, self.set_aside, self.left_out, self._ids = 0, [], Counter(), set[str]()
+            self._pairs = self._read()
+        return self._pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
     def __getitem__(self, place: int) -> Sample:  # type: ignore[override]
-        return _sample(self.items[place])
+        return _sample(self.pairs[place])
 
-    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
-        return (_sample(pair) for pair in self.items)
+    def __iter__(self) -> Iterator[Sample]:
+        return (_sample(pair) for pair in self.pairs)
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> tuple[Table, Declared | None]:
+        folder = Path(self.paths[0]).expanduser() if len(self.paths) == 1 else None
+        if folder is not None and (folder / "pairs.parquet").is_file() and (folder / "manifest.json").is_file():
+            return open_table(str(folder / "pairs.parquet")), None
+        found = declared(folder, self.subset) if folder is not None and folder.exists() else None
+        paths: str | list[str] = (
+            str(found.file) if found is not None else self.paths[0] if folder is not None else self.paths
+        )
+        return open_table(paths, split=self.split, subset=self.subset), found
 
     def _read(self) -> list[PreferencePair]:
         pairs: list[PreferencePair] = []
-        form = self.format
-        for row, embedded in self._rows():
-            goes_on = isinstance(row.value, Mapping) and _goes_on(row.value) and bool(pairs)
-            if self.limit is not None and len(pairs) == self.limit and not goes_on:
+        rows = self.table.rows()
+        head = list(islice(rows, LOOKED_AT))
+        usual = self._usual(head)
+        for place, row in enumerate(chain(head, rows)):
+            goes_on = isinstance(row, dict) and _goes_on(row) and bool(pairs)
+            if self.limit is not None and len(pairs) >= self.limit and not goes_on:
                 break
             self.rows += 1
             try:
-                if row.error is not None or not isinstance(row.value, Mapping):
-                    raise Unusable("bad_row", row.error or f"it is a {type(row.value).__name__}; an object is needed")
-                if form == "auto":
-                    form = self._detected(row.value)
+                if isinstance(row, ValueError):
+                    raise Unusable("bad_row", str(row))
+                if not is_text(row):
+                    raise Unusable("bad_row", HALF)
                 if goes_on:
-                    pairs[-1] = self._one_more(pairs[-1], form, row)
+                    pairs[-1] = self._one_more(pairs[-1], self._raw(row, usual), row, place)
                 else:
-                    pairs.append(self._pair(form, row, embedded))
+                    pairs += self._made(row, usual, place)
             except Unusable as unusable:
-                self._set_aside(row.number, unusable.reason, unusable.why)
+                if unusable.reason == "text_only":
+                    self.left_out["text_only"] += 1
+                else:
+                    self._set_aside(place, unusable.reason, unusable.why)
             except BadImage as bad:
-                self._set_aside(row.number, "bad_image", str(bad))
-        return pairs
+                self._set_aside(place, "bad_image", str(bad))
+        return pairs[: self.limit]
 
-    def _detected(self, row: Mapping[str, Any]) -> str:
-        try:
-            return detect(row)
-        except ValueError as error:
-            raise ValueError(f"{self.path} is not understood: {error}") from error
+    def _usual(self, head: Sequence[Any]) -> Format | None:
+        """The form that most of the first rows have. Raises ValueError where none has a known one."""
+        if self.form in FORMATS:
+            return FORMATS[self.form]
+        rows = [self._row(row) for row in head if isinstance(row, dict)]
+        if self.form == OWN or self.read_columns is not None or not rows or _is_own(rows[0]):
+            return None
+        known = Counter(found.names[0] for row in rows if (found := recognised(row)) is not None)
+        if not known:
+            keys = ", ".join(sorted(map(str, rows[0])))
+            raise ValueError(
+                f"{self.paths[0]} is not understood: its first row has the keys {keys}, which is none of the known formats "
+                f"({', '.join((*FORMATS, OWN))}); name it with data.format, or say which column holds what with "
+                "data.columns={question: …, chosen: …, rejected: …, image: …}"
+            )
+        return FORMATS[known.most_common(1)[0][0]]
 
-    def _pair(self, form: str, row: Row, embedded: ParquetImage | None) -> PreferencePair:
-        value: Mapping[str, Any] = row.value
-        if form == "parallax":
-            return self._own(value)
-        parsed = PARSERS[form](value)
-        told = value.get("data_source")
-        image = embedded if embedded is not None and not _is_path(parsed.image) else self._file(parsed.image)
-        given = next((value[key] for key in ("id", "sample_id", "uid") if value.get(key) is not None), None)
+    def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row without what is empty, under the names that `dataset_info.json` stands for."""
+        full = {name: value for name, value in row.items() if value is not None}
+        return self.declared.row(full) if self.declared is not None else full
+
+    def _raw(self, row: Mapping[str, Any], usual: Format | None) -> list[RawPair]:
+        full = self._row(row)
+        if self.read_columns is not None:
+            found: list[RawPair] = self.read_columns(full, self.choices)
+            return found
+        form = FORMATS.get(self.form) or recognised(full) or usual
+        if form is None:
+            raise Unusable("unknown_form", f"its keys are {', '.join(sorted(map(str, full)))}, which is no known form")
+        return list(form.read(full, self.choices))
+
+    # -- pairs -----------------------------------------------------------------------------------------------------
+
+    def _made(self, row: Mapping[str, Any], usual: Format | None, place: int) -> list[PreferencePair]:
+        if self.form == OWN or (self.form == "auto" and self.read_columns is None and _is_own(row)):
+            try:
+                return [pair_of_row(row, self.images(row.get("image"), self.table.where(place)))]
+            except ValueError as error:
+                raise Unusable("bad_row", str(error)) from error
+        return [self._pair(raw, place) for raw in self._raw(row, usual)]
+
+    def _pair(self, raw: RawPair, place: int) -> PreferencePair:
+        _plain_only(raw)
+        where = self.table.where(place).replace(", row ", ":")
         return PreferencePair(
-            sample_id=self._unique_id(given, row.number),
-            source=told if isinstance(told, str) and told else self.name,
-            image=image,
-            prompt=parsed.prompt,
-            chosen=Response(parsed.chosen, provenance={"file": self.path.name, "row": row.number}),
-            rejected=tuple(
-                Response(text, provenance={"file": self.path.name, "row": row.number}) for text in parsed.rejected
-            ),
+            sample_id=unique_id(self._ids, raw.id, place + 1),
+            source=raw.source or self.name,
+            image=self.images(raw.images[0], where),
+            prompt=raw.messages[0].text,
+            chosen=self._response(raw.chosen, place),
+            rejected=tuple(self._response(text, place) for text in raw.rejected),
+            kind=raw.kind,
         )
 
-    def _one_more(self, pair: PreferencePair, form: str, row: Row) -> PreferencePair:
+    def _response(self, text: str, place: int) -> Response:
+        return Response(text, provenance={"file": self.path.name, "row": place + 1})
+
+    def _one_more(
+        self, pair: PreferencePair, found: list[RawPair], row: Mapping[str, Any], place: int
+    ) -> PreferencePair:
         """The pair before with this row's rejected answer: a pair with K answers may be written as K rows."""
-        value: Mapping[str, Any] = row.value
-        parsed = PARSERS[form](value)
-        if str(value.get("id")) != pair.sample_id or (parsed.prompt, parsed.chosen) != (pair.prompt, pair.chosen.text):
+        (raw,) = found
+        if str(raw.id) != pair.sample_id or (raw.messages[-1].text, raw.chosen) != (pair.prompt, pair.chosen.text):
             raise Unusable(
-                "bad_row", f"it is rejected answer {value[NEGATIVE]} of a pair, and the row before is of another pair"
+                "bad_row", f"it is rejected answer {row[NEGATIVE]} of a pair, and the row before is of another pair"
             )
-        more = [Response(text, provenance={"file": self.path.name, "row": row.number}) for text in parsed.rejected]
-        return replace(pair, rejected=(*pair.rejected, *more))
+        return replace(pair, rejected=(*pair.rejected, *(self._response(text, place) for text in raw.rejected)))
 
-    def _own(self, value: Mapping[str, Any]) -> PreferencePair:
-        try:
-            return pair_of_row(value, self._file(value.get("image")))
-        except ValueError as error:
-            raise Unusable("bad_row", str(error)) from error
-
-    def _file(self, value: Any) -> ImageRef:
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        if isinstance(value, Mapping):
-            value = value.get("path")
-        path = image_path(value)
-        if self.image_root is None:
-            raise Unusable("no_image", f"its image is the file {path!r}; set data.image_root to the folder it lies in")
-        return FileImage(str(self.image_root), Path(path).name if self.file_names_only else path)
-
-    def _rows(self) -> Iterator[tuple[Row, ParquetImage | None]]:
-        files = [self.path]
-        if self.path.is_dir():
-            own = self.path / "pairs.parquet"
-            files = [own] if own.is_file() else sorted(self.path.rglob("*.parquet"))
-            if not files:
-                raise FileNotFoundError(
-                    f"data.path {self.path} holds no Parquet file; give the file itself or a folder with some"
-                )
-        if files[0].suffix == ".parquet":
-            yield from _parquet_rows(files)
-        else:
-            yield from ((row, None) for row in json_rows(self.path))
+    def _set_aside(self, place: int, reason: str, why: str) -> None:
+        where = self.table.where(place)
+        self.set_aside.append(SetAside(where.replace(", row ", ":"), self.name, reason, f"{where}: {why}"))
 
 
-def _parquet_rows(files: Sequence[Path]) -> Iterator[tuple[Row, ParquetImage | None]]:
-    """Rows of Parquet files; image bytes are replaced by a handle to their place."""
-    import pyarrow
-    from pyarrow import parquet
+def _plain_only(raw: RawPair) -> None:
+    """Raises `Unusable` for what one image and one question cannot carry."""
+    if raw.messages[0].role == "system":
+        raise Unusable("system_prompt", "it has a system text; one question and one answer are supported")
+    if len(raw.messages) > 1:
+        raise Unusable(
+            "several_turns", f"it has {len(raw.messages)} messages before the answer; one question is supported"
+        )
+    if len(raw.images) > 1:
+        raise Unusable("several_images", f"it shows {len(raw.images)} images; exactly one is supported")
+    if raw.rejected_images:
+        raise Unusable(
+            "rejected_images", "its rejected answer is seen beside other images; pairs of answers are supported"
+        )
 
-    number = 0
-    for file in files:
-        try:
-            opened = parquet.ParquetFile(file)
-        except pyarrow.ArrowException as error:
-            raise ValueError(f"{file} is no Parquet file that can be read ({error})") from error
-        column = next((name for name in ("images", "image") if name in opened.schema_arrow.names), None)
-        for group in range(opened.num_row_groups):
-            for row, value in enumerate(opened.read_row_group(group).to_pylist()):
-                number += 1
-                embedded = None
-                if column is not None and _has_bytes(value[column]):
-                    embedded = ParquetImage(str(file), group, row, column, f"{file.name}:{number}")
-                    value[column] = None if column == "image" else [None]
-                yield Row(number, value), embedded
+
+def _is_own(row: Mapping[str, Any]) -> bool:
+    return {"pair_id", "image_digest", "chosen_token_ids"} <= row.keys()
 
 
 def _goes_on(value: Mapping[str, Any]) -> bool:
     return isinstance(value.get(NEGATIVE), int) and value[NEGATIVE] > 1
-
-
-def _has_bytes(value: Any) -> bool:
-    if isinstance(value, list):
-        return len(value) == 1 and _has_bytes(value[0])
-    if isinstance(value, Mapping):
-        return bool(value.get("bytes"))
-    return isinstance(value, bytes)
-
-
-def _is_path(value: Any) -> bool:
-    if isinstance(value, list):
-        return len(value) == 1 and _is_path(value[0])
-    return isinstance(value, str)
 
 
 def _sample(pair: PreferencePair) -> Sample:

@@ -10,14 +10,19 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 from PIL import Image
 
 from datamodules.shapes import draw, language, questions
-from datamodules.shapes.scene import COLOURS, SHAPES, SIDE, USUAL_COLOUR, Scene, generator, scene
+from datamodules.shapes.questions import KINDS
+from datamodules.shapes.scene import COLOURS, SHAPES, SIDE, SPLITS, USUAL_COLOUR, Scene, generator, scene
 from parallax.records.fingerprint import canonical_json
 from parallax.records.sample import Sample, Turn
+from parallax.settings.ranges import Count, Natural, OneOf
 
+Split = Annotated[str, OneOf(SPLITS)]
+Kind = Annotated[str, OneOf(KINDS)]
 POPE_CATEGORIES = ("random", "popular", "adversarial")
 
 
@@ -53,7 +58,7 @@ class ShapesSource(Sequence[Sample]):
     """
 
     def __init__(
-        self, split: str, size: int, seed: int = 0, kinds: Sequence[str] = ("describe",), start: int = 0
+        self, split: Split, size: Count, seed: Natural = 0, kinds: Sequence[Kind] = ("describe",), start: Natural = 0
     ) -> None:
         unknown = [kind for kind in kinds if kind not in questions.KINDS]
         if unknown or not kinds:
@@ -89,7 +94,7 @@ def _digest(drawn: Scene) -> str:
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 
-def pope_questions(split: str, scenes: int, seed: int = 0, start: int = 0) -> list[Sample]:
+def pope_questions(split: Split, scenes: Count, seed: Natural = 0, start: Natural = 0) -> list[Sample]:
     """Yes/no questions in the manner of POPE: for each scene and category one present and one absent object.
 
     `random` asks for any absent object, `popular` for one that is frequent in habitual scenes, `adversarial` for one

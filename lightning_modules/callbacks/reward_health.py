@@ -8,22 +8,29 @@ from __future__ import annotations
 import logging
 from collections import deque
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
 from lightning_modules.callbacks.every_n_steps import EveryNSteps
+from lightning_modules.step_callback import StepCallback, callbacks_of
+from lightning_modules.step_stream import SealedStep
 from parallax.models.batch import StepBatch
+
+if TYPE_CHECKING:
+    from lightning_modules.bad_steps import BadStep
+    from lightning_modules.tuning import TuningModule
 
 log = logging.getLogger(__name__)
 
 LONGER = 1.5  # times as long is worth a word
+MOVED_BY = 4  # the step by which rewards can have moved: the first steps of the warm-up have almost no learning rate
 FAR = 1.0  # nats per token
 
 Means = dict[str, float]
 
 
-class RewardHealth(pl.Callback):
+class RewardHealth(StepCallback):
     """Collects `warnings`: short name → sentence, in the order they came up.
 
     Args:
@@ -39,22 +46,25 @@ class RewardHealth(pl.Callback):
         self._lengths = [0, 0, 0]  # tokens of chosen answers, of rejected ones (mean over the K), pairs
         self._norms: list[float] = []  # gradient norms of the first window
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: TuningModule, outputs: Any, batch: StepBatch | SealedStep, *_: Any
+    ) -> None:
         """Look at the newest steps."""
-        self._count_identical(getattr(batch, "step", batch))
+        self._count_identical(batch.step if isinstance(batch, SealedStep) else batch)
         metrics = {name.removeprefix("train/"): value for name, value in pl_module.last_metrics.items()}
         if "rewards/margins" not in metrics:
             return
         self._recent.append(metrics)
         if len(self._recent) < self.window:
             return
-        means = {name: sum(step[name] for step in self._recent) / self.window for name in metrics}
+        shared = [name for name in metrics if all(name in step for step in self._recent)]
+        means = {name: sum(step[name] for step in self._recent) / self.window for name in shared}
         means |= self._further(pl_module, means)
         self._answers(trainer)
         for name, sentence in diagnose(means, trainer.global_step, self.total_steps):
             self._say(name, sentence)
 
-    def on_bad_step(self, trainer: pl.Trainer, pl_module: Any, bad: Any) -> None:
+    def on_bad_step(self, trainer: pl.Trainer, module: TuningModule, bad: BadStep) -> None:
         """A step was left out because something was not a finite number."""
         self._say(
             "not_finite",
@@ -69,12 +79,11 @@ class RewardHealth(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.warnings = dict(state_dict["warnings"])
 
-    def _further(self, pl_module: Any, means: Means) -> Means:
+    def _further(self, module: TuningModule, means: Means) -> Means:
         """What is worked out from a step's metrics: nats per token from the reference, the gradient against its beginning."""
         more: Means = {}
-        beta = getattr(getattr(pl_module, "objective", None), "beta", None)
-        chosen, rejected, pairs = self._lengths
-        if beta and pairs:
+        beta, (chosen, rejected, pairs) = module.beta, self._lengths
+        if beta and pairs and "likelihood_displacement" in means:  # rewards are distances from a reference
             moved = (abs(means["rewards/chosen"]) + abs(means["rewards/rejected"])) / beta
             more["nats_per_token"] = moved * pairs / max(1, chosen + rejected)
         if "grad_norm" in means:
@@ -84,7 +93,7 @@ class RewardHealth(pl.Callback):
 
     def _answers(self, trainer: pl.Trainer) -> None:
         """How long the policy's own answers have become, where it is evaluated while it trains."""
-        for watch in getattr(trainer, "callbacks", []):
+        for watch in callbacks_of(trainer):
             if isinstance(watch, EveryNSteps) and len(watch.history) > 1:
                 seen = [row["answers/words"] for row in watch.history.values() if "answers/words" in row]
                 cut = [row.get("answers/cut", 0.0) for row in watch.history.values()]
@@ -96,9 +105,7 @@ class RewardHealth(pl.Callback):
                         "lower optim.lr, or raise loss.beta.",
                     )
 
-    def _count_identical(self, step: Any) -> None:
-        if not isinstance(step, StepBatch):
-            return
+    def _count_identical(self, step: StepBatch) -> None:
         for micro_batch in step.micro_batches:
             ids = micro_batch.scoring.response_ids
             if ids.shape[1] > 1:
@@ -133,15 +140,20 @@ class RewardHealth(pl.Callback):
 
 
 def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]:
-    """What is wrong with these running means at this step, as (short name, sentence)."""
-    chosen, margin, accuracy = means["rewards/chosen"], means["rewards/margins"], means["rewards/accuracies"]
-    falls, late = means["likelihood_displacement"], step > total_steps / 2
+    """What is wrong with these running means at this step, as (short name, sentence).
+
+    `means` has "rewards/margins"; what rests on another metric is left out where the objective does not report it, as objectives
+    without a reference report no `likelihood_displacement`.
+    """
+    margin, late = means["rewards/margins"], step > total_steps / 2
+    chosen, displaced = means.get("rewards/chosen", 0.0), means.get("likelihood_displacement", 0.0)
+    accuracy = means.get("rewards/accuracies", 0.5)  # of a coin
     found = {}
-    if chosen < -0.1 and falls > 0.7:
+    if chosen < -0.1 and displaced > 0.7:
         found["likelihood_displacement"] = (
-            f"The chosen answers are becoming less likely: by step {step} their reward is {chosen:.2f} and {falls:.0%} of them "
-            "lie below the reference. The policy is drifting, not only choosing. Use loss=stic, lower optim.lr, or raise "
-            "loss.beta."
+            f"The chosen answers are becoming less likely (likelihood displacement): by step {step} their reward is {chosen:.2f} "
+            f"and {displaced:.0%} of them lie below the reference. The policy is drifting, not only choosing. Use loss=stic, "
+            "lower optim.lr, or raise loss.beta."
         )
     if accuracy > 0.98 and margin > 5:
         found["saturated"] = (
@@ -149,7 +161,7 @@ def diagnose(means: Means, step: int, total_steps: int) -> list[tuple[str, str]]
             "learn from them, and going on mostly pushes rejected answers further down. Use fewer trainer.max_epochs, lower "
             "optim.lr, or pairs.refresh=epoch."
         )
-    if late and abs(margin) < 1e-3:
+    if late and step >= MOVED_BY and abs(margin) < 1e-3:
         found["no_signal"] = (
             f"More than half of the {total_steps} steps are done and the margin is {margin:+.5f}: the policy does not move. "
             "Raise optim.lr, train for more steps, or look at whether the answers of a pair differ at all."

@@ -1,18 +1,24 @@
 """What every objective is: log-probs in, one loss per pair out.
 
-Convention: column 0 is the chosen response, columns 1..K are the rejected ones. An objective is a pure function of tensors;
-it knows nothing of models, batches or processes. The mean over pairs is taken by the module that trains, because only that
-one knows how many pairs an optimiser step has.
+Convention: column 0 is the chosen response, columns 1..K are the rejected ones, and then comes one column for each of the
+objective's `looks` (an answer scored beside another image, see `parallax.preference.looks`). An objective is a pure function of
+tensors; it knows nothing of models, batches or processes. The mean over pairs is taken by the module that trains, because only
+that one knows how many pairs an optimiser step has.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from parallax.preference.looks import Look
+from parallax.preference.token_weights import TokenWeights
+from parallax.settings.part import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +29,36 @@ class ObjectiveOutput:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(ABC):
+class Objective(Part, ABC):
     """Base of all objectives: checks shapes once, computes the losses, adds the metrics every run shows.
 
     Subclasses write `losses`. `beta` is the strength of the KL constraint (rewards are β·ρ); objectives without a reward
-    leave it at None.
+    leave it at None. What an argument may hold its annotation says (`beta: Positive`), and what an objective is, the class
+    variables below; the check of a configuration reads both from the source.
     """
 
     pairs_only: ClassVar[bool] = False  # True: defined for one rejected response, refused for more
+    of_the_margin: ClassVar[bool] = False  # True: a function of the log-ratios (and lengths) alone, see `FDivergence`
     looks_at_noise: ClassVar[bool] = False  # True: the last column is what the policy says under a noised image
-    needs_reference: bool = True
+    needs_reference: bool = True  # False: reads no reference log-probs
+    looks: tuple[Look, ...] = ()  # further columns, after the pair's own
+    token_weights: TokenWeights | None = None  # of every scored token; None: all count the same
     beta: float | None = None
+    kept: tuple[str, ...] = ()  # metrics that `after_step` wants to have
 
     @abstractmethod
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (batch,) and the objective's own metrics, each (batch,). Inputs are checked and in float32 or float64."""
+
+    def after_step(self, means: Mapping[str, float]) -> None:
+        """Called once after each optimiser step with the means of all metrics over the step's pairs, of all processes."""
+
+    def state(self) -> dict[str, float]:
+        """What `after_step` has gathered, for a checkpoint."""
+        return {}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Go on from `state()`."""
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in sorted(vars(self).items()))
@@ -47,9 +68,10 @@ class Objective(ABC):
         """Score a batch of pairs.
 
         Args:
-            policy: summed log-probs of the responses under the policy, in nats. Shape: (batch, 1 + K), chosen first.
-            reference: the same under the reference, or None for an objective that needs none. Shape: (batch, 1 + K).
-            lengths: scored tokens of each response, end token included. Shape: (batch, 1 + K).
+            policy: summed log-probs under the policy, in nats: of the chosen response, the K rejected ones, and the L looks.
+                Shape: (batch, 1 + K + L).
+            reference: the same under the reference, or None for an objective that needs none. Shape: (batch, 1 + K + L).
+            lengths: scored tokens of each, end token included. Shape: (batch, 1 + K + L).
 
         Raises:
             ValueError: shapes do not fit, the reference is missing, or K > 1 where only pairs are defined.
@@ -59,16 +81,19 @@ class Objective(ABC):
         reference = None if reference is None else _at_least_float32(reference).detach()
         loss, metrics = self.losses(policy, reference, lengths)
         assert loss.shape == policy.shape[:1], f"{type(self).__name__} gave a loss of shape {tuple(loss.shape)}"
+        own = policy.detach()[:, : policy.shape[1] - len(self.looks)]
         if reference is not None:
-            metrics = {**reward_metrics(policy.detach(), reference, self.beta), **metrics}
-        metrics = {**log_prob_metrics(policy.detach()), **metrics}
+            known = reference[:, : own.shape[1]]
+            metrics = {**reward_metrics(own, known, self.beta), **off_policy(known, lengths), **metrics}
+        metrics = {**log_prob_metrics(own), **metrics}
         return ObjectiveOutput(loss, {name: value.detach() for name, value in metrics.items()})
 
     def _check(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> None:
-        name = type(self).__name__
-        if policy.ndim != 2 or policy.shape[1] < (2 if self.needs_reference else 1):
+        name, further = type(self).__name__, len(self.looks)
+        if policy.ndim != 2 or policy.shape[1] < (2 if self.needs_reference else 1) + further:
+            more = f" + {further} further columns" if further else ""
             raise ValueError(
-                f"{name} got policy log-probs of shape {tuple(policy.shape)}; it needs (batch, 1 + K), chosen first, K ≥ 1"
+                f"{name} got policy log-probs of shape {tuple(policy.shape)}; it needs (batch, 1 + K{more}), chosen first, K ≥ 1"
             )
         if lengths.shape != policy.shape:
             raise ValueError(f"{name} got lengths of shape {tuple(lengths.shape)}; they must be {tuple(policy.shape)}")
@@ -78,9 +103,9 @@ class Objective(ABC):
             )
         if reference is None and self.needs_reference:
             raise ValueError(f"{name} compares with a reference and got none; pass its log-probs, cached or live")
-        if self.pairs_only and policy.shape[1] != 2:
+        if self.pairs_only and policy.shape[1] != 2 + further:
             raise ValueError(
-                f"{name} is defined for one rejected response and got {policy.shape[1] - 1}; "
+                f"{name} is defined for one rejected response and got {policy.shape[1] - 1 - further}; "
                 "use loss=multi_negative (or loss=stic), or set pairs.num_negatives=1"
             )
 
@@ -91,18 +116,33 @@ def log_ratios(policy: Tensor, reference: Tensor) -> Tensor:
 
 
 def reward_metrics(policy: Tensor, reference: Tensor, beta: float | None) -> dict[str, Tensor]:
-    """Rewards under the names TRL's users know, each (batch,). With K > 1 the rejected side is the mean over the K.
+    """Rewards β·ρ under the names TRL's users know, each (batch,). With K > 1 the rejected side is the mean over the K.
 
     `likelihood_displacement` is 1 where the chosen response has become less likely than under the reference. Without a β
     (an objective that defines no reward) rewards are the bare log-ratios.
     """
     rewards = (1.0 if beta is None else beta) * log_ratios(policy, reference)
-    chosen, rejected = rewards[:, 0], rewards[:, 1:]
-    metrics = {"rewards/chosen": chosen, "likelihood_displacement": (policy[:, 0] < reference[:, 0]).to(rewards.dtype)}
+    falls = (policy[:, 0] < reference[:, 0]).to(rewards.dtype)
+    return {**preference_metrics(rewards), "likelihood_displacement": falls}
+
+
+def preference_metrics(rewards: Tensor) -> dict[str, Tensor]:
+    """TRL's four names, each (batch,), from rewards of shape (batch, 1 + K), chosen first. Detached."""
+    chosen, rejected = rewards.detach()[:, 0], rewards.detach()[:, 1:]
+    metrics = {"rewards/chosen": chosen}
     if rejected.shape[1]:
         metrics["rewards/rejected"] = rejected.mean(1)
         metrics["rewards/accuracies"] = (chosen[:, None] > rejected).to(rewards.dtype).mean(1)
         metrics["rewards/margins"] = chosen - rejected.mean(1)
+    return metrics
+
+
+def off_policy(reference: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    """How unlikely each side is to the reference, in nats per token, each (batch,): far below 0 is far off-policy."""
+    per_token = reference / lengths[:, : reference.shape[1]].clamp(min=1)
+    metrics = {"reference_per_token/chosen": per_token[:, 0]}
+    if reference.shape[1] > 1:
+        metrics["reference_per_token/rejected"] = per_token[:, 1:].mean(1)
     return metrics
 
 
@@ -112,13 +152,6 @@ def log_prob_metrics(policy: Tensor) -> dict[str, Tensor]:
     if policy.shape[1] > 1:
         metrics["logps/rejected"] = policy[:, 1:].mean(1)
     return metrics
-
-
-def positive(name: str, value: float) -> float:
-    """`value` if it is a finite number above zero. Raises ValueError naming the key otherwise."""
-    if not (value > 0 and value != float("inf")):
-        raise ValueError(f"loss.{name}={value!r} is not allowed: it must be a finite number above 0")
-    return float(value)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ log-prob divided by 1024, so the default is norm=sum with α = 1/1024.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
-from lightning_modules.objectives.base import Objective, positive
+from lightning_modules.objectives.base import Objective
 from lightning_modules.objectives.preference import MultiNegative
+from parallax.settings.ranges import Positive
 
 Norm = Literal["sum", "per_token", "const"]
 
@@ -41,8 +43,8 @@ class NLL(Objective):
 
     needs_reference = False
 
-    def __init__(self, norm: Norm = "per_token", constant: float = 1024.0) -> None:
-        self.norm, self.constant = _known_norm(norm), positive("constant", constant)
+    def __init__(self, norm: Norm = "per_token", constant: Positive = 1024.0) -> None:
+        self.norm, self.constant = norm, float(constant)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return chosen_nll(policy, lengths, self.norm, self.constant), {}
@@ -62,28 +64,29 @@ class Stic(Objective):
 
     def __init__(
         self,
-        beta: float = 0.1,
-        alpha: float = 1 / 1024,
+        beta: Positive = 0.1,
+        alpha: Positive = 1 / 1024,
         norm: Norm = "sum",
-        constant: float = 1024.0,
+        constant: Positive = 1024.0,
         base: Objective | None = None,
     ) -> None:
-        self.alpha, self.norm, self.constant = (
-            positive("alpha", alpha),
-            _known_norm(norm),
-            positive("constant", constant),
-        )
+        self.alpha, self.norm, self.constant = float(alpha), norm, float(constant)
         self.base = MultiNegative(beta) if base is None else base
-        self.needs_reference, self.beta = self.base.needs_reference, self.base.beta
+        self.needs_reference, self.beta, self.kept = self.base.needs_reference, self.base.beta, self.base.kept
+        self.looks, self.token_weights = self.base.looks, self.base.token_weights
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         preference = self.base(policy, reference, lengths)
         nll = chosen_nll(policy, lengths, self.norm, self.constant)
         loss = preference.loss + self.alpha * nll
-        return loss, {"loss/preference": preference.loss, "loss/nll": nll}
+        kept = {name: preference.metrics[name] for name in self.kept}
+        return loss, {"loss/preference": preference.loss, "loss/nll": nll, **kept}
 
+    def after_step(self, means: Mapping[str, float]) -> None:
+        self.base.after_step(means)
 
-def _known_norm(norm: str) -> Norm:
-    if norm not in get_args(Norm):
-        raise ValueError(f"loss.norm={norm!r} is not known: use one of {', '.join(get_args(Norm))}")
-    return norm  # type: ignore[return-value]
+    def state(self) -> dict[str, float]:
+        return self.base.state()
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        self.base.load_state(state)

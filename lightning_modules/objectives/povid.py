@@ -6,13 +6,13 @@ when the image is covered with noise. Both are compared with the chosen answer b
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_modules.objectives.base import Objective, log_ratios, positive
+from lightning_modules.objectives.base import Objective, log_ratios
 from lightning_modules.objectives.preference import first_choice_loss
+from parallax.settings.ranges import NotNegative, Positive
 
 
 class Povid(Objective):
@@ -27,11 +27,8 @@ class Povid(Objective):
 
     looks_at_noise: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1, text_weight: float = 0.5, noise_weight: float = 0.5) -> None:
-        self.beta: float = positive("beta", beta)
-        for name, weight in (("text_weight", text_weight), ("noise_weight", noise_weight)):
-            if not (isfinite(weight) and weight >= 0):
-                raise ValueError(f"loss.{name}={weight!r} is not allowed: it must be a finite number of 0 or more")
+    def __init__(self, beta: Positive = 0.1, text_weight: NotNegative = 0.5, noise_weight: NotNegative = 0.5) -> None:
+        self.beta: float = float(beta)
         if text_weight + noise_weight == 0:
             raise ValueError(
                 "loss.text_weight and loss.noise_weight are both 0, which leaves no loss; raise one of them"

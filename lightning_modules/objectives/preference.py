@@ -9,13 +9,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
-from lightning_modules.objectives.base import Objective, log_ratios, positive
+from lightning_modules.objectives.base import Objective, log_ratios
+from parallax.settings.ranges import Positive
+
+WrongLabels = Annotated[
+    float, Interval(ge=0, lt=0.5)
+]  # share of pairs that are the wrong way round; at 0.5 labels say nothing
 
 
 def first_choice_loss(ratios: Tensor, beta: float) -> Tensor:
@@ -36,8 +42,10 @@ def first_choice_loss(ratios: Tensor, beta: float) -> Tensor:
 class MultiNegative(Objective):
     """One chosen against K ≥ 1 rejected responses. All log-ratios equal gives ln(1 + K)."""
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    of_the_margin: ClassVar[bool] = True
+
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -53,10 +61,11 @@ class DPO(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.0) -> None:
-        self.beta: float = positive("beta", beta)
-        self.label_smoothing = _share_of_wrong_labels(label_smoothing)
+    def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.0) -> None:
+        self.beta: float = float(beta)
+        self.label_smoothing = float(label_smoothing)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -75,10 +84,11 @@ class Robust(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1, label_smoothing: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
-        self.label_smoothing = _share_of_wrong_labels(label_smoothing)
+    def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.1) -> None:
+        self.beta: float = float(beta)
+        self.label_smoothing = float(label_smoothing)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -95,9 +105,10 @@ class IPO(Objective):
     """
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
@@ -109,20 +120,12 @@ class Hinge(Objective):
     """max(0, 1 − βz): no pull on a pair whose reward margin is at least 1."""
 
     pairs_only: ClassVar[bool] = True
+    of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta: float = positive("beta", beta)
+    def __init__(self, beta: Positive = 0.1) -> None:
+        self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
         ratios = log_ratios(policy, reference)
         return torch.relu(1 - self.beta * (ratios[:, 0] - ratios[:, 1])), {}
-
-
-def _share_of_wrong_labels(value: float) -> float:
-    if not 0.0 <= value < 0.5:
-        raise ValueError(
-            f"loss.label_smoothing={value!r} is not allowed: it is the share of pairs the wrong way round, 0 ≤ ε < 0.5; "
-            "at 0.5 the labels would say nothing"
-        )
-    return float(value)

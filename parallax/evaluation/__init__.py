@@ -1,6 +1,7 @@
 """How good a policy is: CHAIR, POPE and accuracy as ratios of sums, measured on the live policy."""
 
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem, difference
+from parallax.evaluation.image_use import ImageUse
 from parallax.evaluation.live import cached_evaluate, evaluate
 from parallax.evaluation.ratio import Metric, bootstrap, paired_difference
 from parallax.evaluation.suites import AccuracySuite, ChairSuite, PopeSuite, Suite
@@ -10,6 +11,7 @@ __all__ = [
     "ChairSuite",
     "Evaluation",
     "EvaluationItem",
+    "ImageUse",
     "Metric",
     "PopeSuite",
     "Suite",

@@ -40,13 +40,10 @@ class AmberWords:
 
     def mentions(self, text: str) -> list[str]:
         """Words of the text that the vocabulary knows, in order, repeats kept."""
-        known = {*self.association, *(word for words in self.association.values() for word in words)}
-        found = []
-        for word in tokens(text):
-            one = singular(word)
-            if one in known or word in known:
-                found.append(one if one in known else word)
-        return found
+        words = (word for name, words in self.association.items() for word in (*words, name))
+        known = {word.lower(): word for word in words}  # as AMBER writes them: TV, air-conditioning, e-book
+        found = ((singular(word), word) for word in tokens(text))
+        return [known[one] if one in known else known[word] for one, word in found if one in known or word in known]
 
     def objects_of(self, mention: str, objects: Sequence[str]) -> str | None:
         """The first of the objects that this word stands for."""
@@ -69,12 +66,12 @@ def description_scores(text: str, present: Sequence[str], likely: Sequence[str],
         likely: objects that people would expect and that are not there (`hallu`).
         words: the vocabulary.
     """
-    mentions = words.mentions(text)
+    mentions, safe = words.mentions(text), {word.lower() for word in words.safe}
     covered: set[str] = set()
     expected: set[str] = set()
     wrong = 0
     for mention in mentions:
-        if mention in words.safe:
+        if mention.lower() in safe:
             continue
         there = words.objects_of(mention, present)
         if there is not None:

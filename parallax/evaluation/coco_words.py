@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallax.evaluation.words import singular, tokens
+from parallax.records import file_digest
+from parallax.settings.ranges import ExistingFile
 
 OWN_TABLE = Path(__file__).with_name("coco_synonyms.txt")
 YOUNG_ANIMALS = (
@@ -26,9 +28,11 @@ class CocoWords:
 
     Args:
         names: synonym → name of the object.
+        table: which table this is, in words; results made with different ones cannot be compared.
     """
 
     names: Mapping[str, str]
+    table: str = ""
 
     @classmethod
     def read(cls, path: Path | str | None = None) -> CocoWords:
@@ -45,7 +49,8 @@ class CocoWords:
                 names[word] = words[0]
         if not names:
             raise ValueError(f"{path} holds no synonyms; expected one object per line: name, synonym, …")
-        return cls(names)
+        own = path == OWN_TABLE
+        return cls(names, "our own table" if own else f"{path.name} (SHA-256 {file_digest(path)[:12]})")
 
     def __call__(self, text: str) -> list[str]:
         """Names of the objects a text mentions, in order, repeats kept."""
@@ -93,6 +98,6 @@ class CocoWords:
         return None
 
 
-def coco_words(path: str | None = None) -> CocoWords:
+def coco_words(path: ExistingFile | None = None) -> CocoWords:
     """`CocoWords.read`, as a configuration names it."""
     return CocoWords.read(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from parallax.evaluation.ratio import Metric, bootstrap, paired_difference
-from parallax.records.atomic import atomic_file, atomic_write_text
+from parallax.records.atomic import atomic_file, atomic_write_text, finite
 
 FORMAT = 1  # of the saved files; raised when they change
 
@@ -68,7 +68,9 @@ class Evaluation:
             with atomic_file(path) as temporary:
                 self.to_frame().to_parquet(temporary, index=False)
         elif path.suffix == ".json":
-            atomic_write_text(path, json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+            atomic_write_text(
+                path, json.dumps(finite(self.to_dict()), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+            )
         else:
             raise ValueError(f"an evaluation is saved as .json or .parquet, not as {path.name!r}")
         return path

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from parallax.evaluation.ratio import Metric
 from parallax.records.atomic import atomic_write_json, atomic_write_text
+from parallax.settings.ranges import Count
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +100,8 @@ class LmmsEval:
     tasks: Sequence[str]
     model: str = "llava_hf"
     model_args: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 1
-    limit: int | None = None
+    batch_size: Count = 1
+    limit: Count | None = None
     extra: Sequence[str] = ()
     name: str = "lmms_eval"
 

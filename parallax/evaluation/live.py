@@ -17,8 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
-from parallax.evaluation.suites import Suite, score_answers
+from parallax.evaluation.image_use import ImageUse
+from parallax.evaluation.suites import ChairSuite, Suite, score_answers
 from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
@@ -90,6 +92,10 @@ def evaluate(
     reused: list[str] = []
     owner: dict[str, str] = {}
     for suite in suites:
+        if isinstance(suite, ImageUse):
+            with _left_as_found(policy):
+                items += _image_use(policy, suite, batch_size, progress, cache_dir, seed)
+            continue
         with _left_as_found(policy):
             requests = [_request(sample, suite, decoding, view, seed) for sample in suite.samples]
             unseen: dict[str, str] = {}
@@ -116,6 +122,7 @@ def evaluate(
         "view": asdict(view or IDENTITY),
         "describe": asdict(describe) if describe is not None else None,
         "decoding": {"temperature": decoding.temperature, "top_p": decoding.top_p} if decoding else "greedy",
+        "tables": {suite.name: table for suite in suites if (table := _table_of(suite))},
         "reused": reused,
         "seconds": round(seconds, 3),
     }
@@ -130,6 +137,49 @@ def evaluate(
 def cached_evaluate(policy: Policy, suites: Sequence[Suite], cache_dir: Path | str, **options: Any) -> Evaluation:
     """`evaluate`, with answers kept in and reused from `cache_dir`/evaluations."""
     return evaluate(policy, suites, cache_dir=cache_dir, **options)
+
+
+def _image_use(
+    policy: Policy,
+    suite: ImageUse,
+    batch_size: int,
+    progress: Callable[[int], None] | None,
+    cache_dir: Path | str | None,
+    seed: int,
+) -> list[EvaluationItem]:
+    """The base model's answers (kept like all answers), scored by the policy; several processes share the work."""
+    clean = [_request(sample, suite, None, None, seed) for sample in suite.samples]
+    seen = [_request(sample, suite, None, suite.seen, seed) for sample in suite.samples]
+    with policy.reference():
+        chosen, rejected = (_answers(policy, asked, batch_size, None, cache_dir).answers for asked in (clean, seen))
+    rows = [
+        (sample, request.view, chosen[sample.id][0], rejected[sample.id][0])
+        for sample, request in zip(suite.samples, seen, strict=True)
+        if chosen.get(sample.id, ("", True))[0] and rejected.get(sample.id, ("", True))[0]
+    ]
+    mine = suite.measure(policy, rows[processes.rank() :: processes.world_size()], progress)
+    shares = processes.all_gather(mine)
+    scores = [shares[place % len(shares)][place // len(shares)] for place in range(len(rows))]
+    return [
+        EvaluationItem(
+            suite.name,
+            sample.id,
+            sample.image.describe(),
+            sample.kind,
+            sample.question,
+            suite.truth(sample),
+            answer,
+            True,
+            gained,
+        )
+        for (sample, _, answer, _), gained in zip(rows, scores, strict=True)
+    ]
+
+
+def _table_of(suite: Suite) -> str:
+    """Which table of words a suite finds objects with, where it has one to choose."""
+    extract = suite.extract if isinstance(suite, ChairSuite) else None
+    return extract.table if isinstance(extract, CocoWords) else ""
 
 
 def _items(suite: Suite, answers: dict[str, Answer]) -> Iterator[EvaluationItem]:

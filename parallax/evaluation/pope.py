@@ -19,7 +19,8 @@ from parallax.evaluation.special_tokens import plain_text
 
 NO_WORDS = frozenset({"No", "no", "not"})
 YES_WORDS = frozenset({"Yes", "yes"})
-CATEGORIES = ("random", "popular", "adversarial")
+Category = Literal["random", "popular", "adversarial"]
+CATEGORIES: tuple[Category, ...] = ("random", "popular", "adversarial")
 AnswerRule = Literal["published", "strict"]
 ANSWER_RULES: tuple[str, ...] = get_args(AnswerRule)
 

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from parallax.evaluation.pope import CATEGORIES, read_label
+from parallax.evaluation.pope import CATEGORIES, Category, read_label
 from parallax.records import ImageRef, Sample, Turn
 from parallax.records.images import FileImage
+from parallax.settings.ranges import Count, ExistingPath
 
 _FIELDS = {"question_id": (int, str), "image": (str,), "text": (str,), "label": (str,)}
 
@@ -35,10 +36,10 @@ class PopeFiles(Sequence[Sample]):
 
     def __init__(
         self,
-        files: str | Path | Mapping[str, str | Path],
-        images: str | Path | Callable[[str], ImageRef],
-        splits: Sequence[str] = CATEGORIES,
-        limit: int | None = None,
+        files: ExistingPath | Mapping[str, ExistingPath],
+        images: ExistingPath | Callable[[str], ImageRef],
+        splits: Sequence[Category] = CATEGORIES,
+        limit: Count | None = None,
     ) -> None:
         paths = {split: Path(path) for split, path in files.items()} if isinstance(files, Mapping) else {}
         open_image = images if callable(images) else partial(FileImage, str(images))

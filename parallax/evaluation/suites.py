@@ -19,6 +19,7 @@ from parallax.evaluation.pope import (
     read_strictly,
 )
 from parallax.records import Sample
+from parallax.settings.ranges import AnyText, Count
 
 Scores = dict[str, tuple[float, float]]  # metric name -> (numerator, denominator)
 
@@ -100,9 +101,9 @@ class ChairSuite(Questions):
         samples: Iterable[Sample],
         extract: Callable[[str], Sequence[str]],
         name: str = "chair",
-        max_new_tokens: int = 512,
+        max_new_tokens: Count = 512,
         counting: Counting = "every_mention",
-        prefix: str = "",
+        prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
         self.extract, self.counting = extract, counting
@@ -134,8 +135,8 @@ class AccuracySuite(Questions):
         samples: Iterable[Sample],
         same: SameAnswer = same_text,
         name: str = "accuracy",
-        max_new_tokens: int = 64,
-        prefix: str = "",
+        max_new_tokens: Count = 64,
+        prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
         self.same = same
@@ -160,8 +161,8 @@ class PopeSuite(Questions):
         self,
         samples: Iterable[Sample],
         name: str = "pope",
-        max_new_tokens: int = 512,
-        prefix: str = "",
+        max_new_tokens: Count = 512,
+        prefix: AnyText = "",
         reading: AnswerRule = "published",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
@@ -202,8 +203,8 @@ class ScoredSuite(Questions):
         samples: Iterable[Sample],
         scorer: Callable[[Sample, str], Scores],
         name: str,
-        max_new_tokens: int = 64,
-        prefix: str = "",
+        max_new_tokens: Count = 64,
+        prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
         self.scorer = scorer
@@ -225,8 +226,8 @@ class GroupedSuite(Questions):
         samples: Iterable[Sample],
         scorer: Callable[[Sequence[tuple[Sample, str]]], list[Scores]],
         name: str,
-        max_new_tokens: int = 64,
-        prefix: str = "",
+        max_new_tokens: Count = 64,
+        prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
         self.scorer = scorer

@@ -22,21 +22,25 @@ _UNCHANGED = (
     "bus gas lens glass grass dress class cross tennis this is was has his us yes chess bass moss mess less across "
     "focus cactus campus canvas atlas iris oasis analysis sheep deer fish aircraft species scissors pants jeans shorts "
     "sunglasses skis series always perhaps christmas business asparagus citrus virus status news paris address "
+    "its ass abs mrs gps "
     "compass process access success kiss boss loss"
 )
 UNCHANGED = frozenset(_UNCHANGED.split())
 
 
 def tokens(text: str) -> list[str]:
-    """Words and punctuation of a text, in small letters; `'s` is cut off, hyphened words are taken apart."""
-    return re.findall(r"[a-z]+|\d+|[^\sa-z\d]", re.sub(r"['’]s\b", "", text.lower()))
+    """Words and punctuation of a text, in small letters; `'s` is cut off.
+
+    What hyphens and slashes join is one word, as it is to CHAIR's script: `man-made` holds no man, `car/truck` is neither.
+    """
+    return re.findall(r"[a-z\d]+(?:[-/][a-z\d]+)*|[^\sa-z\d]", re.sub(r"['’]s\b", "", text.lower()))
 
 
 def singular(word: str) -> str:
     """The singular of a noun; other words mostly stay as they are."""
     if word in IRREGULAR:
         return IRREGULAR[word]
-    if word in UNCHANGED or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "bus")):
+    if word in UNCHANGED or len(word) < 3 or not word.endswith("s") or word.endswith(("ss", "bus")):
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"

@@ -9,13 +9,19 @@ pixels are repeated.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad as pad_tensor
+
+from parallax.models.encoding.image_features import (
+    ImageFeatures,
+    encode_images,
+    join_vision,
+    joined_features,
+    takes_features,
+)
 
 
 def base_model(model: Any) -> Any:
@@ -37,40 +43,6 @@ def text_config(model: Any) -> Any:
     return model.config.get_text_config()
 
 
-@lru_cache(maxsize=64)
-def _parameters_of(cls: Hashable, method: str) -> frozenset[str]:
-    return frozenset(inspect.signature(getattr(cls, method)).parameters)
-
-
-def accepts(model: Any, name: str) -> bool:
-    """Whether the model's forward has a parameter of this name."""
-    cls: Any = type(model)
-    return name in _parameters_of(cls, "forward")
-
-
-def join_vision(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The vision inputs of several images as one batch.
-
-    Images lie one after the other along the first dimension, whatever that counts in the family (images, or patches).
-    Images with fewer tiles or patches in a later dimension are filled up with zeros, which the models cut off again.
-    """
-    if not images:
-        return {}
-    joined = {}
-    for name in images[0]:
-        parts = [image[name] for image in images]
-        if parts[0].ndim > 1:
-            sizes = [max(part.shape[d] for part in parts) for d in range(1, parts[0].ndim)]
-            parts = [
-                pad_tensor(part, [n for d in range(part.ndim - 1, 0, -1) for n in (0, sizes[d - 1] - part.shape[d])])
-                if list(part.shape[1:]) != sizes
-                else part
-                for part in parts
-            ]
-        joined[name] = torch.cat(parts)
-    return joined
-
-
 def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Floating vision inputs in the model's precision."""
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in vision.items()}
@@ -87,13 +59,19 @@ class ImageInputs:
         model: Any,
         images: Sequence[dict[str, Tensor]],
         dtype: torch.dtype,
-        features: Sequence[Tensor] | None = None,
+        features: Sequence[ImageFeatures] | None = None,
     ) -> None:
         self.model = model
         self.images = [cast_vision(image, dtype) for image in images]
         self.features = list(features) if features is not None else None
-        if self.features is None and accepts(model, "mm_encoder_outputs") and hasattr(model, "get_image_features"):
-            self.features = image_features(model, self.images)
+        if self.features is None and takes_features(model):
+            self.features = encode_images(model, self.images)
+
+    def add(self, more: ImageInputs) -> None:
+        """Take in the images of another batch for the same model."""
+        self.images += more.images
+        if self.features is not None and more.features is not None:
+            self.features += more.features
 
     def expanded(self, counts: Sequence[int]) -> dict[str, Any]:
         """Shape of the batch they fit: (sum(counts), …)."""
@@ -104,23 +82,17 @@ class ImageInputs:
         """Keyword arguments for a batch whose row r looks at image `rows[r]`."""
         if self.features is None:
             return dict(join_vision([self.images[row] for row in rows]))
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        ready = BaseModelOutputWithPooling()
-        ready["pooler_output"] = [self.features[row] for row in rows]  # one tensor per image, as the models make it
-        return {"mm_encoder_outputs": {"image": ready}}
+        return {"mm_encoder_outputs": {"image": joined_features([self.features[row] for row in rows])}}
 
 
-def image_features(model: Any, images: Sequence[dict[str, Tensor]]) -> list[Tensor] | None:
-    """One feature tensor (image tokens, hidden) per image, or None where the family does not give them one by one."""
-    vision = join_vision(images)
-    cls: Any = type(model.model if hasattr(model, "model") else model)
-    known = _parameters_of(cls, "get_image_features")
-    inputs = {name: value for name, value in vision.items() if name in known}
-    features = model.get_image_features(**inputs, return_dict=True).pooler_output
-    if isinstance(features, Tensor):
-        features = list(features)
-    return [feature.reshape(-1, feature.shape[-1]) for feature in features] if len(features) == len(images) else None
+# Per-token inputs that are not 0 on the tokens of an answer. PaliGemma's training code marks the answer with 1: everything
+# marked 0 is its prefix, in which all tokens see each other.
+ON_RESPONSES = {("paligemma", "token_type_ids"): 1}
+
+
+def on_responses(model: Any, name: str) -> int:
+    """The value of the per-token input `name` on tokens of an answer, and on padding behind it."""
+    return ON_RESPONSES.get((model.config.model_type, name), 0)
 
 
 def positions(

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from parallax.models.encoding.image_features import ImageFeatures
+
 T = TypeVar("T")
 
 
@@ -76,10 +78,9 @@ class ScoringBatch(_Movable):
     vision: list[dict[str, Tensor]]  # B entries: the image of each prompt
     token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (B, P)
     response_mask: Tensor | None = None  # (B, 1 + K, R) bool: response tokens that count; None = all
+    response_weights: Tensor | None = None  # (B, 1 + K, R) float: how much each token counts in the sum; None = 1
     image_names: list[str] | None = None  # B names of what the tower sees, for a feature cache; None = not to be kept
-    features: list[Tensor] | None = (
-        None  # B ready image features, each (image tokens, hidden); None = made from the pixels
-    )
+    features: list[ImageFeatures] | None = None  # B ready image features; None = made from the pixels
     target_ids: Tensor | None = None  # (B, 1 + K, R): tokens scored in place of the response's own; None = its own
 
     def __post_init__(self) -> None:
@@ -112,12 +113,12 @@ class PairBatch(_Movable):
     """A micro-batch of preference pairs. `reference_log_probs` is None when the reference is scored live."""
 
     scoring: ScoringBatch
-    reference_log_probs: Tensor | None  # (B, 1 + K) float32
+    reference_log_probs: Tensor | None  # (B, 1 + K + L) float32
     pair_ids: list[str]
     lengths: Tensor  # (B, 1 + K) int64: scored tokens of each response
-    noisy_vision: list[dict[str, Tensor]] | None = (
-        None  # the images under training noise, for objectives that look at them
-    )
+    looks: list[ScoringBatch] = field(
+        default_factory=list
+    )  # answers beside other images; L responses of all of them together
     weight: float = 1.0  # 0.0: computed only to keep processes in step, its loss and metrics do not count
 
     def __len__(self) -> int:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from parallax.models.sharding import fsdp2
+from parallax.models.sharding.base import Sharding, plain_name
 
 
 def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Names (as the whole model has them) and parameters that learn."""
-    return [(fsdp2.plain_name(n), value) for n, value in model.named_parameters() if value.requires_grad]
+    return [(plain_name(n), value) for n, value in model.named_parameters() if value.requires_grad]
 
 
 @contextmanager
@@ -36,15 +36,15 @@ def instead(model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
 
 
 @contextmanager
-def copied_in(model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
+def copied_in(sharding: Sharding, model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
     """Inside: the trained parameters have these whole values, each process its part; no graph may be alive.
 
     A sharded parameter cannot be exchanged for another, so its numbers are.
     """
     learned = dict(trainable_parameters(model))
-    now = {name: fsdp2.values_here(value).clone() for name, value in learned.items()}
+    now = {name: sharding.values_here(value).clone() for name, value in learned.items()}
     try:
-        fsdp2.put_values(model, learned, {name: kept.detach() for name, kept in weights.items()})
+        sharding.put_values(learned, {name: kept.detach() for name, kept in weights.items()})
         yield
     finally:
-        fsdp2.put_values(model, learned, now)
+        sharding.put_values(learned, now)

@@ -13,16 +13,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from parallax.models.ingredients import folder_digest, processor_digest
 from parallax.models.loading import precision_for, refuse_gaps
 from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.records import ImageRef, fingerprint
 from parallax.records.keyed_store import KeyedStore
+from parallax.settings.ranges import Count, ModelPath
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 VERSION = 1  # of this computation; raised when a change may change cosines
 KEPT_PICTURES = 8192  # image embeddings kept in memory; a search asks about the same picture again and again
 
@@ -40,11 +43,11 @@ class ImageTextModel:
 
     def __init__(
         self,
-        path: str,
+        path: ModelPath,
         *,
         revision: str | None = None,
-        dtype: str = "auto",
-        batch_size: int = 64,
+        dtype: Dtype = "auto",
+        batch_size: Count = 64,
         cache_dir: str | Path | None = None,
     ) -> None:
         self.path, self.revision, self.dtype, self.batch_size = path, revision, dtype, batch_size
@@ -86,13 +89,17 @@ class ImageTextModel:
         return [found[image.digest()].float().cpu().tolist() for image in images]
 
     def digest(self) -> str:
-        """Names the weights by their bytes, with the revision of nothing but their content."""
+        """Names weights, configuration, processor and tokenizer by their content."""
         if self._digest is None:
             files = _weight_files(self.path, self.revision)
             if not files:
                 self._load("cpu")
                 files = _weight_files(self.path, self.revision)
-            self._digest = files_digest(files) if files else tensors_digest(self._network.state_dict())
+            if files:
+                self._digest = fingerprint([files_digest(files), folder_digest(files[0].parent)])
+            else:
+                network = tensors_digest(self._network.state_dict())
+                self._digest = fingerprint([network, processor_digest(self._processor)])
         return self._digest
 
     def parts(self, text: str) -> list[tuple[str, int]]:

@@ -19,31 +19,24 @@ from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, text_config
 from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
 from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.models.family_support import refuse_unfit
 from parallax.models.fused_lora import fuse
-from parallax.models.lora import add_lora
+from parallax.models.ingredients import model_digest
+from parallax.models.lora import add_lora, projector_names
 from parallax.models.policy import Policy
 from parallax.models.quantization import kind_of, quantization_config, settle
 from parallax.models.saving import base_state
 from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
-from parallax.models.scoring.shared_prefix import can_share, shared_prefix
+from parallax.models.scoring.shared_prefix import can_share, is_plainly_causal, shared_prefix
+from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
-from parallax.records import fingerprint
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PROJECTORS = (
-    "multi_modal_projector",
-    "mm_projector",
-    "connector",
-    "aligner",
-    "merger",
-    "embed_vision",
-    "modality_projection",
-)
 
 
 def load_policy(
@@ -72,7 +65,14 @@ def load_policy(
 
     Raises ValueError or FileNotFoundError, in sentences, for what cannot be loaded.
     """
+    from transformers import AutoConfig
+
     full = lora is None or not lora.get("enabled", True)
+    if mesh is not None and (lora or {}).get("vision"):
+        raise ValueError(
+            "lora.vision=true adapts the vision tower, which trainer=fsdp2 leaves whole in every process and does not bring "
+            "together; train on one GPU or with trainer=ddp, or set lora.vision=false"
+        )
     adapter = Path(adapter) if adapter is not None else None
     path = str(model["path"])
     if adapter is not None and not adapter.is_dir():
@@ -82,6 +82,7 @@ def load_policy(
             f"{adapter} holds a LoRA adapter and lora=none was asked for; enable LoRA or merge the adapter first"
         )
     weights_path = str(adapter) if adapter is not None and not is_adapter(adapter) else path
+    refuse_unfit(loaded(weights_path, AutoConfig, revision=model.get("revision") or "main").model_type, path)
     dtype = precision_for(str(model.get("dtype") or "auto"), device)
     parts = None if mesh is None else _open_parts(weights_path, model, lora, adapter, dtype, mesh)
     network = _load_network(weights_path, model, dtype, device) if parts is None else parts.network
@@ -96,9 +97,7 @@ def load_policy(
         image_pad=bool(model.get("image_pad")),
     )
     files = weight_files(weights_path)
-    digest = files_digest(files, digest_memory) if files else None
-    if kind != "none" and digest is not None:
-        digest = fingerprint({"base": digest, "quantization": kind})  # it answers differently
+    digest = model_digest(files_digest(files, digest_memory), network, kind) if files else None
     projector = projector_names(network) if model.get("train_projector") else []
     network.requires_grad_(False)
     fresh = False
@@ -114,8 +113,9 @@ def load_policy(
             network = add_lora(network, dict(lora), seed=seed, projector=projector, autocast=_float32_adapter(lora))
         fresh = True
     fuse(network)
+    sharding: Sharding | None = None
     if parts is not None:
-        parts.fill(network, adapter if not fresh and not full else None, device)
+        sharding = parts.fill(network, adapter if not fresh and not full else None, device)
     elif kind == "none" or network is not base_model(network):
         network.to(device)  # a quantised base is there already, what was put around it may not be
     network.eval()
@@ -127,7 +127,8 @@ def load_policy(
         base_digest=digest,
         adapter_is_fresh=fresh,
         layout=layout_for(str(model.get("layout") or "auto"), network, str(model.get("attention") or "auto")),
-        features=feature_cache_for(model, network, bool(projector), feature_folder),
+        features=feature_cache_for(model, network, feature_folder),
+        sharding=sharding,
     )
 
 
@@ -151,13 +152,14 @@ def layout_for(name: str, network: nn.Module, attention: str = "auto") -> Layout
         raise ValueError(f"model.layout={name} is not known; use auto, separate or shared")
     plain = base_model(network)
     possible = can_share(plain)
-    needed = "it takes a family that is plainly causal and model.attention=auto, sdpa, eager or flex_attention"
+    needed = "it takes a family of docs/models.md's table that shares, and model.attention=auto, sdpa, eager or flex_attention"
+    flex = attention == "flex_attention"
     if name == "separate" or not possible:
         if name == "shared":
             raise ValueError(
                 f"{type(plain).__name__} cannot share a prompt between responses ({needed}); use model.layout=separate"
             )
-        if attention == "flex_attention":
+        if flex:
             raise ValueError(
                 "model.attention=flex_attention is for prompts shared between responses, and here responses are scored as "
                 f"separate sequences (model.layout={name}, {type(plain).__name__}: {needed}); use model.attention=auto"
@@ -165,25 +167,40 @@ def layout_for(name: str, network: nn.Module, attention: str = "auto") -> Layout
         if name == "auto":
             log.info("%s: responses are scored as separate sequences; %s", type(plain).__name__, needed)
         return separate_sequences
-    if attention in ("auto", "flex_attention"):
+    if flex and not is_plainly_causal(plain):
+        raise ValueError(
+            f"model.attention=flex_attention is for decoders whose tokens see all earlier tokens and no other, and "
+            f"{type(plain).__name__}'s do not; use model.attention=auto"
+        )
+    if attention in ("auto", "flex_attention") and is_plainly_causal(plain):
         prefix_attention.register()
         chosen = prefix_attention.SDPA if attention == "auto" else prefix_attention.FLEX
         text_config(plain)._attn_implementation = chosen
     return shared_prefix
 
 
-def feature_cache_for(
-    model: Mapping[str, Any], network: nn.Module, projector_learns: bool, folder: Path | None
-) -> ReadyFeatures | None:
-    """The cache of image features that `feature_cache` asks for: none | auto (memory where it is right) | memory | disk."""
+def image_side_learns(network: nn.Module) -> bool:
+    """Whether a weight outside decoder, embeddings and head learns: policy and reference then see images otherwise."""
+    plain = base_model(network)
+    language = {plain.get_input_embeddings(), plain.get_output_embeddings(), plain.get_decoder()}
+    inside = {id(value) for module in language for value in module.parameters()}
+    return any(value.requires_grad and id(value) not in inside for value in plain.parameters())
+
+
+def feature_cache_for(model: Mapping[str, Any], network: nn.Module, folder: Path | None) -> ReadyFeatures | None:
+    """The cache of image features that `feature_cache` asks for: none | auto (memory where it is right) | memory | disk.
+
+    There is none where the tower or the projector learns, by the settings or because the adapter brings weights for them.
+    """
     kind = str(model.get("feature_cache") or "none")
     if kind not in ("none", "auto", "memory", "disk"):
         raise ValueError(f"model.feature_cache={kind} is not known; use auto, none, memory or disk")
-    right = can_cache(network) and not projector_learns
+    learns = image_side_learns(network)
+    right = can_cache(network) and not learns
     if kind == "none" or (kind == "auto" and not right):
         return None
     if not right:
-        why = "a projector that learns changes them" if projector_learns else "this family takes pixels only"
+        why = "a tower or projector that learns changes them" if learns else "this family takes pixels only"
         raise ValueError(f"model.feature_cache={kind} cannot keep image features: {why}; use model.feature_cache=none")
     budget = int(model.get("feature_cache_mib") or 1024) * MIB
     if kind != "disk":
@@ -217,11 +234,6 @@ def weight_files(path: str) -> list[Path]:
             return []
         folder = Path(config).parent
     return sorted(folder.glob("model*.safetensors"))
-
-
-def projector_names(network: nn.Module) -> list[str]:
-    """Full names of the modules between vision tower and language model."""
-    return [name for name, _ in network.named_modules() if name.rsplit(".", 1)[-1] in PROJECTORS]
 
 
 def train_language_model(network: Any, projector: list[str]) -> None:

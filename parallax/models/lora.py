@@ -1,7 +1,7 @@
-"""LoRA on the language model only: which layers, with which settings, from which seed.
+"""LoRA on the language model, and on the vision tower if asked for: which layers, with which settings, from which seed.
 
-Never the vision tower, the projector or the output head. Names such as `q_proj` also occur in vision towers, so targets
-are given as one regular expression that is anchored at the text decoder's full name.
+Never the projector (it is trained whole or not at all) or the output head. Names such as `q_proj` also occur in vision
+towers, so targets are given as one regular expression that is anchored at the text decoder's full name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,17 @@ import torch
 from torch import nn
 
 from parallax.models.backbone import decoder_name
+
+PROJECTORS = (
+    "multi_modal_projector",
+    "mm_projector",
+    "connector",
+    "aligner",
+    "merger",
+    "deepstack_merger_list",
+    "embed_vision",
+    "modality_projection",
+)
 
 
 def language_targets(model: nn.Module) -> str:
@@ -37,6 +48,46 @@ def language_targets(model: nn.Module) -> str:
     return rf"{re.escape(decoder)}\.(?:{names})"
 
 
+def vision_targets(model: Any) -> str:
+    """A regular expression matching the full name of every linear layer of the vision tower, and nothing else.
+
+    That is all of the model but its decoder, its head and its projector. Raises ValueError where nothing is left.
+    """
+    language = {model.get_decoder(), model.get_output_embeddings(), *_projectors(model)}
+    outside = {part for module in language for part in module.modules()}
+    of_attention = {part for m in model.modules() if isinstance(m, nn.MultiheadAttention) for part in m.modules()}
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module not in outside and module not in of_attention
+    ]
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no vision tower with linear layers; use lora.vision=false")
+    return "|".join(sorted({re.sub(r"\d+", r"\\d+", re.escape(name)) for name in names}))
+
+
+def projector_names(network: nn.Module) -> list[str]:
+    """Full names of the modules between vision tower and language model."""
+    names = []
+    for name, module in network.named_modules():
+        if name.rsplit(".", 1)[-1] in PROJECTORS:  # of a list, each
+            names += (
+                [f"{name}.{place}" for place in range(len(module))] if isinstance(module, nn.ModuleList) else [name]
+            )
+    return names
+
+
+def _projectors(model: nn.Module) -> list[nn.Module]:
+    return [model.get_submodule(name) for name in projector_names(model)]
+
+
+def _as_expression(model: nn.Module, targets: str | Sequence[str]) -> str:
+    """Targets as one regular expression over full names."""
+    if isinstance(targets, str):
+        return targets
+    return "|".join(rf"(?:.+\.)?{re.escape(target)}" for target in targets)
+
+
 def _foreign_modules(model: Any) -> set[nn.Module]:
     """Everything that belongs to vision or output, should a family keep it inside its decoder."""
     foreign = {model.get_output_embeddings()}
@@ -47,11 +98,11 @@ def _foreign_modules(model: Any) -> set[nn.Module]:
 
 
 def lora_config(model: nn.Module, settings: dict[str, Any], projector: Sequence[str] = ()) -> Any:
-    """A `peft.LoraConfig` from the `lora` group: r, alpha (default 2r), dropout, targets, rslora, dora.
+    """A `peft.LoraConfig` from the `lora` group: r, alpha (default 2r), dropout, targets, vision, rslora, dora.
 
     `targets` is "language" (see `language_targets`), a regular expression over full module names, or a list of module
-    names. `projector` lists modules trained in full beside LoRA. Raises ValueError for targets that match nothing or that
-    reach outside the text decoder.
+    names. `vision` adds every linear layer of the vision tower. `projector` lists modules trained in full beside LoRA.
+    Raises ValueError for targets that match nothing or that reach outside the text decoder.
     """
     from peft import LoraConfig
 
@@ -63,6 +114,8 @@ def lora_config(model: nn.Module, settings: dict[str, Any], projector: Sequence[
     if targets == "language":
         targets = language_targets(model)
     _check_targets(model, targets)
+    if settings.get("vision"):
+        targets = f"{_as_expression(model, targets)}|{vision_targets(model)}"
     return LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models.adapter import CONFIG, WEIGHTS
+from parallax.models.adapter import CONFIG, PREFIX, WEIGHTS, expression_of
 
 PLAIN = "adapter_model.bin"
 OTHERS = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
@@ -31,7 +31,6 @@ RENAMED = (  # modules of the original model -> of Hugging Face's; the first tha
     (re.compile(r"model\.vision_tower\.vision_tower\.vision_model\.(.+)"), r"model.vision_tower.\1"),
 )
 PROJECTOR, VISION = "model.multi_modal_projector", "model.vision_tower."
-PREFIX = "base_model.model."  # that peft puts before every key
 
 
 @dataclass
@@ -192,17 +191,3 @@ def _config(settings: Mapping[str, Any], targets: list[str], projector: bool, ba
     )
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     return {key: getattr(value, "value", value) for key, value in plain.items()}
-
-
-def expression_of(modules: list[str]) -> str:
-    """A regular expression that matches these full names and no other of the same numbered layers."""
-    layers: dict[str, set[int]] = {}
-    for name in modules:
-        kind, number = re.sub(r"\.(\d+)\.", ".#.", name, count=1), re.search(r"\.(\d+)\.", name)
-        layers.setdefault(kind, set()).add(int(number[1]) if number else -1)
-    parts = []
-    for kind, numbers in sorted(layers.items()):
-        whole = numbers == set(range(len(numbers)))
-        digits = r"\d+" if whole else f"(?:{'|'.join(map(str, sorted(numbers)))})"
-        parts.append(re.escape(kind).replace(r"\#", digits))
-    return "|".join(parts)

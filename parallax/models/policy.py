@@ -22,13 +22,14 @@ from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.exchange import copied_in, instead, trainable_parameters
 from parallax.models.generation import generate
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
+from parallax.models.ingredients import model_digest
 from parallax.models.lora import bare_layers
 from parallax.models.scoring import log_probs
 from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
 from parallax.models.scoring.target_tokens import Pick
-from parallax.models.sharding import fsdp1, fsdp2, zero
-from parallax.models.sharding.fsdp1 import FSDP1Settings
+from parallax.models.sharding.base import Sharding
+from parallax.models.sharding.whole import Whole
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import GenerationSpec, fingerprint
 
@@ -51,6 +52,7 @@ class Policy:
         adapter_is_fresh: bool = False,
         layout: Layout = separate_sequences,
         features: ReadyFeatures | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
         self.model: Any = model
         self.encoder = encoder
@@ -58,6 +60,7 @@ class Policy:
         self.path = path
         self.layout = layout
         self.features = features
+        self.sharding = Whole(model) if sharding is None else sharding
         self.last_generation = GenerationCounts()
         self.num_workers: int | str = "auto"  # processes that prepare images and prompts for `generate`
         self._base_digest = base_digest
@@ -99,12 +102,13 @@ class Policy:
             return self.reference_fingerprint()
         if self._fingerprint is None:
             if not self.has_adapter and self._full_was_touched:
-                with fsdp2.readable(self.model):
-                    self._fingerprint = tensors_digest(self.model.state_dict())
+                with self.sharding.readable():
+                    weights = tensors_digest(self.model.state_dict(), self.sharding.whole)
+                self._fingerprint = model_digest(weights, self.model)
             elif not self.has_adapter or self._adapter_is_fresh:
                 self._fingerprint = self._base_fingerprint()
             else:
-                adapter = {"adapter": adapter_digest(self.model), "base": self._base_fingerprint()}
+                adapter = {"adapter": adapter_digest(self.model, self.sharding), "base": self._base_fingerprint()}
                 self._fingerprint = fingerprint(adapter)
         return self._fingerprint
 
@@ -123,7 +127,8 @@ class Policy:
                 raise ValueError(
                     "the reference's weights are gone; call keep_reference() before training with lora=none"
                 )
-            self._base_digest = tensors_digest(saving.base_state(base))
+            weights = tensors_digest(saving.base_state(base), self.sharding.whole)
+            self._base_digest = model_digest(weights, base_model(base))
         return self._base_digest
 
     def touched(self) -> None:
@@ -138,7 +143,7 @@ class Policy:
             policy=self.fingerprint(),
             precision=self.precision,
             processor=self._processor_fingerprint,
-            template=self._template_fingerprint,
+            template=self.encoder.chat.fingerprint(),
             image=request.image.digest(),
             prompt=request.prompt,
             view=request.view,
@@ -183,15 +188,13 @@ class Policy:
         `pick` other than "label" scores, at the positions of rejected responses, tokens the network itself prefers (see
         `choosing.own_choice`).
         """
-        return fsdp2.through_root(
-            self.model, lambda: log_probs.score(self.model, self._with_features(batch), self.layout, pick)
+        return self.sharding.through_root(
+            lambda: log_probs.score(self.model, self._with_features(batch), self.layout, pick)
         )
 
     def choose(self, batch: ScoringBatch) -> Tensor:
         """The token this policy finds most likely at every response position, the response given. Shape: (B, 1 + K, R)."""
-        return fsdp2.through_root(
-            self.model, lambda: log_probs.choose(self.model, self._with_features(batch), self.layout)
-        )
+        return self.sharding.through_root(lambda: log_probs.choose(self.model, self._with_features(batch), self.layout))
 
     def _with_features(self, batch: ScoringBatch) -> ScoringBatch:
         return batch if self.features is None else self.features.fill(self.model, batch)
@@ -212,9 +215,8 @@ class Policy:
         self._inside_reference = True
         try:
             if self._reference_adapter:
-                sharded = self.is_sharded and not fsdp2.is_gathered(self.model)
-                values = (copied_in if sharded else instead)(self.model, self._reference_adapter)
-                with values:
+                kept, gathered = self._reference_adapter, self.sharding.is_gathered
+                with instead(self.model, kept) if gathered else copied_in(self.sharding, self.model, kept):
                     yield
             elif self.has_adapter:
                 with self.model.disable_adapter():
@@ -248,12 +250,12 @@ class Policy:
         learned = dict(self.trainable_parameters())
         now = {name: value.detach().clone() for name, value in learned.items()}
         if adapter is not None:
-            read_adapter(self.model, adapter)
+            read_adapter(self.model, adapter, self.sharding)
             self.touched()
         if self._adapter_is_fresh:
             return
         self._reference_adapter = {
-            name: nn.Parameter(fsdp2.whole(value.detach()).clone(), requires_grad=False)
+            name: nn.Parameter(self.sharding.whole(value.detach()).clone(), requires_grad=False)
             for name, value in learned.items()
         }
         self._reference_name = self.fingerprint()
@@ -288,18 +290,11 @@ class Policy:
         else:
             network.activation_checkpointing_disable()
 
-    def shard(self, mesh: Any) -> None:
-        """Divide the language model's weights over the processes of `mesh`, in place. Names of weights are taken before.
-
-        With `FSDP1Settings` in place of a mesh it is torch's first FSDP that divides.
-        """
-        if self.is_sharded:
-            return
-        self._note_names()
-        if isinstance(mesh, FSDP1Settings):
-            fsdp1.shard(self.model, mesh, vision=self.features is None)
-        else:
-            fsdp2.shard(self.model, mesh)
+    def shard(self, make: Callable[[nn.Module], Sharding]) -> None:
+        """Share the weights out over processes as `make` does it, in place. They are named before, while they are whole."""
+        if not self.is_sharded:
+            self._note_names()
+            self.sharding = make(self.model)
 
     def _note_names(self) -> None:
         """Take the names of the weights while they are whole."""
@@ -310,7 +305,7 @@ class Policy:
     @property
     def is_sharded(self) -> bool:
         """Whether other processes hold a part of the weights."""
-        return fsdp2.is_sharded(self.model)
+        return self.sharding.is_sharded
 
     def prepare_for_deepspeed(self) -> None:
         """DeepSpeed is about to take the weights: note their names, and compute by calling layers only, which it gathers.
@@ -325,23 +320,15 @@ class Policy:
         fused_lora.unfuse(self.model)
 
     def release(self) -> None:
-        """Have the weights leave memory together with this policy, which is of no use from now on.
-
-        Only DeepSpeed would keep them otherwise. Called by all processes at once.
-        """
-        zero.release(self.model)
-
-    @property
-    def sharded_root(self) -> Any:
-        """The outermost wrapper of torch's first FSDP, or None."""
-        return fsdp1.root_of(self.model)
+        """Have the weights leave memory with this policy, of no use from now on. Called by all processes at once."""
+        self.sharding.release()
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Inside: this process may generate and score as often as it likes, whatever the others do (see `sharding`)."""
-        if fsdp2.units(self.model):
-            self.fingerprint()  # now: reading weights out would divide them again
-        with fsdp2.gathered(self.model):
+        if self.is_sharded:
+            self.fingerprint()  # now: reading weights out inside would share them out again
+        with self.sharding.gathered():
             yield
 
     # -- files -----------------------------------------------------------------------------------------------------
@@ -352,7 +339,7 @@ class Policy:
         Called by every process, written by the first.
         """
         if self.has_adapter:
-            saving.save_adapter(self.model, folder)
+            saving.save_adapter(self.model, self.sharding, folder)
         else:
             self.save_merged(folder)
 
@@ -361,7 +348,7 @@ class Policy:
 
         `corrupt` needs no second copy of the weights, and leaves a policy that is of no use any more.
         """
-        saving.save_merged(self.model, self.encoder.processor, folder, corrupt=corrupt)
+        saving.save_merged(self.model, self.sharding, self.encoder.processor, folder, corrupt=corrupt)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -387,10 +374,6 @@ class Policy:
     @cached_property
     def _processor_fingerprint(self) -> str:
         return self.encoder.processor_fingerprint()
-
-    @cached_property
-    def _template_fingerprint(self) -> str:
-        return self.encoder.chat.fingerprint()
 
 
 __all__ = ["Generation", "Policy"]

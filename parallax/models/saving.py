@@ -10,31 +10,30 @@ from torch import Tensor, nn
 
 from parallax.models import processes
 from parallax.models.backbone import base_model
-from parallax.models.sharding.fsdp1 import without_wrappers
-from parallax.models.sharding.fsdp2 import is_sharded, plain_name, readable, whole
+from parallax.models.sharding.base import Sharding, plain_name
 from parallax.records.atomic import replaced_folder
 
 SHARD = "5GB"  # largest file of a merged model
 
 
-def save_adapter(model: Any, folder: Path) -> None:
+def save_adapter(model: Any, sharding: Sharding, folder: Path) -> None:
     """The adapter in PEFT's own format (safetensors); the folder is whole or as it was. Called by every process, written by
     the first, which alone holds all of it for that long."""
     state: dict[str, Tensor] | None = None
-    if is_sharded(model):
+    if sharding.is_sharded:
         state = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                full = whole(parameter)
+                full = sharding.whole(parameter)
                 if processes.is_first():
                     state[plain_name(name)] = full.detach().cpu()
     if processes.is_first():
-        with replaced_folder(folder) as unfinished, without_wrappers(model):
+        with replaced_folder(folder) as unfinished, sharding.without_wrappers():
             model.save_pretrained(str(unfinished), state_dict=state)
     processes.barrier()
 
 
-def save_merged(model: Any, processor: Any, folder: Path, *, corrupt: bool = False) -> None:
+def save_merged(model: Any, sharding: Sharding, processor: Any, folder: Path, *, corrupt: bool = False) -> None:
     """A plain checkpoint of the adapted model with its processor. The live model is not changed, to the last bit.
 
     The adapted weights are worked out layer by layer and collected on the CPU, so no second model is needed on the device.
@@ -42,8 +41,8 @@ def save_merged(model: Any, processor: Any, folder: Path, *, corrupt: bool = Fal
     its weights at any time, and it is of no use afterwards.
     """
     network = base_model(model)
-    with readable(network):  # what is on the CPU already is not copied, and there only as long as it is gathered
-        state = merged_state(network, corrupt=corrupt)
+    with sharding.readable():  # what is on the CPU already is not copied, and there only as long as it is gathered
+        state = merged_state(network, sharding, corrupt=corrupt)
         if processes.is_first():
             _write(network, state, processor, folder)
     processes.barrier()
@@ -100,36 +99,37 @@ def base_state(network: nn.Module) -> dict[str, Tensor]:
             state[name] = value
             continue
         rest = name[len(owner) + 1 :]
-        for inner in ("base_layer.", "original_module."):
-            if rest.startswith(inner):
-                state[f"{owner}.{rest[len(inner) :]}"] = value
+        if rest.startswith(("base_layer.", "original_module.")):
+            state[f"{owner}.{rest.replace('base_layer.', '').removeprefix('original_module.')}"] = value
     return state
 
 
 @torch.no_grad()
-def merged_state(network: nn.Module, *, corrupt: bool = False) -> dict[str, Tensor]:
+def merged_state(network: nn.Module, sharding: Sharding, *, corrupt: bool = False) -> dict[str, Tensor]:
     """Plain names, adapted weights, on the CPU. `corrupt`: the model may be changed, so that nothing has to be copied."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
     state = {}
     for name, value in base_state(network).items():
-        full = whole(value.detach())
+        full = sharding.whole(value.detach())
         if processes.is_first():
             state[name] = full.cpu()
     for name, module in network.named_modules():
         if isinstance(module, BaseTunerLayer):
             layer: Any = module
-            weight = layer.get_base_layer().weight
-            if corrupt:
-                layer.merge()
-                state[f"{name}.weight"] = weight.detach().cpu()
-                continue
-            kept = weight.detach().clone()
+            plain = name.replace(".base_layer", "")  # of a layer with two adapted weights one wraps the other
+            weights = dict(layer.get_base_layer().named_parameters(recurse=False))
+            kept = {} if corrupt else {key: weight.detach().clone() for key, weight in weights.items()}
             layer.merge()
-            state[f"{name}.weight"] = weight.detach().cpu().clone()
-            weight.data.copy_(kept)
-            layer.merged_adapters.clear()
+            for key, weight in weights.items():
+                if corrupt:
+                    state[f"{plain}.{key}"] = weight.detach().cpu()
+                elif not torch.equal(weight, kept[key]):
+                    state[f"{plain}.{key}"] = weight.detach().cpu().clone()
+                    weight.data.copy_(kept[key])
+            if not corrupt:
+                layer.merged_adapters.clear()
         elif isinstance(module, ModulesToSaveWrapper):
             wrapper: Any = module
             active = wrapper.modules_to_save[wrapper.active_adapter]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -41,13 +41,11 @@ def files_digest(files: Iterable[Path], memory: Path | None = None) -> str:
     return fingerprint({"weight_files": digests})
 
 
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """The name of weights in memory: names, types, shapes and bytes of all tensors."""
+def tensors_digest(tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] = lambda value: value) -> str:
+    """The name of weights in memory: names, types, shapes and bytes of all tensors. `whole` puts a sharded one together."""
     total = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        if hasattr(tensor, "full_tensor"):  # sharded: every process hashes the whole
-            tensor = tensor.full_tensor()
+        tensor = whole(tensors[name].detach())  # every process hashes all of it
         tensor = tensor.to(
             "cpu", copy=True
         ).contiguous()  # numpy would fix the size of storage that sharding empties again

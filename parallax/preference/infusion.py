@@ -7,12 +7,12 @@ the image and then answers with the description at hand (section 4.3). The image
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.prompts import PromptPool
 from parallax.records import Decoding, Sample, ViewSpec, seed_for
+from parallax.settings.ranges import Count, PositiveShare, Temperature, Texts
 
 INFUSED = "Image description:\n{description}\n\n{question}"
 
@@ -45,7 +45,7 @@ class Describe:
     """
 
     prompt: str
-    max_new_tokens: int = 1024
+    max_new_tokens: Count = 1024
     template: str = INFUSED
 
     def __post_init__(self) -> None:
@@ -68,12 +68,12 @@ class Infusion:
 
     def __init__(
         self,
-        prompts: Sequence[str],
+        prompts: Texts,
         template: str = INFUSED,
         *,
-        max_new_tokens: int = 1024,
-        temperature: float = 0.2,
-        top_p: float = 1.0,
+        max_new_tokens: Count = 1024,
+        temperature: Temperature = 0.2,
+        top_p: PositiveShare = 1.0,
     ) -> None:
         self.pool = PromptPool([prompts] if isinstance(prompts, str) else list(prompts), "infusion")
         self.template = check_template(template, "template")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from parallax.preference.filters import Filters, Newlines
 from parallax.preference.judge import Scores, as_judgement
 from parallax.records import Candidate, Dropped, PreferencePair, Response, Sample
+from parallax.settings.ranges import Count, Negatives, NotNegative
 
 
 class Selector(Protocol):
@@ -41,14 +42,14 @@ class BestAgainstRest:
 
     def __init__(
         self,
-        num_negatives: int = 1,
+        num_negatives: Negatives = 1,
         *,
-        min_margin: float | None = None,
+        min_margin: NotNegative | None = None,
         drop_equal: bool = True,
         drop_empty: bool = True,
         drop_truncated: bool = False,
-        min_chars: int | None = None,
-        max_chars: int | None = None,
+        min_chars: Count | None = None,
+        max_chars: Count | None = None,
         strip_newlines: Newlines = "space",
     ) -> None:
         if num_negatives < 1:

@@ -1,8 +1,11 @@
 """Reads a verdict out of what a judging model said: which of two answers is better.
 
+A verdict names an answer ("response 1", "the second one", "2 is better"). What is said about the first man of the picture, about
+1 cat or about a tie that somebody wears is none.
+
 What counts, from the strongest to the weakest: a mark such as `[[1]]`; a labelled verdict such as `Verdict: 2`; a sentence that
-compares (`response 1 is better`, `both are equally good`); a bare `2`. Of several of one kind the last counts, since a
-model that thinks aloud decides at the end. SIMA's code takes only the exact `[[1]]` and `[[2]]` (arXiv 2405.15973).
+compares (`response 1 is better`, `both are equally good`); a bare `2`. Of several of one kind the last counts, since a model that
+thinks aloud decides at the end. SIMA's code takes only the exact `[[1]]` and `[[2]]` (arXiv 2405.15973).
 """
 
 from __future__ import annotations
@@ -16,10 +19,17 @@ Verdict = Literal["first", "second", "tie", "unreadable"]
 _ONE, _TWO = ("1", "one", "first", "1st", "a", "former"), ("2", "two", "second", "2nd", "b", "latter")
 _NUMBER = r"(?:1st|2nd|1|2|one|two|first|second)"
 _NOUN = r"(?:responses?|answers?|options?|candidates?|assistants?|repl(?:y|ies)|descriptions?|outputs?|choices?)"
+# What follows a bare number, ordinal or `a` that stands for an answer: the end, a stop, or a word that goes on about it.
+_ALONE = (
+    r"(?=[\)\]\"'*]{0,4}\s{0,2}(?:$|[.,;:!?\n\-–—)\]]"
+    r"|(?:is|was|isn't|wasn't|are|has|had|does|do|did|will|would|should|must|seems|looks|appears|wins|won|loses|lost|gives|provides"
+    r"|describes|contains|captures|mentions|fits|matches|clearly|slightly|definitely|much|not|to"
+    r"|be|as|over|than|because|since|for|due|with|by|and|or|here|overall|instead)\b))"
+)
 _SUBJECT = (
-    rf"(?:{_NOUN}\s{{0,2}}(?:number|no\.?|nr\.?|\#)?\s{{0,2}}[\(\[\"'*]{{0,4}}(?P<numbered>{_NUMBER}|a|b)\b[\)\]\"'*]{{0,4}}"
-    rf"|(?:the\s)?\b(?P<ordinal>first|second|1st|2nd|former|latter)\b(?:\s(?:one|{_NOUN}))?"
-    rf"|(?<![\w.,\[])[\(\[\"'*#]{{0,4}}(?P<bare>1|2)\b(?![.,]\d)[\)\]\"'*]{{0,4}})"
+    rf"(?:{_NOUN}\s{{0,2}}(?:number|no\.?|nr\.?|\#)?\s{{0,2}}[\(\[\"'*]{{0,4}}(?P<numbered>{_NUMBER}|b|a{_ALONE})\b[\)\]\"'*]{{0,4}}"
+    rf"|(?:the\s)?\b(?P<ordinal>first|second|1st|2nd|former|latter)\b(?:\s(?:one|{_NOUN})\b|{_ALONE})"
+    rf"|(?<![\w.,\[])[\(\[\"'*#]{{0,4}}(?P<bare>1|2)\b(?![.,]\d){_ALONE}[\)\]\"'*]{{0,4}})"
 )
 _BETTER = (
     r"(?:better|best|superior|prefer(?:red|able)|stronger|wins?|won|winner|more\s(?:accurate|faithful|correct|precise|truthful|aligned"
@@ -39,13 +49,24 @@ _TIE = re.compile(
     r"|no\s(?:clear\s)?(?:difference|winner)|neither|both\s(?:are|responses|answers|options)"
     r"|(?:cannot|can't|can\snot)\s(?:decide|tell|say)|undecided)\b"
 )
+# What makes a word such as `tie`, `both are` or `of equal` one about the answers and not about the picture.
+_ABOUT_ANSWERS = re.compile(
+    rf"\b{_NOUN}\b|\b(?:quality|winner|verdict|undecided|indistinguishable|better|worse|preference)\b"
+    r"|\bequally\s(?:good|bad|accurate|correct|faithful|helpful|detailed|wrong|well|poor|valid|relevant|truthful)\b"
+    r"|difference\sbetween\s(?:them|the\stwo)\b"
+    r"|(?:cannot|can't|can\snot)\s(?:decide|tell|say)(?:\swhich\b|\sbetween\b|\W{0,3}$)"
+    r"|^\W{0,4}(?:(?:it|this|that)(?:\sis|'s)\s|i(?:'d|\swould)?\s(?:call|say|declare)\s(?:it\s|this\s)?|so\s|overall\W{0,2}\s?){0,2}"
+    r"(?:a\s)?(?:tie[ds]?|draw)\b|\b(?:they|both|these|the\stwo)\s(?:are|is)\s(?:\w+\s)?"
+    r"(?:equal|equally|equivalent|comparable|tied|the\ssame)\s{0,2}\W{0,3}$"
+    r"|^\W{0,4}(?:neither|both)(?:\s(?:is|are)(?:\s(?:good|fine|bad|wrong|right|correct|accurate))?)?\W{0,3}$"
+)
 _MARK = re.compile(r"\[\s{0,4}\[([^\[\]]{0,40})\]\s{0,4}\]")
 _SINGLE_MARK = re.compile(r"\[\s{0,4}(1|2|one|two)\s{0,4}\]")
 _LABEL = re.compile(
     r"\b(?:final\s|overall\s|my\s|the\s)?(?:verdict|decision|answer|choice|winner|judge?ment|preference|conclusion|result|rating"
     r"|better|best)\b(?:\s(?:one|response|answer|option))?\s{0,3}(?:is\s{0,2}:?|was|:|=|->|→|[-–—])\s{0,3}"
-    rf"(?:the\s)?(?:{_NOUN}\s)?(?:number\s|no\.?\s|\#)?[\(\[\"'*\s]{{0,5}}"
-    rf"(?P<said>{_NUMBER}|a|b|former|latter|{_TIE_WORDS})\b(?![.,]\d)"
+    rf"(?:the\s)?(?P<noun>{_NOUN}\s)?(?:number\s|no\.?\s|\#)?[\(\[\"'*\s]{{0,5}}"
+    rf"(?P<said>{_NUMBER}|a|b|former|latter|{_TIE_WORDS})\b(?![.,]\d)(?P<named>\s(?:one|{_NOUN})\b)?(?P<alone>{_ALONE})?"
 )
 _COMPARES = re.compile(rf"{_SUBJECT}(?P<between>[^.;\n]{{0,60}}?)\b(?P<word>{_BETTER}|{_WORSE})\b")
 _NAMES = re.compile(
@@ -100,6 +121,8 @@ def _inside(mark: str) -> Verdict | None:
 def _labels(text: str) -> Verdict | None:
     found: Verdict | None = None
     for label in _LABEL.finditer(text):
+        if label["alone"] is None and not (label["named"] or (label["noun"] and label["said"] != "a")):
+            continue  # "the result: 1 cat", "my answer is a red bus"
         rest = text[label.end() : label.end() + 30]
         if re.match(rf"\s(?:is|was|seems|has|fits)\b|.{{0,20}}\b(?:{_BETTER}|{_WORSE})\b", rest) and "than" not in rest:
             continue  # "my conclusion: answer 1 is worse" is a sentence that compares
@@ -127,9 +150,17 @@ def _sentences(text: str) -> Verdict | None:
         if not found["not"] and not re.search(_NOT, found["between"]):
             events.append((found.end(), _side(_named(found), True)))
     for found in _TIE.finditer(text):
-        if not re.search(rf"{_NOT}\s(?:a\s)?$", text[max(0, found.start() - 8) : found.start()]):
+        before = text[max(0, found.start() - 8) : found.start()]
+        if not re.search(rf"{_NOT}\s(?:a\s)?$", before) and _ABOUT_ANSWERS.search(_sentence_around(text, found)):
             events.append((found.end(), "tie"))
     return max(events, key=lambda event: event[0])[1] if events else None
+
+
+def _sentence_around(text: str, found: re.Match[str]) -> str:
+    """The sentence that a match stands in."""
+    begin = max(text.rfind(stop, 0, found.start()) for stop in ".!?;\n") + 1
+    ends = [end for stop in ".!?;\n" if (end := text.find(stop, found.end())) >= 0]
+    return text[begin : min(ends, default=len(text))]
 
 
 def _named(found: re.Match[str]) -> str:

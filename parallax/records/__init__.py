@@ -3,7 +3,7 @@
 from parallax.records.candidate import Candidate, Decoding, GenerationSpec, ViewSpec
 from parallax.records.fingerprint import bytes_digest, file_digest, fingerprint
 from parallax.records.pair import Dropped, PreferencePair, Response
-from parallax.records.sample import BadImage, ImageRef, Sample, Turn
+from parallax.records.sample import BadImage, ImageRef, RefusedImage, Sample, Turn, naming
 from parallax.records.seeds import seed_for
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "GenerationSpec",
     "ImageRef",
     "PreferencePair",
+    "RefusedImage",
     "Response",
     "Sample",
     "Turn",
@@ -21,5 +22,6 @@ __all__ = [
     "bytes_digest",
     "file_digest",
     "fingerprint",
+    "naming",
     "seed_for",
 ]

@@ -7,10 +7,11 @@ a file, and a writer that dies leaves only a name starting with `.tmp-`, which a
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,23 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def atomic_write_text(path: Path | str, text: str) -> None:
-    """Write UTF-8 text; the file is whole or absent (or as it was)."""
-    atomic_write_bytes(path, text.encode())
+    """Write UTF-8 text, half characters as `?`; the file is whole or absent (or as it was)."""
+    atomic_write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def atomic_write_json(path: Path | str, value: Any) -> None:
-    """Write plain data as readable JSON with sorted keys and a final newline."""
-    atomic_write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write plain data as readable JSON with sorted keys and a final newline. Numbers JSON does not have come as null."""
+    text = json.dumps(finite(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    atomic_write_text(path, text + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Plain data with null for what JSON has no number for: not a number, infinite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_temporary(path: Path) -> bool:

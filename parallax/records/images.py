@@ -12,7 +12,9 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from parallax.records.fingerprint import file_digest
 from parallax.records.sample import BadImage, ImageRef
@@ -38,7 +40,7 @@ class FileImage:
 
     root: str
     path: str
-    max_pixels: int = MAX_PIXELS
+    max_pixels: Annotated[int, Ge(1)] = MAX_PIXELS
 
     def load(self) -> Image.Image:
         file = self.locate()
@@ -82,7 +84,7 @@ class FileImage:
         return real
 
 
-def upright_rgb(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def upright_rgb(stream: IO[bytes], name: str, max_pixels: Annotated[int, Ge(1)] = MAX_PIXELS) -> Image.Image:
     """Decode an image to upright RGB. Raises `BadImage`; `name` is only for its message."""
     from PIL import Image, ImageOps
 

@@ -1,4 +1,4 @@
-"""Reference log-probabilities as a side table: (reference fingerprint, pair id) → 1 + K floats.
+"""Reference log-probabilities as a side table: (reference fingerprint, pair id) → 1 + K floats, or one for each look.
 
 A pair can be scored by several references (the initial policy, the previous round's), and one reference serves every run
 that trains on the pair. One folder per reference, append-only Parquet shards inside, several writers at once allowed.
@@ -38,7 +38,7 @@ class ReferenceTable:
         return {pair_id: list(table[pair_id]) for pair_id in pair_ids if pair_id in table}
 
     def add(self, rows: Mapping[str, Sequence[float]], reference: str) -> Path | None:
-        """Write one shard, whole or absent. `rows`: pair id -> 1 + K finite floats."""
+        """Write one shard, whole or absent. `rows`: pair id (or the name of a look) -> finite floats."""
         import math
 
         import pyarrow as pa
@@ -47,9 +47,9 @@ class ReferenceTable:
         if not rows:
             return None
         for pair_id, values in rows.items():
-            if len(values) < 2 or not all(math.isfinite(value) for value in values):
+            if not values or not all(math.isfinite(value) for value in values):
                 raise ValueError(
-                    f"reference log-probs of pair {pair_id} are {list(values)}; they must be 1 + K finite numbers, chosen first"
+                    f"reference log-probs of pair {pair_id} are {list(values)}; they must be finite numbers, one at least"
                 )
         schema = pa.schema([("pair_id", pa.string()), ("log_probs", pa.list_(pa.float32()))])
         columns = [list(rows), [list(values) for values in rows.values()]]

@@ -6,7 +6,8 @@ when it is needed, so that a million samples cost a few hundred megabytes and a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -36,6 +37,19 @@ class ImageRef(Protocol):
 
 class BadImage(Exception):
     """An image that cannot be used. The message is one sentence: which image, what is wrong, what to do."""
+
+
+class RefusedImage(BadImage):
+    """An image that a model's processor does not take. The message goes on after the image's name (see `naming`)."""
+
+
+@contextmanager
+def naming(image: ImageRef) -> Iterator[None]:
+    """Inside, an image that the processor refuses is named: `BadImage` in place of `RefusedImage`."""
+    try:
+        yield
+    except RefusedImage as refused:
+        raise BadImage(f"image {image.describe()!r} {refused}") from refused
 
 
 @dataclass(frozen=True, slots=True)

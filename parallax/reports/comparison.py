@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,19 +12,23 @@ from parallax.reports.comparison_table import print_comparison, write_csv
 from parallax.reports.run_folder import find_runs
 
 
-def compare_runs(folders: Sequence[Path], out: Path, *, pictures: bool = False) -> Path:
+def compare_runs(folders: Sequence[Path], out: Path | None, *, pictures: bool = False) -> Path:
     """Print the table, write `compare.html` and `compare.csv` into the folder `out`, return the path of the page.
 
     Args:
         folders: run folders, or folders of runs. Runs without results are listed with the reason.
-        out: made if it is not there.
+        out: made if it is not there; None is the lowest folder that holds all the runs.
         pictures: also draw each metric against each numeric setting, `compare_<setting>.png`.
 
     Raises:
         FileNotFoundError: a folder is not there or holds no run.
     """
-    comparison = compare(find_runs(folders))
+    found = find_runs(folders)
+    comparison = compare(found)
     print_comparison(comparison)
+    out = out or Path(
+        os.path.commonpath([run.absolute() for run in found] if len(found) > 1 else [found[0].absolute().parent])
+    )
     out.mkdir(parents=True, exist_ok=True)
     write_csv(comparison, out / "compare.csv")
     if pictures:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from parallax.evaluation.evaluation import Evaluation, difference
 from parallax.evaluation.ratio import Metric
+from parallax.reports.metric_names import short_name
 from parallax.reports.metrics_file import curve
 from parallax.reports.results import HEADLINE, direction, metric_of, metric_order
 from parallax.reports.run_folder import RunFolder
 from parallax.reports.what_differs import ABSENT, Setting, settings_that_differ, value_words
 
+MEASURE = ("align", "evaluate")  # tasks whose runs have something to compare
 TRAINING = {"margin": "train/rewards/margins", "loss": "train/loss"}  # of which the late mean is told
 
 
@@ -46,6 +48,9 @@ class Comparison:
     runs: list[ComparedRun]
     settings: list[Setting]
     metrics: list[str]  # headline metrics first
+    left_out: list[str] = field(
+        default_factory=list
+    )  # sentences: folders that are no runs, numbers that are not ranked
 
     @property
     def headline(self) -> list[str]:
@@ -57,7 +62,9 @@ def compare(folders: Sequence[Path]) -> Comparison:
     """Read run folders and put their numbers side by side, in the order given."""
     from parallax.reports.run_folder import read_run
 
-    runs = [read_run(folder) for folder in folders]
+    every = [read_run(folder) for folder in folders]
+    helpers = [run for run in every if run.task not in MEASURE]
+    runs = [run for run in every if run.task in MEASURE] or every
     settings = settings_that_differ(runs)
     names = _names([run.folder for run in runs])
     compared = [
@@ -65,6 +72,10 @@ def compare(folders: Sequence[Path]) -> Comparison:
     ]
     measured = {name: metric.to_dict() for run in compared for name, metric in run.metrics.items()}
     comparison = Comparison(compared, settings, metric_order({"before": {}, "after": measured}))
+    if helpers and runs is not every:
+        kinds = ", ".join(dict.fromkeys(run.task for run in helpers))
+        said = "folder is" if len(helpers) == 1 else "folders are"
+        comparison.left_out.append(f"{len(helpers)} {said} left out: made by {kinds}, no runs that measure anything.")
     _mark_best(comparison)
     return comparison
 
@@ -121,7 +132,13 @@ def _mark_best(comparison: Comparison) -> None:
 
     for name in comparison.metrics:
         sign = direction(name)
-        having = [(run, float(run.metrics[name].value or 0.0)) for run in comparison.runs if name in run.metrics]
+        alike = _on_the_same_items([run for run in comparison.runs if name in run.metrics], name, answers_of)
+        having = [(run, float(run.metrics[name].value or 0.0)) for run in alike]
+        others = [run.name for run in comparison.runs if name in run.metrics and run not in alike]
+        if others and name in comparison.headline:
+            comparison.left_out.append(
+                f"{short_name(name)} of {_listed(others)} was measured on other items and is not ranked."
+            )
         if not sign or len(having) < 2:
             continue
         top = max(sign * value for _, value in having)
@@ -134,6 +151,22 @@ def _mark_best(comparison: Comparison) -> None:
             for run, _ in having:
                 if run not in best and _as_good(answers_of(run), answers_of(best[0]), name):
                     run.near.add(name)
+
+
+def _on_the_same_items(
+    runs: Sequence[ComparedRun], name: str, answers_of: Callable[[ComparedRun], Evaluation | None]
+) -> list[ComparedRun]:
+    """The largest set of runs whose metric was measured on the same questions; as many of them, where answers were not kept."""
+    groups: dict[object, list[ComparedRun]] = {}
+    for run in runs:
+        kept = answers_of(run)
+        asked = frozenset(item.key for item in kept.items if name in item.scores) if kept is not None else None
+        groups.setdefault(asked or run.metrics[name].n, []).append(run)
+    return max(groups.values(), key=len, default=[])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _as_good(ours: Evaluation | None, best: Evaluation | None, metric: str) -> bool:

@@ -15,9 +15,10 @@ from parallax.reports.comparison_answers import Asked, as_data, most_telling, qu
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
 from parallax.reports.comparison_table import notes
 from parallax.reports.corrupted import data_uri
+from parallax.reports.metric_names import short_name, whole_name
 from parallax.reports.metrics_file import curve
 from parallax.reports.pages import page
-from parallax.reports.results import HEADLINE, SHORT_LABELS, direction, is_minor, label, show, show_parts
+from parallax.reports.results import HEADLINE, direction, is_minor, show, show_parts
 from parallax.reports.run_images import Subject, evaluation_subjects
 from parallax.reports.what_differs import ABSENT, value_words
 
@@ -81,13 +82,13 @@ def _sentences(comparison: Comparison) -> list[str]:
         rest = ""
         if near:
             rest = f"; {near} other{'s are' if near > 1 else ' is'} not clearly worse"
-        said.append(f"{SHORT_LABELS.get(name, name)}: best {who}, {show(best[0].metrics[name])}{rest}.")
+        said.append(f"{short_name(name)}: best {who}, {show(best[0].metrics[name])}{rest}.")
     return said
 
 
 def _metric(name: str) -> dict[str, Any]:
-    short = SHORT_LABELS.get(name, name)
-    return {"name": name, "short": short, "label": label(name), "direction": direction(name),
+    short = short_name(name)
+    return {"name": name, "short": short, "label": whole_name(name), "direction": direction(name),
             "headline": name in HEADLINE, "minor": is_minor(name)}  # fmt: skip
 
 

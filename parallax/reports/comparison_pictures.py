@@ -6,8 +6,8 @@ from pathlib import Path
 
 from parallax.evaluation.ratio import Metric
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
+from parallax.reports.metric_names import short_name
 from parallax.reports.plots import figure, save, with_intervals
-from parallax.reports.results import SHORT_LABELS
 from parallax.reports.what_differs import ABSENT, Setting, value_words
 
 
@@ -40,7 +40,7 @@ def _draw(comparison: Comparison, setting: Setting, path: Path) -> Path:
                 label = f"{by.short}={value_words(level)}" if by else None
                 shift = apart * (colour - (len(levels) - 1) / 2)
                 with_intervals(axis, places, points, label=label, colour=colour, shift=shift)
-            axis.set_title(SHORT_LABELS.get(metric, metric))
+            axis.set_title(short_name(metric))
             axis.set_xlabel(setting.short)
         axes[0][0].set_ylabel("per cent")
         if by:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from parallax.records.atomic import atomic_file
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
-from parallax.reports.results import SHORT_LABELS, show_parts
-from parallax.reports.what_differs import value_words
+from parallax.reports.metric_names import short_name
+from parallax.reports.results import show_parts
+from parallax.reports.what_differs import ABSENT, Setting, value_words
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+T = TypeVar("T")
 MOST_ROWS = 60  # on the screen; the CSV and the page have all
 INTERVAL_WIDTH = 13  # characters that an interval adds to a column
 WORDS = 24  # most characters of a setting's value
@@ -28,41 +30,61 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     from rich.text import Text
 
     console = console or Console()
-    with_pairs = any(run.pairs for run in comparison.runs)
-    with_margin = any("margin" in run.training for run in comparison.runs)
     finished = [run for run in comparison.runs if not run.run.problem]
-    taken = 3 + max((len(run.name) for run in finished), default=3) + 9 * with_pairs + 9 * with_margin
-    taken += sum(
-        2 + max(len(s.short), *(min(len(value_words(v)), WORDS) for v in s.values)) for s in comparison.settings
-    )
-    metrics = _that_fit(comparison.headline, console.width - taken)
-    room = console.width - taken - sum(map(_width, metrics))
+    longest = max((len(run.name) for run in finished), default=3)
+    name_width = min(longest, max(20, console.width // 3))
+    room = console.width - name_width - 1
+    metrics = _that_fit(comparison.headline, room, _width)
+    room -= sum(map(_width, metrics))
+    settings = _that_fit(comparison.settings, room, _setting_width, least=0)
+    room -= sum(map(_setting_width, settings))
+    counts = [label for label in ("pairs", "margin") if any(_count(run, label) for run in finished)]
+    counts = _that_fit(counts, room, lambda label: 9, least=0)
+    room -= 9 * len(counts)
     whole = set(metrics[: max(0, room // INTERVAL_WIDTH)])  # the metrics whose intervals fit in
     table = Table(title=_title(comparison), title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    for setting in comparison.settings:
-        table.add_column(setting.short, justify="right" if setting.numeric else "left", no_wrap=True, max_width=WORDS)
+    table.add_column("run", no_wrap=True, min_width=name_width)
     for name in metrics:
-        table.add_column(SHORT_LABELS.get(name, name), justify="right", no_wrap=True)
-    for label in (*(["pairs"] if with_pairs else []), *(["margin"] if with_margin else [])):
+        table.add_column(short_name(name), justify="right", no_wrap=True)
+    for setting in settings:
+        table.add_column(setting.short, justify="right" if setting.numeric else "left", no_wrap=True, max_width=WORDS)
+    for label in counts:
         table.add_column(label, justify="right", no_wrap=True)
     for run in finished[:MOST_ROWS]:
-        cells = [Text(run.name), *(Text(value_words(run.settings[s.key])) for s in comparison.settings)]
-        cells += [_cell(run, name, name in whole) for name in metrics]
-        cells += [Text(str(run.pairs[0]) if run.pairs else "–")] if with_pairs else []
-        cells += [Text(f"{run.training['margin']:.3f}" if "margin" in run.training else "–")] if with_margin else []
-        table.add_row(*cells)
+        cells = [Text(_ending(run.name, name_width)), *(_cell(run, name, name in whole) for name in metrics)]
+        cells += [Text(value_words(run.settings[s.key])) for s in settings]
+        table.add_row(*cells, *(Text(_count(run, label) or ABSENT) for label in counts))
     console.print(table)
     for line in notes(comparison):
         console.print(line, highlight=False, markup=False)
-    if len(metrics) < len(comparison.headline):
-        rest = ", ".join(SHORT_LABELS.get(name, name) for name in comparison.headline[len(metrics) :])
-        console.print(f"No room here for {rest}: see the page, or widen the window.", highlight=False, markup=False)
+    rest = [short_name(name) for name in comparison.headline[len(metrics) :]] + [
+        s.key for s in comparison.settings[len(settings) :]
+    ]
+    if rest:
+        console.print(
+            f"No room here for {', '.join(rest)}: see the page, or widen the window.", highlight=False, markup=False
+        )
+
+
+def _count(run: ComparedRun, label: str) -> str:
+    """Pairs kept, or the late margin; empty where the run has none."""
+    if label == "pairs":
+        return str(run.pairs[0]) if run.pairs else ""
+    return f"{run.training[label]:.3f}" if label in run.training else ""
+
+
+def _ending(name: str, width: int) -> str:
+    """The end of a long name, where runs differ."""
+    return name if len(name) <= width else f"…{name[1 - width :]}"
+
+
+def _setting_width(setting: Setting) -> int:
+    return 2 + max(len(setting.short), *(min(len(value_words(value)), WORDS) for value in setting.values))
 
 
 def notes(comparison: Comparison) -> list[str]:
     """Sentences below the table."""
-    said = []
+    said = list(comparison.left_out)
     if any(run.best for run in comparison.runs):
         words = "★ best"
         if any(run.near for run in comparison.runs):
@@ -120,19 +142,19 @@ def _title(comparison: Comparison) -> str:
     return f"{len(comparison.runs)} runs that differ in {differ}"
 
 
-def _that_fit(metrics: Sequence[str], room: int) -> list[str]:
-    """As many of the first metrics as there is room for, in characters; at least one."""
-    kept: list[str] = []
-    for name in metrics:
-        room -= _width(name)
-        if room < 0 and kept:
+def _that_fit(columns: Sequence[T], room: int, width: Callable[[T], int], *, least: int = 1) -> list[T]:
+    """As many of the first columns as there is room for, in characters; at least `least`."""
+    kept: list[T] = []
+    for column in columns:
+        room -= width(column)
+        if room < 0 and len(kept) >= least:
             break
-        kept.append(name)
+        kept.append(column)
     return kept
 
 
 def _width(metric: str) -> int:
-    return 3 + max(len("100.0 % ★"), len(SHORT_LABELS.get(metric, metric)))
+    return 3 + max(len("100.0 % ★"), len(short_name(metric)))
 
 
 def _cell(run: ComparedRun, name: str, whole: bool) -> Any:

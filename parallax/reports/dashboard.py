@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from parallax.reports.results import SHORT_LABELS, direction
+from parallax.reports.metric_names import short_name
+from parallax.reports.results import direction
 from parallax.reports.wandb_run import AXIS
 from parallax.settings.comments import meaning_of
 
@@ -136,7 +137,7 @@ def column(setting: str) -> str:
 
 def label(metric: str) -> str:
     """What a metric is called in a chart's title."""
-    return LABELS.get(metric) or SHORT_LABELS.get(metric.removeprefix("eval/"), metric)
+    return LABELS.get(metric) or short_name(metric.removeprefix("eval/"))
 
 
 def _results(wanted: Wanted) -> list[Any]:

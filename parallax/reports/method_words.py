@@ -49,6 +49,9 @@ _METHODS = {
 }
 _LOSSES = {
     "DPO": "direct preference optimisation", "IPO": "IPO", "Hinge": "the hinge loss", "Robust": "robust DPO",
+    "CPO": "contrastive preference optimisation (CPO)", "ORPO": "fine-tuning with the odds ratio of the two answers (ORPO)",
+    "APOZero": "anchored preference optimisation (APO-zero)", "APODown": "anchored preference optimisation (APO-down)",
+    "LengthNormalised": "DPO on log-ratios per token", "FDivergence": "DPO under another divergence",
     "Stic": "DPO with a share of the chosen answers' log-likelihood (STIC)",
     "MultiNegative": "DPO against several rejected answers at once", "Weighted": "a weighted sum of objectives",
     "Povid": "DPO against a hallucinated text and against what the model says under noise",

@@ -10,8 +10,8 @@ from typing import Any
 
 from parallax.reports.environment import environment, without_secrets
 from parallax.reports.method_words import highlights, method_in_words
-from parallax.reports.results import HEADLINE, LABELS, LOWER_IS_BETTER, is_minor
-from parallax.settings.command_line import as_typed
+from parallax.reports.metric_names import whole_name
+from parallax.reports.results import HEADLINE, LOWER_IS_BETTER, is_minor
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+")
@@ -123,7 +123,7 @@ def _results(results: Mapping[str, Any]) -> str:
             _number(after.get(name)),
             _number(change.get(name), interval=True, sign=True),
         ]
-        rows.append(f"| {LABELS.get(name, name)}{better} | {' | '.join(cells)} |")
+        rows.append(f"| {whole_name(name)}{better} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -140,7 +140,7 @@ def _number(metric: Mapping[str, Any] | None, *, interval: bool = False, sign: b
 def _made() -> str:
     facts = environment()
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "peft"))
-    words = [word for word in as_typed(facts["command"][1:]) if not _names_a_path(word)]
+    words = [word for word in facts["command"][1:] if not _names_a_path(word)]
     command = " ".join(word if " " not in word else f"'{word}'" for word in words)
     commit = f", commit {facts['git']['commit'][:12]}" if facts["git"].get("commit") else ""
     return f"With {versions}{commit}" + (

@@ -15,6 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from parallax.records.atomic import finite
+
 TEMPLATES = Path(__file__).parent / "templates"
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -43,7 +45,7 @@ def page(template: str, *, scripts: tuple[str, ...] = (), data: Any = None, file
 
 def json_text(value: Any) -> str:
     """JSON that may stand inside a `<script>`: no `<`, no `&`, no line separator of Unicode, no NaN."""
-    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character, escape in _UNSAFE.items():
         text = text.replace(character, escape)
     return text
@@ -55,14 +57,3 @@ def _environment() -> Any:
 
     loader = PackageLoader("parallax.reports", "templates")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
-def _finite(value: Any) -> Any:
-    """Numbers that JSON does not have as null."""
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

@@ -16,6 +16,7 @@ from parallax.records import ImageRef, PreferencePair, ViewSpec
 from parallax.records.pair_store import PairSet
 from parallax.reports.corrupted import seen_through, view_of
 from parallax.reports.worddiff import Span, diff_words
+from parallax.settings.build import build
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,11 +28,10 @@ SPACE = 0.008  # between words; of the width of the answers' column
 def pairs_of_run(run_folder: Path) -> list[PreferencePair]:
     """The pairs of a run's first stage, images found again through the run's own data source."""
     import yaml
-    from hydra.utils import instantiate
 
     config = yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))
     pointer = json.loads(next(iter(sorted(run_folder.glob("stages/**/pairs.json")))).read_text("utf-8"))
-    images: dict[str, ImageRef] = {s.id: s.image for s in instantiate(config["data"], _convert_="all")}
+    images: dict[str, ImageRef] = {s.id: s.image for s in build(config["data"], "data")}
     return PairSet(pointer["pair_set"]).load(lambda sample_id, _: images[sample_id])
 
 

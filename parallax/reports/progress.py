@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def answer_progress(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Give a function to call with the number of answers just finished.
+    """Give a function to call with the number of answers just finished. The bar is on a terminal only.
 
     >>> with answer_progress("evaluating", 400) as done: policy.generate(requests, progress=done)
     """
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -21,7 +22,8 @@ def answer_progress(what: str, total: int, *, shown: bool = True) -> Iterator[Ca
         TextColumn("{task.fields[rate]}", style="dim"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, transient=True, disable=not shown) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, transient=True, console=console, disable=not (shown and console.is_terminal)) as progress:
         bar = progress.add_task(what, total=total, rate="")
 
         def done(count: int) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.evaluation import Evaluation, difference
 from parallax.evaluation.ratio import Metric
-from parallax.records.atomic import atomic_write_text
+from parallax.records.atomic import atomic_write_text, finite
+from parallax.reports import run_log
+from parallax.reports.metric_names import short_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,22 +25,9 @@ LOWER_IS_BETTER = frozenset(
         "hallucination_rate",
     }
 )  # fmt: skip
-NEITHER_IS_BETTER = frozenset({"yes_ratio"})
-LABELS = {
-    "chair_i": "CHAIR-i, hallucinated among mentioned objects",
-    "chair_s": "CHAIR-s, descriptions with a hallucination",
-    "recall": "recall, objects of the image mentioned",
-    "accuracy": "accuracy of short answers",
-    "pope_accuracy": "POPE accuracy",
-}
-SHORT_LABELS = {
-    "chair_i": "CHAIR-i",
-    "chair_s": "CHAIR-s",
-    "recall": "Recall",
-    "accuracy": "Accuracy",
-    "pope_accuracy": "POPE accuracy",
-}
+NEITHER_IS_BETTER = frozenset({"yes_ratio", "rejected_nats"})
 _MINOR = re.compile(r"pope_(?!(?:accuracy|f1|yes_ratio|parse_failures)$)(?!\w+_accuracy$)\w+$")
+MOST_SHOWN = 8  # metrics on the screen where none is a headline
 NO_METRIC = Metric(None, None, None, 0)
 
 
@@ -82,6 +71,8 @@ def make_results(
         method, seed, steps (optimiser steps), seconds: of the run.
         more: further plain data, added at the top level.
     """
+    side = after or before
+    tables = (side.meta.get("tables") or {}) if side is not None else {}
     changes = difference(before, after) if before and after else {}
     relative = difference(before, after, relative=True) if before and after else {}
     counts = {"built": 0, "reused": 0, "kept": 0, "dropped": {}, **(pairs or {})}
@@ -95,13 +86,14 @@ def make_results(
         "difference": _side(changes),
         "relative_change": _side(relative),
         "pairs": counts,
+        **({"tables": tables} if tables else {}),
         **more,
     }
 
 
 def write_results(path: Path | str, results: Mapping[str, Any]) -> Path:
     """Write `results.json`, whole or not at all."""
-    atomic_write_text(path, json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write_text(path, json.dumps(finite(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return Path(path)
 
 
@@ -139,11 +131,11 @@ def flat_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     return flat
 
 
-def results_table(results: Mapping[str, Any], *, everything: bool = False, width: int = 120) -> Table:
+def results_table(results: Mapping[str, Any], names: Sequence[str], *, width: int = 120) -> Table:
     """Before / after / difference as a rich table, in per cent and percentage points, with 95 % intervals.
 
     Args:
-        everything: also the minor metrics (see `is_minor`).
+        names: the metrics, one row each.
         width: characters there are; below 105 only the difference keeps its interval.
     """
     from rich.table import Table
@@ -158,17 +150,14 @@ def results_table(results: Mapping[str, Any], *, everything: bool = False, width
     table.add_column("")
     for side in sides:
         table.add_column("value" if len(sides) == 1 else side, justify="right", no_wrap=True)
-    for name in metric_order(results):
-        headline = name in HEADLINE
-        if is_minor(name) and not everything:
-            continue
-        cells = [Text(SHORT_LABELS[name] if headline else f"  {name}", style="bold" if headline else "dim")]
+    for name in names:
+        cells = [Text(short_name(name), style="bold")]
         for side in sides:
             metric = metric_of(results[side].get(name))
             whole = width >= 105 or side == "difference" or len(sides) == 1
             change = side == "difference"
             text = show(metric, points=change, name=name) if whole else show_parts(metric, name=name)[0]
-            cell = Text(text, style="" if headline else "dim")
+            cell = Text(text)
             if side == "difference":
                 colour = {"better": "green", "worse": "red", "unclear": "dim"}[verdict(name, metric)]
                 cell = Text(f"{cell.plain} {arrow(name, metric)}", style=colour)
@@ -178,11 +167,24 @@ def results_table(results: Mapping[str, Any], *, everything: bool = False, width
 
 
 def print_results(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """The table and a line about the pairs, on the screen."""
+    """A short table of what was measured and a line about the pairs, on the screen; nothing in a multirun's job."""
     from rich.console import Console
 
+    if not run_log.is_shown():
+        return
     console = console or Console()
-    console.print(results_table(results, width=console.width))
+    measured = metric_order(results)
+    names = headlines(measured)
+    if names:
+        console.print(results_table(results, names, width=console.width))
+    elif results.get("steps"):
+        console.print(
+            f"{results['steps']} optimiser steps in {results['seconds']:.0f} s; nothing was measured.", highlight=False
+        )
+    for suite, table in (results.get("tables") or {}).items():
+        console.print(f"{suite}: objects are found with {table} of synonyms.", highlight=False, markup=False)
+    if more := len(measured) - len(names):
+        console.print(f"{more} more numbers are in the report.", highlight=False)
     pairs = results.get("pairs") or {}
     if pairs.get("kept"):
         dropped = pairs.get("dropped") or {}
@@ -210,18 +212,24 @@ def metric_order(results: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*ordered, *measured]))
 
 
+def headlines(measured: Sequence[str]) -> list[str]:
+    """The few metrics that a short table shows: the headline metrics, or where there are none the first that are whole."""
+    names = [name for name in measured if name in HEADLINE]
+    return (
+        names
+        or [name for name in measured if "/" not in name and not is_minor(name)][:MOST_SHOWN]
+        or list(measured[:MOST_SHOWN])
+    )
+
+
 def metric_of(plain: Mapping[str, Any] | None) -> Metric:
     """A metric as it stands in `results.json`, or an empty one."""
     return Metric(plain["value"], plain["low"], plain["high"], plain.get("n", 0)) if plain else NO_METRIC
 
 
-def label(metric: str) -> str:
-    return LABELS.get(metric, metric)
-
-
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share, shown in per cent. Those named `…_score` are in points of their own (MME, ratings)."""
-    return not metric.split(":")[0].endswith("_score")
+    """Whether a metric is a share, shown in per cent. `…_score` are points of their own (MME, ratings), `…_nats` log-probs."""
+    return not metric.split(":")[0].endswith(("_score", "_nats"))
 
 
 def show(metric: Metric, *, points: bool = False, name: str = "") -> str:

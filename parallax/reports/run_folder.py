@@ -31,6 +31,12 @@ class RunFolder:
     results: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
+    @property
+    def task(self) -> str:
+        """The task that made it; a folder that does not say is taken for a run."""
+        task = self.config.get("task")
+        return str(task.get("name", "align")) if isinstance(task, Mapping) else "align"
+
     @cached_property
     def curves(self) -> dict[str, list[dict[str, str]]]:
         """Stage → rows of its metrics.csv; the stage is "" where the run has only one file."""

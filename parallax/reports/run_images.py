@@ -1,18 +1,20 @@
 """What a run's pairs and answers are about, found again through the sources its configuration names: images and questions.
 
-A run folder may come from anywhere, so a source is only made when every class and function its configuration names is ours
-(`parallax.settings.targets`).
+A run folder may come from anywhere. Its configuration is data: only sources are made of it, and only those that the check of a
+configuration would let pass (`parallax.settings.build`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from parallax.records import ImageRef
-from parallax.settings.targets import UnknownTarget, signature
+from parallax.settings.build import build
+from parallax.settings.check import part_problems
+from parallax.settings.targets import UnknownTarget
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +43,14 @@ def pair_subjects(config: Mapping[str, Any], stage: str = "") -> dict[str, Subje
 
 
 def _subjects(node: Any, what: str) -> dict[str, Subject]:
-    from hydra.utils import instantiate
-
     try:
-        for target in _targets(node):
-            signature(target)
-        made = instantiate(node, _convert_="all")
+        for sentence in part_problems(node, "data"):
+            raise UnknownTarget(sentence)
+        made = build(node, "data")
         items: Iterable[Any] = getattr(made, "pairs", None) or made
         return dict(_subject(item) for item in items)
     except UnknownTarget as error:
-        log.warning("no pictures of %s: its configuration names what is not ours (%s)", what, error)
+        log.warning("no pictures of %s: its configuration would not pass the check (%s)", what, error)
     except Exception as error:  # a source that is gone must not cost the page
         log.warning("no pictures of %s: %s", what, " ".join(str(error).split())[:300])
     return {}
@@ -61,16 +61,3 @@ def _subject(item: Any) -> tuple[str, Subject]:
     if hasattr(item, "sample_id"):
         return str(item.sample_id), Subject(item.image, str(item.prompt))
     return str(item.id), Subject(item.image, str(item.question))
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-            if node["_target_"] == "hydra.utils.get_method":
-                yield str(node.get("path"))
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _targets(value)

@@ -16,6 +16,7 @@ CHATTY = (
     "bitsandbytes", "peft",
     "tensorboard", "asyncio", "numexpr", "accelerate",
 )  # fmt: skip
+_quiet = False
 OURS = ("parallax", "augment", "datamodules", "lightning_modules")
 _MESSAGES = (  # said by Lightning and friends on every run, about things that are as they should be
     r".*does not have many workers.*",
@@ -27,6 +28,22 @@ _MESSAGES = (  # said by Lightning and friends on every run, about things that a
     r".*You called `self\.log\(.*",
     r".*The number of training batches .* is smaller than the logging interval.*",
 )
+
+
+def is_shown() -> bool:
+    """Whether runs tell on the screen what they do; the jobs of a multirun keep it to their `run.log`."""
+    return not _quiet
+
+
+@contextmanager
+def only_warnings() -> Iterator[None]:
+    """While inside, `run_log` brings nothing but warnings to the screen."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 @contextmanager
@@ -47,7 +64,8 @@ def run_log(run_folder: Path | str, *, level: str = "INFO", screen: bool = True,
     file.setLevel(logging.DEBUG)
     handlers: list[logging.Handler] = [file]
     if screen and not number:
-        handlers.append(_screen(level))
+        handlers.append(_Screen())
+        handlers[-1].setLevel(level if is_shown() else logging.WARNING)
     with warnings.catch_warnings():
         quiet_third_parties()
         logging.captureWarnings(True)
@@ -101,12 +119,17 @@ def quiet_third_parties() -> None:
         warnings.simplefilter("ignore", category)
 
 
-def _screen(level: str) -> logging.Handler:
-    from rich.logging import RichHandler
+class _Screen(logging.StreamHandler):  # type: ignore[type-arg]
+    """One line per event on standard output, whatever the width: time, message, and for more than news its weight."""
 
-    handler = RichHandler(
-        show_path=False, show_time=True, log_time_format="%H:%M:%S", rich_tracebacks=False, markup=False
-    )
-    handler.setLevel(level)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    return handler
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self.setFormatter(logging.Formatter("%(asctime)s %(weight)s%(message)s", "%H:%M:%S"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout  # a progress bar puts itself in between while it is shown
+        super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.weight = f"{record.levelname}: " if record.levelno > logging.INFO else ""
+        return " ".join(super().format(record).splitlines())

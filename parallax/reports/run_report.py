@@ -21,6 +21,7 @@ from parallax.reports import results as numbers
 from parallax.reports.corrupted import data_uri, seen_through, view_of
 from parallax.reports.health import health_warnings
 from parallax.reports.method_words import highlights, method_in_words
+from parallax.reports.metric_names import short_name, whole_name
 from parallax.reports.metrics_file import curve, read_metrics
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.pages import page
@@ -157,7 +158,7 @@ def _tiles(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         tiles.append(
             {
-                "name": numbers.SHORT_LABELS[name],
+                "name": short_name(name),
                 "value": f"{100 * shown.value:.1f}",
                 "before": f"{100 * old.value:.1f}" if old.value is not None and new.value is not None else "",
                 "change": numbers.show_parts(change, points=True) if change.value is not None else ("", ""),
@@ -183,7 +184,7 @@ def _table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 bars.append({"side": side, **{key: round(100 * min(max(x, 0), 1), 2) for key, x in places.items()}})
         rows.append(
             {
-                "name": numbers.label(name),
+                "name": whole_name(name),
                 "headline": name in numbers.HEADLINE,
                 "minor": numbers.is_minor(name),
                 "before": numbers.show_parts(sides["before"], name=name),

@@ -16,7 +16,7 @@ from parallax.evaluation.evaluation import Evaluation
 from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
 from parallax.reports.metrics_file import curve, read_metrics
-from parallax.reports.results import HEADLINE, direction
+from parallax.reports.results import HEADLINE, direction, is_share
 from parallax.reports.study_document import put_into
 from parallax.reports.study_plot import draw_study
 
@@ -26,7 +26,12 @@ CURVES = {
     "margin": "train/rewards/margins",
     "chosen_reward": "train/rewards/chosen",
     "accuracy": "train/rewards/accuracies",
+    "displacement": "train/likelihood_displacement",
 }
+LOOKS = (
+    "image_use_nats",
+    "chosen_nats",
+)  # of evaluation=image_use; with them the displacement of likelihoods is shown too
 
 
 def write_study(
@@ -68,7 +73,7 @@ def _arm(words: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
         return {"overrides": list(words), "seeds": 0, "effects": {}, "training": {}, "pairs": {}}
     pairs_of_evaluations = [_evaluations(folder) for folder in folders]
     effects = {}
-    for metric in HEADLINE:
+    for metric in (*HEADLINE, *LOOKS):
         sums = [(_sums(before, metric), _sums(after, metric)) for before, after in pairs_of_evaluations]
         if all(before and after for before, after in sums):
             effects[metric] = _effect(sums).to_json()
@@ -124,28 +129,39 @@ def _late_mean(folder: Path, metric: str) -> float:
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The table of a study, in percentages; relative changes with two-way 95 % intervals (scenes and seeds)."""
-    shown = [name for name in HEADLINE if name != "chair_s" or summary["metric"] == name]  # chair_i says as much
+    shown = [
+        name for name in (*HEADLINE, *LOOKS) if name != "chair_s" or summary["metric"] == name
+    ]  # chair_i says as much
     metrics = [name for name in shown if any(name in arm["effects"] for arm in summary["arms"].values())]
     lines = [f"**{summary['title']}** (`{summary['command']}`)", ""]
-    lines.append(
-        "| arm | seeds | pairs | " + " | ".join(f"{m}: before → after, change" for m in metrics) + " | margin |"
-    )
-    lines.append("|---" * (4 + len(metrics)) + "|")
+    late = {"margin": ""} | ({"displacement": "%"} if LOOKS[0] in metrics else {})
+    heads = ["arm", "seeds", "pairs", *(f"{m}: before → after, change" for m in metrics), *late]
+    lines.append(f"| {' | '.join(heads)} |")
+    lines.append("|---" * len(heads) + "|")
     for name, arm in summary["arms"].items():
         cells = [_cell(arm["effects"].get(metric), metric, metric == summary["metric"]) for metric in metrics]
         kept = f"{arm['pairs']['kept']:.0f}" if arm["pairs"] else "–"
-        margin = "–" if isnan(late := arm["training"].get("margin", nan)) else f"{late:.2f}"
-        lines.append(f"| {name} | {arm['seeds']} | {kept} | " + " | ".join(cells) + f" | {margin} |")
+        ends = [_late(arm["training"].get(curve, nan), unit) for curve, unit in late.items()]
+        lines.append(f"| {' | '.join([name, str(arm['seeds']), kept, *cells, *ends])} |")
     for name, told in summary.get("failures", {}).items():
         counts = Counter(told)
         lines += ["", *(f"`{name}`, {count} of {len(summary['seeds'])} seeds: {why}" for why, count in counts.items())]
     return "\n".join(lines) + "\n"
 
 
+def _late(value: float, unit: str) -> str:
+    return "–" if isnan(value) else f"{100 * value:.0f} %" if unit else f"{value:.2f}"
+
+
 def _cell(effect: Mapping[str, Any] | None, metric: str, relative: bool) -> str:
     if effect is None:
         return "–"
-    sides = f"{100 * effect['before']:.2f} → {100 * effect['after']:.2f}"
+    scale = 100 if is_share(metric) else 1
+    sides = f"{scale * effect['before']:.2f} → {scale * effect['after']:.2f}"
+    if not is_share(metric):
+        low, high, value = effect["change_low"], effect["change_high"], effect["change"]
+        text = f"{sides}, {value:+.2f} nats [{low:+.2f}, {high:+.2f}]"
+        return f"**{text}**" if low * high > 0 and value * direction(metric) > 0 else text
     if relative:
         low, high, value, unit = effect["relative_low"], effect["relative_high"], effect["relative"], "%"
     else:

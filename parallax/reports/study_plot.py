@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from parallax.reports.metric_names import short_name
 from parallax.reports.plots import BETTER, OPEN, PALETTE, WORSE, figure, save
-from parallax.reports.results import SHORT_LABELS, direction
+from parallax.reports.results import direction
 
 BESIDE = ("recall", "accuracy", "pope_accuracy")  # shown after the study's own metric
 
@@ -31,7 +32,7 @@ def draw_study(summary: Mapping[str, Any], path: Path) -> bool:
                 if metric in arm["effects"]:
                     _effect(axis, place, arm["effects"][metric], relative, direction(metric))
             axis.axvline(0, color="#444", linewidth=0.8, zorder=1)
-            axis.set_title(SHORT_LABELS.get(metric, metric))
+            axis.set_title(short_name(metric))
             axis.set_xlabel("relative change, %" if relative else "change, points")
         axes[-1].barh(places, [arm["training"]["margin"] for arm in arms.values()], color=PALETTE[0], height=0.5)
         axes[-1].set_title("Reward margin")

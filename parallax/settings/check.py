@@ -12,7 +12,8 @@ from parallax.settings.blame import Problems
 from parallax.settings.combinations import combination_problems
 from parallax.settings.errors import ConfigError
 from parallax.settings.needed import missing_problems
-from parallax.settings.schema import KEYS, STAGE_GROUPS
+from parallax.settings.rules import Rule
+from parallax.settings.schema import STAGE_GROUPS, root, rule_at, stage_rule
 from parallax.settings.stages import defined_stages, overlay, resolve_stage
 from parallax.settings.walk import Walk, shown
 
@@ -44,18 +45,29 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
         return {key: f"{key} refers to something that is not there: {str(error).splitlines()[0]}."}
     if misshapen := _misshapen(plain):
         return misshapen
-    problems = _walk_all(raw, plain)
+    walk = _walk_all(raw, plain)
+    problems = walk.result()
     if complete:
-        problems.update(missing_problems(plain, absent))
+        problems.update(missing_problems(plain, absent, walk.places))
     if not problems:
         stages = [resolve_stage(cfg, name) for name in plain["method"]["stages"]]
         problems.update(combination_problems(plain, stages))
     return problems
 
 
+def part_problems(node: Any, key: str) -> list[str]:
+    """What is wrong with one part of a configuration that comes from elsewhere (a run folder), as it would stand at `key`."""
+    if not isinstance(node, dict):
+        return [f"{key} is no part: {shown(node)}."]
+    walk = Walk({key.split(".")[0]: node}, {})
+    walk.value(rule_at(key) or Rule("component"), node, node, key)
+    return list(walk.result().values())
+
+
 def _misshapen(plain: dict[str, Any]) -> Problems:
     """Groups that are no groups at all, without which nothing else can be looked at."""
-    groups = dict.fromkeys(key.split(".")[0] for key, rule in KEYS.items() if "." in key or rule.kind == "component")
+    keys = root().keys or {}
+    groups = [name for name, rule in keys.items() if rule.kind in ("group", "component", "mapping")]
     problems: Problems = {}
     for name in groups:
         value = plain.get(name)
@@ -82,8 +94,8 @@ def _fill_absent(node: Any, path: str = "") -> Iterator[str]:
             yield from _fill_absent(value, f"{path}{key}.")
 
 
-def _walk_all(raw: dict[str, Any], plain: dict[str, Any]) -> Problems:
-    walk = Walk(plain)
+def _walk_all(raw: dict[str, Any], plain: dict[str, Any]) -> Walk:
+    walk = Walk(plain, raw)
     walk.root({key: value for key, value in plain.items() if key != "stages"}, raw)
     known = defined_stages(plain)
     for name in plain.get("method", {}).get("stages") or []:
@@ -98,9 +110,11 @@ def _walk_all(raw: dict[str, Any], plain: dict[str, Any]) -> Problems:
             continue
         path = f"stages.{name}"
         own = {key: value for key, value in node.items() if key not in STAGE_GROUPS}
-        walk.stage(own, raw["stages"][name], path)
+        for key, value in own.items():
+            walk.below(stage_rule(), key, value, raw["stages"][name].get(key), f"{path}.{key}")
         for group in STAGE_GROUPS:
             if group in node:
                 merged = overlay(plain.get(group), node[group])
-                walk.group(group, merged, overlay(raw.get(group), raw["stages"][name][group]), f"{path}.{group}")
-    return walk.result()
+                as_written = overlay(raw.get(group), raw["stages"][name][group])
+                walk.below(root(), group, merged, as_written, f"{path}.{group}")
+    return walk

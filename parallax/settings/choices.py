@@ -28,10 +28,10 @@ def groups_with(choice: str) -> list[str]:
 
 
 @cache
-def views() -> dict[str, str]:
-    """Name of each view → its `_target_`."""
+def named_targets(group: str) -> dict[str, str]:
+    """Name of each choice of a group that is a part → its `_target_`."""
     found = {}
-    for file in (CONF / "aug").glob("*.yaml"):
+    for file in (CONF / group).glob("*.yaml"):
         target = re.search(r"^_target_: *(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE)
         if target:
             found[file.stem] = target[1]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from parallax.settings.components import PAIRS_ONLY
 from parallax.settings.many_processes import SHARDED, quantised, quantised_stage, sharded_stage
 from parallax.settings.refusals import Found, refused
 from parallax.settings.stage_combinations import between_stages, kind_of_fit, live_reference
+from parallax.settings.targets import fact, parts_in
 
 INFUSED = ("{description}", "{question}")
 
@@ -139,8 +138,8 @@ def _stage(stage: dict[str, Any], plain: dict[str, Any]) -> Found:
 def _loss(stage: dict[str, Any]) -> Found:
     negatives = stage["pairs"]["num_negatives"]
     if negatives > 1 and stage["fit"] == "preference":
-        for target in _targets(stage["loss"]):
-            if target in PAIRS_ONLY:
+        for target in parts_in(stage["loss"]):
+            if fact(target, "pairs_only"):
                 name = target.rpartition(".")[2]
                 yield refused(
                     "pairs.num_negatives",
@@ -161,7 +160,7 @@ def _control(stage: dict[str, Any]) -> Found:
 
 def _views(stage: dict[str, Any]) -> Found:
     aug, negatives = stage["aug"], stage["pairs"]["num_negatives"]
-    if aug["_target_"].endswith(".Several") and "views" in aug and negatives > len(aug["views"]):
+    if fact(aug["_target_"], "one_view_each") and "views" in aug and negatives > len(aug["views"]):
         yield refused(
             "aug.views",
             f"aug.views has {len(aug['views'])} views and pairs.num_negatives={negatives} asks for a view each. "
@@ -172,8 +171,8 @@ def _views(stage: dict[str, Any]) -> Found:
 def _data(stage: dict[str, Any]) -> Found:
     if stage["fit"] != "preference":
         return
-    has_pairs = stage["data"]["_target_"].startswith("datamodules.formats.preference_file.")
-    takes_pairs = stage.get("proposer") is None or stage["proposer"]["_target_"].endswith(".given.Given")
+    has_pairs = fact(stage["data"]["_target_"], "holds_pairs")
+    takes_pairs = stage.get("proposer") is None or fact(stage["proposer"]["_target_"], "takes_pairs")
     if has_pairs and not takes_pairs:
         yield refused(
             "data",
@@ -195,33 +194,33 @@ def _judge(stage: dict[str, Any]) -> Found:
     """Which judges can score what which proposers bring."""
     if stage["fit"] != "preference" or stage.get("proposer") is None:
         return
-    judge, proposer = stage["judge"]["_target_"].rpartition(".")[2], stage["proposer"]["_target_"].rpartition(".")[2]
-    tree = proposer == "SentenceTree"
-    if judge == "ClipCalibrated" and not tree:
+    judge, proposer = stage["judge"], stage["proposer"]
+    kind, tree = judge["_target_"].rpartition(".")[2], fact(proposer["_target_"], "makes_trees")
+    if fact(judge["_target_"], "needs_trees") and not tree:
         yield refused(
             "judge",
-            "judge=clip_calibrated scores sentence trees, and this method makes none. Use method=csr, or another judge.",
+            f"{kind} scores sentence trees, and this method makes none. Use method=csr, or another judge.",
         )
-    if tree and judge in ("ByConstruction", "SelfCritic"):
+    if tree and fact(judge["_target_"], "scores_leaves") is False:
         yield refused(
             "judge",
-            f"judge={judge} cannot score the leaves of a sentence tree. Use judge=clip_calibrated, or another method.",
+            f"judge={kind} cannot score the leaves of a sentence tree. Use judge=clip_calibrated, or another method.",
         )
-    if judge == "ByConstruction" and proposer == "Sampled":
+    if fact(judge["_target_"], "judges_by_role") and fact(proposer["_target_"], "undecided"):
         yield refused(
             "judge",
-            "judge=by_construction knows no better one among samples. Use judge=self_critic, or another method.",
+            f"{kind} knows no better one among samples. Use judge=self_critic, or another method.",
         )
-    if judge == "ClipCalibrated" and stage["judge"]["image_weight"] > 0 and stage["judge"].get("image_text") is None:
+    if judge.get("image_weight") and judge.get("image_text", judge) is None:
         yield refused(
             "judge.image_text",
-            f"judge.image_weight={stage['judge']['image_weight']} needs judge.image_text, a CLIP-like model. "
+            f"judge.image_weight={judge['image_weight']} needs judge.image_text, a CLIP-like model. "
             "Use judge.image_weight=0 to do without.",
         )
-    if tree and stage["proposer"]["prune_from"] < stage["proposer"]["keep_top"] + stage["proposer"]["keep_bottom"]:
+    if tree and proposer.get("prune_from", 1) < proposer.get("keep_top", 0) + proposer.get("keep_bottom", 0):
         yield refused(
             f"stages.{stage['name']}.proposer.prune_from",
-            f"prune_from={stage['proposer']['prune_from']} is less than keep_top + keep_bottom: a level would be pruned to more "
+            f"prune_from={proposer['prune_from']} is less than keep_top + keep_bottom: a level would be pruned to more "
             "than it has. Raise prune_from.",
         )
 
@@ -257,7 +256,7 @@ def _server(stage: dict[str, Any], family: str) -> Found:
         return
     if "url" not in generation:
         yield refused("generation.backend", "generation.backend=server lacks an address. Use generation=server.")
-    if proposer.endswith(".SentenceTree"):
+    if fact(proposer, "makes_trees"):
         yield refused(
             "generation.backend",
             "generation=server gives whole answers, and this method looks for them sentence by sentence in the policy's own "
@@ -269,7 +268,7 @@ def _server(stage: dict[str, Any], family: str) -> Found:
             f"pairs.refresh={stage['pairs']['refresh']} asks the policy as it then is, and with lora=none a server cannot take "
             "over what it has learned. Use generation=transformers.",
         )
-    noisy = any(target.endswith(".Diffusion") for target in _targets(stage["aug"]))
+    noisy = any(fact(target, "acts_on") == "tensor" for target in parts_in(stage["aug"]))
     if family == "llava_next" and noisy:
         yield refused(
             "generation.backend",
@@ -319,15 +318,3 @@ def _ordered(group: dict[str, Any], path: str, low: str, high: str) -> Found:
         yield refused(
             f"{path}.{low}", f"{path}.{low}={group[low]} is more than {path}.{high}={group[high]}; swap or change them."
         )
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` in a node."""
-    if isinstance(node, dict):
-        if isinstance(node.get("_target_"), str):
-            yield node["_target_"]
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)

@@ -1,11 +1,11 @@
-"""The command line before Hydra sees it: mistakes named in words, and keys Hydra's strictness would refuse let through.
+"""The command line before Hydra starts: every mistake named in words, while nothing has been made and nothing heavy imported.
 
-`stages.align.optim.lr=1e-6` names a key that no file holds. Every `key=value` is therefore handed on as `++key=value`, which
-Hydra never refuses, and `check` judges afterwards whether the key exists. Choices of groups are judged here.
+The words themselves reach Hydra as they were typed; how they are read there stands in `overrides.py`.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import re
@@ -14,95 +14,73 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from parallax.settings.check import check
-from parallax.settings.choices import choices, groups, groups_with
+from parallax.settings.choices import groups, groups_with
 from parallax.settings.errors import ConfigError
+from parallax.settings.hydra_part import hydra_problems
 from parallax.settings.launchers import missing_plugin, multirun_problem
-from parallax.settings.schema import STAGE_GROUPS
+from parallax.settings.overrides import CONFIG, MAY_BE_NONE, Loader, loader, stage_choice
+from parallax.settings.places import CONF
 from parallax.settings.suggestions import closest, or_list
 
-VERSION_BASE = "1.3"
-PACKAGED = {"aug@evaluation.view"}  # group@package entries that conf/config.yaml has; others are added
-MAY_BE_NONE = ("experiment",)  # groups of which nothing may be chosen
 MOST_JOBS_CHECKED = 256  # of a multirun, before the first one starts
 
 
-def prepare(argv: Sequence[str], conf: Path, *, complete: bool = True) -> list[str]:
-    """The arguments as Hydra should get them: options first, then overrides.
+def prepare(argv: Sequence[str], conf: Path = CONF, *, complete: bool = True) -> list[str]:
+    """Check the command and return it as Hydra should get it: as it was typed.
 
-    Everything is checked here, before Hydra makes a run folder: the spelling of overrides, choices of groups, the composed
+    Everything is checked before Hydra makes a run folder: the spelling of overrides, choices of groups, the composed
     configuration, and every job of a multirun before the first one starts. `complete=False` does without the files that must be
-    there, as for a configuration that is only printed.
+    there, as for a configuration that is only printed. Processes of a run
+    after the first get two words more: they need no folder.
 
     Raises:
         ConfigError: with all that is wrong.
     """
     _refuse_dashes(argv)
     arguments = get_args_parser().parse_intermixed_args(list(argv))
-    overrides = list(arguments.overrides)
-    if arguments.shell_completion or arguments.experimental_rerun:
+    if arguments.experimental_rerun:
+        raise ConfigError(
+            "--experimental-rerun reads a pickled file, which may run any code, so this program does without. Give the same "
+            "command again: the run goes on, or says that it is finished."
+        )
+    if arguments.shell_completion:
         return list(argv)
-    options = _without(argv, overrides)
-    folders = [conf, *([Path(arguments.config_dir)] if arguments.config_dir else [])]
-    problems: list[str] = []
-    multirun = arguments.multirun or (not arguments.cfg and _is_multirun(overrides, folders))
-    rewritten = [_rewrite(override, folders, multirun, problems) for override in overrides]
-    rewritten = [override for override in rewritten if override]
-    if problems:
-        raise ConfigError(problems)
-    composed_by_hydra = arguments.help or arguments.hydra_help or arguments.info
-    if composed_by_hydra or arguments.cfg == "hydra":
-        return [*options, *rewritten]
-    _check_plugins(rewritten)
+    command = _Command(arguments, conf)
+    command.check_words()
+    if command.only_shown:
+        return list(argv)
     complete = complete and not arguments.cfg
-    if multirun:
-        _check_jobs(rewritten, conf, folders, complete=complete)
-    else:
-        _check_composed(rewritten, conf, folders, complete=complete)
-        rewritten += _no_folder_of_its_own(rewritten)
-    return [*options, *rewritten]
+    if command.multirun:
+        command.check_jobs(complete=complete)
+        return list(argv)
+    command.composed(command.overrides, complete=complete)
+    return [*argv, *_no_folder_of_its_own(command.overrides)]
 
 
-def _no_folder_of_its_own(overrides: Sequence[str]) -> list[str]:
-    """All processes of a run write to the first one's folder: the others, under torchrun or Slurm, need none from Hydra."""
-    number = next((os.environ[name] for name in ("RANK", "SLURM_PROCID") if name in os.environ), "0")
-    if number == "0" or any("hydra.run.dir=" in override for override in overrides):
-        return []
-    return ["hydra.run.dir=.", "hydra.output_subdir=null"]
-
-
-def compose_checked(words: Sequence[str], conf: Path) -> DictConfig:
+def compose_checked(words: Sequence[str], conf: Path = CONF) -> DictConfig:
     """The checked configuration of `python run.py <words>`. May be called inside a running program of Hydra's.
 
     Raises:
         ConfigError: with all that is wrong.
     """
-    problems: list[str] = []
-    rewritten = [word for text in words if (word := _rewrite(text, [conf], False, problems))]
-    if problems:
-        raise ConfigError(problems)
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        return _check_composed(rewritten, conf, [conf], complete=True)
-    finally:
-        GlobalHydra.instance().clear()
-        if running is not None:
-            GlobalHydra.instance().initialize(running)
-
-
-def as_typed(overrides: Sequence[str]) -> list[str]:
-    """Overrides as Hydra reports them (`HydraConfig.get().overrides.task`), back in the form people type."""
-    long_form = re.compile(r"^\w+@(stages\.[^=]+)=")
-    return [long_form.sub(r"\1=", override.lstrip("+")) for override in overrides]
+    command = _Command(argparse.Namespace(overrides=list(words)), conf)
+    command.check_words()
+    if command.multirun:
+        raise ConfigError(
+            "this is a multirun (hydra.mode=MULTIRUN), and one run is asked for; leave its experiment, or type -m."
+        )
+    return command.composed(command.overrides, complete=True)
 
 
 def complain(error: Exception) -> None:
@@ -125,6 +103,14 @@ def hydra_sentence(error: BaseException) -> str:
     return text.rstrip(". ") + "."
 
 
+def _no_folder_of_its_own(overrides: Sequence[str]) -> list[str]:
+    """All processes of a run write to the first one's folder: the others, under torchrun or Slurm, need none from Hydra."""
+    number = next((os.environ[name] for name in ("RANK", "SLURM_PROCID") if name in os.environ), "0")
+    if number == "0" or any("hydra.run.dir=" in override for override in overrides):
+        return []
+    return ["hydra.run.dir=.", "hydra.output_subdir=null"]
+
+
 def _refuse_dashes(argv: Sequence[str]) -> None:
     for word in argv:
         match = re.match(r"--?([A-Za-z_][\w./@]*)=(.*)", word)
@@ -138,35 +124,113 @@ def _refuse_dashes(argv: Sequence[str]) -> None:
             raise ConfigError(f"There is no option {word}.{hint} Keys are written without dashes: key=value.")
 
 
-def _without(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    left = list(overrides)
-    options = []
-    for word in argv:
-        if word in left:
-            left.remove(word)
-        else:
-            options.append(word)
-    return options
+class _Command:
+    """What was typed, and Hydra's loader to look at it with."""
 
+    def __init__(self, arguments: argparse.Namespace, conf: Path) -> None:
+        given = vars(arguments)
+        self.overrides: list[str] = list(arguments.overrides)
+        self.asked_multirun = bool(given.get("multirun"))
+        self.shown = bool(given.get("cfg"))
+        self.only_shown = bool(
+            given.get("help") or given.get("hydra_help") or given.get("info") or given.get("cfg") == "hydra"
+        )
+        self.name: str = given.get("config_name") or CONFIG
+        self.loader: Loader = loader(Path(given.get("config_path") or conf), given.get("config_dir"))
+        self.multirun = False
+        self.whole: DictConfig | None = None  # the configuration, with Hydra's part, without what is swept
 
-def _rewrite(text: str, folders: Sequence[Path], multirun: bool, problems: list[str]) -> str:
-    override = _parsed(text, problems)
-    if override is not None and override.is_sweep_override() and not multirun:
-        key, _, value = text.partition("=")
-        problems.append(f"{text} names several values: add -m for one run each, or write {key}=[{value}] for a list.")
-        return text
-    if override is None or override.key_or_group.split("/")[0].split(".")[0] == "hydra":
-        return text
-    key = override.key_or_group
-    if choices(key, folders) and "." not in key and not isinstance(override.value(), dict):
-        return _group_choice(text, override, folders, problems)
-    stage = re.fullmatch(r"stages\.([^.]+)\.(\w+)", key)
-    if stage and stage[2] in STAGE_GROUPS and isinstance(override.value(), str):
-        return _stage_choice(text, stage[1], stage[2], override, folders, problems)
-    if override.type == OverrideType.DEL:
-        return text
-    body = text.lstrip("+")
-    return "++" + (body[: -len("None")] + "null" if body.endswith("=None") else body)
+    def check_words(self) -> None:
+        """Raise ConfigError for words that cannot be read, choices that do not exist and packages that are not there."""
+        problems: list[str] = []
+        parsed = [found for text in self.overrides if (found := _parsed(text, problems)) is not None]
+        for override in parsed:
+            self._check_choice(override, problems)
+        for text in self.overrides:
+            if problem := missing_plugin(text.lstrip("+")):
+                problems.append(problem)
+        if not problems:  # also where it is only shown: Hydra sets up its logging for that
+            self.whole = self._loaded(self.overrides, RunMode.MULTIRUN)
+            self.multirun = not self.shown and (self.asked_multirun or self.whole.hydra.mode == RunMode.MULTIRUN)
+        if not (self.multirun or self.asked_multirun):
+            problems += [_several(override) for override in parsed if override.is_sweep_override()]
+        if problems:
+            raise ConfigError(problems)
+
+    def _check_choice(self, override: Override, problems: list[str]) -> None:
+        """`method=seva`, `stages.align.loss=stic`: every named choice must be a file."""
+        group = stage_choice(override) or override.key_or_group
+        have = self._choices(group)
+        if not have or override.is_hydra_override() or isinstance(override.value(), dict):
+            return
+        text, key = str(override.input_line), override.key_or_group
+        if override.type == OverrideType.ADD and override.package is None and group == key and group not in MAY_BE_NONE:
+            problems.append(f"{text} adds a choice of {group}, and there is one already: write {text.lstrip('+')}.")
+        if override.type == OverrideType.FORCE_ADD and group == key:
+            problems.append(f"{text}: a choice is not forced in: write {text.lstrip('+')}.")
+        changes = override.type == OverrideType.CHANGE and not override.is_sweep_override()
+        if changes and override.value() is None and not override.package and group not in MAY_BE_NONE:
+            problems.append(f"{text} leaves the run without {group}: choose one of {', '.join(have)}.")
+        for name in _named(override):
+            if name not in have:
+                problems.append(_no_choice(override.get_key_element().lstrip("+"), group, name, have))
+
+    def _choices(self, group: str) -> list[str]:
+        found = self.loader.get_group_options(
+            group, ObjectType.CONFIG, config_name=self.name, overrides=self._search_path()
+        )
+        return sorted(found)
+
+    def _search_path(self) -> list[str]:
+        return [text for text in self.overrides if text.startswith("hydra.searchpath=")]
+
+    def check_jobs(self, *, complete: bool) -> None:
+        """Compose and check every job of a multirun, so that the last one's typo does not wait for the others to finish.
+
+        What another sweeper will try is not known beforehand: its keys are left as they are.
+        """
+        searched = any(text.lstrip("+").startswith(("hydra/sweeper", "hydra.sweeper")) for text in self.overrides)
+        axes = [_values(text, searched) for text in [*self._swept_by_configuration(), *self.overrides]]
+        axes = [axis for axis in axes if axis]
+        jobs = [list(job) for job in itertools.islice(itertools.product(*axes), MOST_JOBS_CHECKED)]
+        shared = [axis[0] for axis in axes if len(axis) == 1]
+        shared += [] if self.asked_multirun else ["hydra.mode=RUN"]  # for a command of one point
+        points = [[text for text, axis in zip(job, axes, strict=True) if len(axis) > 1] for job in jobs]
+        launcher: dict[str, Any] = {}
+        for job, differs in zip(jobs, points, strict=True):
+            try:
+                cfg = self.composed(job, complete=complete and not searched)
+            except ConfigError as error:
+                job_name = f" (job with {' '.join(differs)})" if differs else ""
+                raise ConfigError([f"{problem}{job_name}" for problem in error.problems]) from error
+            launcher = launcher or dict(self._loaded(job, RunMode.RUN).hydra.launcher)
+            if problem := multirun_problem(launcher, cfg, shared, points):
+                raise ConfigError(problem)
+
+    def _swept_by_configuration(self) -> list[str]:
+        """What `hydra.sweeper.params` of a chosen experiment adds to the jobs, but for keys that were typed, which win."""
+        typed = {text.partition("=")[0] for text in self.overrides}
+        params = OmegaConf.select(self.whole, "hydra.sweeper.params") if self.whole is not None else None
+        return [f"{key}={value}" for key, value in (params or {}).items() if key not in typed]
+
+    def composed(self, words: Sequence[str], *, complete: bool) -> DictConfig:
+        """The checked configuration. Raises ConfigError with all that is wrong."""
+        cfg = self.whole if words is self.overrides and self.whole is not None else self._loaded(words, RunMode.RUN)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        check(cfg, complete=complete)
+        return cfg
+
+    def _loaded(self, words: Sequence[str], mode: RunMode) -> DictConfig:
+        """Composed, with Hydra's own part looked at: nothing of it has been acted on yet."""
+        try:
+            cfg = self.loader.load_configuration(self.name, list(words), run_mode=mode, validate_sweep_overrides=False)
+        except (HydraException, YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(hydra_sentence(error)) from error
+        problems = hydra_problems(OmegaConf.to_container(cfg.hydra, resolve=False))  # type: ignore[arg-type]
+        if problems:
+            raise ConfigError(problems)
+        return cfg
 
 
 def _parsed(text: str, problems: list[str]) -> Override | None:
@@ -194,35 +258,18 @@ def _quoted(text: str) -> str:
     return f'{key}="{value}"'
 
 
-def _group_choice(text: str, override: Override, folders: Sequence[Path], problems: list[str]) -> str:
-    """`method=seva`: every named choice must be a file."""
-    group = override.key_or_group
-    have = choices(group, folders)
-    if override.type == OverrideType.CHANGE and not override.is_sweep_override() and override.value() is None:
-        if group in MAY_BE_NONE:
-            return ""
-        problems.append(f"{text} leaves the run without {group}: choose one of {', '.join(have)}.")
-    wrong = [name for name in _named(override) if name not in have]
-    for name in wrong:
-        near = closest(name, have)
-        hint = f" Did you mean {or_list(near)}?" if near else ""
-        problems.append(f"{group}={name} is no choice of {group}.{hint} Choices are: {', '.join(have)}.")
-    added = override.package is not None and override.type == OverrideType.CHANGE
-    return f"+{text}" if added and f"{group}@{override.package}" not in PACKAGED else text
+def _several(override: Override) -> str:
+    key, _, value = str(override.input_line).partition("=")
+    return f"{override.input_line} names several values: add -m for one run each, or write {key}=[{value}] for a list."
 
 
-def _stage_choice(
-    text: str, stage: str, group: str, override: Override, folders: Sequence[Path], problems: list[str]
-) -> str:
-    """`stages.align.loss=stic` means the group's choice, for this stage."""
-    have = choices(group, folders)
-    name = str(override.value())
-    if name not in have:
-        near = closest(name, have)
-        hint = f" Did you mean {or_list(near)}?" if near else ""
-        problems.append(f"stages.{stage}.{group}={name} is no choice of {group}.{hint} Choices are: {', '.join(have)}.")
-        return text
-    return f"+{group}@stages.{stage}.{group}={name}"
+def _no_choice(key: str, group: str, name: str, have: Sequence[str]) -> str:
+    near = closest(name, have)
+    hint = f" Did you mean {or_list(near)}?" if near else ""
+    elsewhere = [other for other in groups_with(name.lower()) if other != group]
+    if elsewhere:
+        hint += f" ({or_list(f'{other}={name.lower()}' for other in elsewhere)} exists.)"
+    return f"{key}={name} is no choice of {group}.{hint} Choices are: {', '.join(have)}."
 
 
 def _named(override: Override) -> list[str]:
@@ -235,94 +282,11 @@ def _named(override: Override) -> list[str]:
     return [str(word) for word in words if word is not None and str(word) != "null"]
 
 
-def _check_plugins(overrides: Sequence[str]) -> None:
-    """A launcher or sweeper whose package is not installed."""
-    for text in overrides:
-        if problem := missing_plugin(text.lstrip("+")):
-            raise ConfigError(problem)
-
-
-def _check_jobs(overrides: list[str], conf: Path, folders: Sequence[Path], *, complete: bool) -> None:
-    """Compose and check every job of a multirun, so that the last one's typo does not wait for the others to finish.
-
-    What another sweeper will try is not known beforehand: its keys are left as they are.
-    """
-    searched = any(override.lstrip("+").startswith(("hydra/sweeper", "hydra.sweeper")) for override in overrides)
-    parser = OverridesParser.create()
-    axes = []
-    for text in [*_of_the_experiment(overrides, folders), *overrides]:
-        override = parser.parse_override(text)
-        if not override.is_sweep_override() or override.is_hydra_override():
-            axes.append([text])
-        elif not searched:
-            key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    jobs = [list(job) for job in itertools.islice(itertools.product(*axes), MOST_JOBS_CHECKED)]
-    shared = as_typed([axis[0] for axis in axes if len(axis) == 1])
-    shared += ["hydra.mode=RUN"] if _sweeps(overrides, folders) else []  # for a command of one point
-    points = [_differing(job, axes) for job in jobs]
-    launcher: dict[str, Any] = {}
-    for job, differs in zip(jobs, points, strict=True):
-        try:
-            cfg = _check_composed(job, conf, folders, complete=complete and not searched)
-        except ConfigError as error:
-            job_name = f" (job with {' '.join(differs)})" if differs else ""
-            raise ConfigError([f"{problem}{job_name}" for problem in error.problems]) from error
-        launcher = launcher or dict(_composed(job, conf, folders, hydra=True).hydra.launcher)
-        if problem := multirun_problem(launcher, cfg, shared, points):
-            raise ConfigError(problem)
-
-
-def _differing(job: Sequence[str], axes: Sequence[Sequence[str]]) -> list[str]:
-    """The words of a job that not all jobs have, as typed."""
-    return as_typed([text for text, axis in zip(job, axes, strict=True) if len(axis) > 1])
-
-
-def _of_the_experiment(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """What `hydra.sweeper.params` of a chosen experiment adds to the jobs, but for keys that were typed, which win."""
-    params: dict[str, Any] = {}
-    for content in _experiments(overrides, folders):
-        params |= {str(key): value for key, value in (OmegaConf.select(content, "hydra.sweeper.params") or {}).items()}
-    typed = {text.partition("=")[0] for text in overrides}
-    return [f"{key}={value}" for key, value in params.items() if key not in typed]
-
-
-def _is_multirun(overrides: Sequence[str], folders: Sequence[Path]) -> bool:
-    """Whether the words alone make it one, without -m: `hydra.mode`, typed or in the chosen experiment."""
-    for text in overrides:
-        if text.lstrip("+").startswith("hydra.mode="):
-            return text.endswith("=MULTIRUN")
-    return _sweeps(overrides, folders)
-
-
-def _sweeps(overrides: Sequence[str], folders: Sequence[Path]) -> bool:
-    """Whether a chosen experiment is a multirun by itself."""
-    return any(OmegaConf.select(content, "hydra.mode") == "MULTIRUN" for content in _experiments(overrides, folders))
-
-
-def _experiments(overrides: Sequence[str], folders: Sequence[Path]) -> list[Any]:
-    """The files of the chosen experiments, as they stand."""
-    chosen = [text.partition("=")[2] for text in overrides if text.startswith("experiment=")]
-    files = [folder / "experiment" / f"{name}.yaml" for name in chosen for folder in folders]
-    return [OmegaConf.load(file) for file in files if file.is_file()]
-
-
-def _check_composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, complete: bool) -> DictConfig:
-    cfg = _composed(overrides, conf, folders)
-    check(cfg, complete=complete)
-    return cfg
-
-
-def _composed(overrides: list[str], conf: Path, folders: Sequence[Path], *, hydra: bool = False) -> DictConfig:
-    """The configuration; with `hydra` also Hydra's own part, and what was typed about that."""
-    search = (
-        [f"hydra.searchpath=[{','.join(f'file://{folder.resolve()}' for folder in folders[1:])}]"]
-        if folders[1:]
-        else []
-    )
-    mine = [text for text in overrides if hydra or not text.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    try:
-        with initialize_config_dir(str(conf), version_base=VERSION_BASE):
-            return compose("config", overrides=[*search, *mine], return_hydra_config=hydra)
-    except HydraException as error:
-        raise ConfigError(hydra_sentence(error)) from error
+def _values(text: str, searched: bool) -> list[str]:
+    """The words that one typed word stands for over all jobs; none where a sweeper will choose them."""
+    override = OverridesParser.create().parse_override(text)
+    if not override.is_sweep_override() or override.is_hydra_override():
+        return [text]
+    if searched:
+        return []
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parallax.settings.comments import meanings
+from parallax.settings.extras import install
 from parallax.settings.suggestions import closest, or_list
 
 PACKAGE = "wandb_workspaces"
@@ -21,8 +22,8 @@ def dashboard_problems(plain: Mapping[str, Any]) -> dict[str, str]:
     problems = {}
     if find_spec(PACKAGE) is None:
         problems["task"] = (
-            "task=dashboard needs the package wandb-workspaces, which is not installed: pip install 'parallax-vlm[dashboard]', "
-            "or pip install 'wandb-workspaces>=0.4,<0.5'."
+            f"task=dashboard needs the package wandb-workspaces, which is not installed: {install('dashboard')} "
+            "(our extra `dashboard`)."
         )
     if not task.get("metrics"):
         problems["task.metrics"] = "task.metrics is empty: name at least one, such as task.metrics=[eval/chair_i]."

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from parallax.settings.choices import choices, groups
 from parallax.settings.comments import CONF, Described, described_keys, title
-from parallax.settings.components import COMPONENTS
-from parallax.settings.schema import FILE_GROUPS, KEYS, TASK_KEYS
+from parallax.settings.rules import Rule
+from parallax.settings.schema import FILE_GROUPS, rule_at, task_rule
+from parallax.settings.targets import signature
 
 PAGE = CONF.parent / "docs" / "configuration.md"
 BEGIN = "<!-- From here on this page is made by `python -m parallax.settings.document` (make docs). -->"
@@ -41,7 +42,7 @@ def _group(group: str) -> list[str]:
     shared = _keys_of(CONF / "config.yaml", lambda key: key.startswith(f"{group}."))
     seen = {described.key for described in shared}
     parts += ["", *_table(shared), ""] if shared else [""]
-    if group in ("aug", "loss", "data", "task"):
+    if any(_target(file) for file in files) or group == "task":
         for file in files:
             own = _keys_of(file)
             if own:
@@ -66,19 +67,24 @@ def _target(file: Path) -> str | None:
 
 
 def _table(keys: list[Described], target: str | None = None) -> list[str]:
-    cells = [(f"`{key.key}`", _value(key.value), _cell(_allowed(key.key, target)), _cell(key.comment)) for key in keys]
+    cells = [
+        (f"`{key.key}`", _value(key.value), _cell(_allowed(key.key, target, CONF / key.file)), _cell(key.comment))
+        for key in keys
+    ]
     rows = [f"| {' | '.join(row)} |" for row in cells]
     return ["| key | as shipped | allowed | meaning |", "|---|---|---|---|", *rows]
 
 
-def _allowed(key: str, target: str | None) -> str:
+def _allowed(key: str, target: str | None, file: Path) -> str:
     group, _, name = key.partition(".")
-    rule = KEYS.get(key) or KEYS.get(f"{key.rpartition('.')[0]}.*")
-    if target:
-        rule = COMPONENTS.get(target, {}).get(name, rule)
+    rule: Rule | None = rule_at(key)
+    if target and group != "task":
+        rule = signature(target).rule(name.split(".")[0])
+        for inner in name.split(".")[1:]:
+            rule = (rule.keys or {}).get(inner, rule.items if rule.kind == "mapping" else None) if rule else None
     if group == "task":
-        rule = next((rules[name] for rules in TASK_KEYS.values() if name in rules), rule)
-    return rule.words() if rule else ""
+        rule = (task_rule(file.stem).keys or {}).get(name)
+    return "" if rule is None or rule.kind == "anything" else rule.words()
 
 
 def _value(value: str) -> str:

@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from parallax.settings.extras import install
+
 SEVERAL_PROCESSES = ("align", "build_pairs", "evaluate")  # tasks that share their work out
 PLUGINS = {  # launchers and sweepers that are packages of their own: pattern → (module, extra of ours that brings it)
     "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -35,7 +37,7 @@ def missing_plugin(choice: str) -> str:
     """What to install for a choice such as `hydra/launcher=joblib`; empty where nothing is missing."""
     for pattern, (module, extra) in PLUGINS.items():
         if re.fullmatch(pattern, choice) and not _is_there(module):
-            return f"{choice} needs a package that is not installed: pip install 'parallax-vlm[{extra}]'."
+            return f"{choice} needs a package that is not installed: {install(extra)} (our extra `{extra}`)."
     return ""
 
 

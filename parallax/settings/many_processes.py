@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from parallax.settings.extras import install
 from parallax.settings.refusals import Found, refused
 
 SHARDED = ("fsdp", "fsdp2", "deepspeed")  # strategies that divide weights over processes
@@ -18,6 +19,13 @@ def sharded_stage(stage: dict[str, Any]) -> Found:
     reference, full = stage["reference"], not stage["lora"]["enabled"]
     if strategy == "deepspeed":
         yield from _deepspeed(stage)
+    name = stage["optim"]["name"]
+    if name != "adamw":
+        yield refused(
+            "optim",
+            f"optim.name={name} does not go with trainer.strategy={strategy}: bitsandbytes keeps moments of whole weights, and "
+            "here they are sharded over processes already. Use optim=adamw, or trainer=ddp.",
+        )
     if strategy == "fsdp" and stage["trainer"]["precision"] == "64-true":
         yield refused(
             "trainer.precision",
@@ -36,18 +44,11 @@ def sharded_stage(stage: dict[str, Any]) -> Found:
 def _deepspeed(stage: dict[str, Any]) -> Found:
     """What DeepSpeed, or Lightning's strategy around it, cannot do."""
     trainer, other = stage["trainer"], "Use trainer=fsdp2, which divides the same"
-    name = stage["optim"]["name"]
-    if name != "adamw":
-        yield refused(
-            "optim",
-            f"optim.name={name} does not go with trainer.strategy=deepspeed, which cuts moments into flat parts of its own, and "
-            f"bitsandbytes keeps one scale for 256 numbers of a weight. {other}, or optim=adamw.",
-        )
     if find_spec("deepspeed") is None:
         yield refused(
             "trainer.strategy",
-            "trainer.strategy=deepspeed needs DeepSpeed, and it is not installed. Use trainer=fsdp2, or install it with "
-            "pip install 'parallax-vlm[deepspeed]'.",
+            "trainer.strategy=deepspeed needs DeepSpeed, and it is not installed. Use trainer=fsdp2, or install it: "
+            f"{install('deepspeed')} (our extra `deepspeed`).",
         )
     if trainer["accelerator"] == "cpu":
         yield refused(

@@ -9,7 +9,7 @@ from typing import Any
 
 from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.dashboard_keys import dashboard_problems
-from parallax.settings.evaluation_keys import MUST_EXIST
+from parallax.settings.schema import FILE_GROUPS
 from parallax.settings.sweep_file import sweep_problems
 
 PAIR_TASKS = ("align", "build_pairs", "check_judge")  # tasks that read `data`
@@ -18,11 +18,15 @@ DATA_TASKS = (
     "check_data",
     "export_pairs",
 )  # tasks that look at `data`; check_data also at what is not there
+EVALUATING = ("align", "evaluate", "compare_adapters")
 MODEL_TASKS = (*PAIR_TASKS, "export_pairs", "evaluate", "compare_adapters", "chat", "merge")
 
 
-def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]:
-    """Problems with values that are not given (`???`) and paths that lead nowhere, by key."""
+def missing_problems(plain: dict[str, Any], absent: list[str], places: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """Problems with values that are not given (`???`) and with what must be there and is not, by key.
+
+    `places`: key → (path, kind), as `Walk` found them.
+    """
     task = plain.get("task", {}).get("name")
     problems: dict[str, str] = {}
     for key in absent:
@@ -30,21 +34,15 @@ def missing_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, str]
             continue
         meaning = meaning_of(key, plain)
         problems[key] = f"{key} is not given{f': {meaning}' if meaning else ''}. Add {key}=… to the command."
-    if task in DATA_TASKS and task != "check_data":
-        for group, data in _sources(plain):
-            for key, path in _paths_of(data):
-                if f"{group}.{key}" not in absent and not Path(path).expanduser().exists():
-                    problems[f"{group}.{key}"] = f"{group}.{key}={path} does not exist (looked from {Path.cwd()})."
-    if task in ("align", "evaluate", "compare_adapters"):
-        problems |= _benchmark_problems(plain.get("evaluation") or {}, absent)
+    for key, (path, kind) in places.items():
+        if key not in absent and _looks_at(key, plain, task) and (problem := _place_problem(key, path, kind, plain)):
+            problems[key] = problem
+    if task in EVALUATING:
+        problems |= _judge_problems(plain.get("evaluation") or {})
     if task in MODEL_TASKS:
-        problems |= _model_problems(plain.get("model", {}))
         problems |= _adapter_problems(plain.get("adapter"), task)
     if task == "compare_adapters":
         problems |= _comparison_problems(plain, absent)
-    if task in PAIR_TASKS:
-        problems |= _critic_problems(plain.get("judge") or {})
-        problems |= _image_text_problems(plain.get("judge") or {})
     problems |= _folders_problems(plain, task)
     problems |= sweep_problems(plain)
     problems |= dashboard_problems(plain)
@@ -62,35 +60,49 @@ def _is_not_read(key: str, plain: dict[str, Any], task: Any) -> bool:
     return stage is not None and ".data." in key and stage[1] not in plain.get("method", {}).get("stages", [])
 
 
-def _sources(plain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Every source this run reads, by its dotted key."""
-    own = [
-        (f"stages.{name}.data", node["data"])
-        for name, node in (plain.get("stages") or {}).items()
-        if name in plain["method"]["stages"] and isinstance(node, dict) and isinstance(node.get("data"), dict)
-    ]
-    return [("data", plain["data"]), *own]
+def _looks_at(key: str, plain: dict[str, Any], task: Any) -> bool:
+    """Whether this task reads what a path of this key leads to."""
+    group, stage = key.split(".")[0], re.match(r"stages\.([^.]+)\.", key)
+    if stage is not None:
+        return task in PAIR_TASKS and stage[1] in plain["method"]["stages"]
+    if key.startswith("judge.image_text.") and not plain["judge"].get("image_weight"):
+        return False
+    readers = {"data": (*PAIR_TASKS, "export_pairs"), "evaluation": EVALUATING, "model": MODEL_TASKS}
+    return task in readers.get(group, PAIR_TASKS)
 
 
-def _paths_of(data: dict[str, Any]) -> list[tuple[str, str]]:
-    """Files and folders a source names, by key. A set of the hub (owner/name) is none."""
-    given = [(key, data.get(key)) for key in ("path", "image_root", "names")]
-    paths = [(key, path) for key, value in given for path in (value if isinstance(value, list) else [value])]
-    on_hub = str(data.get("_target_")).endswith(".ColumnsSource")
-    return [
-        (key, path)
-        for key, path in paths
-        if isinstance(path, str) and not (on_hub and key == "path" and re.fullmatch(r"[\w\-.]+/[\w\-.]+", path))
-    ]
+def _place_problem(key: str, path: str, kind: str, plain: dict[str, Any]) -> str:
+    """What is wrong with a path that must be there; "" for nothing."""
+    place = Path(path).expanduser()
+    name = str(plain["model"].get("name")) if key == "model.path" else place.name
+    if kind == "prompts":
+        is_path = path.endswith((".yaml", ".yml")) or "/" in path
+        if (place if is_path else CONF / "prompts" / f"{path}.yaml").is_file():
+            return ""
+        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("critic*.yaml")))
+        return f"{key}={path} names no prompt file; use {known}, or the path of a YAML file of that form."
+    if kind == "model":
+        is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
+        if not is_folder or (place / "config.json").is_file():
+            return ""
+        return f"{key}={path} is no folder with a model in it (no config.json).{_how_it_is_made(name)}"
+    if place.exists() or (kind == "path or hub" and re.fullmatch(r"[\w\-.]+/[\w\-.]+", path)):
+        return ""
+    return f"{key}={path} does not exist (looked from {Path.cwd()})."
 
 
-def _benchmark_problems(evaluation: dict[str, Any], absent: list[str]) -> dict[str, str]:
-    """Files of benchmarks that are not there, and a judge that is needed and has no address."""
+def _how_it_is_made(name: str) -> str:
+    """The command that makes a built-in model; "" for others."""
+    if name not in FILE_GROUPS:
+        return ""
+    root = os.environ.get("PARALLAX_ROOT")
+    place = f"; it belongs in {Path(root) / 'assets' / name}" if root else ""
+    return f" `python run.py experiment=make_{name}` makes the built-in model{place}."
+
+
+def _judge_problems(evaluation: dict[str, Any]) -> dict[str, str]:
+    """A judge that is needed and has no address."""
     problems = {}
-    for name in MUST_EXIST:
-        path, key = evaluation.get(name), f"evaluation.{name}"
-        if isinstance(path, str) and key not in absent and not Path(path).expanduser().exists():
-            problems[key] = f"{key}={path} does not exist (looked from {Path.cwd()})."
     suites = evaluation.get("suites")
     named = suites.items() if isinstance(suites, dict) else ()
     judged = [name for name, suite in named if isinstance(suite, dict) and "judge" in suite]
@@ -112,47 +124,6 @@ def _comparison_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, 
             "evaluation.judge.url is not given, and task.win_rate=true asks a judge. Add the address of an OpenAI-compatible API."
         )
     return problems
-
-
-def _model_problems(model: dict[str, Any]) -> dict[str, str]:
-    path = str(model.get("path"))
-    is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
-    if not is_folder or (Path(path).expanduser() / "config.json").is_file():
-        return {}
-    hint = ""
-    if model.get("name") == "tiny_llava":
-        root = os.environ.get("PARALLAX_ROOT")
-        hint = " `python run.py experiment=make_tiny_llava` makes the built-in model"
-        hint += f"; it belongs in {Path(root) / 'assets' / 'tiny_llava'}." if root else "."
-    return {"model.path": f"model.path={path} is no folder with a model in it (no config.json).{hint}"}
-
-
-def _critic_problems(judge: dict[str, Any]) -> dict[str, str]:
-    if not str(judge.get("_target_")).endswith(".SelfCritic"):
-        return {}
-    name = str(judge.get("prompt"))
-    is_path = name.endswith((".yaml", ".yml")) or "/" in name
-    file = Path(name).expanduser() if is_path else CONF / "prompts" / f"{name}.yaml"
-    if file.is_file():
-        return {}
-    known = ", ".join(sorted(path.stem for path in (CONF / "prompts").glob("critic*.yaml")))
-    return {
-        "judge.prompt": f"judge.prompt={name} names no prompt file; use {known}, or the path of a YAML file of that form."
-    }
-
-
-def _image_text_problems(judge: dict[str, Any]) -> dict[str, str]:
-    if not str(judge.get("_target_")).endswith(".ClipCalibrated") or not judge.get("image_weight"):
-        return {}
-    node = judge.get("image_text")
-    path = str(node.get("path")) if isinstance(node, dict) else ""
-    is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
-    if not is_folder or (Path(path).expanduser() / "config.json").is_file():
-        return {}
-    hint = " `python run.py experiment=make_tiny_clip` makes the built-in one." if path.endswith("tiny_clip") else ""
-    return {
-        "judge.image_text.path": f"judge.image_text.path={path} is no folder with a model in it (no config.json).{hint}"
-    }
 
 
 def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:

@@ -1,13 +1,16 @@
-"""Rules for one value: its type, its range, and the words that say so."""
+"""Rules for one value: its type, its range, and the words that say so. Made from annotations by `annotated_rules`."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
-Kind = Literal["integer", "number", "text", "flag", "list", "mapping", "component", "anything"]
+Kind = Literal["integer", "number", "text", "flag", "list", "mapping", "group", "component", "anything"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,45 +27,88 @@ class Rule:
     pattern_words: str = ""  # … and how that is said
     null: bool = False  # null allowed
     items: Rule | None = None  # rule of list items and of mapping values
-    length: int | None = None  # exact number of list items
-    or_items: bool = False  # one bare item is allowed in place of the list or mapping
+    places: tuple[Rule, ...] = ()  # rules of list items that differ by place
+    least: int | None = None  # fewest items of a list, or characters of a text (1 unless given)
+    most: int | None = None  # most items of a list
+    ascending: bool = False  # list items may not fall
+    keys: Mapping[str, Rule] | None = None  # of a group; `*` stands for any other name
+    needed: tuple[str, ...] = ()  # keys a group cannot do without
+    of: str = ""  # dotted path of the class a component must be of; "" for any
+    named: str = ""  # group of conf/ whose choices may stand for the component by name
+    exists: str = ""  # a path that must be there: "path" | "path or hub" | "model" | "prompts"
+    either: tuple[Rule, ...] = ()  # other forms that are allowed as well
 
     def allows(self, value: Any) -> bool:
-        """Whether a resolved plain value fits. A mapping's or list's items are checked too; a component only for its shape."""
+        """Whether a plain value fits, items included. Of components only the shape is looked at; an object counts as one."""
         if value is None:
-            return self.null
-        if self.or_items and self.items is not None and self.items.allows(value):
-            return True
+            return self.null or self.kind == "anything"
+        return self._allows(value) or any(rule.allows(value) for rule in self.either)
+
+    def _allows(self, value: Any) -> bool:
         match self.kind:
             case "integer":
                 return value in self.choices or (type(value) is int and self._in_range(value))
             case "number":
-                return value in self.choices or (type(value) in (int, float) and self._in_range(value))
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                return (isinstance(value, str) and value in self.choices) or (is_number and self._in_range(value))
             case "text":
-                return isinstance(value, str) and self._known_text(value)
+                return isinstance(value, str | os.PathLike) and self._known_text(os.fspath(value))
             case "flag":
                 return isinstance(value, bool)
             case "list":
-                right_length = isinstance(value, list) and self.length in (None, len(value))
-                return right_length and all(self.items is None or self.items.allows(item) for item in value)
+                return isinstance(value, list | tuple) and self._known_list(value)
             case "mapping":
-                return isinstance(value, dict) and all(
+                return isinstance(value, Mapping) and all(
                     self.items is None or self.items.allows(item) for item in value.values()
                 )
+            case "group":
+                keys = self.keys or {}
+                return isinstance(value, Mapping) and all(
+                    (rule := keys.get(name, keys.get("*"))) is not None and rule.allows(item)
+                    for name, item in value.items()
+                )
             case "component":
-                return isinstance(value, dict) and isinstance(value.get("_target_"), str)
+                if isinstance(value, str | int | float | list | tuple):
+                    return bool(self.named) and isinstance(value, str) and bool(value)
+                return not isinstance(value, Mapping) or isinstance(value.get("_target_"), str) or bool(self.named)
             case _:
                 return True
 
+    @property
+    def holds_parts(self) -> bool:
+        """Whether something with keys of its own may stand here or further down: such values are looked into one by one."""
+        inside = [*self.either, *self.places, *([self.items] if self.items else [])]
+        return self.kind in ("component", "group") or any(rule.holds_parts for rule in inside)
+
+    def form_for(self, value: Any) -> Rule:
+        """The form that a value of this shape seems meant for; the rule itself when none fits."""
+        kinds: tuple[Kind, ...] = ("list",) if isinstance(value, list | tuple) else ()
+        if isinstance(value, Mapping):
+            kinds = ("component",) if "_target_" in value else ("group", "mapping", "component")
+        forms = [form for kind in kinds for form in (self, *self.either) if form.kind == kind]
+        return forms[0] if forms else self
+
+    def places_in(self, value: Any) -> Iterator[tuple[str, str]]:
+        """The paths in an allowed value that must be there, each with `exists`."""
+        if isinstance(value, str) and self.exists:
+            yield value, self.exists
+        for item in value if isinstance(value, list) and self.items else ():
+            yield from self.items.places_in(item) if self.items else ()
+        for form in self.either:
+            yield from form.places_in(value)
+
     def words(self) -> str:
         """What is allowed, to be read after "it must be"."""
-        said = self._words()
-        if self.or_items and self.items is not None:
-            said = f"{self.items.words()}, or {said}"
+        said = ", or ".join([*(rule.words() for rule in self.either), self._words()])
         return f"{said}, or null" if self.null else said
 
-    def or_null(self) -> Rule:
-        return replace(self, null=True)
+    def one_form(self, value: Any) -> Any:
+        """An allowed value in the one form that equal values share: 1 as 1.0 where a number is meant, lists as tuples."""
+        if self.kind == "number" and isinstance(value, int):
+            return float(value)
+        if self.kind == "list" and isinstance(value, list | tuple):
+            return tuple(item if self.items is None else self.items.one_form(item) for item in value)
+        return value
 
     def _in_range(self, value: float) -> bool:
         return (
@@ -76,7 +122,14 @@ class Rule:
     def _known_text(self, value: str) -> bool:
         if self.choices or self.pattern:
             return value in self.choices or bool(self.pattern and re.fullmatch(self.pattern, value))
-        return bool(value)
+        return bool(value) or self.least == 0
+
+    def _known_list(self, value: list[Any] | tuple[Any, ...]) -> bool:
+        fits = (self.least or 0) <= len(value) and (self.most is None or len(value) <= self.most)
+        rules = self.places or (self.items,) * len(value)
+        if not fits or not all(rule is None or rule.allows(item) for rule, item in zip(rules, value, strict=True)):
+            return False
+        return not self.ascending or all(first <= second for first, second in pairwise(value))
 
     def _words(self) -> str:
         match self.kind:
@@ -89,14 +142,27 @@ class Rule:
             case "flag":
                 return "true or false"
             case "list":
-                size = "" if self.length is None else f" of {self.length} items"
-                return f"a list{size}, each {self.items.words()}" if self.items else f"a list{size}"
+                each = f", each {self.items.words()}" if self.items else ""
+                each += f": {', then '.join(rule.words() for rule in self.places)}" if self.places else ""
+                return f"a list{self._size_words()}{each}{', smallest first' if self.ascending else ''}"
             case "mapping":
                 return f"a mapping from names to values, each {self.items.words()}" if self.items else "a mapping"
+            case "group":
+                return f"a mapping with {', '.join(self.keys or ())}"
             case "component":
-                return "a mapping with a `_target_`"
+                named = f"the name of a choice of {self.named}, a mapping with `name` and arguments, or "
+                return (named if self.named else "") + "a mapping with a `_target_`"
             case _:
                 return "anything"
+
+    def _size_words(self) -> str:
+        if not self.least and self.most is None:
+            return ""
+        if self.least == self.most:
+            return f" of {self.most} items"
+        if self.most is None:
+            return f" of {self.least} or more"
+        return f" of {self.least or 0} to {self.most} items"
 
     def _range_words(self) -> str:
         low = f"{self.low:g}" if self.low is not None else None
@@ -107,35 +173,3 @@ class Rule:
         parts += [f"at most {self.high:g}"] if self.high is not None else []
         parts += [f"below {self.below:g}"] if self.below is not None else []
         return " " + " and ".join(parts) if parts else ""
-
-
-def integer(low: int | None = None, high: int | None = None, *words: str) -> Rule:
-    return Rule("integer", low=low, high=high, choices=words)
-
-
-def number(
-    low: float | None = None, high: float | None = None, *, above: float | None = None, below: float | None = None
-) -> Rule:
-    return Rule("number", low=low, high=high, above=above, below=below)
-
-
-def choice(*words: str) -> Rule:
-    return Rule("text", choices=words)
-
-
-def list_of(items: Rule, length: int | None = None, or_one: bool = False) -> Rule:
-    return Rule("list", items=items, length=length, or_items=or_one)
-
-
-def mapping_of(items: Rule, or_one: bool = False) -> Rule:
-    return Rule("mapping", items=items, or_items=or_one)
-
-
-TEXT = Rule("text")
-FLAG = Rule("flag")
-COMPONENT = Rule("component")
-COUNT = integer(1)  # of anything
-NATURAL = integer(0)
-POSITIVE = number(above=0)
-NOT_NEGATIVE = number(0)
-SHARE = number(0, 1)

@@ -1,280 +1,59 @@
-"""Every key of the configuration and what it may hold. Meanings and units stand beside the keys in conf/*.yaml.
-
-A `*` in a key stands for one name (a stage, a suite, a source). What a node with a `_target_` takes is in `components`.
-"""
+"""The rules of the whole configuration, group by group, and the names of its parts that other files need."""
 
 from __future__ import annotations
 
-from parallax.settings.evaluation_keys import BENCHMARK_KEYS
-from parallax.settings.rules import (
-    COMPONENT,
-    COUNT,
-    FLAG,
-    NATURAL,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    TEXT,
-    Rule,
-    choice,
-    integer,
-    list_of,
-    mapping_of,
-    number,
-)
+from functools import cache
+
+from parallax.settings.annotated_rules import rule_of
+from parallax.settings.groups import Settings
+from parallax.settings.rules import Rule
+from parallax.settings.task_keys import task_group
 
 # Groups a stage may override for itself: stages.<name>.<group>.<key>.
 STAGE_GROUPS = (
-    "data", "aug", "pairs", "generation", "judge", "prompts", "loss", "reference", "lora", "optim", "trainer",
+    "data", "aug", "pairs", "selector", "generation", "judge", "prompts", "loss", "reference", "lora", "optim", "trainer",
 )  # fmt: skip
+FILE_GROUPS = (
+    "tiny_llava",
+    "tiny_clip",
+)  # keys are those of their file in conf/, of the same type: settings of one task
 
-DEVICES = integer(1, None, "auto")
-REFRESH = Rule("text", choices=("never", "epoch"), pattern=r"[1-9]\d*_steps", pattern_words="<n>_steps")
-NAME = Rule("text", pattern=r"[A-Za-z0-9][\w.\-]*", pattern_words="a name of letters, digits, _, - and .")
-PRECISIONS = ("auto", "32-true", "bf16-true", "bf16-mixed", "16-true", "16-mixed", "64-true")
 
-KEYS: dict[str, Rule] = {
-    "seed": integer(0, 2**32 - 1),
-    "tags": list_of(TEXT),
-    "adapter": TEXT.or_null(),
-    "runs": list_of(TEXT, or_one=True).or_null(),
-    "run": TEXT.or_null(),
-    "sweep": TEXT.or_null(),
-    "sweep_jobs": COUNT,
-    "resume": TEXT,
-    "optimized_metric": TEXT.or_null(),
-    "task.name": NAME,
-    "method.name": NAME,
-    "method.stages": list_of(NAME),
-    "method.rounds": integer(1, 100),
-    "stages.*.fit": choice("preference", "supervised"),
-    "stages.*.proposer": COMPONENT.or_null(),
-    "stages.*.selector": COMPONENT.or_null(),
-    "stages.*.infusion": COMPONENT.or_null(),
-    "stages.*.noise": COMPONENT.or_null(),
-    "stages.*.share": number(above=0, high=1),
-    "model.name": NAME,
-    "model.path": TEXT,
-    "model.family": NAME,
-    "model.dtype": choice("auto", "float32", "bfloat16", "float16"),
-    "model.attention": choice("auto", "sdpa", "eager", "flex_attention", "flash_attention_2"),
-    "model.layout": choice("separate", "shared", "auto"),
-    "model.quantization": choice("none", "nf4", "int8"),
-    "model.revision": TEXT.or_null(),
-    "model.max_pixels": COUNT.or_null(),
-    "model.min_pixels": COUNT.or_null(),
-    "model.image_pad": FLAG,
-    "model.feature_cache": choice("auto", "none", "memory", "disk"),
-    "model.feature_cache_mib": COUNT,
-    "model.train_projector": FLAG,
-    "model.context": COUNT.or_null(),
-    "model.recipe.lr": number(above=0, high=1),
-    "model.recipe.beta": POSITIVE,
-    "model.recipe.lora_r": integer(1, 65536),
-    "model.recipe.batch_size": COUNT,
-    "model.recipe.micro_batch_size": COUNT,
-    "model.recipe.epochs": COUNT,
-    "model.recipe.max_new_tokens": COUNT,
-    "model.recipe.critic": TEXT,
-    "model.recipe.critic_tokens": COUNT,
-    "model.recipe.image_text": TEXT,
-    "data": COMPONENT,
-    "aug": COMPONENT,
-    "pairs.num_negatives": integer(1, 64),
-    "pairs.refresh": REFRESH,
-    "pairs.drop_equal": FLAG,
-    "pairs.strip_newlines": choice("space", "delete"),
-    "pairs.drop_empty": FLAG,
-    "pairs.drop_truncated": FLAG,
-    "pairs.min_chars": COUNT.or_null(),
-    "pairs.max_chars": COUNT.or_null(),
-    "pairs.min_margin": NOT_NEGATIVE.or_null(),
-    "pairs.max_per_source": mapping_of(COUNT, or_one=True).or_null(),
-    "pairs.max_pairs": COUNT.or_null(),
-    "pairs.repeat": integer(1, 100),
-    "pairs.control": choice("none", "swapped", "random_rejected"),
-    "pairs.rejected_scorer": choice("label", "argmax", "argmax_not_label"),
-    "pairs.max_skipped_share": SHARE,
-    "pairs.cache_dir": TEXT,
-    "generation.backend": choice("transformers", "server"),
-    "generation.url": Rule(
-        "text", pattern=r"https?://\S+", pattern_words="an address that begins with http:// or https://"
-    ),
-    "generation.model": TEXT,
-    "generation.concurrency": integer(1, 4096),
-    "generation.timeout": POSITIVE,
-    "generation.retries": NATURAL,
-    "generation.key_variable": TEXT,
-    "generation.adapter": TEXT,
-    "generation.batch_size": COUNT,
-    "generation.num_workers": integer(0, 1024, "auto"),
-    "generation.max_new_tokens": COUNT,
-    "generation.temperature": number(0, 10),
-    "generation.top_p": number(above=0, high=1),
-    "judge": COMPONENT,
-    "prompts.demonstrations": list_of(mapping_of(TEXT)),
-    "prompts.*": list_of(TEXT, or_one=True),
-    "loss": COMPONENT,
-    "reference.mode": choice("cached", "live"),
-    "reference.source": choice("initial", "previous_round", "previous_stage"),
-    "lora.enabled": FLAG,
-    "lora.r": integer(1, 65536),
-    "lora.alpha": POSITIVE.or_null(),
-    "lora.dropout": number(0, below=1),
-    "lora.targets": list_of(TEXT, or_one=True),
-    "lora.rslora": FLAG,
-    "lora.dora": FLAG,
-    "optim.name": choice("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"),
-    "optim.lr": number(above=0, high=1),
-    "optim.betas": list_of(number(0, below=1), length=2),
-    "optim.eps": POSITIVE,
-    "optim.weight_decay": NOT_NEGATIVE,
-    "optim.scheduler": choice("cosine", "linear", "constant"),
-    "optim.warmup_ratio": SHARE,
-    "optim.warmup_steps": NATURAL.or_null(),
-    "trainer.accelerator": choice("auto", "cpu", "gpu"),
-    "trainer.devices": DEVICES,
-    "trainer.num_nodes": COUNT,
-    "trainer.strategy": choice("auto", "ddp", "fsdp", "fsdp2", "deepspeed"),
-    "trainer.precision": choice(*PRECISIONS),
-    "trainer.max_epochs": COUNT,
-    "trainer.max_steps": integer(-1),
-    "trainer.gradient_clip_val": POSITIVE.or_null(),
-    "trainer.batch_size": COUNT,
-    "trainer.find_batch_size": FLAG,
-    "trainer.micro_batch_size": COUNT,
-    "trainer.micro_batch_tokens": integer(1, None, "auto").or_null(),
-    "trainer.group_by_length": FLAG,
-    "trainer.num_workers": integer(0, 1024),
-    "trainer.activation_checkpointing": FLAG,
-    "trainer.log_every_n_steps": COUNT,
-    "trainer.print_every_n_steps": COUNT.or_null(),
-    "trainer.deterministic": FLAG,
-    "trainer.max_bad_steps": NATURAL,
-    "trainer.max_time": Rule("text", pattern=r"\d\d:\d\d:\d\d:\d\d", pattern_words="a time as DD:HH:MM:SS").or_null(),
-    "trainer.detect_anomaly": FLAG,
-    "trainer.checkpoint.every_n_steps": COUNT.or_null(),
-    "trainer.checkpoint.keep": COUNT,
-    "trainer.checkpoint.sharded": FLAG,
-    "trainer.deepspeed.stage": integer(2, 3),
-    "trainer.deepspeed.offload_optimizer": FLAG,
-    "trainer.deepspeed.offload_parameters": FLAG,
-    "trainer.deepspeed.config": Rule("mapping").or_null(),
-    "trainer.fsdp.sharding": choice("full", "gradients"),
-    "trainer.fsdp.cpu_offload": FLAG,
-    "trainer.fsdp.gather_dtype": choice("float32", "bfloat16", "float16").or_null(),
-    "trainer.fsdp.reduce_dtype": choice("float32", "bfloat16", "float16").or_null(),
-    "evaluation.when": list_of(choice("before", "after_round", "after")),
-    "evaluation.every_n_steps": COUNT.or_null(),
-    "evaluation.limit": COUNT.or_null(),
-    "evaluation.max_new_tokens": COUNT,
-    "evaluation.batch_size": COUNT,
-    "evaluation.bootstrap": integer(0, 100_000),
-    "evaluation.view": COMPONENT.or_null(),
-    "evaluation.describe_and_respond": FLAG,
-    "evaluation.describe_prompt": TEXT,
-    "evaluation.describe_template": TEXT,
-    "evaluation.describe_max_new_tokens": COUNT,
-    "evaluation.suites.*": COMPONENT,
-    "evaluation.harnesses.*": COMPONENT,
-    "evaluation.watch_limit": COUNT.or_null(),
-    "evaluation.monitor": TEXT.or_null(),
-    "evaluation.patience": COUNT.or_null(),
-    "evaluation.judge": COMPONENT,
-    **{f"evaluation.{name}": rule for name, rule in BENCHMARK_KEYS.items()},
-    "logger.csv": FLAG,
-    "logger.wandb.project": TEXT,
-    "logger.wandb.entity": TEXT.or_null(),
-    "logger.wandb.group": TEXT.or_null(),
-    "logger.wandb.name": TEXT.or_null(),
-    "logger.wandb.mode": choice("auto", "online", "offline", "disabled"),
-    "logger.wandb.log_pairs": integer(0, 1000),
-    "logger.wandb.log_examples": integer(0, 1000),
-    "logger.wandb.thumbnail": integer(32, 1024),
-    "logger.wandb.artifacts": FLAG,
-    "logger.wandb.log_model": FLAG,
-    "logger.wandb.finish_timeout": COUNT,
-    "logger.tensorboard.folder": NAME,
-    "debug.limit_samples": COUNT.or_null(),
-    "debug.limit_evaluation": COUNT.or_null(),
-    "debug.overfit_pairs": COUNT.or_null(),
-    "debug.max_steps": COUNT.or_null(),
-    "debug.epochs": COUNT.or_null(),
-    "debug.profiler": choice("simple", "advanced", "pytorch").or_null(),
-    "paths.root": TEXT,
-    "paths.output_dir": TEXT.or_null(),
-    "paths.cache_dir": TEXT,
-    "paths.data_dir": TEXT,
-    "study.name": NAME,
-    "study.title": TEXT,
-    "study.command": TEXT,
-    "study.folder": TEXT,
-    "study.metric": TEXT,
-    "study.seeds": list_of(NATURAL),
-    "study.document": TEXT.or_null(),
-    "study.arms.*": list_of(TEXT),
-    "export.merged": FLAG,
-    "export.push_to_hub": Rule("text", pattern=r"[\w.\-]+/[\w.\-]+", pattern_words="owner/name").or_null(),
-}
+@cache
+def root() -> Rule:
+    """The rule of the whole configuration: a group of groups and keys."""
+    return rule_of(Settings)
 
-# Keys that only some tasks have, below `task`.
-TASK_KEYS: dict[str, dict[str, Rule]] = {
-    "show_views": {
-        "image": TEXT.or_null(),
-        "index": NATURAL,
-        "noise_steps": list_of(integer(0, 999)),
-        "side": integer(32, 1024),
-        "columns": integer(1, 20),
-        "output": TEXT.or_null(),
-    },
-    "check_judge": {"answers": choice("own", "corrupted"), "samples": COUNT},
-    "check_data": {"images": COUNT.or_null(), "workers": COUNT.or_null(), "examples": NATURAL, "tokens": FLAG},
-    "export_pairs": {
-        "format": choice("trl", "ms_swift", "llama_factory", "llava"),
-        "images": choice("auto", "embedded", "files", "paths"),
-        "pairs": TEXT.or_null(),
-        "output": TEXT.or_null(),
-    },
-    "convert_adapter": {"input": TEXT, "output": TEXT.or_null()},
-    "compare_adapters": {"other": TEXT, "win_rate": FLAG, "win_rate_instructions": TEXT},
-    "analyse": {
-        "what": list_of(choice("lengths", "noise", "images")),
-        "runs": list_of(TEXT),
-        "metric": TEXT,
-        "images": integer(2),
-        "map": choice("tsne", "umap"),
-        "image_text": TEXT,
-    },
-    "chat": {"image": TEXT.or_null(), "index": NATURAL, "questions": list_of(TEXT)},
-    "compare": {"output": TEXT.or_null(), "pictures": FLAG},
-    "gallery": {"output": TEXT.or_null(), "thumbnail": integer(0, 1024), "limit": COUNT.or_null()},
-    "sweep": {"folder": TEXT.or_null()},
-    "dashboard": {
-        "project": TEXT,
-        "entity": TEXT.or_null(),
-        "mode": choice("auto", "online", "offline"),
-        "metrics": list_of(TEXT),
-        "settings": list_of(TEXT),
-        "tables": list_of(TEXT),
-        "group": TEXT.or_null(),
-        "file": TEXT,
-        "apply": TEXT.or_null(),
-    },
-    "merge": {"output": TEXT.or_null()},
-    "capacity": {
-        "models": list_of(choice("llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b")),
-        "gpus": list_of(choice("rtx4090", "a100_40gb", "a100_80gb", "h100_80gb", "h200")),
-        "setups": list_of(choice("lora", "lora_ddp", "lora_sharded", "qlora", "full_sharded")),
-        "processes": integer(2),
-        "ranks": list_of(COUNT),
-        "negatives": list_of(COUNT),
-        "image_tokens": COUNT,
-        "question_tokens": COUNT,
-        "response_tokens": COUNT,
-        "usable": number(above=0, high=1),
-        "output": TEXT.or_null(),
-    },
-}
 
-# Groups whose keys are those of their file in conf/, of the same type: settings of one task of ours.
-FILE_GROUPS = ("tiny_llava", "tiny_clip")
+def stage_rule() -> Rule:
+    """The rule of what a method says of one stage, the groups it changes left aside."""
+    return (root().keys or {})["stages"].items or Rule("anything")
+
+
+@cache
+def task_rule(name: str) -> Rule:
+    """The rule of `task` where it is the task of this name."""
+    return rule_of(task_group(name))
+
+
+def rule_at(key: str) -> Rule | None:
+    """The rule of a dotted key outside parts; names that are free (of stages, suites, pools) may be any. None without one."""
+    rule: Rule | None = root()
+    for name in key.split("."):
+        keys = (rule.keys or {}) if rule else {}
+        rule = keys.get(name, keys.get("*")) if rule and rule.kind == "group" else rule.items if rule else None
+        if rule is None:
+            return None
+    return rule
+
+
+def group_keys(rule: Rule, path: str = "") -> dict[str, Rule]:
+    """Every dotted key below a group whose name is not free, with its rule."""
+    found: dict[str, Rule] = {}
+    for name, below in (rule.keys or {}).items():
+        key = f"{path}{name}"
+        if below.kind == "group":
+            found |= group_keys(below, f"{key}.")
+        elif name != "*":
+            found[key] = below
+    return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from parallax.settings.components import CHOSEN_IS_GIVEN, LOOKS_AT_NOISE, NEEDS_NO_REFERENCE
 from parallax.settings.refusals import Found, refused
+from parallax.settings.targets import fact
 
 
 def kind_of_fit(stage: dict[str, Any]) -> Found:
@@ -19,13 +19,9 @@ def kind_of_fit(stage: dict[str, Any]) -> Found:
                     f"stages.{name}.{key} belongs to supervised stages, and stages.{name}.fit=preference. Leave it out, or use "
                     f"stages.{name}.fit=supervised.",
                 )
-        if stage.get("selector") is None:
-            yield refused(
-                f"stages.{name}.selector", f"stages.{name} makes pairs and has no selector to decide them: give it one."
-            )
         return
-    target = (stage.get("proposer") or {}).get("_target_")
-    if target in CHOSEN_IS_GIVEN:
+    target = (stage.get("proposer") or {}).get("_target_", "")
+    if fact(target, "chosen_is_given"):
         yield refused(
             f"stages.{name}.proposer",
             f"stages.{name} learns chosen answers, and those of {target.rpartition('.')[2]} are the data's own: use "
@@ -37,7 +33,7 @@ def live_reference(stage: dict[str, Any]) -> Found:
     """Tokens that the policy chooses as it trains have no log-probs that could be kept beforehand."""
     name = stage["name"]
     target = stage["loss"]["_target_"]
-    looks = target in LOOKS_AT_NOISE and stage["fit"] == "preference"
+    looks = fact(target, "looks_at_noise") and stage["fit"] == "preference"
     scorer, mode = stage["pairs"]["rejected_scorer"], stage["reference"]["mode"]
     if looks and stage.get("noise") is None:
         yield refused(
@@ -64,7 +60,7 @@ def live_reference(stage: dict[str, Any]) -> Found:
         )
     if scorer == "label" or stage["fit"] != "preference":
         return
-    if looks or target in NEEDS_NO_REFERENCE:
+    if looks or not fact(target, "needs_reference"):
         yield refused(
             "pairs.rejected_scorer",
             f"pairs.rejected_scorer={scorer} does nothing sensible with {target.rpartition('.')[2]}. "

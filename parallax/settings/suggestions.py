@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 
 ALSO_CALLED = {  # what people from elsewhere type: our word
     "learning_rate": "lr",
@@ -18,8 +18,16 @@ ALSO_CALLED = {  # what people from elsewhere type: our word
 
 def closest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """Up to `most` of the known names that look like `name`, best first; those much less alike than the best are left out."""
-    near = get_close_matches(name, sorted(set(known)), n=most, cutoff=0.6)
-    return [known for known in near if likeness(name, known) >= likeness(name, near[0]) - 0.15]
+    scored = sorted(((_alike(name, one), one) for one in set(known)), key=lambda pair: (-pair[0], pair[1]))
+    good = [(score, one) for score, one in scored if score >= 0.6]
+    return [one for score, one in good if score >= good[0][0] - 0.15][:most]
+
+
+def _alike(name: str, known: str) -> float:
+    """As `likeness`, whatever the case; a name that goes on where the typed one ends is a good guess too."""
+    name, known = name.lower(), known.lower()
+    begun = 0.6 if len(name) > 2 and known.startswith(name) else 0.0
+    return max(likeness(name, known), begun)
 
 
 def likeness(first: str, second: str) -> float:

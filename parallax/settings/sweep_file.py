@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from parallax.settings.errors import ConfigError
+from parallax.settings.places import locate
 
 RUNS = 10  # points of a random sweep whose file has no run_cap
 MACROS = ("${args_no_hyphens}", "${args_append_hydra}", "${args_override_hydra}")  # forms of a point that Hydra reads
@@ -103,7 +104,7 @@ class SweepFile:
 
 def read_sweep(path: Path | str) -> SweepFile:
     """Read a sweep file. Raises ConfigError, in words, when it is none."""
-    path = Path(path)
+    path = locate(path)
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:

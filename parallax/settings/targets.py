@@ -1,125 +1,192 @@
-"""What a `_target_` takes, read from its source: no import, so checking a configuration never loads torch."""
+"""What a `_target_` is and takes, read from its source: its arguments with their rules, its kind, the facts on its class."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import cache, cached_property
+from typing import Any
 
-from parallax.settings.suggestions import closest, or_list
+from parallax.settings.annotated_rules import ANYTHING, SourceClass, rule_of
+from parallax.settings.choices import named_targets
+from parallax.settings.rules import Rule
+from parallax.settings.source import (
+    PACKAGES,
+    Definition,
+    NoConstant,
+    UnknownTarget,
+    annotation,
+    bases,
+    constant,
+    definition,
+    line,
+)
+from parallax.settings.suggestions import or_list
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("parallax", "augment", "lightning_modules", "datamodules")  # code a configuration may name
-OUTSIDE = {"hydra.utils.get_method": ("path",)}  # and the few functions of others, with their arguments
+GET_METHOD = "hydra.utils.get_method"  # the one function of others that may be named: it names one of ours
 
 
-class UnknownTarget(ValueError):
-    """A `_target_` that may not be named or does not exist; the message is a sentence without the key."""
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a class or function, as its source says it."""
+
+    name: str
+    module: str  # where it is written
+    annotated: ast.expr | None
+    given: ast.expr | None  # its default; None when it has none, or one that is made anew each time
+    required: bool
+
+    @cached_property
+    def rule(self) -> Rule:
+        """What it may hold."""
+        return rule_of(annotation(self.annotated, self.module))
+
+    @property
+    def default(self) -> Any:
+        """Its default as plain data. Raises NoConstant when it has none, or one that the source alone does not tell."""
+        if self.given is None:
+            raise NoConstant(self.name)
+        return constant(self.given, self.module)
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Arguments of a class or function."""
+    """Arguments of a class or function, in order."""
 
-    names: tuple[str, ...]
-    required: tuple[str, ...]
+    arguments: dict[str, Argument]
     open: bool = False  # takes any further keyword
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.arguments)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return tuple(name for name, argument in self.arguments.items() if argument.required)
+
+    def rule(self, name: str) -> Rule:
+        """What the argument may hold."""
+        return self.arguments[name].rule if name in self.arguments else ANYTHING
 
 
 @cache
 def signature(target: str) -> Signature:
     """The arguments of `package.module.Name`. Raises `UnknownTarget` when it may not be named or is not there."""
-    if target in OUTSIDE:
-        return Signature(OUTSIDE[target], OUTSIDE[target])
-    require_own(target)
-    module, _, name = target.rpartition(".")
-    return _arguments(*_definition(module, name))
+    if target == GET_METHOD:
+        path = Argument("path", __name__, ast.Name("str"), None, required=True)
+        return Signature({"path": path})
+    return _arguments(*_defined(target))
 
 
 def require_own(target: str) -> None:
     """Raises `UnknownTarget` unless the dotted path leads into one of our packages, to a public name."""
     parts = target.split(".")
     if parts[0] not in PACKAGES or len(parts) < 2:
-        raise UnknownTarget(f"only code in {or_list(PACKAGES)} (or {or_list(OUTSIDE)}) may be named in a configuration")
+        raise UnknownTarget(f"only code in {or_list(PACKAGES)} (or {GET_METHOD}) may be named in a configuration")
     if any(not part.isidentifier() or part.startswith("_") for part in parts):
         raise UnknownTarget("it is no dotted path of public names")
 
 
-Definition = ast.ClassDef | ast.FunctionDef
+def is_a(target: str, kind: str) -> bool:
+    """Whether `target` names the class `kind`, one derived from it, or a function that says it returns such a thing.
+
+    Both are dotted paths; re-exports are followed. What cannot be told from the source is none.
+    """
+    try:
+        node, module = _defined(target)
+        wanted, where = _defined(kind)
+    except UnknownTarget:
+        return False
+    if isinstance(node, ast.FunctionDef):
+        returned = annotation(node.returns, module)
+        is_class = isinstance(returned, type) and issubclass(returned, SourceClass) and bool(returned.target)
+        return is_class and is_a(returned.target, kind)
+    return any((found.name, place) == (wanted.name, where) for found, place in line(node, module))
 
 
-def _definition(module: str, name: str, depth: int = 0) -> tuple[Definition, str]:
-    """The definition and the module it stands in, followed through re-exports."""
-    body = _source(module).body
-    names = []
-    for node in body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            if node.name == name:
-                return node, module
-            names.append(node.name)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0 and depth < 5:
-            for alias in node.names:
-                if (alias.asname or alias.name) == name and node.module.split(".")[0] in PACKAGES:
-                    return _definition(node.module, alias.name, depth + 1)
-                names.append(alias.asname or alias.name)
-    near = closest(name, [known for known in names if not known.startswith("_")])
-    raise UnknownTarget(f"there is no {name} in {module}" + (f"; did you mean {or_list(near)}?" if near else ""))
+def fact(target: str, name: str) -> Any:
+    """What a class says about itself (`pairs_only: ClassVar[bool] = True`), or the nearest it is derived from; else None."""
+    try:
+        node, module = _defined(target)
+    except UnknownTarget:
+        return None
+    for found, where in line(node, module) if isinstance(node, ast.ClassDef) else ():
+        for member in found.body:
+            match member:
+                case ast.AnnAssign(target=ast.Name(id=known), value=ast.expr() as value) if known == name:
+                    return constant(value, where)
+                case ast.Assign(targets=[ast.Name(id=known)], value=value) if known == name:
+                    return constant(value, where)
+    return None
 
 
-@cache
-def _source(module: str) -> ast.Module:
-    path = ROOT.joinpath(*module.split("."))
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if file.is_file():
-            return ast.parse(file.read_text(encoding="utf-8"))
-    raise UnknownTarget(f"there is no module {module}")
+def parts_in(node: Any, rule: Rule = ANYTHING) -> Iterator[str]:
+    """The `_target_` of every part in a node, outer ones first; of those given by name as well."""
+    if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+        yield node["_target_"]
+        try:
+            takes = signature(node["_target_"])
+        except UnknownTarget:
+            return
+        for name, value in node.items():
+            yield from parts_in(value, takes.rule(name))
+    elif rule.named:
+        name = node.get("name") if isinstance(node, dict) else node
+        arguments = {key: value for key, value in node.items() if key != "name"} if isinstance(node, dict) else {}
+        if (target := named_targets(rule.named).get(str(name))) is not None:
+            yield from parts_in({**arguments, "_target_": target})
+    elif isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from parts_in(value, rule.items or ANYTHING)
+
+
+def _defined(target: str) -> tuple[Definition, str]:
+    require_own(target)
+    module, _, name = target.rpartition(".")
+    return definition(module, name)
 
 
 def _arguments(node: Definition, module: str) -> Signature:
     if isinstance(node, ast.FunctionDef):
-        return _of_function(node, skip=0)
+        return _of_function(node, module, skip=0)
     for member in node.body:
         if isinstance(member, ast.FunctionDef) and member.name == "__init__":
-            return _of_function(member, skip=1)
-    own = _fields(node) if any(_is_dataclass(decorator) for decorator in node.decorator_list) else []
-    inherited = Signature((), ())
-    for base in node.bases:
-        found = _base(base, module)
-        if found is not None and (found.names or found.open):
-            inherited = found
-            break
-    names = [*inherited.names, *(name for name, _ in own if name not in inherited.names)]
-    required = [*inherited.required, *(name for name, needed in own if needed)]
-    return Signature(tuple(names), tuple(required), inherited.open)
+            return _of_function(member, module, skip=1)
+    if _is_dataclass(node):
+        return Signature(_fields(node, module))
+    inherited = (_arguments(*base) for base in bases(node, module))
+    return next((found for found in inherited if found.arguments or found.open), Signature({}))
 
 
-def _base(base: ast.expr, module: str) -> Signature | None:
-    if not isinstance(base, ast.Name):
-        return None
-    try:
-        return _arguments(*_definition(module, base.id))
-    except UnknownTarget:
-        return None
+def _of_function(node: ast.FunctionDef, module: str, skip: int) -> Signature:
+    plain = [*node.args.posonlyargs, *node.args.args]
+    defaults: list[ast.expr | None] = [None] * (len(plain) - len(node.args.defaults)) + list(node.args.defaults)
+    pairs = list(zip(plain, defaults, strict=True))[skip:]
+    pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    found = {arg.arg: Argument(arg.arg, module, arg.annotation, given, given is None) for arg, given in pairs}
+    return Signature(found, node.args.kwarg is not None)
 
 
-def _of_function(node: ast.FunctionDef, skip: int) -> Signature:
-    plain = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)][skip:]
-    needed = plain[: len(plain) - len(node.args.defaults)]
-    keyword = [argument.arg for argument in node.args.kwonlyargs]
-    needed += [name for name, default in zip(keyword, node.args.kw_defaults, strict=True) if default is None]
-    return Signature((*plain, *keyword), tuple(needed), node.args.kwarg is not None)
-
-
-def _fields(node: ast.ClassDef) -> list[tuple[str, bool]]:
-    fields = []
+def _fields(node: ast.ClassDef, module: str) -> dict[str, Argument]:
+    """The fields of a dataclass, those of the dataclasses it is derived from first."""
+    found: dict[str, Argument] = {}
+    for base, where in reversed(list(bases(node, module))):
+        found |= _fields(base, where) if _is_dataclass(base) else {}
     for member in node.body:
         if not isinstance(member, ast.AnnAssign) or not isinstance(member.target, ast.Name):
             continue
-        if "ClassVar" not in ast.unparse(member.annotation):
-            fields.append((member.target.id, member.value is None))
-    return fields
+        said, value = ast.unparse(member.annotation), member.value
+        made = isinstance(value, ast.Call) and ast.unparse(value.func) in ("field", "dataclasses.field")
+        words = {word.arg: word.value for word in value.keywords} if made and isinstance(value, ast.Call) else {}
+        if "ClassVar" in said or said.endswith("KW_ONLY") or getattr(words.get("init"), "value", True) is False:
+            continue
+        given = words.get("default") if made else value
+        required = given is None and "default_factory" not in words
+        name = member.target.id
+        found[name] = Argument(name, module, member.annotation, given, required)
+    return found
 
 
-def _is_dataclass(decorator: ast.expr) -> bool:
-    return "dataclass" in ast.unparse(decorator)
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)

@@ -1,8 +1,11 @@
-"""Walks a resolved configuration beside the schema and notes unknown keys, wrong types and values out of range."""
+"""Walks a resolved configuration beside its rules and notes unknown keys, wrong types and values out of range."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,49 +13,15 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from parallax.settings.blame import Blame
-from parallax.settings.choices import choices, groups, views
-from parallax.settings.comments import CONF, meaning_of
-from parallax.settings.components import COMPONENTS
-from parallax.settings.evaluation_keys import BENCHMARK_KEYS
+from parallax.settings.choices import choices, groups, named_targets
+from parallax.settings.comments import CONF, described_keys, meaning_of
+from parallax.settings.kinds import kinds_at, named, require_part
 from parallax.settings.rules import Rule
-from parallax.settings.schema import FILE_GROUPS, KEYS, STAGE_GROUPS, TASK_KEYS
+from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at, task_rule
 from parallax.settings.suggestions import closest, closest_keys, or_list
-from parallax.settings.targets import Signature, UnknownTarget, signature
+from parallax.settings.targets import Signature, UnknownTarget, is_a, signature
 
-Tree = dict[str, "Tree | Rule"]
-WHOLE_GROUPS = (
-    "model",
-    "pairs",
-    "generation",
-    "reference",
-    "optim",
-    "trainer",
-    "evaluation",
-    "debug",
-    "paths",
-    "export",
-)
-MAY_LACK = {
-    *BENCHMARK_KEYS, "suites.*", "harnesses.*",  # of the chosen evaluation
-    "url", "model", "concurrency", "timeout", "retries", "key_variable", "adapter",  # of a server that generates
-}  # fmt: skip
-MAY_BE_NULL = {"adapter", "optimized_metric", "run", "runs", "stages", "sweep"}
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
-
-
-@cache
-def tree() -> Tree:
-    """The schema as nested mappings, with a rule at each leaf."""
-    root: Tree = {}
-    for key, rule in KEYS.items():
-        node = root
-        *above, last = key.split(".")
-        for name in above:
-            child = node.setdefault(name, {})
-            assert isinstance(child, dict), f"the schema has both {name} and keys below it"
-            node = child
-        node[last] = rule
-    return root
 
 
 def shown(value: Any) -> str:
@@ -64,9 +33,11 @@ def shown(value: Any) -> str:
 class Walk(Blame):
     """Looks at every value; `result()` then gives the problems."""
 
-    def __init__(self, plain: dict[str, Any]) -> None:
+    def __init__(self, plain: dict[str, Any], raw: dict[str, Any]) -> None:
         super().__init__()
         self.plain = plain
+        self.referred = set(references(raw))  # keys that others take their value from
+        self.places: dict[str, tuple[str, str]] = {}  # key -> path that must be there, and its kind (`Rule.exists`)
 
     def root(self, plain: dict[str, Any], raw: dict[str, Any]) -> None:
         self._removed(plain)
@@ -76,32 +47,30 @@ class Walk(Blame):
             elif name == "task":
                 self._task(value, raw.get(name))
             else:
-                self._below(tree(), name, value, raw.get(name), name)
+                self.below(root(), name, value, raw.get(name), name)
 
     def _removed(self, plain: dict[str, Any]) -> None:
         """Groups and keys that every configuration has, and that were taken away (`~optim`, `optim=null`)."""
-        for group in {key.split(".")[0]: None for key in KEYS}:
-            if plain.get(group) is None and group not in MAY_BE_NULL:
+        for group, rule in (root().keys or {}).items():
+            if plain.get(group) is None and not rule.null and rule.kind != "mapping":
                 have = choices(group)
                 self.say(group, f"{group} was taken away; {f'choose one of {or_list(have)}' if have else 'leave it'}.")
-        for key in KEYS:
-            group, _, name = key.partition(".")
-            if group in WHOLE_GROUPS and isinstance(plain.get(group), dict) and name not in MAY_LACK:
-                node: Any = plain
-                for part in key.split("."):
-                    node = node.get(part, KEYS) if isinstance(node, dict) else node
-                if node is KEYS:
-                    self.say(key, f"{key} was taken away, and every run needs it; leave it.")
 
-    def group(self, name: str, value: Any, raw: Any, path: str) -> None:
-        """A group as one stage uses it."""
-        self._below(tree(), name, value, raw, path)
+    def _lacking(self, rule: Rule, value: Mapping[str, Any], path: str) -> None:
+        for name in rule.needed:
+            if name not in value:
+                self.say(f"{path}.{name}", f"{path}.{name} was taken away, and every run needs it; leave it.")
 
-    def stage(self, node: dict[str, Any], raw: dict[str, Any], path: str) -> None:
-        stage_tree = tree()["stages"]["*"]  # type: ignore[index]
-        assert isinstance(stage_tree, dict)
-        for name, value in node.items():
-            self._below(stage_tree, name, value, raw.get(name), f"{path}.{name}")
+    def below(self, rule: Rule, name: str, value: Any, raw: Any, path: str) -> None:
+        """One key of a group."""
+        keys = rule.keys or {}
+        known = keys.get(name, keys.get("*"))
+        if known is None and (path in self.referred or path in _declared(path.split(".")[0])):
+            return  # a key for others to take their value from: they say what it may be
+        if known is None:
+            self._unknown(path, value)
+        else:
+            self.value(known, value, raw, path)
 
     def unknown_stage(self, name: str, known: list[str]) -> None:
         self.say(
@@ -112,34 +81,50 @@ class Walk(Blame):
 
     def _task(self, value: Any, raw: Any) -> None:
         name = value.get("name") if isinstance(value, dict) else None
-        keys: Tree = {**tree()["task"], **TASK_KEYS.get(str(name), {})}  # type: ignore[dict-item]
-        self._value(keys, value, raw, "task")
+        self.value(task_rule(str(name)), value, raw, "task")
         if isinstance(name, str) and name.isidentifier() and name not in choices("task"):
             self.say("task.name", f"task.name={name} is no task; tasks are {', '.join(choices('task'))}.")
 
-    def _below(self, rules: Tree, name: str, value: Any, raw: Any, path: str) -> None:
-        rule = rules.get(name, rules.get("*"))
-        if rule is None:
-            self._unknown(path, value)
-        else:
-            self._value(rule, value, raw, path)
-
-    def _value(self, rule: Tree | Rule, value: Any, raw: Any, path: str) -> None:
-        if isinstance(rule, Rule):
-            if rule.kind == "component" and isinstance(value, dict):
-                self._component(value, raw, path)
-            elif not rule.allows(value):
-                self._not_allowed(path, value, rule, raw)
-        elif not isinstance(value, dict):
-            keys = ", ".join(name for name in rule if name != "*")
-            self.say(
-                path, f"{path}={shown(value)} is not allowed: {path} is a group of keys{f' ({keys})' if keys else ''}."
-            )
-        else:
+    def value(self, rule: Rule, value: Any, raw: Any, path: str) -> None:
+        form = rule.form_for(value) if rule.holds_parts else rule
+        if form.kind == "group" and not isinstance(value, Mapping) and not rule.allows(value):
+            names = ", ".join(name for name in form.keys or () if name != "*")
+            said = f" ({names})" if names else ""
+            self.say(path, f"{path}={shown(value)} is not allowed: {path} is a group of keys{said}.", raw)
+        elif form.kind == "component" and (isinstance(value, Mapping) or (form.named and isinstance(value, str))):
+            self._component(form, value, raw, path)
+        elif form.kind == "group" and isinstance(value, Mapping):
+            self._lacking(form, value, path)
             for name, item in value.items():
-                self._below(rule, str(name), item, raw.get(name) if isinstance(raw, dict) else raw, f"{path}.{name}")
+                self.below(form, str(name), item, _inside(raw, name), f"{path}.{name}")
+        elif form.holds_parts and isinstance(value, Mapping | list):
+            self._items(form, value, raw, path)
+        elif not rule.allows(value):
+            self._not_allowed(path, value, rule, raw)
+        else:
+            for place, kind in (
+                rule.places_in(value) if self.inside is None else ()
+            ):  # a part that is used again was seen
+                self.places.setdefault(self._source(path, raw), (place, kind))
+            self._inner(value, path)
+
+    def _source(self, path: str, raw: Any) -> str:
+        """The key to blame for a value: the one it is taken from, where that has no rule of its own."""
+        taken = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None
+        return taken[1] if taken and rule_at(taken[1]) is None else path
+
+    def _items(self, form: Rule, value: Mapping[str, Any] | list[Any], raw: Any, path: str) -> None:
+        """Items of a list or mapping that holds parts, each by itself; then their number."""
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        rules = form.places or (form.items,) * len(value)
+        if isinstance(value, list) and not replace(form, items=None, places=(), either=()).allows(value):
+            self._not_allowed(path, value, form, raw)
+            return
+        for (name, item), rule in zip(pairs, rules, strict=True):
+            self.value(rule or Rule("anything"), item, _inside(raw, name), f"{path}.{name}")
 
     def _not_allowed(self, path: str, value: Any, rule: Rule, raw: Any) -> None:
+        path = self._source(path, raw)
         meaning = meaning_of(path, self.plain)
         explained = f" ({path.rpartition('.')[2]}: {meaning})" if meaning else ""
         near = closest(value, rule.choices) if isinstance(value, str) else []
@@ -158,81 +143,79 @@ class Walk(Blame):
         hint = f" Did you mean {or_list(near)}?" if near else " `python run.py --help` lists the groups and keys."
         self.say(path, f"There is no key {path} (given as {path}={shown(value)}).{hint}")
 
-    def _component(self, node: dict[str, Any], raw: Any, path: str) -> None:
+    def _component(self, rule: Rule, node: Any, raw: Any, path: str) -> None:
         before, self.inside = self.inside, raw if isinstance(raw, str) else self.inside
-        self._component_itself(node, raw if isinstance(raw, dict) else {}, path)
+        if rule.named and (isinstance(node, str) or "_target_" not in node):
+            self._by_name(rule, {"name": node} if isinstance(node, str) else node, raw, path)
+        else:
+            self._of_target(rule, node, raw if isinstance(raw, dict) else {}, path)
         self.inside = before
 
-    def _component_itself(self, node: dict[str, Any], raw: dict[str, Any], path: str) -> None:
+    def _by_name(self, rule: Rule, node: Mapping[str, Any], raw: Any, path: str) -> None:
+        """A part given as a choice of a group of conf/, with arguments of its own."""
+        name, known = node.get("name"), named_targets(rule.named)
+        target = known.get(name) if isinstance(name, str) else None
+        if target is None:
+            near = closest(str(name), known)
+            hint = f" Did you mean {or_list(near)}?" if near else ""
+            kind, given = rule.of.rpartition(".")[2].lower() or "part", shown(node if name is None else name)
+            have = f"Choices of {rule.named} are {', '.join(sorted(known))}"
+            self.say(path, f"{path} names no {kind}: {given}. {have}.{hint}")
+            return
+        arguments = {key: value for key, value in node.items() if key != "name"}
+        self._of_target(rule, {**arguments, "_target_": target}, raw if isinstance(raw, dict) else {}, path)
+
+    def _of_target(self, rule: Rule, node: Mapping[str, Any], raw: dict[str, Any], path: str) -> None:
         target = node.get("_target_")
         if not isinstance(target, str):
             self.say(path, f"{path} needs a `_target_` that names a class of ours.")
             return
         try:
             takes = signature(target)
-            if target == "hydra.utils.get_method":
-                signature(str(node.get("path")))
+            require_part(target, node.get("path"), kinds_at(path))
         except UnknownTarget as error:
-            self.say(f"{path}._target_", f"{path} names {node.get('path', target)!r}: {error}.")
+            self.say(f"{path}._target_", f"{path} names {named(node)!r}: {error}.")
+            return
+        if rule.of and (node.get("_partial_") or not is_a(target, rule.of)):
+            what = "only a part of it" if is_a(target, rule.of) else f"no {rule.of.rpartition('.')[2]}"
+            self.say(f"{path}._target_", f"{path} names {target!r}: it is {what}; give a class derived from {rule.of}.")
             return
         self._arguments({k: v for k, v in node.items() if k != "_target_"}, raw, path, target, takes)
 
     def _arguments(self, given: dict[str, Any], raw: dict[str, Any], path: str, target: str, takes: Signature) -> None:
         kind = target.rpartition(".")[2]
-        rules = COMPONENTS.get(target, {})
+        unnamed = given.get("_args_") or []
+        for place, value in enumerate(unnamed if isinstance(unnamed, list) else []):
+            name = takes.names[place] if place < len(takes.names) else None
+            if name is None or name in given:
+                why = f"{kind} takes {len(takes.names)}" if name is None else f"{path}.{name} is given, too"
+                self.say(f"{path}._args_", f"{path}._args_ holds one argument too many: {shown(value)}; {why}.")
+                continue
+            self.value(takes.rule(name), value, None, f"{path}._args_.{place}")
         for name, value in given.items():
             key = f"{path}.{name}"
             if name in HYDRA_WORDS:
+                self._inner(value, key)
                 continue
             if name not in takes.names and not takes.open:
                 near = closest(name, takes.names)
                 hint = f" Did you mean {path}.{near[0]}?" if near else ""
                 have = f"it takes {', '.join(takes.names)}" if takes.names else "it takes no arguments"
                 self.say(key, f"There is no key {key} (given as {key}={shown(value)}): {kind} has none; {have}.{hint}")
-            elif name == "views" and target.startswith("augment.") and isinstance(value, list):
-                self._views(value, key)
-            elif name in rules:
-                self._value(rules[name], value, raw.get(name), key)
-                if rules[name].kind != "component":
-                    self._inner(value, key)
             else:
-                self._inner(value, key)
-        unnamed = takes.names[: len(given.get("_args_") or [])]
-        lacking = [name for name in takes.required if name not in given and name not in unnamed]
-        if given.get("_partial_"):
-            lacking = []
-        if lacking:
+                self.value(takes.rule(name), value, raw.get(name), key)
+        lacking = [name for name in takes.required if name not in given and name not in takes.names[: len(unnamed)]]
+        if lacking and not given.get("_partial_"):
             self.say(path, f"{path} lacks {', '.join(f'{path}.{name}' for name in lacking)}, which {kind} needs.")
 
     def _inner(self, value: Any, path: str) -> None:
-        """Components further down, in lists and mappings that have no rule of their own."""
-        if isinstance(value, dict):
-            if "_target_" in value:
-                self._component(value, value, path)
-            else:
-                for name, item in value.items():
-                    self._inner(item, f"{path}.{name}")
-        elif isinstance(value, list):
-            for place, item in enumerate(value):
-                self._inner(item, f"{path}.{place}")
-
-    def _views(self, items: list[Any], path: str) -> None:
-        """Views inside a view: a name, a mapping with `name` and arguments, or a component."""
-        if not items:
-            self.say(path, f"{path}=[] holds no view; give at least one.")
-        for place, item in enumerate(items):
-            key = f"{path}.{place}"
-            if isinstance(item, dict) and "_target_" in item:
-                self._component(item, item, key)
-                continue
-            name = item.get("name") if isinstance(item, dict) else item
-            target = views().get(name) if isinstance(name, str) else None
-            if target is None:
-                near = closest(str(name), views())
-                hint = f" Did you mean {or_list(near)}?" if near else ""
-                self.say(key, f"{key} names no view: {shown(item)}. Views are {', '.join(sorted(views()))}.{hint}")
-            elif isinstance(item, dict):
-                self._component({**{k: v for k, v in item.items() if k != "name"}, "_target_": target}, item, key)
+        """Components in lists and mappings that have no rule of their own."""
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        if isinstance(value, dict) and "_target_" in value:
+            self._component(Rule("component"), value, value, path)
+            return
+        for name, item in pairs:
+            self._inner(item, f"{path}.{name}")
 
     def _like_file(self, value: Any, example: Any, path: str) -> None:
         """Keys and types as in the file that comes with the program."""
@@ -251,14 +234,38 @@ class Walk(Blame):
             self.say(path, f"{path}={shown(value)} is not allowed: it must be {noun}. ({meaning_of(path, self.plain)})")
 
     def _all_keys(self) -> set[str]:
-        """Every key this configuration could have: the schema's, and those that are there."""
-        keys = {key for key in KEYS if "*" not in key} | set(groups()) | {"stages"}
+        """Every key this configuration could have: those of groups, and those of the parts that are there."""
+        keys = {*group_keys(root()), *groups(), *self.referred, "stages"}
         for name, value in self.plain.items():
-            if name in tree() and name != "stages":
+            if (root().keys or {}).get(name, Rule("anything")).kind == "component":
                 keys |= {f"{name}.{key}" for key in _component_keys(value)}
         for name in self.plain.get("stages") or {}:
             keys |= {f"stages.{name}.{key}" for key in keys if key.split(".")[0] in STAGE_GROUPS}
         return keys
+
+
+def references(raw: Any) -> Iterator[str]:
+    """Every key that a value somewhere below refers to (`${key}`)."""
+    if isinstance(raw, str):
+        yield from re.findall(r"\$\{([\w.]+)\}", raw)
+    elif isinstance(raw, Mapping | list):
+        for value in raw.values() if isinstance(raw, Mapping) else raw:
+            yield from references(value)
+
+
+@cache
+def _declared(group: str) -> frozenset[str]:
+    """Keys that some file of a group of conf/ has."""
+    return frozenset(key.key for file in (CONF / group).glob("*.yaml") for key in described_keys(file))
+
+
+def _inside(raw: Any, name: Any) -> Any:
+    """What stands at a place below, as written; a reference that stands for the whole stands for its parts."""
+    if isinstance(raw, Mapping):
+        return raw.get(name)
+    if isinstance(raw, list):
+        return raw[name] if isinstance(name, int) and name < len(raw) else None
+    return raw
 
 
 def _component_keys(value: Any) -> set[str]:

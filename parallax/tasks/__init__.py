@@ -4,24 +4,30 @@ import math
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 
-def run_task(cfg: DictConfig) -> float:
+def run_task(cfg: DictConfig) -> Any:
     """Run the task the configuration names, in the run folder Hydra made or in that of the run it goes on with.
 
-    Returns the number a sweeper looks at: what the task returns, or the entry `optimized_metric` of the results it returns;
-    nan when there is none.
+    Returns what the task returns: results, a number or nothing.
     """
+    from parallax.tasks.first_minute import first_minute
     from parallax.tasks.run_folder import in_run_folder
 
     if cfg.paths.output_dir is None and HydraConfig.initialized():
         with open_dict(cfg):
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+    first_minute(cfg)
     task = import_module(f"parallax.tasks.{cfg.task.name}").run
-    value = in_run_folder(cfg, task, Path(cfg.paths.output_dir)) if cfg.paths.output_dir is not None else task(cfg)
+    return in_run_folder(cfg, task, Path(cfg.paths.output_dir)) if cfg.paths.output_dir is not None else task(cfg)
+
+
+def number_of(value: Any, cfg: DictConfig) -> float:
+    """The number a sweeper looks at: what a task returned, or the entry `optimized_metric` of its results; nan without one."""
     if isinstance(value, Mapping) and cfg.optimized_metric is not None:
         from parallax.reports.results import lookup
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.stages import PlannedStage, planned_stages
-from parallax.tasks.naming import group_name, run_name, tag_words
 from parallax.tasks.publish import check_publish, publish
 from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
 
@@ -27,29 +26,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(cfg: DictConfig) -> float:
-    """Run the method of the configuration. Returns the number named by `optimized_metric`; nan if it was not measured."""
-    from parallax.reports.results import lookup
-
-    return lookup(align(cfg), str(cfg.optimized_metric))
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Run the method of the configuration. Returns the content of `results.json`."""
+    return align(cfg)
 
 
 def align(cfg: DictConfig) -> dict[str, Any]:
     """Run all stages and return the content of `results.json`."""
-    from lightning_modules.trainer import joined_processes
     from parallax.models import processes
     from parallax.reports.environment import write_environment
-    from parallax.reports.loggers import build_loggers, close_loggers
     from parallax.reports.run_log import run_log
     from parallax.tasks.manifest import RunManifest, made_with
-    from parallax.tasks.parts import pick_device
+    from parallax.tasks.parts import join_processes, pick_device
     from parallax.tasks.recipe import claim_folder
 
     plan = planned_stages(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     check_publish(plain)
     device = pick_device(plain["trainer"]["accelerator"])
-    builder = joined_processes(plain["trainer"])
+    builder = join_processes(plain["trainer"])
     folder = processes.broadcast(claim_folder(plain) if processes.is_first() else None)
     assert folder is not None
     plain["paths"]["output_dir"] = str(folder)
@@ -59,26 +54,19 @@ def align(cfg: DictConfig) -> dict[str, Any]:
         log.info("run folder %s", folder)
         if builder is not None:
             log.info("process %d of %d", processes.rank() + 1, processes.world_size())
-        loggers = build_loggers(
-            plain.get("logger"),
-            run_folder=folder,
-            config=plain,
-            name=run_name(plain),
-            group=group_name(),
-            tags=tag_words(plain),
-            job_type=plain["method"]["name"],
-        )
         failed = True
+        this: Run | None = None
         try:
             method = plain["method"]
             facts = made_with(plain)
             manifest = RunManifest(folder, method=method["name"], rounds=int(method["rounds"]), made_with=facts)
-            this = Run(plain, folder, device, loggers, manifest, builder)
+            this = Run(plain, folder, device, manifest, builder)
             this.several = len(plan) > 1
             results = _align(this, plan)
             failed = False
         finally:
-            close_loggers(loggers, failed=failed)
+            if this is not None:
+                this.close_loggers(failed=failed)
         return results
 
 
@@ -232,7 +220,7 @@ def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Pat
 
     log.info("evaluating %s", when)
     with explained_generation(policy, this.plain["evaluation"]):
-        evaluation = run_suites(policy, suites, this.plain, when)
+        evaluation = run_suites(policy, suites, this.plain, when, at_first=lambda: this.loggers)
     if processes.is_first():
         add_harnesses(evaluation, policy, this.plain, path.parent / "harnesses" / when)
         path.parent.mkdir(parents=True, exist_ok=True)

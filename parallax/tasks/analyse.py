@@ -12,6 +12,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.settings.build import build
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -54,15 +56,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def _images(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Embed pictures of `data` and of each suite, lay them out, say how well they mix."""
-    from hydra.utils import instantiate
-
     from parallax.models.image_text import ImageTextModel
     from parallax.records import BadImage
     from parallax.reports import analysis
     from parallax.tasks.parts import make_suites, pick_device
 
     task = config["task"]
-    sources = {"training": instantiate(config["data"], _convert_="all")}
+    sources = {"training": build(config["data"], "data")}
     sources |= {suite.name: suite.samples for suite in make_suites(config)}
     names, pictures = [], []
     for name, samples in sources.items():

@@ -15,18 +15,17 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Build the pairs of the method's first preference stage. Returns `{"pairs": counts}`."""
-    from lightning_modules.trainer import joined_processes
     from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
     from parallax.reports.environment import write_environment
     from parallax.reports.run_log import run_log
     from parallax.tasks.memory_forecast import explained_generation
-    from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+    from parallax.tasks.parts import join_processes, make_datamodule, make_policy, pick_device
 
     stage = preference_stage(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(plain["trainer"]["accelerator"])
-    builder = joined_processes(plain["trainer"])
+    builder = join_processes(plain["trainer"])
     folder = processes.broadcast(Path(plain["paths"]["output_dir"]))
     with run_log(folder, number=processes.rank()):
         if processes.is_first():

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.settings.build import build
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.table import Table
@@ -111,9 +113,7 @@ def open_image(path: str) -> ImageRef:
 
 
 def _of_data(config: dict[str, Any]) -> ImageRef:
-    from hydra.utils import instantiate
-
-    for place, sample in enumerate(instantiate(config["data"], _convert_="all")):
+    for place, sample in enumerate(build(config["data"], "data")):
         if place == int(config["task"]["index"]):
             image: ImageRef = sample.image
             return image

@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.stages import resolve_stages
 
@@ -71,7 +72,6 @@ def _sources(cfg: DictConfig, plain: Mapping[str, Any]) -> list[tuple[str, dict[
 def _inspected(node: Mapping[str, Any], plain: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[Any, str]:
     """(what was found, ""), or (None, why the source cannot be read at all)."""
     from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
 
     from datamodules.inspection import inspect
 
@@ -81,7 +81,7 @@ def _inspected(node: Mapping[str, Any], plain: Mapping[str, Any], task: Mapping[
         return load_encoder(plain["model"])
 
     try:
-        source = instantiate(node, _convert_="all")
+        source = build(node, "data")
         found = inspect(
             source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(plain["seed"]),
             encoder=encoder if task["tokens"] else None,

@@ -13,15 +13,14 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """Compare the runs in and below `runs`; the files go to `task.output` (default: the run folder)."""
+    """Compare the runs in and below `runs`; the files go to `task.output`, or into the folder that holds all of them."""
     from parallax.reports.comparison import compare_runs
     from parallax.reports.run_log import run_log
 
     runs = OmegaConf.to_container(cfg.runs) if OmegaConf.is_list(cfg.runs) else [cfg.runs]
-    folder = Path(cfg.paths.output_dir)
-    with run_log(folder):
+    with run_log(Path(cfg.paths.output_dir)):
         try:
-            out = Path(cfg.task.output or folder)
+            out = Path(cfg.task.output) if cfg.task.output else None
             page = compare_runs([Path(str(path)) for path in runs], out, pictures=cfg.task.pictures)  # type: ignore[union-attr]
         except FileNotFoundError as error:
             raise ConfigError(f"runs: {error}") from error

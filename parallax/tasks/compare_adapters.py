@@ -12,6 +12,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.settings.build import build
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.table import Table
@@ -21,7 +23,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate both, compare, write, print; returns the results."""
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
     from rich.console import Console
 
@@ -54,7 +55,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         if task["win_rate"]:
             from parallax.evaluation.judged.win_rate import win_rate
 
-            judge = instantiate(config["evaluation"]["judge"], _convert_="all")
+            judge = build(config["evaluation"]["judge"], "evaluation.judge")
             results["win_rate"] = win_rate(first, second, judge, task["win_rate_instructions"]).as_data()
         write_results(folder / "results.json", results)
         names = {"first": str(config.get("adapter") or "base model"), "second": str(task["other"])}

@@ -9,9 +9,11 @@ With an adapter the base model is measured first and the difference is paired; w
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from parallax.settings.build import build
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,18 +30,17 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate, write `results.json`, `report.html` and `evaluations/` into the run folder, return the results."""
     from omegaconf import OmegaConf
 
-    from lightning_modules.trainer import joined_processes
     from parallax.models import processes
     from parallax.reports.environment import write_environment
     from parallax.reports.loggers import close_loggers, log_metrics
     from parallax.reports.results import flat_metrics, make_results, print_results, write_results
     from parallax.reports.run_log import run_log
     from parallax.reports.run_report import write_report
-    from parallax.tasks.parts import make_policy, make_suites, pick_device
+    from parallax.tasks.parts import join_processes, make_policy, make_suites, pick_device
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(str(config["trainer"]["accelerator"]))
-    joined_processes(config["trainer"])
+    join_processes(config["trainer"])
     folder = processes.broadcast(Path(config["paths"]["output_dir"]))
     config["paths"]["output_dir"] = str(folder)
     adapter = config.get("adapter")
@@ -48,16 +49,22 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         if processes.is_first():
             write_environment(folder, config)
         suites = make_suites(config)
-        loggers = _loggers(config, folder)
+        loggers: list[Any] = []
+
+        def start_loggers() -> None:
+            loggers.extend([] if loggers else _loggers(config, folder))
+
         try:
             if adapter and "before" in config["evaluation"].get("when", ["before"]):
                 base = make_policy(config, {"enabled": False}, adapter=None, device=device)
-                sides["before"] = run_suites(base, suites, config, "base")
+                sides["before"] = run_suites(base, suites, config, "base", at_first=start_loggers)
                 add_harnesses(sides["before"], base, config, folder / "harnesses" / "before", plain_base=True)
                 del base  # one copy of the weights at a time
             lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
             policy = make_policy(config, lora, adapter=adapter, device=device)
-            sides["after"] = run_suites(policy, suites, config, "adapter" if adapter else "model")
+            sides["after"] = run_suites(
+                policy, suites, config, "adapter" if adapter else "model", at_first=start_loggers
+            )
             if processes.is_first():
                 add_harnesses(sides["after"], policy, config, folder / "harnesses" / "after", plain_base=not adapter)
                 for name, evaluation in sides.items():
@@ -68,6 +75,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             )
             if processes.is_first():
                 write_results(folder / "results.json", results)
+            start_loggers()  # where every answer was reused
             log_metrics(loggers, flat_metrics(results), 0)
         finally:
             close_loggers(loggers)
@@ -82,9 +90,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def build_suites(evaluation: Mapping[str, Any]) -> list[Suite]:
     """The suites of the `evaluation` group (plain data), cut to `evaluation.limit` where it is set. May be empty."""
-    from hydra.utils import instantiate
-
-    suites = [instantiate(node, _convert_="all") for node in (evaluation.get("suites") or {}).values() if node]
+    suites = [
+        build(node, f"evaluation.suites.{name}") for name, node in (evaluation.get("suites") or {}).items() if node
+    ]
     limit = evaluation.get("limit")
     return [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
 
@@ -93,11 +101,9 @@ def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None
     """The view of `evaluation.view` (a node of the `aug` group), or None for images as they are."""
     if not evaluation.get("view"):
         return None
-    from hydra.utils import instantiate
-
     from parallax.records import ViewSpec
 
-    view = instantiate(evaluation["view"], _convert_="all")
+    view = build(evaluation["view"], "evaluation.view")
     return ViewSpec(view.name, view.params(), seed)
 
 
@@ -122,6 +128,7 @@ def run_suites(
     *,
     shown: bool = True,
     cache: bool = True,
+    at_first: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """`evaluate` as the configuration says, with a progress bar; answers are reused from the cache.
 
@@ -129,6 +136,7 @@ def run_suites(
         config: the resolved configuration as plain data.
         what: named in the progress bar ("before training", "base", …).
         shown: whether to show the progress bar.
+        at_first: called when the first answers are there; what takes seconds to import can wait until then.
         cache: False inside `policy.reference()`, where the fingerprint does not name the weights that answer.
     """
     from parallax.evaluation import evaluate
@@ -136,7 +144,14 @@ def run_suites(
 
     wanted = config["evaluation"]
     total = sum(len(suite.samples) for suite in suites)
-    with answer_progress(f"evaluating {what}".strip(), total, shown=shown) as done:
+    with answer_progress(f"evaluating {what}".strip(), total, shown=shown) as count:
+        waiting = [at_first]
+
+        def done(answers: int) -> None:
+            if waiting:
+                waiting.pop()()
+            count(answers)
+
         return evaluate(
             policy,
             suites,
@@ -160,8 +175,6 @@ def add_harnesses(
     """
     import shutil
 
-    from hydra.utils import instantiate
-
     from parallax.evaluation.harnesses import run_harness
 
     wanted = config["evaluation"].get("harnesses") or {}
@@ -174,7 +187,7 @@ def add_harnesses(
             model = str((folder / "model").resolve())
             policy.save_merged(Path(model))
         for name, node in wanted.items():
-            evaluation.metrics.update(run_harness(instantiate(node, _convert_="all"), model, folder / name))
+            evaluation.metrics.update(run_harness(build(node, f"evaluation.harnesses.{name}"), model, folder / name))
     finally:
         shutil.rmtree(folder / "model", ignore_errors=True)
 

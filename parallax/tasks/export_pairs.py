@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.stages import preference_stage
 
@@ -46,13 +47,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _pairs(stage: Mapping[str, Any], plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
-    from hydra.utils import instantiate
-
     from parallax.records.pair_store import PairSet
     from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
-    source = instantiate(stage["data"], _convert_="all")
+    source = build(stage["data"], "data")
     if plain["task"]["pairs"] is not None:
         found = PairSet(_pair_set(Path(plain["task"]["pairs"]).expanduser()))
         images = {sample.id: sample.image for sample in source}

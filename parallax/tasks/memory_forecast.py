@@ -95,7 +95,8 @@ class Forecast:
 
     def _work(self, trainer: Any, module: Any) -> Workload:
         policy, settings = self.policy, self.stage["trainer"]
-        batch = trial_batch(self.datamodule, policy, min(LOOKED_AT, len(self.datamodule.pairs))).scoring
+        trial = trial_batch(self.datamodule, policy, min(LOOKED_AT, len(self.datamodule.pairs)))
+        batch = trial.scoring
         precision, full = str(trainer.precision), not policy.has_adapter
         adapted = _adapted(policy.model)
         learned = next((p for _, p in policy.trainable_parameters()), None)
@@ -109,6 +110,7 @@ class Forecast:
             image_tokens=_image_tokens(policy, batch.prompt_ids),
             response_tokens=int(batch.response_lengths.max()),
             responses=batch.responses_per_prompt,
+            looks=sum(look.responses_per_prompt for look in trial.looks),
             layout="shared" if policy.layout is shared_prefix else "separate",
             weights=weights,
             autocast=AUTOCAST.get(precision),

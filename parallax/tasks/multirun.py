@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from parallax.reports.run_log import only_warnings
 from parallax.settings.check import check
-from parallax.tasks import run_task
+from parallax.tasks import number_of, run_task
 from parallax.tasks.naming import is_multirun, own_words
 from parallax.tasks.run_folder import is_helper, took_place
 
@@ -37,20 +39,23 @@ def run_job(cfg: DictConfig) -> float | None:
     """
     if not is_multirun():
         check(cfg)
-        return run_task(cfg)
+        return number_of(run_task(cfg), cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
     for old in (FAILURE, ELSEWHERE):
         (folder / old).unlink(missing_ok=True)
     took_place()  # forgets that of the job before
-    print(f"job {HydraConfig.get().job.num}: {' '.join(own_words()) or 'as it stands'}", flush=True)
+    name, started = f"job {HydraConfig.get().job.num}, {' '.join(own_words()) or 'as it stands'}", time.perf_counter()
     try:
         check(cfg)
-        value = run_task(cfg)
-        _note_place(folder)
+        with only_warnings():
+            value = number_of(run_task(cfg), cfg)
+        place = _note_place(folder)
+        said = "done" if math.isnan(value) else f"{cfg.optimized_metric} {value:.4g}"
+        print(f"{name}: {said} ({time.perf_counter() - started:.0f} s, {place})", flush=True)
         return _to_sweeper(value)
     except Exception as error:
         note_failure(folder, error)
-        print(f"job {HydraConfig.get().job.num} failed: {reason_of(error)}", file=sys.stderr, flush=True)
+        print(f"{name}: failed, {reason_of(error)}", file=sys.stderr, flush=True)
         return _to_sweeper(math.nan)
 
 
@@ -66,8 +71,28 @@ class MultirunEnd(Callback):
         folder = Path(str(config.hydra.sweep.dir))
         jobs = sorted(jobs_in(folder), key=_by_number)
         failures = {str(job.relative_to(folder)): reason for job in jobs if (reason := failure_in(job))}
-        if finish(folder, [place_of(job) for job in jobs if not failure_in(job)], failures):
+        good = [job for job in jobs if not failure_in(job)]
+        failed = finish(folder, [place_of(job) for job in good], failures)
+        if (best := best_of(good, str(config.optimized_metric))) is not None:
+            print(f"best {config.optimized_metric}: {best[1]:.4g}, job {best[0].relative_to(folder)}", flush=True)
+        if failed:
             sys.exit(1)
+
+
+def best_of(jobs: Sequence[Path], metric: str) -> tuple[Path, float] | None:
+    """The job whose `results.json` has the best value at the path `metric`, and the value; None where none was measured."""
+    from parallax.reports.results import direction, lookup
+
+    found = {}
+    for job in jobs:
+        path = place_of(job) / "results.json"
+        value = lookup(json.loads(path.read_text("utf-8")), metric) if path.is_file() else math.nan
+        if math.isfinite(value):
+            found[job] = value
+    if not found:
+        return None
+    best = max(found, key=lambda job: found[job] * (direction(metric) or 1))
+    return best, found[best]
 
 
 def jobs_in(folder: Path) -> set[Path]:
@@ -86,12 +111,15 @@ def place_of(job: Path) -> Path:
     return Path(json.loads(path.read_text("utf-8"))["folder"]) if path.is_file() else job
 
 
-def _note_place(folder: Path) -> None:
+def _note_place(folder: Path) -> Path:
+    """Where the job took place, noted in its own folder if that was elsewhere."""
     from parallax.records.atomic import atomic_write_json
 
     place = took_place()
     if place is not None and place.resolve() != folder.resolve() and not is_helper():
         atomic_write_json(folder / ELSEWHERE, {"folder": str(place.resolve())})
+        return place
+    return folder
 
 
 def finish(folder: Path, finished: Sequence[Path], failures: Mapping[str, str], *, job: str = "job") -> bool:

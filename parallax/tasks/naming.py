@@ -9,9 +9,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from parallax.settings.command_line import as_typed
-
+RUNS = ("align", "build_pairs", "evaluate", "study", "sweep")  # tasks whose folders are runs, or hold runs
 LONGEST_NAME = 120  # characters
 SILENT = (
     "hydra",
@@ -24,9 +24,17 @@ SILENT = (
 )  # typed words that say nothing about the run
 
 
+def place_of_task(task: str) -> str:
+    """The folder below which a task's own folder is made: `outputs` for runs, `made/<task>` for everything else."""
+    return "outputs" if task in RUNS else f"made/{task}"
+
+
+OmegaConf.register_new_resolver("place", place_of_task, replace=True)  # for hydra.run.dir in conf/config.yaml
+
+
 def typed_words() -> list[str]:
-    """What was typed for this run or job, in the form people type; nothing outside a program of Hydra's."""
-    return as_typed(list(HydraConfig.get().overrides.task)) if HydraConfig.initialized() else []
+    """What was typed for this run or job; nothing outside a program of Hydra's."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def is_multirun() -> bool:
@@ -38,8 +46,8 @@ def own_words() -> list[str]:
     words = typed_words()
     if not is_multirun():
         return words
-    shared = as_typed(_of_the_multirun(Path(str(HydraConfig.get().sweep.dir))))
-    return [word for word in words if word not in shared]
+    shared = _of_the_multirun(Path(str(HydraConfig.get().sweep.dir)))
+    return [word.lstrip("+") for word in words if word not in shared]
 
 
 def run_name(plain: Mapping[str, Any]) -> str:

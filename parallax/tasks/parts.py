@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from parallax.settings.build import build
 
 if TYPE_CHECKING:
     from datamodules.preference import PreferenceDataModule
@@ -25,13 +28,29 @@ def pick_device(accelerator: str) -> str:
     return "cpu"
 
 
+def join_processes(trainer: Mapping[str, Any]) -> Any:
+    """`joined_processes`, without importing Lightning for a run that is alone anyway: its first answers need none of it."""
+    alone = trainer.get("devices", 1) in (1, "1") and int(trainer.get("num_nodes", 1)) == 1
+    if alone and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return None
+    from lightning_modules.trainer import joined_processes
+
+    return joined_processes(trainer)
+
+
 def make_policy(
     plain: Mapping[str, Any], lora: Mapping[str, Any], *, adapter: Path | str | None, device: str, sharded: bool = False
 ) -> Policy:
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
+    if plain["model"].get("dtype") == "float16" and device == "cpu":
+        raise ValueError("model.dtype=float16 needs a GPU, and torch sees none that may be used; use model.dtype=auto")
     from parallax.models import processes
     from parallax.models.loading import load_policy
 
+    if plain["model"].get("dtype") == "float16" and device == "cpu":
+        raise ValueError(
+            "model.dtype=float16 needs a GPU, and torch sees none that may be used here; use model.dtype=auto"
+        )
     cache = Path(plain["paths"]["cache_dir"]).expanduser()
     policy = load_policy(
         plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]),
@@ -44,15 +63,15 @@ def make_policy(
 
 def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
     """The datamodule of a preference stage; nothing is read or built yet but the source's index."""
-    from hydra.utils import instantiate
-
     from datamodules.preference import PreferenceDataModule
     from parallax.models import processes
+    from parallax.preference.looks import Look
 
     def part(name: str) -> Any:
-        return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
+        return build(stage[name], name) if stage.get(name) is not None else None
 
     debug = plain.get("debug") or {}
+    objective, noise = part("loss"), part("noise")
     return PreferenceDataModule(
         part("data"),
         part("proposer"),
@@ -67,19 +86,18 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
         skipped=run_folder / "skipped.jsonl",
         limit=debug.get("limit_samples"),
         limit_pairs=debug.get("overfit_pairs"),
-        noise=part("noise"),
+        looks=objective.looks if noise is None else [Look(view=noise, purpose="training noise")],
+        token_weights=objective.token_weights,
         show_progress=processes.is_first(),
     )
 
 
 def make_supervised(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> SupervisedDataModule:
     """The datamodule of a supervised stage; nothing is read yet but the source's index."""
-    from hydra.utils import instantiate
-
     from datamodules.supervised import SupervisedDataModule
 
     def part(name: str) -> Any:
-        return instantiate(stage[name], _convert_="all") if stage.get(name) is not None else None
+        return build(stage[name], name) if stage.get(name) is not None else None
 
     return SupervisedDataModule(
         part("data"),

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,16 +23,21 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from parallax.records.atomic import remove_leftovers
 from parallax.records.interruption import Interrupted, listening
-from parallax.records.run_lock import FolderInUse, RunLock, in_use
+from parallax.records.run_lock import HOLDER, LOCK, FolderInUse, RunLock, in_use
+from parallax.reports.run_log import is_shown
 from parallax.tasks.disk_room import check_writable
+from parallax.tasks.error_messages import sentence_of
+from parallax.tasks.naming import is_multirun
 from parallax.tasks.recipe import code_digest, run_key
-from parallax.tasks.run_state import RunState, now, runs_beside, state_of
+from parallax.tasks.run_state import FILE, RunState, now, runs_beside, state_of
 
 log = logging.getLogger(__name__)
 
 SEARCHED = ("align", "build_pairs", "evaluate")  # tasks whose unfinished runs are looked for; others start anew
 RESULTS = ("results.json", "pairs.json")  # what a finished run of these has to show
 ADVICE = "choose another paths.output_dir, or remove the folder"
+BOOKKEEPING = {".hydra", "config.yaml", "environment.json", "error.log", "run.log", FILE, LOCK, HOLDER}
+AT_START = 120.0  # seconds within which a foreseen error leaves no folder behind
 FOLDER = "PARALLAX_RUN_FOLDER"  # tells the other processes of a run where it is
 
 _places: list[Path] = []  # of this process's runs since `took_place` was last asked
@@ -48,6 +54,23 @@ class Choice:
 
 
 def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> Any:
+    """As `_held_run`; a task that made no files, and a start that failed, leave no folder behind."""
+    began, place = time.monotonic(), len(_places)
+    unused = str(cfg.task.name) not in SEARCHED
+    try:
+        return _held_run(cfg, act, own)
+    except BaseException as error:
+        unused |= not is_multirun() and time.monotonic() - began < AT_START and sentence_of(error) is not None
+        if unused:  # the sentence on the screen is all there is to know
+            error.__notes__ = [note for note in getattr(error, "__notes__", ()) if "error.log" not in note]
+        raise
+    finally:
+        if unused and not is_helper():
+            for folder in {own, *_places[place:]}:
+                discard_unused(folder)
+
+
+def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> Any:
     """Call `act(cfg)` in the run's folder, held and watched over; of a run that is finished, return the results instead.
 
     Args:
@@ -178,6 +201,21 @@ def took_place() -> Path | None:
     return place
 
 
+def discard_unused(folder: Path) -> None:
+    """Remove a folder that holds nothing but what every task leaves, and the folders above it that are empty then."""
+    try:
+        if {path.name for path in folder.iterdir()} - BOOKKEEPING or in_use(folder) is not None:
+            return
+    except OSError:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for empty in (folder.parent, folder.parent.parent):
+        try:
+            empty.rmdir()
+        except OSError:
+            return
+
+
 def discard_empty(folder: Path) -> None:
     """Remove the folder Hydra has just made for this run, which takes place elsewhere."""
     try:
@@ -223,7 +261,8 @@ def _finished(choice: Choice) -> Any:
         print_results(results)
     else:
         results = {"pairs": results}
-    print(choice.said, flush=True)
+    if is_shown():
+        print(choice.said, flush=True)
     return results
 
 

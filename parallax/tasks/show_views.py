@@ -14,6 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
+from parallax.settings.build import build
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from PIL import Image
@@ -36,8 +40,6 @@ TRIES = 32  # seeds tried until a view that acts only sometimes acts
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Write the sheet as `cfg.task` says. Returns the path of the PNG and the names of the views on it."""
-    from hydra.utils import instantiate
-
     from parallax.reports.contact_sheet import contact_sheet
     from parallax.reports.model_eye import ModelEye
 
@@ -45,7 +47,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     image, name = _image(cfg)
     eye = ModelEye.of(str(cfg.model.path))
     eye = replace(eye, side=min(eye.side, int(task.side)))
-    configured = instantiate(cfg.aug, _convert_="all")
+    configured = build(_plain(cfg.aug), "aug")
     sections = view_pictures(image, eye, list(task.noise_steps), configured, int(cfg.seed))
     title = f"{name}, {image.width} x {image.height} pixels, as seen by {cfg.model.name}, noise at {eye.side} pixels"
     page = contact_sheet(title, sections, side=int(task.side), columns=int(task.columns))
@@ -131,9 +133,7 @@ def _image(cfg: DictConfig) -> tuple[Image.Image, str]:
 
         path = Path(cfg.task.image).expanduser()
         return FileImage(str(path.parent), path.name).load(), path.name
-    from hydra.utils import instantiate
-
-    source = instantiate(cfg.data, _convert_="all")
+    source = build(_plain(cfg.data), "data")
     index = int(cfg.task.index)
     if index >= len(source):
         raise ValueError(
@@ -141,3 +141,7 @@ def _image(cfg: DictConfig) -> tuple[Image.Image, str]:
         )
     reference = source[index].image
     return reference.load(), reference.describe()
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]

@@ -6,9 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.settings.build import build
 from parallax.settings.stages import PlannedStage
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ class Run:
     plain: dict[str, Any]
     folder: Path
     device: str
-    loggers: list[Any]
     manifest: RunManifest
     builder: Any = None  # Lightning's Trainer on whose predict loop several processes build pairs; None for one process
     started: float = field(default_factory=time.perf_counter)
@@ -37,6 +38,29 @@ class Run:
     steps: int = 0
     several: bool = False  # whether the run has more than one stage
     now: str = ""  # the stage under way
+
+    @cached_property
+    def loggers(self) -> list[Any]:
+        """Started when first asked for, which is once the policy answers: Lightning and W&B take seconds to import."""
+        from parallax.reports.loggers import build_loggers
+        from parallax.tasks.naming import group_name, run_name, tag_words
+
+        return build_loggers(
+            self.plain.get("logger"),
+            run_folder=self.folder,
+            config=self.plain,
+            name=run_name(self.plain),
+            group=group_name(),
+            tags=tag_words(self.plain),
+            job_type=self.plain["method"]["name"],
+        )
+
+    def close_loggers(self, *, failed: bool) -> None:
+        """Finish those that were started."""
+        if "loggers" in self.__dict__:
+            from parallax.reports.loggers import close_loggers
+
+            close_loggers(self.loggers, failed=failed)
 
     @property
     def wandb_options(self) -> dict[str, Any]:
@@ -125,13 +149,12 @@ def accumulate(this: Run, entry: Mapping[str, Any]) -> None:
 
 def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
     """The pairs of a stage that an earlier process finished, for the report. Left out, with a word, if they are gone."""
-    from hydra.utils import instantiate
 
     from parallax.records.pair_store import PairSet
 
     if planned.stage["fit"] != "preference" or not entry["data"]:
         return
-    source = instantiate(planned.stage["data"], _convert_="all")
+    source = build(planned.stage["data"], "data")
     known = getattr(source, "pairs", None)
     images = {item.sample_id: item.image for item in known} if known is not None else {s.id: s.image for s in source}
     try:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.records.fingerprint import fingerprint
 from parallax.reports.sweep_progress import SweepProgress
 from parallax.settings.command_line import compose_checked
-from parallax.settings.comments import CONF
 from parallax.settings.errors import ConfigError
 from parallax.settings.sweep_file import SweepFile, point_words, read_sweep
 from parallax.tasks.multirun import failure_in, finish
@@ -77,12 +77,11 @@ def planned(sweep: SweepFile, folder: Path, typed: Sequence[str], *, seed: int =
     """
     extra = [word for word in typed if not word.startswith(OF_THE_SWEEP)]
     fixed = frozenset(_key(word) for word in extra)
-    jobs, seen = [], set()
-    for point in sweep.points(seed=seed, fixed=fixed):
-        name = point_name(point)
-        if name in seen:
-            continue  # a random sweep may draw a point twice
-        seen.add(name)
+    points = {
+        tuple(point_words(point)): point for point in sweep.points(seed=seed, fixed=fixed)
+    }  # drawn twice, run once
+    jobs = []
+    for name, point in zip(_point_names(list(points.values())), points.values(), strict=True):
         words = _last_wins([*sweep.words, *point_words(point), *extra])
         place = folder / name
         jobs.append(Job(name, place, (*words, f'hydra.run.dir="{place}"')))
@@ -94,8 +93,18 @@ def planned(sweep: SweepFile, folder: Path, typed: Sequence[str], *, seed: int =
     return jobs
 
 
+def _point_names(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A folder's name for each point; names that would be the same, also where capitals do not count, get a fingerprint."""
+    names = [point_name(point) for point in points]
+    taken = Counter(name.casefold() for name in names)
+    return [
+        name if taken[name.casefold()] == 1 else f"{name[:LONGEST_NAME]}_{fingerprint(point_words(point))[:8]}"
+        for name, point in zip(names, points, strict=True)
+    ]
+
+
 def point_name(point: Mapping[str, Any]) -> str:
-    """A folder's name for a point: `noise_steps_500__beta_0.1`."""
+    """A name for a point: `noise_steps_500__beta_0.1`. Points that differ may have the same."""
     parts = [
         f"{key.rsplit('.', 1)[-1]}_{f'{value:g}' if isinstance(value, float) else value}"
         for key, value in point.items()
@@ -107,7 +116,7 @@ def point_name(point: Mapping[str, Any]) -> str:
     )
     if len(name) <= LONGEST_NAME and exact:
         return name
-    return f"{name[: LONGEST_NAME - 9]}_{fingerprint(dict(point))[:8]}"
+    return f"{name[: LONGEST_NAME - 9]}_{fingerprint(point_words(point))[:8]}"
 
 
 def _outcome(sweep: SweepFile, folder: Path) -> str:
@@ -144,7 +153,7 @@ def _clear_other_recipe(job: Job) -> None:
 @cache
 def _plain(job: Job) -> dict[str, Any]:
     """The job's checked configuration as plain data."""
-    cfg = compose_checked([word for word in job.words if not word.startswith("hydra")], CONF)
+    cfg = compose_checked([word for word in job.words if not word.startswith("hydra")])
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from parallax.records.interruption import leave_if_asked
-from parallax.settings.comments import CONF
 from parallax.settings.launchers import visible_gpus
+from parallax.settings.places import PACKAGES
 
 TICK = 0.5  # seconds between two looks at what the jobs say about themselves
 
@@ -95,8 +95,7 @@ def worker_environment(place: int, count: int) -> dict[str, str]:
 
 
 def _started(place: int, count: int, environment: dict[str, str]) -> _Worker:
-    root = str(CONF.parent)
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
     own: dict[str, Any] = {**os.environ, "PYTHONPATH": path, **environment, **worker_environment(place, count)}
     return _Worker(
         subprocess.Popen(

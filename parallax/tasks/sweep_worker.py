@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import signal
 import sys
 import threading
@@ -18,16 +17,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from parallax.records.interruption import Interrupted
-from parallax.settings.comments import CONF
 
 CONSOLE = "console.log"  # in the job's folder
 GLANCE = 0.2  # seconds between two looks at whether the sweep still lives
 
 
-def main() -> None:
+def serve() -> None:
     """Serve until standard input ends."""
     threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True, name="end with the sweep").start()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -41,12 +38,14 @@ def main() -> None:
 def run_one(folder: Path, words: list[str]) -> str:
     """Run one job in this process; returns why it failed, or an empty string."""
     from parallax.tasks.multirun import FAILURE, note_failure, reason_of
+    from parallax.tasks.program import main
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE).unlink(missing_ok=True)
-    with _printing_to(folder / CONSOLE), _argv(["run.py", *words]):
+    with _printing_to(folder / CONSOLE):
         try:
-            runpy.run_path(str(CONF.parent / "run.py"), run_name="__main__")
+            if status := main(words):
+                sys.exit(status)
         except Interrupted:  # no failure: it has saved, and is gone on with
             raise
         except SystemExit as end:
@@ -87,20 +86,10 @@ def _printing_to(path: Path) -> Iterator[None]:
                 os.close(old)
 
 
-@contextmanager
-def _argv(words: list[Any]) -> Iterator[None]:
-    kept = sys.argv
-    sys.argv = words
-    try:
-        yield
-    finally:
-        sys.argv = kept
-
-
 def _last_line(path: Path) -> str:
     lines = [line.strip(" -") for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 
 if __name__ == "__main__":
-    main()
+    serve()

@@ -25,6 +25,7 @@ from lightning_modules.zero import ZeroStrategy
 from parallax.models import processes
 from parallax.models.memory.advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
+from parallax.settings.build import build
 from parallax.tasks.found_batch_size import FoundBatchSize
 from parallax.tasks.memory_forecast import Forecast, explained_generation
 
@@ -61,10 +62,8 @@ def fit_preference(
         epoch's micro-batches), checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what
         trainer.find_batch_size found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
     """
-    from hydra.utils import instantiate
-
     loss = stage["loss"]
-    objective = instantiate(dict(loss), _convert_="all") if isinstance(loss, Mapping) else loss
+    objective = build(loss, "loss") if isinstance(loss, Mapping) else loss
     mode = (stage.get("reference") or {}).get("mode", "cached")
     scorer: Any = (stage.get("pairs") or {}).get("rejected_scorer") or "label"
 

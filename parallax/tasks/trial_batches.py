@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from datamodules.encoded_steps import PairBatches
-from datamodules.supervised import DialogueBatches, SupervisedDataModule
 from parallax.models.batch import PairBatch
 
 LOOKED_AT = 8  # pairs that are encoded to learn how long rows are
@@ -26,12 +25,16 @@ def longest_first(datamodule: Any) -> list[int]:
 
 def trial_batch(datamodule: Any, policy: Any, size: int) -> PairBatch:
     """The `size` longest pairs as one micro-batch, with zeros for reference log-probs; pairs repeat where there are fewer."""
+    from datamodules.supervised import DialogueBatches, SupervisedDataModule  # Lightning: not before the first answers
+
     order = longest_first(datamodule)
     places = [order[number % len(order)] for number in range(size)]
     if isinstance(datamodule, SupervisedDataModule):
         return DialogueBatches(datamodule.samples, policy.encoder)(places)
-    batch = PairBatches(datamodule.pairs, datamodule.pair_ids, policy.encoder)(places)
-    batch.reference_log_probs = torch.zeros(batch.lengths.shape)
+    further = getattr(datamodule, "further", None)
+    batch = PairBatches(datamodule.pairs, datamodule.pair_ids, policy.encoder, further=further)(places)
+    columns = batch.scoring.responses_per_prompt + sum(look.responses_per_prompt for look in batch.looks)
+    batch.reference_log_probs = torch.zeros((size, columns))
     return batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,3 +208,27 @@ def test_our_table_knows_the_eighty_categories_and_singulars_are_its_words() -> 
     assert len(set(names.values())) == 80
     changed = {word for word in names if " " not in word and singular(word) not in names}
     assert not changed, f"the singular of these words is not in the table: {changed}"
+
+
+@pytest.mark.parametrize(
+    ("text", "objects"),
+    [
+        ("a man-made lake", []), ("a car/truck", []), ("a fire-hydrant", []), ("Two TVs and a tv", ["tv", "tv"]),
+        ("a man's car, a truck / a bus", ["person", "car", "truck", "bus"]), ("gas and its bus", ["bus"]),
+    ],
+)  # fmt: skip
+def test_words_are_cut_where_the_official_script_cuts_them(text: str, objects: list[str]) -> None:
+    assert CocoWords.read()(text) == objects
+
+
+def test_ambers_words_are_found_as_amber_writes_them() -> None:
+    words = AmberWords({"TV": ["screen"], "air-conditioning": [], "e-book": []}, safe=["Photo"])
+    text = "A TV, two tvs, an e-book and the air-conditioning on the screens."
+    assert words.mentions(text) == ["TV", "TV", "e-book", "air-conditioning", "screen"]
+    assert description_scores(text, ["TV", "e-book"], ["air-conditioning"], words)["amber_cover"] == (2, 2)
+
+
+def test_a_table_of_synonyms_has_a_name(tmp_path: Path) -> None:
+    (tmp_path / "synonyms.txt").write_text("car, auto\n")
+    assert CocoWords.read().table == "our own table"
+    assert CocoWords.read(tmp_path / "synonyms.txt").table.startswith("synonyms.txt (SHA-256 ")

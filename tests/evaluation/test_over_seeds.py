@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parallax.evaluation.over_seeds import effect_over_seeds
+from parallax.evaluation.over_seeds import effect_over_seeds, t_quantile
 
 
 def test_effect_of_a_hand_made_case() -> None:
@@ -51,3 +51,26 @@ def test_what_cannot_be_compared_is_refused() -> None:
         effect_over_seeds(item, [])
     with pytest.raises(ValueError, match="zero"):
         effect_over_seeds((np.ones(3), np.zeros(3)), [item])
+
+
+def test_intervals_over_three_seeds_cover_what_they_say() -> None:
+    rng, ones, covered = np.random.default_rng(0), np.ones(400), 0
+    base = (np.full(400, 0.5), ones)
+    for trial in range(200):
+        levels = 0.4 + 0.05 * rng.standard_normal(3)  # seeds differ far more than 400 items do
+        after = [((rng.random(400) < level).astype(float), ones) for level in levels]
+        effect = effect_over_seeds(base, after, replicates=200, seed=trial)
+        covered += effect.change_low <= -0.1 <= effect.change_high
+    assert covered >= 185  # 95 % of 200 is 190
+
+
+def test_the_quantiles_are_students() -> None:
+    assert [round(t_quantile(n), 4) for n in (1, 2, 3, 4, 9, 10, 30)] == [
+        12.7062,
+        4.3027,
+        3.1824,
+        2.7764,
+        2.2622,
+        2.2281,
+        2.0423,
+    ]

@@ -11,7 +11,7 @@ from lightning_modules.callbacks import EveryNSteps, FitProgress, RewardHealth
 from lightning_modules.callbacks.progress import describe, duration
 from lightning_modules.callbacks.reward_health import diagnose
 from lightning_modules.dpo import DPOModule
-from lightning_modules.objectives import DPO
+from lightning_modules.objectives import DPO, Objective
 from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, pair_batch, step_batch
 
 HEALTHY = {"rewards/chosen": 0.2, "rewards/margins": 0.6, "rewards/accuracies": 0.8, "likelihood_displacement": 0.3}
@@ -37,6 +37,14 @@ def test_diagnoses(change: dict[str, float], step: int, expected: list[str]) -> 
     assert all("optim.lr" in sentence for _, sentence in found)
 
 
+def test_rewards_without_a_reference_are_looked_at_as_far_as_they_go() -> None:
+    without = {name: value for name, value in HEALTHY.items() if name != "likelihood_displacement"}
+    assert diagnose({**without, "rewards/chosen": -6.0}, 90, 100) == []
+    assert [name for name, _ in diagnose({**without, "rewards/accuracies": 1.0, "rewards/margins": 9.0}, 90, 100)] == [
+        "saturated"
+    ]
+
+
 def test_a_falling_chosen_answer_is_said_once_naming_the_knobs(
     new_policy: NewPolicy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -60,6 +68,33 @@ def test_a_falling_chosen_answer_is_said_once_naming_the_knobs(
         and "loss.beta" in health.warnings["likelihood_displacement"]
     )
     assert caplog.text.count("The chosen answers are becoming less likely") == 1
+
+
+def test_an_objective_without_a_reference_that_reports_rewards_is_watched_too(
+    new_policy: NewPolicy, tmp_path: Path
+) -> None:
+    """It reports no likelihood displacement, and may report a margin alone."""
+    policy = new_policy()
+
+    class MarginOnly(Objective):
+        needs_reference = False
+        beta = 2.0
+
+        def losses(self, policy, reference, lengths):  # type: ignore[no-untyped-def]
+            margin = self.beta * (policy[:, 0] / lengths[:, 0] - policy[:, 1] / lengths[:, 1])
+            return -margin, {"rewards/margins": margin * 0}
+
+    health = RewardHealth(total_steps=6, window=2)
+    module = DPOModule(policy, MarginOnly(), OPTIM, total_steps=6)
+    fit(module, [step_batch(policy, range(4), 4)] * 6, tmp_path, callbacks=[health])
+    assert list(health.warnings) == ["no_signal"]
+
+
+def test_a_loss_that_is_no_objective_is_refused_in_words(new_policy: NewPolicy) -> None:
+    with pytest.raises(
+        TypeError, match=r"loss is a function, which is no objective; derive it from .*Objective.*`losses`"
+    ):
+        DPOModule(new_policy(), lambda policy, reference, lengths: None, OPTIM, total_steps=1)  # type: ignore[arg-type]
 
 
 def test_identical_answers_are_noticed(new_policy: NewPolicy, tmp_path: Path) -> None:
@@ -154,7 +189,7 @@ def test_distance_from_the_reference_is_worked_out_per_token(new_policy: NewPoli
     fed = {f"train/{name}": value for name, value in {**HEALTHY, **rewards, "grad_norm": 1.0}.items()}
     for beta, expected in ((0.1, True), (1.0, False)):
         health = RewardHealth(total_steps=30, window=1)
-        module = SimpleNamespace(last_metrics=fed, objective=SimpleNamespace(beta=beta))
+        module = SimpleNamespace(last_metrics=fed, beta=beta)
         health.on_train_batch_end(SimpleNamespace(global_step=3, callbacks=[]), module, None, step)  # type: ignore[arg-type]
         assert ("far_from_reference" in health.warnings) is expected
         if expected:

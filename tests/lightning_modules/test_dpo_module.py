@@ -99,7 +99,8 @@ def test_metrics_of_a_step_are_means_over_all_its_pairs(new_policy: NewPolicy, t
         f"train/{name}"
         for name in (
             "loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen",
-            "logps/rejected", "likelihood_displacement", "grad_norm", "lr", "tokens",
+            "logps/rejected", "reference_per_token/chosen",
+            "reference_per_token/rejected", "likelihood_displacement", "grad_norm", "lr", "tokens",
         )
     }  # fmt: skip
 

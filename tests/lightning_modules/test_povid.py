@@ -11,11 +11,21 @@ import torch
 
 from lightning_modules.dpo import DPOModule, with_noisy_choice
 from lightning_modules.objectives import DPO, Povid
-from parallax.models.batch import StepBatch
+from parallax.models.batch import ScoringBatch, StepBatch
+from parallax.models.policy import Policy
 from parallax.records import ViewSpec
 from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, pair_batch, picture
 
 NOISE = ViewSpec("diffusion", {"noise_steps": 900}, seed=4)
+
+
+def noisy_look(policy: Policy) -> ScoringBatch:
+    """The chosen answers of pairs 0 and 1 beside their noised images."""
+    batch = pair_batch(policy, [0, 1]).scoring
+    questions = [f"Describe this image{' in detail' * (place % 3)}." for place in (0, 1)]
+    prompts = [policy.encoder.encode_prompt(picture(place), questions[place], NOISE) for place in (0, 1)]
+    answers = [batch.response_ids[row, 0, : int(batch.response_lengths[row, 0])] for row in (0, 1)]
+    return policy.encoder.collate([(prompt, [answer]) for prompt, answer in zip(prompts, answers, strict=True)])
 
 
 def test_the_mixture_written_out() -> None:
@@ -49,13 +59,14 @@ def test_what_it_is_not_defined_for_is_refused() -> None:
 def test_the_added_column_is_what_the_policy_says_under_noise_scored_on_the_clean_image(new_policy: NewPolicy) -> None:
     policy = new_policy()
     batch = pair_batch(policy, [0, 1])
-    noisy = [policy.encoder.encode_prompt(picture(place), "Describe this image.", NOISE).vision for place in (0, 1)]
+    look = noisy_look(policy)
     with pytest.raises(ValueError, match="the batch has none"):
         with_noisy_choice(policy, batch)
-    wider = with_noisy_choice(policy, replace(batch, noisy_vision=noisy))
+    wider = with_noisy_choice(policy, replace(batch, looks=[look]))
     assert wider.response_ids.shape[1] == 3 and wider.target_ids is not None
     assert torch.equal(wider.response_ids[:, 2], batch.scoring.response_ids[:, 0])
     assert torch.equal(wider.target_ids[:, :2], batch.scoring.response_ids)
+    noisy = look.vision
     said = policy.choose(replace(batch.scoring, vision=noisy))[:, 0]
     assert torch.equal(wider.target_ids[:, 2], said)
     with torch.no_grad():
@@ -69,8 +80,7 @@ def test_the_added_column_is_what_the_policy_says_under_noise_scored_on_the_clea
 
 def test_a_fit_moves_away_from_both(new_policy: NewPolicy, tmp_path: Path) -> None:
     policy = new_policy()
-    noisy = [policy.encoder.encode_prompt(picture(place), "Describe this image.", NOISE).vision for place in (0, 1)]
-    steps = [StepBatch([replace(pair_batch(policy, [0, 1]), noisy_vision=noisy)], 2) for _ in range(4)]
+    steps = [StepBatch([replace(pair_batch(policy, [0, 1]), looks=[noisy_look(policy)])], 2) for _ in range(4)]
     module = DPOModule(policy, Povid(0.5), OPTIM, reference_mode="live", total_steps=4)
     metrics = fit(module, steps, tmp_path)
     assert metrics[0]["train/loss"] == pytest.approx(math.log(2), abs=1e-6)

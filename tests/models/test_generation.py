@@ -39,6 +39,7 @@ def test_greedy_equals_the_librarys_own_generate(family: str, make_policy: Any, 
             attention_mask=torch.ones(1, len(prompt.input_ids), dtype=torch.long),
             max_new_tokens=request.decoding.max_new_tokens,
             do_sample=False,
+            suppress_tokens=sorted(policy.encoder.never_said),  # no answer holds a control token
             **inputs,
         )
         assert output[0, len(prompt.input_ids) :].tolist() == list(answer.token_ids)

@@ -14,6 +14,7 @@ from augment.diffusion import Diffusion
 from augment.registry import spec_of
 from parallax.models.generation.requests import GenerationRequest
 from parallax.models.generation.server import ServerError, ServerGenerator, answerer_for, lost_in_picture
+from parallax.models.http_client import HttpClient
 from parallax.models.policy import Policy
 from parallax.records import BadImage, Decoding, ViewSpec
 from tests.models.tiny_server import TinyServer, serving
@@ -138,14 +139,61 @@ def test_nothing_but_what_was_asked_for_shapes_an_answer(
 def test_failures_are_tried_again_and_requests_are_bounded(
     server: TinyServer, make_policy: Callable[..., Policy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *_, **__: 0.01)
+    monkeypatch.setattr(HttpClient, "_wait", lambda *_: 0.01)
     server.failures = 2
     generator = server_for(make_policy(), server, concurrency=3)
     got = generator.generate([request(n) for n in (0, 1, 2, 4, 5, 6)])
     assert None not in got and len(server.asked) == 8 and server.most_at_once <= 3
     server.failures = 99
-    with pytest.raises(ServerError, match="gave no answer, 2 tries after the first"):
+    with pytest.raises(ServerError, match="HTTP 503.*tried 3 times.*the same command goes on"):
         generator.generate([request(1)])
+
+
+def _choice(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda reply: reply["choices"][0].update(changes)
+
+
+UNBELIEVABLE = {
+    "an id beyond the vocabulary": (_choice(token_ids=[5, 10**9]), "vocabulary"),
+    "a negative id": (_choice(token_ids=[-1]), "vocabulary"),
+    "ids that are no numbers": (_choice(token_ids=[True, "5", 2.0]), "no list of whole numbers"),
+    "more tokens than asked for": (_choice(token_ids=[5] * 200_000), "at most 16 were asked for"),
+    "more text than asked for": (_choice(token_ids=None, message={"content": "a b " * 1000}), "at most 16 were asked for"),
+    "a list as text": (_choice(token_ids=None, message={"content": ["a"]}), "content is list and no text"),
+    "a reason that is none": (_choice(finish_reason="content_filter"), "neither stop nor length"),
+    "no answer": (lambda reply: reply.update(choices=[]), "not of the OpenAI form"),
+    "a prompt of other numbers": (lambda reply: reply.update(prompt_token_ids=[10**9]), "vocabulary"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNBELIEVABLE)
+def test_what_cannot_be_an_answer_stops_the_run_and_what_was_done_is_kept(
+    kind: str, server: TinyServer, make_policy: Callable[..., Policy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HttpClient, "_wait", lambda *_: 0.01)
+    generator, kept = server_for(make_policy(), server, concurrency=1), []
+    change, reason = UNBELIEVABLE[kind]
+
+    def tampers(reply: dict[str, Any]) -> None:
+        if len(server.asked) > 1:
+            change(reply)
+
+    server.tampers = tampers
+    with pytest.raises(ServerError, match=reason):
+        generator.generate([request(0, "What?", 16), request(1, "What?", 16)], finished=lambda made: kept.extend(made))
+    assert kept == [0]
+
+
+def test_control_tokens_inside_an_answer_set_the_sample_aside(
+    server: TinyServer, make_policy: Callable[..., Policy]
+) -> None:
+    policy, why = make_policy(), []
+    image = policy.encoder.tokenizer.convert_tokens_to_ids(policy.encoder.chat.processor.image_token)
+    for inside in (image, policy.encoder.end_token_ids[0]):
+        server.tampers = _choice(token_ids=[5, inside, 6], finish_reason="length")
+        generator = server_for(policy, server)
+        assert generator.generate([request(0)], set_aside=lambda _, reason: why.append(reason)) == [None]
+    assert len(why) == 2 and all("holds control tokens" in reason for reason in why)
 
 
 def test_a_learned_adapter_is_loaded_by_the_server(

@@ -17,7 +17,7 @@ from parallax.models.backbone import base_model
 from parallax.models.loading import load_policy
 from parallax.models.saving import names_outside
 from parallax.models.sharding import loading
-from parallax.models.sharding.fsdp2 import rows_of, train_in_float32, whole
+from parallax.models.sharding.fsdp2 import rows_of
 from tests.models.examples import prompts_and_responses, ragged
 from tests.processes import in_processes, write_here
 
@@ -49,7 +49,7 @@ def compare(folder: Path, lora: dict[str, Any], model: dict[str, Any], adapter: 
     expected, got = dict(one.model.named_parameters()), dict(parts.model.named_parameters())
     assert expected.keys() == got.keys()
     for name, value in expected.items():
-        assert torch.equal(whole(got[name].detach()), value.detach()), name
+        assert torch.equal(parts.sharding.whole(got[name].detach()), value.detach()), name
         assert got[name].requires_grad == value.requires_grad and got[name].dtype == value.dtype, name
     buffers = dict(parts.model.named_buffers())
     assert {n for n, _ in one.model.named_buffers()} == buffers.keys() and buffers
@@ -87,11 +87,11 @@ def trained_in_float32(folder: Path) -> None:
         one, parts = loaded_both_ways(folder, lora, {"dtype": "bfloat16"}, None)
         assert {value.dtype for _, value in parts.trainable_parameters()} == {torch.bfloat16}
         for policy in (one, parts):
-            train_in_float32(policy.model)
+            policy.sharding.train_in_float32()
         expected = dict(one.model.named_parameters())
         for name, value in parts.model.named_parameters():
             assert value.dtype == expected[name].dtype and value.requires_grad == expected[name].requires_grad
-            assert torch.equal(whole(value.detach()), expected[name].detach()), name
+            assert torch.equal(parts.sharding.whole(value.detach()), expected[name].detach()), name
         batch = one.encoder.collate(prompts_and_responses(one, 1))
         with torch.autocast("cpu", torch.bfloat16):
             totals = [policy.score(batch).total for policy in (one, parts)]

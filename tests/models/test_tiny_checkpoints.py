@@ -11,13 +11,33 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
 
 FAMILIES = list(RECIPES)
+QWEN_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+QWEN_TURN = (
+    "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What is this?<|im_end|>\n<|im_start|>assistant\n"
+)
+IDEFICS_TURN = "<|im_start|>User:<image>What is this?<end_of_utterance>\nAssistant:"
 TEMPLATES = {
     "llava": "USER: <image>\nWhat is this? ASSISTANT:",
     "llava_next": "[INST] <image>\nWhat is this? [/INST]",
-    "qwen2_5_vl": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-    "<|vision_end|>What is this?<|im_end|>\n<|im_start|>assistant\n",
+    "qwen2_vl": QWEN_SYSTEM + QWEN_TURN,
+    "qwen2_5_vl": QWEN_SYSTEM + QWEN_TURN,
+    "qwen3_vl": QWEN_TURN,
+    "internvl": "<|im_start|>user\n<IMG_CONTEXT>\nWhat is this?<|im_end|>\n<|im_start|>assistant\n",
+    "gemma3": "<bos><start_of_turn>user\n<start_of_image>What is this?<end_of_turn>\n<start_of_turn>model\n",
+    "llava_onevision": "<|im_start|>user <image>\nWhat is this?<|im_end|><|im_start|>assistant\n",
+    "smolvlm": IDEFICS_TURN,
+    "idefics3": IDEFICS_TURN,
+    "glm4v": "[gMASK]<sop><|user|>\n<|begin_of_image|><|image|><|end_of_image|>What is this?<|assistant|>\n",
 }
-ANSWERS = {"llava": "ASSISTANT: A cup.</s>", "llava_next": " A cup.</s>", "qwen2_5_vl": "assistant\nA cup.<|im_end|>\n"}
+ANSWERS = {
+    "llava": "ASSISTANT: A cup.</s>",
+    "llava_next": " A cup.</s>",
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"), "assistant\nA cup.<|im_end|>\n"),
+    "gemma3": "model\nA cup.<end_of_turn>\n",
+    "llava_onevision": "assistant\nA cup.<|im_end|>",
+    **dict.fromkeys(("smolvlm", "idefics3"), "Assistant: A cup.<end_of_utterance>\n"),
+    "glm4v": "<|assistant|>\nA cup.",  # the next turn's mark ends it
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +84,8 @@ def test_tokenizers_take_any_text_and_keep_control_tokens_whole(family: str, fol
         assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
     for name in RECIPES[family].specials:
         assert len(tokenizer.encode(name, add_special_tokens=False)) == 1
-    assert (
-        len({tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids(RECIPES[family].image)})
-        == 3
-    )
+    image = tokenizer.convert_tokens_to_ids(RECIPES[family].image)
+    assert len({tokenizer.eos_token_id, tokenizer.pad_token_id, image}) == 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -77,7 +95,7 @@ def test_weights_depend_on_the_seed_alone_and_are_small(family: str, folders: di
     other = make_tiny_checkpoint(family, tmp_path / "other", seed=1)
     weights = [(folder / "model.safetensors").read_bytes() for folder in (folders[family], again, other)]
     assert weights[0] == weights[1] != weights[2]
-    assert sum(file.stat().st_size for file in again.iterdir()) < 1_000_000
+    assert sum(file.stat().st_size for file in again.iterdir()) < 3_000_000
     torch.manual_seed(99)
     expected = torch.rand(3)
     torch.manual_seed(99)
@@ -86,5 +104,7 @@ def test_weights_depend_on_the_seed_alone_and_are_small(family: str, folders: di
 
 
 def test_a_family_without_a_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no tiny checkpoint of 'gpt2'; there are llava, llava_next, qwen2_5_vl"):
+    with pytest.raises(
+        ValueError, match="no tiny checkpoint of 'gpt2'; there are llava, llava_next, qwen2_5_vl, qwen2_vl"
+    ):
         make_tiny_checkpoint("gpt2", tmp_path)

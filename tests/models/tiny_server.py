@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,6 +46,7 @@ class TinyServer:
     failures: int = 0  # requests to be answered with 503 before it works
     gives_token_ids: bool = True
     drops_bos: bool = False  # as vLLM does of its own accord where the chat template writes none
+    tampers: Callable[[dict[str, Any]], None] | None = None  # with a reply, before it is sent
     more_image_tokens: int = 0  # as if its processor had other settings
     asked: list[dict[str, Any]] = field(default_factory=list)
     at_once: int = 0
@@ -118,7 +119,10 @@ def serving(server: TinyServer) -> Iterator[TinyServer]:
                     return self.reply(503, {"error": {"message": "overloaded"}})
                 if len(body["messages"][0]["content"][1]["text"]) > 5000:
                     return self.reply(400, {"error": {"message": "maximum context length exceeded"}})
-                self.reply(200, server.answer(body))
+                said = server.answer(body)
+                if server.tampers is not None:
+                    server.tampers(said)
+                self.reply(200, said)
             finally:
                 with server.lock:
                     server.at_once -= 1

@@ -130,3 +130,18 @@ def test_the_two_answers_are_treated_alike() -> None:
 @example("not " * 2000 + "better")
 def test_it_never_raises(text: str) -> None:
     assert read_verdict(text) in ("first", "second", "tie", "unreadable")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The first man is better dressed.", "The image shows 1 cat on the best sofa.", "The second car is closer to the camera.",
+        "The best view is of 2 boats.", "I would choose 1 cat.", "He wears a tie.", "The two men are of equal height.",
+        "Both are wearing red.", "The result: 2 dogs on a sofa.", "My answer is a red bus.", "The winner: one horse.",
+        "A woman prefers the second horse.", "The former church is more detailed than this.", "There are 2 better seats.",
+        "The first thing one notices is that it is more accurate.", "The children cannot say who won the draw.",
+        "Answer a child would like best.", "One of the players won.", "No difference in colour.",
+    ],
+)  # fmt: skip
+def test_what_is_said_about_the_picture_is_no_verdict(text: str) -> None:
+    assert read_verdict(text) == "unreadable"

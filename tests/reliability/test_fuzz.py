@@ -24,8 +24,8 @@ from PIL import Image
 from datamodules.formats.json_rows import BrokenFile, json_rows
 from datamodules.formats.listed import Unusable
 from datamodules.formats.llava_json import LlavaJsonSource
+from datamodules.formats.preference import FORMATS, Choices
 from datamodules.formats.preference_file import PreferenceFileSource
-from datamodules.formats.preference_rows import PARSERS
 from parallax.evaluation.accuracy import same_text
 from parallax.evaluation.pope import read_answer
 from parallax.preference.verdict import read_verdict
@@ -86,8 +86,34 @@ def sound_row(form: str, asked: str, better: str, worse: str) -> dict[str, Any]:
             "conversations": turns(better)[:1], "chosen": turns(better)[1], "rejected": turns(worse)[1], "images": ["a.png"],
         },
         "trl": {"prompt": asked, "chosen": better, "rejected": [worse, better], "image": "a.png"},
+        "rlaif_v": {"question": asked, "chosen": better, "rejected": worse, "image": "a.png", "idx": "7"},
+        "rlhf_v": {"text": json.dumps({"question": asked, "chosen": better, "rejected": worse}), "image": "a.png"},
+        "alpaca": {"instruction": asked, "input": "", "chosen": better, "rejected": worse, "images": ["a.png"]},
+        "vlfeedback": {
+            "prompt": asked, "img_path": "a.png",
+            "completions": [{"response": better, "score": 2.0}, {"response": worse, "score": 1}],
+        },
+        "llava_rlhf": {
+            "image": "a.png", "conversations": turns(better), "output_1": turns(better)[1], "output_2": turns(worse)[1],
+            "preference": 1,
+        },
     }  # fmt: skip
-    return rows[form if form in rows else "sima"]
+    return rows[form]
+
+
+SOUND = (
+    "seva",
+    "stic",
+    "sima",
+    "ms_swift",
+    "llama_factory",
+    "trl",
+    "rlaif_v",
+    "rlhf_v",
+    "alpaca",
+    "vlfeedback",
+    "llava_rlhf",
+)
 
 
 @st.composite
@@ -115,7 +141,7 @@ def one_format(rows: int) -> st.SearchStrategy[tuple[str, list[Any]]]:
         row = pair_row(form) | pair_row(form) | pair_row(form) | WILD
         return st.tuples(st.just(form), st.lists(row | JSON if rows > 1 else row, min_size=1, max_size=rows))
 
-    return st.sampled_from(sorted(PARSERS)).flatmap(of)
+    return st.sampled_from(SOUND).flatmap(of)
 
 
 def searched(cases: int, *strategies: Any) -> Callable[[Callable[..., str]], Counter[str]]:
@@ -216,11 +242,11 @@ def test_any_row_for_the_parsers(cases: int, injected: Injected) -> None:
     def check(drawn: tuple[str, list[Any]]) -> str:
         form, (row,) = drawn
         try:
-            parsed = PARSERS[form](row)
+            (parsed,) = FORMATS[form].read(row, Choices())
         except Unusable as unusable:
             assert unusable.reason and unusable.why
             return "told"
-        assert parsed.prompt and parsed.rejected and isinstance(parsed.chosen, str)
+        assert parsed.messages[-1].text and parsed.rejected and isinstance(parsed.chosen, str)
         return "used"
 
     injected("fuzz: rows for the pair parsers", **check, says="a pair or a reason")

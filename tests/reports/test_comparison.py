@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +17,7 @@ from parallax.reports.comparison_table import print_comparison
 from parallax.reports.pages import json_text
 from parallax.reports.run_folder import find_runs, read_run
 from parallax.reports.what_differs import ABSENT, settings_that_differ, shortened
-from tests.reports.run_folders import write_grid, write_run
+from tests.reports.run_folders import SHAPES, write_grid, write_run
 
 EVIL = "</script><img src=x onerror=alert(2)>"
 
@@ -101,8 +102,8 @@ def test_no_best_is_named_where_all_are_alike_or_there_is_only_one(tmp_path: Pat
 
 
 def test_the_table_fits_the_window_and_says_what_it_left_out(grid: Path) -> None:
-    wide, narrow = printed([grid], 160), printed([grid], 60)
-    assert max(map(len, narrow.splitlines())) <= 60 and max(map(len, wide.splitlines())) <= 160
+    wide, narrow = printed([grid], 160), printed([grid], 50)
+    assert max(map(len, narrow.splitlines())) <= 50 and max(map(len, wide.splitlines())) <= 160
     row = next(line for line in wide.splitlines() if " 500 " in line and " 0.1 " in line)
     assert re.search(r"1\.7 % \[0\.0, \d\.\d\] ★", row) and "99" in row
     assert "No room here for" in narrow and "No room here" not in wide
@@ -166,17 +167,26 @@ def test_hostile_settings_names_and_answers_stay_text(tmp_path: Path) -> None:
     assert "<" not in json_text(EVIL)
 
 
-def test_a_run_folder_cannot_have_code_of_others_run(
-    grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"_target_": "os.mkdir", "path": "HERE"},
+        {"_target_": "parallax.records.atomic.atomic_write_text", "path": "HERE", "text": "ran"},
+        {**SHAPES, "split": {"_target_": "parallax.records.atomic.atomic_write_text", "path": "HERE", "text": "ran"}},
+        {**SHAPES, "_args_": [{"_target_": "pathlib.Path.write_text", "_args_": ["HERE", "ran"]}]},
+        {"_target_": "parallax.evaluation.harnesses.LmmsEval", "python": "HERE", "tasks": ["x"]},
+        {"_target_": "augment.identity.Identity"},
+    ],
+    ids=["of others", "of ours", "in an argument", "unnamed", "a harness", "a view"],
+)
+def test_looking_at_a_run_folder_runs_nothing_it_names(
+    planted: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    node = json.loads(json.dumps(planted).replace("HERE", str(tmp_path / "x")))
     for name in ("a", "b"):
-        write_run(
-            tmp_path / name,
-            {"evaluation.suites.chair.samples": {"_target_": "os.mkdir", "path": str(tmp_path / "x")}},
-            3,
-        )
+        write_run(tmp_path / name, {"evaluation.suites.chair.samples": node}, 3)
     html = compare_runs([tmp_path], tmp_path / "out").read_text()
-    assert not (tmp_path / "x").exists() and "names what is not ours" in caplog.text
+    assert not (tmp_path / "x").exists() and "would not pass the check" in caplog.text
     assert "The same questions" in html
 
 
@@ -187,3 +197,32 @@ def test_pictures_show_each_metric_against_each_numeric_setting(grid: Path, tmp_
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["compare_beta.png", "compare_noise_steps.png"]
     with Image.open(tmp_path / "compare_beta.png") as image:
         assert image.width > 2 * image.height  # three panels side by side
+
+
+def test_only_runs_are_compared_and_only_what_was_measured_on_the_same_items_is_ranked(tmp_path: Path) -> None:
+    for number, wrong in enumerate((3, 6, 9)):
+        write_run(tmp_path / str(number), {"seed": number}, wrong, typed=(f"seed={number}",))
+    write_run(tmp_path / "other", {"seed": 4}, 0, typed=("seed=4",))  # no mistake at all, on half of the questions
+    for path in (tmp_path / "other").glob("stages/align/eval_*.json"):
+        told = json.loads(path.read_text())
+        told["items"] = told["items"][:30]
+        path.write_text(json.dumps(told))
+    write_run(tmp_path / "sheet", {"task": {"name": "show_views"}}, 0)
+    comparison = compare(find_runs([tmp_path]))
+    assert [run.name for run in comparison.runs] == ["0", "1", "2", "other"]
+    assert [run.name for run in comparison.runs if "chair_i" in run.best] == ["0"]
+    for width in (80, 200):
+        said = " ".join(printed([tmp_path], width).split())
+        assert "CHAIR-i of other was measured on other items and is not ranked." in said
+        assert "1 folder is left out: made by show_views, no runs that measure anything." in said
+        assert said.index("CHAIR-i") < said.index("Accuracy") < said.rindex(" seed ")
+
+
+def test_names_and_metrics_are_there_at_any_width(tmp_path: Path) -> None:
+    long = "a_very_long_name_of_an_experiment_" * 3
+    for number in range(2):
+        write_run(tmp_path / f"{long}{number}", {"seed": number, "loss.beta": 0.1 + number}, number)
+    for width in (60, 80, 120):
+        said = printed([tmp_path], width)
+        assert "CHAIR-i" in said and "experiment_0" in said and "experiment_1" in said
+        assert max(map(len, said.splitlines()[:6])) <= width

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from parallax.evaluation import Evaluation, EvaluationItem, Metric
+from parallax.reports.metric_names import short_name, whole_name
 from parallax.reports.results import (
     HEADLINE,
     arrow,
@@ -122,3 +123,21 @@ def test_the_table_on_the_screen_fits_and_says_better_or_worse(results: dict) ->
 
 def test_headlines_come_first_and_kinds_below_their_headline(results: dict) -> None:
     assert metric_order(results) == ["chair_i", "chair_s", "recall", "accuracy", "accuracy/colour"]
+
+
+def test_metrics_have_the_names_people_know() -> None:
+    keys = ("pope_f1", "pope_random_accuracy", "accuracy/colour", "amber_hal", "mme_cognition_score", "coco/chair_s")
+    assert [short_name(key) for key in keys] == [
+        "POPE F1", "POPE random accuracy", "Accuracy, colour", "AMBER Hal", "MME cognition score", "COCO, CHAIR-s",
+    ]  # fmt: skip
+    assert whole_name("chair_i").startswith("CHAIR-i, ") and whole_name("textvqa_accuracy") == "TextVQA accuracy"
+
+
+def test_a_run_that_measured_nothing_ends_with_what_it_made() -> None:
+    console = Console(file=StringIO(), width=80)
+    nothing = make_results(None, None, pairs={"built": 4, "kept": 3, "dropped": {"equal": 1}}, steps=7, seconds=2.0)
+    print_results(nothing, console)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "7 optimiser steps in 2 s; nothing was measured.",
+        "Pairs: 3 kept, 1 dropped (1 equal); answers generated 4, reused 0",
+    ]

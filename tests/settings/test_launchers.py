@@ -14,6 +14,7 @@ import yaml
 from parallax.settings import launchers
 from parallax.settings.command_line import prepare
 from parallax.settings.errors import ConfigError
+from parallax.settings.extras import install
 from tests.tasks.test_align import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +103,7 @@ def test_a_launcher_that_is_not_installed_is_told_with_what_installs_it(
         "hydra/launcher=basic"
     )
     monkeypatch.setattr(launchers, "find_spec", lambda module: None)
-    assert f"pip install 'parallax-vlm[{extra}]'" in problem(f"hydra/launcher={name}", "-m", "seed=0,1")
+    assert f"{install(extra)} (our extra `{extra}`)." in problem(f"hydra/launcher={name}", "-m", "seed=0,1")
 
 
 def run(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:

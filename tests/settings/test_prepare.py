@@ -1,4 +1,4 @@
-"""What the command line becomes before Hydra sees it."""
+"""The command line before Hydra starts: what is refused, in which words, and how the rest is read. It reaches Hydra as typed."""
 
 from pathlib import Path
 
@@ -6,13 +6,9 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from parallax.settings.command_line import as_typed, complain, hydra_sentence, prepare
+from parallax.settings.command_line import complain, compose_checked, hydra_sentence, prepare
 from parallax.settings.comments import CONF
 from parallax.settings.errors import ConfigError
-
-
-def prepared(*arguments: str) -> list[str]:
-    return prepare([*arguments, "--cfg", "job"], CONF)[2:]
 
 
 def problems_of(*arguments: str) -> list[str]:
@@ -34,40 +30,31 @@ def test_processes_after_the_first_make_no_run_folder_of_their_own(
     assert not any(word == "hydra.run.dir=." for word in named)
 
 
-def test_values_are_forced_in_and_choices_of_groups_are_left_alone() -> None:
-    typed = ["method=seva", "loss.beta=0.2", "+tags=[a]", "++seed=3", "aug=diffusion"]
-    assert prepared(*typed) == ["method=seva", "++loss.beta=0.2", "++tags=[a]", "++seed=3", "aug=diffusion"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=seva", "loss.beta=0.2", "++tags=[a]", "stages.align.optim.lr=1e-6", "aug=diffusion"],
+        ["stages.align.loss=stic", "stages.align.loss.alpha=0.01", "aug@evaluation.view=diffusion"],
+        ["loss@stages.align.loss=stic"],
+        ["pairs.max_pairs=None"],
+        ["experiment=null"],
+        ["+experiment=quick"],
+        ["hydra.job.name=x", "hydra/job_logging=disabled", "~logger.wandb"],
+        ["seed=1", "--cfg", "job", "loss.beta=0.2"],
+    ],
+)
+def test_the_words_reach_hydra_as_they_were_typed(words: list[str]) -> None:
+    assert prepare(words, CONF, complete=False) == words
 
 
-def test_options_come_first_wherever_they_were_typed() -> None:
-    assert prepare(["seed=1", "--cfg", "job", "loss.beta=0.2"], CONF) == ["--cfg", "job", "++seed=1", "++loss.beta=0.2"]
-
-
-def test_a_choice_for_one_stage_becomes_hydras_long_form() -> None:
-    assert prepared("stages.align.loss=stic") == ["+loss@stages.align.loss=stic"]
-    assert prepared("aug@evaluation.view=diffusion") == ["aug@evaluation.view=diffusion"]
-    assert prepared("loss@stages.align.loss=stic") == ["+loss@stages.align.loss=stic"]
-
-
-def test_none_as_sweeps_write_it_means_null() -> None:
-    assert prepared("pairs.max_pairs=None") == ["++pairs.max_pairs=null"]
-
-
-def test_no_experiment_can_be_said() -> None:
-    assert prepared("experiment=null") == []
-
-
-def test_hydras_own_keys_pass_as_they_are() -> None:
-    assert prepared("hydra.job.name=x", "hydra/job_logging=disabled") == [
-        "hydra.job.name=x",
-        "hydra/job_logging=disabled",
-    ]
-
-
-def test_overrides_can_be_shown_as_they_were_typed() -> None:
-    assert as_typed(["++loss.beta=0.2", "+loss@stages.align.loss=stic", "method=seva"]) == [
-        "loss.beta=0.2", "stages.align.loss=stic", "method=seva",
-    ]  # fmt: skip
+def test_keys_that_no_file_holds_and_choices_for_one_stage_are_read() -> None:
+    cfg = compose_checked(["stages.align.loss=stic", "stages.align.loss.alpha=0.01", "stages.align.optim.lr=1e-6"])
+    loss = cfg.stages.align.loss
+    assert (loss["_target_"].rsplit(".", 1)[1], loss.alpha) == ("Stic", 0.01) and cfg.stages.align.optim.lr == 1e-6
+    assert compose_checked(["aug@evaluation.view=random_flip"]).evaluation.view._target_.endswith("RandomFlip")
+    assert compose_checked(["pairs.max_pairs=None"]).pairs.max_pairs is None
+    assert compose_checked(["experiment=null"]) == compose_checked([])
+    assert compose_checked(["+experiment=quick"]) == compose_checked(["experiment=quick"]) != compose_checked([])
 
 
 @pytest.mark.parametrize(
@@ -80,6 +67,13 @@ def test_overrides_can_be_shown_as_they_were_typed() -> None:
         (["loss=stic,dpo"], "add -m for one run each, or write loss=[stic,dpo] for a list"),
         (["tags=[a"], "tags=[a cannot be read"),
         (["data.path=a b=c(d"], "cannot be read"),
+        (["method=SeVa"], "method=SeVa is no choice of method. Did you mean seva?"),
+        (["experiment=seva"], "Did you mean seva_controls, seva_evidence or seva_llava15_13b? (method=seva exists.)"),
+        (["+loss=stic"], "+loss=stic adds a choice of loss, and there is one already: write loss=stic."),
+        (["++loss=stic"], "a choice is not forced in: write loss=stic."),
+        (["+loss.beta=0.2"], "An item is already at 'loss.beta'."),
+        (["stages.align.loss=stik"], "stages.align.loss=stik is no choice of loss. Did you mean stic"),
+        (["--experimental-rerun", "config.pickle"], "reads a pickled file, which may run any code"),
         (["~loss.betta"], "loss.betta"),
         (["--cfg", "job", "~optm"], "optm"),
     ],
@@ -103,7 +97,7 @@ def test_a_folder_of_ones_own_adds_choices(tmp_path: Path) -> None:
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "mine.yaml").write_text("_target_: lightning_modules.objectives.DPO\nbeta: 0.5\n")
     arguments = ["--config-dir", str(tmp_path), "loss=mine", "--cfg", "job"]
-    assert prepare(arguments, CONF) == ["--config-dir", str(tmp_path), "--cfg", "job", "loss=mine"]
+    assert prepare(arguments, CONF) == arguments
     (problem,) = problems_of("--config-dir", str(tmp_path), "loss=min")
     assert "Did you mean mine" in problem
 

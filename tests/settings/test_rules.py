@@ -1,38 +1,66 @@
 """A rule decides and says the same thing."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge, Interval, Len, Lt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax.settings.rules import FLAG, TEXT, Rule, choice, integer, list_of, mapping_of, number
+from parallax.settings.annotated_rules import rule_of
+from parallax.settings.groups import Optim
+from parallax.settings.ranges import (
+    Ascending,
+    Count,
+    Exists,
+    Natural,
+    NotNegative,
+    Of,
+    OneOf,
+    Pattern,
+    Positive,
+    PositiveShare,
+    Share,
+    Texts,
+)
 from parallax.settings.suggestions import closest, closest_keys, or_list
 
-CASES: list[tuple[Rule, list[Any], list[Any], str]] = [
-    (integer(1), [1, 10**9], [0, 1.0, True, "1", None], "an integer of 1 or more"),
-    (integer(0, 999), [0, 999], [-1, 1000, 500.0], "an integer from 0 to 999"),
-    (integer(1, None, "auto"), [1, "auto"], ["all", 0], "an integer of 1 or more or auto"),
-    (number(above=0), [1, 1e-9], [0, -1, float("nan"), float("inf"), True, "0.1"], "a number above 0"),
-    (number(0, below=0.5), [0, 0.49], [0.5, -0.1], "a number of 0 or more and below 0.5"),
-    (number(above=0, high=1), [1, 0.5], [0, 1.01], "a number above 0 and at most 1"),
-    (number(0).or_null(), [None, 0], [-1], "a number of 0 or more, or null"),
-    (choice("a", "b"), ["a"], ["c", "", 1, None], "one of a, b"),
-    (choice("a").or_null(), ["a", None], ["b"], "a, or null"),
-    (TEXT, ["x"], ["", 1, None], "a text"),
-    (FLAG, [True, False], [0, 1, "true", None], "true or false"),
-    (list_of(number(0, 1), length=2), [[0, 1]], [[0], [0, 2], (0, 1), 0], "a list of 2 items, each a number from 0 to 1"),
-    (list_of(TEXT, or_one=True), [["a"], "a", []], [1, [1]], "a text, or a list, each a text"),
-    (mapping_of(integer(1), or_one=True), [{"a": 1}, 3], [{"a": 0}, 0], "an integer of 1 or more, or a mapping from names"),
-    (Rule("text", choices=("never",), pattern=r"\d+_steps", pattern_words="<n>_steps"), ["never", "5_steps"], ["x_steps"],
+CASES: list[tuple[Any, list[Any], list[Any], str]] = [
+    (Count, [1, 10**9], [0, 1.0, True, "1", None], "an integer of 1 or more"),
+    (Annotated[int, Interval(ge=0, le=999)], [0, 999], [-1, 1000, 500.0], "an integer from 0 to 999"),
+    (Count | Literal["auto"], [1, "auto"], ["all", 0], "an integer of 1 or more or auto"),
+    (Positive, [1, 1e-9], [0, -1, float("nan"), float("inf"), True, "0.1"], "a number above 0"),
+    (Annotated[float, Ge(0), Lt(0.5)], [0, 0.49], [0.5, -0.1], "a number of 0 or more and below 0.5"),
+    (PositiveShare, [1, 0.5], [0, 1.01], "a number above 0 and at most 1"),
+    (NotNegative | None, [None, 0], [-1], "a number of 0 or more, or null"),
+    (Literal["a", "b"], ["a"], ["c", "", 1, None], "one of a, b"),
+    (Literal["a"] | None, ["a", None], ["b"], "a, or null"),
+    (Annotated[str, OneOf("auto", {"x": 1, "y": 2})], ["auto", "y"], ["z"], "one of auto, x, y"),
+    (str, ["x"], ["", 1, None], "a text"),
+    (Annotated[Path | str, Exists()], ["x", Path("x")], ["", 1, None], "a text"),
+    (Annotated[str, Len(0)], ["x", ""], [1, None], "a text"),
+    (bool, [True, False], [0, 1, "true", None], "true or false"),
+    (tuple[Share, Share], [[0, 1], (0, 1)], [[0], [0, 2], 0], "a list of 2 items, each a number from 0 to 1"),
+    (Annotated[tuple[Share, Share], Ascending()], [[0, 1], [1, 1]], [[1, 0]], "a list of 2 items, each a number from 0 to 1, "),
+    (Annotated[list[Natural], Len(1)], [[0]], [[], [-1]], "a list of 1 or more, each an integer of 0 or more"),
+    (tuple[float, str], [[1, "a"]], [["a", 1], [1]], "a list of 2 items: a number, then a text"),
+    (Texts, [["a"], "a", []], [1, [1]], "a text, or a list, each a text"),
+    (Count | dict[str, Count], [{"a": 1}, 3], [{"a": 0}, 0], "an integer of 1 or more, or a mapping from names"),
+    (Literal["never"] | Annotated[str, Pattern(r"\d+_steps", "<n>_steps")], ["never", "5_steps"], ["x_steps"],
      "one of never, <n>_steps"),
+    (Annotated[dict[str, Any], Of("augment.view.View")], [{"_target_": "x"}], [{"x": 1}, "x", 3, [], None],
+     "a mapping with a `_target_`"),
+    (Optim, [], [{"name": "adamw", "nme": 1}, {"name": "x"}, 3, None], "a mapping with name, lr"),
+    (Any, [None, 1, "", {}], [], "anything"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("rule", "good", "bad", "words"), CASES, ids=lambda value: value if isinstance(value, str) else ""
+    ("annotation", "good", "bad", "words"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_rule_allows_what_its_words_say(rule: Rule, good: list[Any], bad: list[Any], words: str) -> None:
+def test_a_rule_allows_what_its_words_say(annotation: Any, good: list[Any], bad: list[Any], words: str) -> None:
+    rule = rule_of(annotation)
     assert rule.words().startswith(words)
     assert all(rule.allows(value) for value in good)
     assert not any(rule.allows(value) for value in bad)
@@ -40,8 +68,8 @@ def test_a_rule_allows_what_its_words_say(rule: Rule, good: list[Any], bad: list
 
 @given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers())))
 def test_no_value_makes_a_rule_fall_over(value: Any) -> None:
-    for rule, *_ in CASES:
-        assert rule.allows(value) in (True, False)
+    for annotation, *_ in CASES:
+        assert rule_of(annotation).allows(value) in (True, False)
 
 
 def test_the_closest_name_comes_first_and_the_far_ones_not_at_all() -> None:

@@ -24,7 +24,7 @@ def expected(trainer: str, quantization: str, lora: str) -> set[str]:
     if quantization != "none" and trainer in ("fsdp", "fsdp2", "deepspeed") and lora == "default":
         said.add("cannot divide over processes")
     if trainer == "deepspeed" and find_spec("deepspeed") is None:
-        said.add("pip install 'parallax-vlm[deepspeed]'")
+        said.add("pip install 'deepspeed")
     return said
 
 

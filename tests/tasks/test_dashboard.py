@@ -171,4 +171,4 @@ def test_what_cannot_be_done_is_said_in_words(
     assert "name at least one" in said("task.metrics=[]")
     assert "is no file" in said("task.apply=nowhere.json")
     monkeypatch.setattr(dashboard_keys, "PACKAGE", "wandb_workspaces_that_nobody_has")
-    assert "pip install 'parallax-vlm[dashboard]'" in said()
+    assert "pip install 'wandb-workspaces" in said()

@@ -205,42 +205,6 @@ LEARNERS = {  # LoRA of a rank at which moments are large enough for eight bits,
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("strategy", "what", "name", "sharded"),
-    [
-        ("fsdp2", "lora", "adamw_8bit", True), ("fsdp2", "full", "adamw_8bit", False),
-        ("fsdp2", "full", "paged_adamw_8bit", True), ("fsdp2", "lora", "paged_adamw", True),
-        ("fsdp", "lora", "adamw_8bit", False), ("fsdp", "full", "adamw_8bit", True),
-    ],
-)  # fmt: skip
-def test_moments_of_bitsandbytes_are_sharded_and_go_on_with_any_number_of_processes(
-    start: Any, strategy: str, what: str, name: str, sharded: bool
-) -> None:
-    """Two processes learn what one learns; two that died go on as one, which dies, and as two again."""
-    more = {**LEARNERS[what], "optim": {**LEARNERS[what].get("optim", {}), "name": name}}
-    files = {"checkpoint": {**TRAINER["checkpoint"], "sharded": sharded}}
-    whole = losses(start("one", more=more))
-    assert len(whole) == 6
-    two = losses(start("two", 2, strategy=strategy, more=more))
-    print(f"two processes: {apart(two, whole):.1e} from one")
-    assert two == pytest.approx(whole, rel=1e-5)
-    newest, steps = None, []
-    for count, stop in ((2, 2), (1, 2), (2, 0)):
-        kind = strategy if count == 2 else "auto"
-        out = start("chain", count, strategy=kind, more=more, resume=newest, stop=stop, **files)
-        newest = sorted((out / "checkpoints").glob("step-*.ckpt"))[-1]
-        steps.append(int(newest.stem[-6:]))
-    assert 1 <= steps[0] < steps[1] < steps[2] == 6
-    assert losses(out)[-(6 - steps[1]) :] == pytest.approx(whole[steps[1] :], rel=1e-5)
-    if name.endswith("8bit"):
-        plain = losses(start("plain", more={**more, "optim": {**more["optim"], "name": "adamw"}}))
-        print(f"moments in float32: {apart(plain, whole):.1e} from those in eight bits")
-        assert plain[2:] != pytest.approx(whole[2:], rel=1e-5), (
-            "eight bits make a difference that these bounds would see"
-        )
-
-
 # losses in half precision: how far those of `fsdp` and of `fsdp2` may be from those of `ddp`, all in two processes
 HALF = {
     "bf16-mixed": (1e-5, 1e-5),

@@ -54,7 +54,10 @@ def test_a_failing_job_stops_no_other_and_the_end_lists_it(
     assert run(monkeypatch, tmp_path, "seed=0,1,2", "tags=[x]") == 1
     said = capfd.readouterr()
     assert compared == [tmp_path / "0", tmp_path / "2"]
-    assert "job 1: seed=1" in said.out and "job 1 failed: the pairs of this job are of another world" in said.err
+    assert (
+        "job 0, seed=0: difference/chair_i 0 (" in said.out
+        and "job 1, seed=1: failed, the pairs of this job" in said.err
+    )
     assert "2 runs: answers 24 generated, 6 reused; reference log-probs 4 computed, 20 reused" in said.out
     assert "evaluations 0 made, 2 reused" in said.out
     assert said.err.rstrip().endswith("1 of 3 jobs failed:\n  job 1: the pairs of this job are of another world")
@@ -112,15 +115,20 @@ def test_a_job_returns_its_metric_or_nan(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: Now))
     monkeypatch.setattr(multirun, "run_task", lambda cfg: 0.25)
-    assert multirun.run_job(DictConfig({})) == 0.25
+    assert multirun.run_job(DictConfig({"optimized_metric": "after/accuracy"})) == 0.25
 
     def fails(cfg: DictConfig) -> float:
         raise MemoryError
 
     monkeypatch.setattr(multirun, "run_task", fails)
-    assert math.isnan(multirun.run_job(DictConfig({}))) and multirun.failure_in(tmp_path) == "MemoryError"
+    assert (
+        math.isnan(multirun.run_job(DictConfig({"optimized_metric": "after/accuracy"})))
+        and multirun.failure_in(tmp_path) == "MemoryError"
+    )
     monkeypatch.setattr(multirun, "run_task", lambda cfg: 0.5)
-    assert multirun.run_job(DictConfig({})) == 0.5 and not multirun.failure_in(tmp_path)
+    assert multirun.run_job(DictConfig({"optimized_metric": "after/accuracy"})) == 0.5 and not multirun.failure_in(
+        tmp_path
+    )
 
 
 def test_a_comparison_that_fails_costs_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

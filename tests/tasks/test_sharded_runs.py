@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from parallax.models.sharding import fsdp2
+from parallax.models.sharding.fsdp2 import FSDP2
 from parallax.reports.metrics_csv import read_metrics
 from tests.processes import in_processes
 from tests.tasks.test_align import SMALL
@@ -61,10 +61,10 @@ def test_a_method_of_two_stages_and_the_merged_model_are_the_same(
 
 
 def never_whole(words: list[str]) -> None:
-    def gathered(model: Any) -> Any:
+    def gathered(self: FSDP2) -> Any:
         raise AssertionError("the weights were put together")
 
-    fsdp2.gathered = gathered  # type: ignore[assignment]
+    FSDP2.gathered = gathered  # type: ignore[method-assign]
     run_config(words)
 
 

@@ -141,3 +141,25 @@ def test_nine_points_as_a_multirun_and_as_a_sweep_give_the_same_numbers_and_a_co
     for place in (folder, tmp_path / "many"):
         assert len(list(csv.reader((place / "compare.csv").open()))) == 10
         assert "<html" in (place / "compare.html").read_text()[:500]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["w/p/a", "w/p_a"],
+        ["a b", "a_b"],
+        ["A", "a"],
+        [1, 1.0, "1"],
+        ["x" * 200, "x" * 201],
+        ["None", "null"],
+        [1e-5, "1.0e-05"],
+    ],
+)
+def test_every_point_has_a_folder_of_its_own(values: list[Any], tmp_path: Path) -> None:
+    from parallax.settings.sweep_file import SweepFile, point_words
+    from parallax.tasks.sweep import _point_names
+
+    sweep = SweepFile(Path("s.yaml"), "s", "grid", "", True, {"data.path": {"values": values}}, [], None)
+    points = {tuple(point_words(point)): point for point in sweep.points()}
+    names = _point_names(list(points.values()))
+    assert len(points) == len({str(value) for value in values}) == len({name.casefold() for name in names})

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 needs_deepspeed = pytest.mark.skipif(
-    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: pip install 'parallax-vlm[deepspeed]'"
+    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: pip install -e '.[deepspeed]'"
 )
 
 

@@ -32,11 +32,12 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class DatasetImage:
-    """The picture in `column` of one row; a list holds exactly one."""
+    """The picture in `column` of one row, or the one at `index` of the list there."""
 
     location: Location
     row: int
     column: str
+    index: int = 0
 
     def load(self) -> Image.Image:
         return upright_rgb(io.BytesIO(self.data()), self.describe())
@@ -53,7 +54,7 @@ class DatasetImage:
     def data(self) -> bytes:
         """The picture's own bytes."""
         value = opened(self.location)[self.row][self.column]
-        value = value[0] if isinstance(value, list) else value
+        value = value[self.index] if isinstance(value, list) else value
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
             raise BadImage(f"image {self.describe()!r} has no bytes in column {self.column}")
@@ -83,11 +84,11 @@ class DatasetTable:
     def _with_handles(self, row: dict[str, Any], place: int) -> dict[str, Any]:
         return {name: self._handle(value, place, name) for name, value in row.items()}
 
-    def _handle(self, value: Any, place: int, column: str) -> Any:
+    def _handle(self, value: Any, place: int, column: str, index: int = 0) -> Any:
         if isinstance(value, list):
-            return [self._handle(item, place, column) for item in value]
+            return [self._handle(item, place, column, index) for index, item in enumerate(value)]
         if holds_bytes(value):
-            return DatasetImage(self.location, place, column)
+            return DatasetImage(self.location, place, column, index)
         if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
             return value["path"]
         return value

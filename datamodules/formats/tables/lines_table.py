@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from datamodules.formats.json_rows import BrokenFile, json_rows
+from datamodules.formats.json_rows import BrokenFile, Row, json_rows
 from datamodules.formats.tables.table import RowByRow, columns_of, object_in
 
 
@@ -16,11 +19,17 @@ class LinesTable:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
-        self.starts = [_starts(file) for file in self.files]
-        self.ends: list[int] = []
-        for starts in self.starts:
-            self.ends.append((self.ends[-1] if self.ends else 0) + len(starts))
         self.columns = columns_of(self)
+
+    @cached_property
+    def starts(self) -> list[array[int]]:
+        """Where each line of each file begins, in bytes. Found out when rows are first asked for by number."""
+        return [_starts(file) for file in self.files]
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Rows up to the end of each file."""
+        return list(accumulate(map(len, self.starts)))
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
@@ -42,33 +51,52 @@ class LinesTable:
                             yield error
 
     def where(self, place: int) -> str:
-        file, inside = self._find(place)
+        file, inside = self._find(place) if len(self.files) > 1 else (0, place)
         return f"{self.files[file].name}, row {inside + 1}"
 
     def _find(self, place: int) -> tuple[int, int]:
-        file = next(number for number, end in enumerate(self.ends) if place < end)
+        file = bisect_right(self.ends, place)
         return file, place - (self.ends[file - 1] if file else 0)
 
 
 class ListTable(RowByRow):
-    """JSON lists, read whole."""
+    """JSON lists. Read as a stream from beginning to end; whole, once, when rows are asked for by number."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self.values = [(file.name, row.number, row.value) for file in files for row in json_rows(file)]
+        self.files = list(files)
         self.columns = columns_of(self)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self._values)
 
     def row(self, place: int) -> dict[str, Any]:
-        value = self.values[place][2]
-        if not isinstance(value, dict):
-            raise ValueError(f"it is a {type(value).__name__}; an object is needed")
-        return dict(value)
+        return _object(self._values[place][1])
+
+    def rows(self) -> Iterator[dict[str, Any] | ValueError]:
+        for file in self.files:
+            for row in json_rows(file):
+                try:
+                    yield _object(row)
+                except ValueError as error:
+                    yield error
 
     def where(self, place: int) -> str:
-        file, number, _ = self.values[place]
-        return f"{file}, row {number}"
+        if len(self.files) == 1:
+            return f"{self.files[0].name}, row {place + 1}"
+        file, row = self._values[place]
+        return f"{file}, row {row.number}"
+
+    @cached_property
+    def _values(self) -> list[tuple[str, Row]]:
+        return [(file.name, row) for file in self.files for row in json_rows(file)]
+
+
+def _object(row: Row) -> dict[str, Any]:
+    if row.error is not None:
+        raise ValueError(row.error)
+    if not isinstance(row.value, dict):
+        raise ValueError(f"it is a {type(row.value).__name__}; an object is needed")
+    return dict(row.value)
 
 
 def _starts(file: Path) -> array[int]:

@@ -9,55 +9,93 @@ from pathlib import Path
 
 from datamodules.formats.tables.dataset_table import DatasetTable, Location, as_bytes, first_line
 from datamodules.formats.tables.lines_table import LinesTable, ListTable
+from datamodules.formats.tables.meta_table import MetaTable, is_meta
 from datamodules.formats.tables.parquet_table import ParquetTable
+from datamodules.formats.tables.splits import of_split
 from datamodules.formats.tables.table import Table
 from datamodules.formats.tables.tar_table import TarTable
+from datamodules.formats.tables.zip_table import ZipTable
 from parallax.records.atomic import atomic_folder
 from parallax.records.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 
-KINDS = (".parquet", ".tar", ".jsonl", ".json", ".arrow")
+KINDS = (".parquet", ".tar", ".jsonl", ".json", ".arrow", ".zip")
+NOT_ROWS = ("dataset_info.json", "dataset_infos.json")  # what others write beside their rows
 ROWS_PER_FILE = 10_000  # of what is kept of a streamed set
 
 
-def open_table(path: str, *, split: str = "train", subset: str | None = None, pictures: Sequence[str] = ()) -> Table:
-    """The table at `path`: a file, a folder of files of one kind, a folder of `save_to_disk`, or a set of the hub.
+def open_table(path: str | Sequence[str], *, split: str = "train", subset: str | None = None) -> Table:
+    """The table at `path`: a file, several of one kind, a folder of them, a folder of `save_to_disk`, or a set of the hub.
 
     Args:
-        split: of a set that has several; in a folder, only files with this word in their names count, where there are any.
-        subset: of a set of the hub.
-        pictures: columns of bytes that are pictures, in Parquet files that do not say so.
+        path: a pattern with `*` stands for the files it matches.
+        split: of a set that has several; in a folder, of files whose names say so (see `splits`).
+        subset: of a set of the hub, or of a folder that has a folder of this name; of MMPR's meta file, a pattern of names.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
-        if place.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1 or place.suffix in KINDS:
-            raise FileNotFoundError(
-                f"data.path {path} does not exist; give a file, a folder, or the name of a set on the hub"
-            )
-        return DatasetTable(Location(path, split, subset))
-    if place.is_dir():
-        if (place / "dataset_info.json").is_file() or (place / "dataset_dict.json").is_file():
-            return DatasetTable(Location(str(place), split))
-        files = _files(place, split)
-    else:
-        files = [place]
+    files = _several(path)
+    if files is None:
+        assert isinstance(path, str)
+        place = Path(path).expanduser()
+        if not place.exists():
+            if place.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1 or place.suffix in KINDS:
+                raise FileNotFoundError(
+                    f"data.path {path} does not exist; give a file, a folder, or the name of a set on the hub"
+                )
+            return DatasetTable(Location(path, split, subset))
+        if place.is_dir():
+            if _saved_by_datasets(place):
+                return DatasetTable(Location(str(place), split))
+            inside = place / subset if subset is not None and (place / subset).is_dir() else place
+            files = _files(inside, split)
+        else:
+            files = [place]
+    return _table(files, subset)
+
+
+def _table(files: Sequence[Path], subset: str | None) -> Table:
     match files[0].suffix:
         case ".parquet":
-            return ParquetTable(files, pictures)
+            return ParquetTable(files)
         case ".tar":
             return TarTable(files)
+        case ".zip":
+            return ZipTable(files)
         case ".arrow" if len(files) > 1:
             raise ValueError(
-                f"{place} holds {len(files)} Arrow files and no dataset_info.json that says how they belong together"
+                f"{files[0].parent} holds {len(files)} Arrow files and no dataset_info.json that says how they belong together"
             )
         case ".arrow":
             return DatasetTable(Location(str(files[0])))
-        case ".jsonl":
-            return LinesTable(files)
-        case ".json":
-            return ListTable(files) if _begins_with(files[0], "[") else LinesTable(files)
-    raise ValueError(f"{place} is of no kind that is known; files ending in {', '.join(KINDS)} can be read")
+        case ".jsonl" | ".json":
+            if _begins_with(files[0], "["):
+                return ListTable(files)
+            return MetaTable(files[0], subset) if len(files) == 1 and is_meta(files[0]) else LinesTable(files)
+    raise ValueError(f"{files[0]} is of no kind that is known; files ending in {', '.join(KINDS)} can be read")
+
+
+def _several(path: str | Sequence[str]) -> list[Path] | None:
+    """The files of a list or of a pattern; None for a single path."""
+    given = [path] if isinstance(path, str) else list(path)
+    if not given:
+        raise ValueError("data.path is an empty list; give at least one file")
+    found: list[Path] = []
+    for one in given:
+        place = Path(one).expanduser()
+        matches = sorted(place.parent.glob(place.name)) if "*" in place.name and not place.exists() else [place]
+        if not matches or (not isinstance(path, str) and not matches[0].is_file()):
+            raise FileNotFoundError(f"data.path {one} does not exist; give the path of an existing file")
+        found += matches
+    kinds = sorted({file.suffix for file in found})
+    if len(kinds) > 1:
+        raise ValueError(f"data.path names files of different kinds ({', '.join(kinds)}); give one kind")
+    return None if isinstance(path, str) and found == [Path(path).expanduser()] else found
+
+
+def _saved_by_datasets(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").is_file() or (
+        (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
+    )
 
 
 def keep_stream(path: str, rows: int, folder: Path, *, split: str = "train", subset: str | None = None) -> Path:
@@ -91,12 +129,13 @@ def keep_stream(path: str, rows: int, folder: Path, *, split: str = "train", sub
 
 
 def _files(folder: Path, split: str) -> list[Path]:
-    """The files of one kind in a folder: those of the first kind of `KINDS` there are any of."""
+    """The files of one kind in a folder: those of the first kind of `KINDS` there are any of, and of the split."""
     for kind in KINDS:
-        files = sorted(file for file in folder.rglob(f"*{kind}") if not file.name.startswith("."))
+        files = sorted(
+            file for file in folder.rglob(f"*{kind}") if not file.name.startswith(".") and file.name not in NOT_ROWS
+        )
         if files:
-            named = [file for file in files if split in file.relative_to(folder).as_posix()]
-            return named or files
+            return of_split(files, folder, split)
     raise FileNotFoundError(f"data.path {folder} holds no file ending in {', '.join(KINDS)}")
 
 

@@ -4,50 +4,39 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from datamodules.formats.parquet_image import ParquetImage
-
-PICTURES = (
-    "image",
-    "images",
-    "jpg",
-    "png",
-    "picture",
-    "photo",
-)  # names under which bytes are taken for pictures unasked
+from datamodules.formats.parquet_image import ParquetImage, opened
 
 
 class ParquetTable:
-    """One or several Parquet files of the same columns.
+    """One or several Parquet files of the same columns; at least one."""
 
-    Args:
-        files: at least one.
-        pictures: columns that hold pictures, beside those that the files themselves say so of.
-    """
-
-    def __init__(self, files: Sequence[Path], pictures: Sequence[str] = ()) -> None:
+    def __init__(self, files: Sequence[Path]) -> None:
         self.files = [str(file) for file in files]
         self.groups: list[tuple[int, int]] = []  # (file, row group)
-        self.starts: list[int] = []
+        self.starts: list[int] = []  # first row of each group
+        self.file_starts: list[int] = []
         self.total = 0
         columns: tuple[str, ...] | None = None
         for number, file in enumerate(self.files):
-            schema, sizes = _shape(file)
-            names = tuple(schema.names)
-            if columns is not None and names != columns:
-                odd = sorted(set(names) ^ set(columns)) or ["their order"]
+            read = opened(file)
+            names = tuple(read.schema_arrow.names)
+            if columns is not None and set(names) != set(columns):
+                odd = sorted(set(names) ^ set(columns))
                 raise ValueError(
                     f"{file} has other columns than {self.files[0]} ({odd[0]}); give files of one set only"
                 )
-            columns = names
-            self.pictures = [name for name in names if name in pictures or _is_picture(schema.field(name).type)]
-            for group, rows in enumerate(sizes):
+            columns = columns or names
+            self.pictures = [name for name in names if _is_picture(read.schema_arrow.field(name).type)]
+            self.file_starts.append(self.total)
+            for group in range(read.num_row_groups):
                 self.groups.append((number, group))
                 self.starts.append(self.total)
-                self.total += rows
+                self.total += read.metadata.row_group(group).num_rows
         self.columns = columns or ()
 
     def __len__(self) -> int:
@@ -55,92 +44,92 @@ class ParquetTable:
 
     def row(self, place: int) -> dict[str, Any]:
         group = bisect_right(self.starts, place) - 1
-        return self._rows_of(group)(place - self.starts[group])
+        number, inside_file = self.groups[group]
+        inside = place - self.starts[group]
+        leaves = self._leaves(number)
+        texts = _texts(self.files[number], inside_file, tuple(leaves)).slice(inside, 1).to_pylist()[0]
+        return self._row(texts, number, inside_file, inside, place, leaves)
 
     def rows(self) -> Iterator[dict[str, Any] | ValueError]:
-        for group, start in enumerate(self.starts):
-            end = self.starts[group + 1] if group + 1 < len(self.starts) else self.total
-            read = self._rows_of(group)
-            for inside in range(end - start):
-                yield read(inside)
+        place, group = 0, 0
+        for number, file in enumerate(self.files):
+            leaves = self._leaves(number)
+            for batch in opened(file).iter_batches(batch_size=BATCH, columns=leaves):
+                for row in batch.to_pylist():
+                    while group + 1 < len(self.starts) and place >= self.starts[group + 1]:
+                        group += 1
+                    yield self._row(row, number, self.groups[group][1], place - self.starts[group], place, leaves)
+                    place += 1
 
     def where(self, place: int) -> str:
-        group = bisect_right(self.starts, place) - 1
-        file = self.groups[group][0]
-        first = next(start for (number, _), start in zip(self.groups, self.starts, strict=True) if number == file)
-        return f"{Path(self.files[file]).name}, row {place - first + 1}"
+        file = bisect_right(self.file_starts, place) - 1
+        return f"{Path(self.files[file]).name}, row {place - self.file_starts[file] + 1}"
 
-    def _rows_of(self, group: int) -> Any:
-        number, inside_file = self.groups[group]
+    def _leaves(self, number: int) -> list[str]:
+        """What is read of a file's columns: all of texts, and of pictures the paths beside the bytes, which say how many."""
+        return [_path_of(self.files[number], name) or name if name in self.pictures else name for name in self.columns]
+
+    def _row(
+        self, row: dict[str, Any], number: int, group: int, inside: int, place: int, leaves: Sequence[str]
+    ) -> dict[str, Any]:
         file = self.files[number]
-        texts = _texts(file, inside_file, tuple(name for name in self.columns if name not in self.pictures))
-        shown = {name: _pictures(file, inside_file, name) for name in self.pictures}
-
-        def read(inside: int) -> dict[str, Any]:
-            row = {name: texts[name][inside].as_py() for name in texts.column_names}
-            place = self.where(self.starts[group] + inside)
-            for name in self.pictures:
-                row[name] = shown[name](inside, ParquetImage(file, inside_file, inside, name, place))
-            return row
-
-        return read
+        for name in self.pictures:
+            handle = ParquetImage(
+                file, group, inside, name, f"{Path(file).name}:{place - self.file_starts[number] + 1}"
+            )
+            row[name] = _told(row[name], handle, _holds_bytes(file, name))
+        return row
 
 
-@lru_cache(maxsize=64)
-def _shape(file: str) -> tuple[Any, list[int]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        opened = parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{file} is no Parquet file that can be read ({error}); it is incomplete, fetch it again"
-        ) from error
-    return opened.schema_arrow, [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+BATCH = 1024  # rows read at a time
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _texts(file: str, group: int, columns: tuple[str, ...]) -> Any:
-    from pyarrow import parquet
-
-    return parquet.ParquetFile(file).read_row_group(group, columns=list(columns))
+    return opened(file).read_row_group(group, columns=list(columns))
 
 
-@lru_cache(maxsize=8)
-def _pictures(file: str, group: int, column: str) -> Any:
-    """(row, handle) -> the handle, a list of as many as the row's list holds, a path where only that is stored, or None.
+@lru_cache(maxsize=256)
+def _path_of(file: str, column: str) -> str | None:
+    """The leaf that holds the paths of a column of pictures, where it has any."""
+    schema = opened(file).metadata.schema
+    leaves = [schema.column(place).path for place in range(len(schema))]
+    return next((leaf for leaf in leaves if leaf.startswith(f"{column}.") and leaf.endswith(".path")), None)
 
-    The bytes are not read for that: of pictures as `datasets` stores them the paths, beside the bytes, tell how many there are.
-    """
-    from pyarrow import parquet
 
-    opened = parquet.ParquetFile(file)
-    leaves = {opened.metadata.schema.column(place).path: place for place in range(opened.metadata.num_columns)}
-    path = next((leaf for leaf in leaves if leaf.startswith(f"{column}.") and leaf.endswith(".path")), None)
-    values = opened.read_row_group(group, columns=[path or column])[column]
-    embedded = True
-    if path is not None:
-        known = opened.metadata.row_group(group).column(leaves[path.removesuffix("path") + "bytes"])
-        statistics = known.statistics
-        embedded = statistics is None or not statistics.has_null_count or statistics.null_count < known.num_values
+@lru_cache(maxsize=256)
+def _holds_bytes(file: str, column: str) -> bool:
+    """Whether the pictures of a column are inside the file; else only their paths are."""
+    metadata, path = opened(file).metadata, _path_of(file, column)
+    if path is None:
+        return True
+    leaf = path.removesuffix("path") + "bytes"
+    place = next(place for place in range(metadata.num_columns) if metadata.schema.column(place).path == leaf)
+    known = [metadata.row_group(group).column(place) for group in range(min(metadata.num_row_groups, 8))]
+    return any(
+        part.statistics is None or not part.statistics.has_null_count or part.statistics.null_count < part.num_values
+        for part in known
+    )
 
-    def told(item: Any, handle: ParquetImage) -> Any:
-        if item is None:
-            return None
-        if isinstance(item, list):
-            return [told(one, handle) for one in item]
-        return handle if embedded or not isinstance(item, dict) else item.get("path")
 
-    return lambda row, handle: told(values[row].as_py(), handle)
+def _told(item: Any, handle: ParquetImage, embedded: bool) -> Any:
+    """The handle, a list of as many as the row's list holds, a path where only that is stored, or None."""
+    if isinstance(item, list):
+        return [
+            _told(one, replace(handle, index=index) if index else handle, embedded) for index, one in enumerate(item)
+        ]
+    if item is None or embedded:
+        return None if item is None else handle
+    return item.get("path") if isinstance(item, dict) else item
 
 
 def _is_picture(kind: Any) -> bool:
-    """Whether a column holds pictures as `datasets` stores them, or lists of them."""
+    """Whether a column holds pictures: bytes, bytes beside a path as `datasets` stores them, or lists of these."""
     import pyarrow
 
     if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
         return _is_picture(kind.value_type)
     if pyarrow.types.is_struct(kind):
-        return {kind.field(number).name for number in range(kind.num_fields)} == {"bytes", "path"}
+        fields = {kind.field(number).name: kind.field(number).type for number in range(kind.num_fields)}
+        return "bytes" in fields and _is_picture(fields["bytes"])
     return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
+
+from datamodules.formats.json_rows import HALF, is_text
+from parallax.records.images import EXTENSIONS
+from parallax.records.sample import ImageRef
+
+TEXTS = ("txt", "text", "caption", "cls")  # endings of members that are texts
 
 
 class Table(Protocol):
@@ -63,7 +69,26 @@ def object_in(data: bytes, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is no JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"{name} is a {type(value).__name__}; an object is needed")
+    if b"\\u" in data and not is_text(value):
+        raise ValueError(HALF)
     return value
+
+
+def member_value(extension: str, image: ImageRef, data: Callable[[], bytes]) -> dict[str, Any]:
+    """What a member of an archive adds to its row: a picture as a handle, the keys of a JSON object, a text.
+
+    Raises ValueError, in words, for a member that cannot be read.
+    """
+    if f".{extension.rpartition('.')[2]}" in EXTENSIONS:
+        return {extension: image}
+    if extension == "json":
+        return object_in(data(), "its json")
+    if extension in TEXTS:
+        try:
+            return {extension: data().decode("utf-8").strip()}
+        except UnicodeDecodeError as error:
+            raise ValueError(f"its {extension} is not UTF-8 text") from error
+    return {}
 
 
 def holds_bytes(value: Any) -> bool:

@@ -7,50 +7,15 @@ Only names and places are kept; a picture is read from its place in the tar file
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from datamodules.formats.tables.table import RowByRow, columns_of, object_in
-from parallax.records.fingerprint import bytes_digest
-from parallax.records.images import EXTENSIONS, upright_rgb, upright_size
-
-if TYPE_CHECKING:
-    from PIL import Image
+from datamodules.formats.slice_image import SliceImage
+from datamodules.formats.tables.table import RowByRow, columns_of, member_value
 
 Member = tuple[str, int, int]  # extension, offset in the tar file, size in bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TarImage:
-    """A picture inside a tar file: `size_in_bytes` bytes from `offset` on."""
-
-    file: str
-    offset: int
-    size_in_bytes: int
-    name: str
-
-    def load(self) -> Image.Image:
-        return upright_rgb(io.BytesIO(self.data()), self.name)
-
-    def digest(self) -> str:
-        return _digest(self)
-
-    def size(self) -> tuple[int, int]:
-        return upright_size(io.BytesIO(self.data()), self.name)
-
-    def describe(self) -> str:
-        return self.name
-
-    def data(self) -> bytes:
-        """The picture's own bytes."""
-        with open(self.file, "rb") as stream:
-            stream.seek(self.offset)
-            return stream.read(self.size_in_bytes)
 
 
 class TarTable(RowByRow):
@@ -69,13 +34,8 @@ class TarTable(RowByRow):
         file, key, members = self.entries[place]
         row: dict[str, Any] = {"__key__": key}
         for extension, offset, size in members:
-            image = TarImage(file, offset, size, f"{Path(file).name}/{key}.{extension}")
-            if f".{extension.rpartition('.')[2]}" in EXTENSIONS:
-                row[extension] = image
-            elif extension == "json":
-                row |= object_in(image.data(), "its json")
-            elif extension in ("txt", "text", "caption", "cls"):
-                row[extension] = _text(image.data(), extension)
+            image = SliceImage(file, offset, size, f"{Path(file).name}/{key}.{extension}")
+            row |= member_value(extension, image, image.data)
         return row
 
     def where(self, place: int) -> str:
@@ -107,15 +67,3 @@ def _index(file: Path) -> list[tuple[str, str, tuple[Member, ...]]]:
             f"{file} breaks off after {size:,} bytes, and its last member ends at {last:,}; fetch it again"
         )
     return [(str(file), key, tuple(members)) for key, members in found.items()]
-
-
-def _text(data: bytes, extension: str) -> str:
-    try:
-        return data.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"its {extension} is not UTF-8 text") from error
-
-
-@lru_cache(maxsize=1_000_000)
-def _digest(image: TarImage) -> str:
-    return bytes_digest(image.data())

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from parallax.evaluation.amber import AmberScorer, AmberWords
 from parallax.evaluation.files.reading import WrongFile, existing, field, first, read_json, rows_of
 from parallax.evaluation.suites import ScoredSuite
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
+from parallax.settings.ranges import AnyText, Count, ExistingFile, OneOf
 
 DIMENSIONS = ("existence", "attribute", "relation")
+Part = Annotated[str, OneOf("generative", *DIMENSIONS)]
 QUERIES = "AMBER's queries, a list of {id, image, query}"
 ANNOTATIONS = "AMBER's annotations, a list of {id, type, truth, hallu}"
 RELATIONS = "AMBER's word associations, a mapping from an object to a list of words"
 
 
 def amber_questions(
-    path: str, images: str, parts: Sequence[str] = ("generative", *DIMENSIONS), limit: int | None = None
+    path: ExistingFile,
+    images: ExistingFile,
+    parts: Sequence[Part] = ("generative", *DIMENSIONS),
+    limit: Count | None = None,
 ) -> list[Sample]:
     """AMBER's descriptions and yes/no questions.
 
@@ -47,13 +52,13 @@ def amber_questions(
 
 
 def amber_suite(
-    path: str,
-    images: str,
+    path: ExistingFile,
+    images: ExistingFile,
     name: str = "amber",
-    parts: Sequence[str] = ("generative", *DIMENSIONS),
-    limit: int | None = None,
-    max_new_tokens: int = 512,
-    prefix: str = "",
+    parts: Sequence[Part] = ("generative", *DIMENSIONS),
+    limit: Count | None = None,
+    max_new_tokens: Count = 512,
+    prefix: AnyText = "",
 ) -> ScoredSuite:
     """The suite over these questions, with AMBER's vocabulary from the same folder."""
     folder = Path(path)

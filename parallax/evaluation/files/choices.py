@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from parallax.evaluation.choices import LETTERS, option_lines
 from parallax.evaluation.files.reading import WrongFile, field, fill, first, read_json, rows_of, table_of
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
+from parallax.settings.ranges import Count, ExistingFile
 
 BY_LETTER = "{hint}{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 SEED = "SEED-Bench.json: an object with questions and question_type"
 PROBLEMS = "ScienceQA's problems.json: a mapping from an id to {question, choices, answer, hint, image, split, …}"
 
 
-def seed_bench_questions(path: str, images: str, prompt: str = BY_LETTER, limit: int | None = None) -> list[Sample]:
+def seed_bench_questions(
+    path: ExistingFile, images: ExistingFile, prompt: str = BY_LETTER, limit: Count | None = None
+) -> list[Sample]:
     """SEED-Bench's questions about images (types 1 to 9; those about videos are left out).
 
     Args:
@@ -51,7 +55,11 @@ def seed_bench_questions(path: str, images: str, prompt: str = BY_LETTER, limit:
 
 
 def science_qa_questions(
-    path: str, images: str, prompt: str = BY_LETTER, split: str = "test", limit: int | None = None
+    path: ExistingFile,
+    images: ExistingFile,
+    prompt: str = BY_LETTER,
+    split: Literal["train", "val", "test"] = "test",
+    limit: Count | None = None,
 ) -> list[Sample]:
     """ScienceQA's questions that have an image; the others cannot be asked of a model that is always shown one.
 

@@ -10,22 +10,23 @@ from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.files.reading import WrongFile, drawn, existing, field, first, read_json, rows_of
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
+from parallax.settings.ranges import Count, ExistingFile, Natural
 
 INSTANCES = "COCO's instances: an object with images, annotations and categories"
 CAPTIONS = "COCO's captions: an object with images and annotations"
 
 
 def coco_descriptions(
-    annotations: str,
-    images: str,
+    annotations: ExistingFile,
+    images: ExistingFile,
     words: CocoWords,
     prompt: str = "Please describe this image in detail.",
-    count: int | None = 500,
-    seed: int = 0,
-    image_list: str | None = None,
+    count: Count | None = 500,
+    seed: Natural = 0,
+    image_list: ExistingFile | None = None,
     split: str = "val2014",
     captions: bool = True,
-    limit: int | None = None,
+    limit: Count | None = None,
 ) -> list[Sample]:
     """COCO images to be described, with every object that is known to be in them.
 
@@ -79,7 +80,7 @@ def coco_descriptions(
     return first(samples, limit, folder)
 
 
-def _chosen(names: dict[int, str], count: int | None, seed: int, image_list: str | None) -> list[int]:
+def _chosen(names: dict[int, str], count: int | None, seed: int, image_list: ExistingFile | None) -> list[int]:
     by_name = {name: number for number, name in names.items()}
     if image_list is None:
         return [by_name[name] for name in drawn(sorted(by_name), count, seed)]

@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 from parallax.evaluation.files.reading import WrongFile, field, fill, first, json_lines, read_json, rows_of, table_of
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
+from parallax.settings.ranges import Count, ExistingFile
 
 MM_VET = "MM-Vet's mm-vet.json: a mapping from v1_<n> to {imagename, question, answer, capability}"
 MM_HAL = (
@@ -23,7 +24,9 @@ VG_REGIONS = "Visual Genome's region_descriptions.json: a list of {regions: [{im
 VG_IMAGES = "Visual Genome's image_data.json: a list of {image_id, url, width, height}"
 
 
-def mm_vet_questions(path: str, images: str, prompt: str = "{question}", limit: int | None = None) -> list[Sample]:
+def mm_vet_questions(
+    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
+) -> list[Sample]:
     """MM-Vet's questions with their answers and the abilities they need.
 
     Args:
@@ -51,7 +54,9 @@ def mm_vet_questions(path: str, images: str, prompt: str = "{question}", limit: 
     return first(samples(), limit, path)
 
 
-def llava_bench_questions(path: str, images: str, prompt: str = "{question}", limit: int | None = None) -> list[Sample]:
+def llava_bench_questions(
+    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
+) -> list[Sample]:
     """LLaVA-Bench's questions with the caption of the image and GPT-4's reference answer.
 
     Args:
@@ -87,7 +92,9 @@ def llava_bench_questions(path: str, images: str, prompt: str = "{question}", li
     return first(samples(), limit, folder)
 
 
-def mm_hal_questions(path: str, images: str, prompt: str = "{question}", limit: int | None = None) -> list[Sample]:
+def mm_hal_questions(
+    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
+) -> list[Sample]:
     """MMHal-Bench's questions with the true answer and what is in the image.
 
     Args:
@@ -113,7 +120,10 @@ def mm_hal_questions(path: str, images: str, prompt: str = "{question}", limit: 
 
 
 def shr_descriptions(
-    path: str, visual_genome: str, prompt: str = "Describe this image in detail.", limit: int | None = None
+    path: ExistingFile,
+    visual_genome: ExistingFile,
+    prompt: str = "Describe this image in detail.",
+    limit: Count | None = None,
 ) -> list[Sample]:
     """SHR's images with what is known about them: region captions of Visual Genome and people's notes.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from parallax.evaluation.files.reading import field, fill, first, read_json, table_of
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
+from parallax.settings.ranges import Count, ExistingFile
 
 EXPECTED = (
     "MathVista's testmini.json: a mapping from an id to {question, image, choices, answer, question_type, answer_type, "
@@ -14,7 +15,9 @@ EXPECTED = (
 )
 
 
-def math_vista_questions(path: str, images: str, prompt: str = "{question}", limit: int | None = None) -> list[Sample]:
+def math_vista_questions(
+    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
+) -> list[Sample]:
     """MathVista's problems that have an answer.
 
     Args:

@@ -24,6 +24,7 @@ from parallax.evaluation.files.choices import BY_LETTER
 from parallax.evaluation.files.reading import WrongFile, existing, fill
 from parallax.records import BadImage, Sample, Turn, bytes_digest
 from parallax.records.images import MAX_PIXELS, upright_rgb
+from parallax.settings.ranges import Count, ExistingFile
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +68,11 @@ def _digest(image: RowImage, modified_ns: int) -> str:
 
 
 def mmbench_questions(
-    path: str, prompt: str = BY_LETTER, circular: bool = True, split: str | None = "dev", limit: int | None = None
+    path: ExistingFile,
+    prompt: str = BY_LETTER,
+    circular: bool = True,
+    split: str | None = "dev",
+    limit: Count | None = None,
 ) -> list[Sample]:
     """MMBench's questions, each with all rotations of its options (the samples of one group).
 

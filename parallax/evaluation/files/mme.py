@@ -12,12 +12,13 @@ from parallax.evaluation.files.reading import WrongFile
 from parallax.evaluation.mme import COGNITION, PERCEPTION
 from parallax.records import Sample, Turn
 from parallax.records.images import EXTENSIONS, FileImage
+from parallax.settings.ranges import Count, ExistingFile
 
 EXPECTED = "MME's layout: a folder per subtask with <image>.txt beside <image>, or images/ and questions_answers_YN/"
 
 
 def mme_questions(
-    path: str, prompt: str = "{question}", subtasks: Sequence[str] | None = None, limit: int | None = None
+    path: ExistingFile, prompt: str = "{question}", subtasks: Sequence[str] | None = None, limit: Count | None = None
 ) -> list[Sample]:
     """MME's yes/no questions, two per image (one group).
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from parallax.evaluation.files.reading import WrongFile, existing, field, fill, first, read_json, rows_of, table_of
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
+from parallax.settings.ranges import Count, ExistingFile
 
 SHORT = "{question}\nAnswer the question using a single word or phrase."
 VIZWIZ_PROMPT = (
@@ -21,7 +22,9 @@ GQA = "GQA's testdev_balanced_questions.json: a mapping from an id to {question,
 CHARTS = "ChartQA's test_human.json or test_augmented.json: a list of {imgname, query, label}"
 
 
-def text_vqa_questions(path: str, images: str, prompt: str = SHORT, limit: int | None = None) -> list[Sample]:
+def text_vqa_questions(
+    path: ExistingFile, images: ExistingFile, prompt: str = SHORT, limit: Count | None = None
+) -> list[Sample]:
     """TextVQA's validation questions with their ten answers.
 
     Args:
@@ -54,7 +57,9 @@ def text_vqa_questions(path: str, images: str, prompt: str = SHORT, limit: int |
     return first(samples(), limit, path)
 
 
-def vizwiz_questions(path: str, images: str, prompt: str = VIZWIZ_PROMPT, limit: int | None = None) -> list[Sample]:
+def vizwiz_questions(
+    path: ExistingFile, images: ExistingFile, prompt: str = VIZWIZ_PROMPT, limit: Count | None = None
+) -> list[Sample]:
     """VizWiz's validation questions. Those nobody could answer have the answer `unanswerable`.
 
     Args:
@@ -79,7 +84,9 @@ def vizwiz_questions(path: str, images: str, prompt: str = VIZWIZ_PROMPT, limit:
     return first(samples(), limit, path)
 
 
-def gqa_questions(path: str, images: str, prompt: str = SHORT, limit: int | None = None) -> list[Sample]:
+def gqa_questions(
+    path: ExistingFile, images: ExistingFile, prompt: str = SHORT, limit: Count | None = None
+) -> list[Sample]:
     """GQA's balanced questions; their kind is `open` (structural type query) or `binary` (all others).
 
     Args:
@@ -101,11 +108,11 @@ def gqa_questions(path: str, images: str, prompt: str = SHORT, limit: int | None
 
 
 def chart_qa_questions(
-    path: str,
-    images: str,
+    path: ExistingFile,
+    images: ExistingFile,
     prompt: str = SHORT,
-    halves: Sequence[str] = ("human", "augmented"),
-    limit: int | None = None,
+    halves: Sequence[Literal["human", "augmented"]] = ("human", "augmented"),
+    limit: Count | None = None,
 ) -> list[Sample]:
     """ChartQA's test questions, each half with the same weight.
 
@@ -128,7 +135,7 @@ def chart_qa_questions(
     ]
 
 
-def _charts(file: Path, half: str, images: str, prompt: str) -> Iterator[Sample]:
+def _charts(file: Path, half: str, images: ExistingFile, prompt: str) -> Iterator[Sample]:
     for place, row in enumerate(rows_of(read_json(file, CHARTS), file, CHARTS), start=1):
         where = f"{file}, entry {place}"
         turn = Turn(

@@ -7,28 +7,27 @@ and left out, never averaged in as a zero.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
+
+from parallax.models.http_client import HttpClient, ServiceError
 from parallax.records import fingerprint
 from parallax.records.keyed_store import KeyedStore
+from parallax.records.plain_text import quoted, without_surrogates
+from parallax.settings.ranges import Count, Name, NotNegative, Positive
 
 log = logging.getLogger(__name__)
 
 Read = Callable[[str], Any]  # the judge's text → a verdict; None when it cannot be read
-AGAIN = (408, 409, 425, 429)  # HTTP statuses worth another try, beside 5xx
 WARMER = 0.5  # added to the temperature each time an answer could not be read, as MM-Vet's script does
 SHARD = 64  # verdicts kept at a time
+MOST_BYTES = 4 << 20  # of a verdict's reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,9 @@ class JudgeClient:
         temperature: of the judge's sampling, 0 is greedy.
         max_tokens: that a verdict may have.
         retries: further tries after a failed one, of a request as of an answer that cannot be read.
-        timeout: seconds for one request.
+        timeout: seconds for one request, from connecting to the last byte of the answer.
         concurrency: requests under way at once.
-        backoff: seconds before the first retry of a request; each further wait is twice as long, at most a minute.
+        backoff: seconds before the first retry of a request; each further wait is about twice as long, at most a minute.
         cache_dir: verdicts are kept in `verdicts/` below it; None keeps nothing.
     """
 
@@ -68,21 +67,28 @@ class JudgeClient:
         self,
         url: str | None,
         model: str,
-        api_key_env: str = "OPENAI_API_KEY",
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        retries: int = 4,
-        timeout: float = 60.0,
-        concurrency: int = 8,
-        backoff: float = 1.0,
+        api_key_env: Name = "OPENAI_API_KEY",
+        temperature: Annotated[float, Interval(ge=0, le=2)] = 0.0,
+        max_tokens: Count = 512,
+        retries: Annotated[int, Interval(ge=0, le=100)] = 4,
+        timeout: Positive = 60.0,
+        concurrency: Annotated[int, Interval(ge=1, le=1000)] = 8,
+        backoff: NotNegative = 1.0,
         cache_dir: str | None = None,
     ) -> None:
-        self.url, self.model, self.api_key_env = url, model, api_key_env
+        self.url, self.model, self.concurrency = url, model, concurrency
         self.temperature, self.max_tokens, self.retries = temperature, max_tokens, retries
-        self.timeout, self.concurrency, self.backoff = timeout, concurrency, backoff
-        self.asked = self.reused = 0  # requests sent, verdicts found
+        self.reused = 0  # verdicts found
+        self._service = HttpClient(
+            "the judge", str(url), setting="evaluation.judge.url", key_variable=api_key_env, timeout=timeout, retries=retries,
+            backoff=backoff, most_bytes=MOST_BYTES,
+        )  # fmt: skip
         self._store = KeyedStore(Path(cache_dir) / "verdicts") if cache_dir is not None else None
-        self._lock = threading.Lock()
+
+    @property
+    def asked(self) -> int:
+        """Requests sent."""
+        return self._service.tries
 
     def verdicts(self, asks: Sequence[Ask]) -> list[Verdict]:
         """A verdict per question, in order.
@@ -126,50 +132,33 @@ class JudgeClient:
         for attempt in range(self.retries + 1):
             try:
                 text = self._request(ask.prompt, self.temperature + WARMER * attempt)
-            except _Failed as failed:
+            except ServiceError as failed:
                 return Verdict(None, failure=str(failed))
             if (value := ask.read(text)) is not None:
                 return Verdict(value, text)
         return Verdict(
-            None, text, f"the judge's answer could not be read after {self.retries + 1} tries: {text!r:.200}"
+            None, text, f"the judge's answer could not be read after {self.retries + 1} tries: '{quoted(text)}'"
         )
 
     def _request(self, prompt: str, temperature: float) -> str:
-        """The judge's text. Waits and tries again when the server is busy or away."""
+        """The judge's text. Waits and tries again when the server is busy or away. Raises ServiceError."""
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": min(temperature, 2.0),
             "max_tokens": self.max_tokens,
         }
-        key = os.environ.get(self.api_key_env)
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-        why = ""
-        for attempt in range(self.retries + 1):
-            if attempt:
-                time.sleep(min(60.0, self.backoff * 2 ** (attempt - 1)))
-            request = urllib.request.Request(
-                f"{str(self.url).rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
-            )
-            with self._lock:
-                self.asked += 1
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return str(json.load(response)["choices"][0]["message"]["content"] or "")
-            except urllib.error.HTTPError as error:
-                why = f"the judge answered with HTTP {error.code}: {error.read(300).decode('utf-8', 'replace').strip()}"
-                if error.code not in AGAIN and error.code < 500:
-                    raise _Failed(why) from error
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                why = f"the judge's reply is not of the OpenAI form ({type(error).__name__}: {error})"
-            except OSError as error:  # refused, reset, timed out, no such host
-                why = f"no connection: {getattr(error, 'reason', None) or error}"
-        raise _Failed(f"{why} (tried {self.retries + 1} times)")
+        text: str = self._service.post("chat/completions", body, _content)
+        return text
 
     def _key(self, prompt: str) -> str:
         """What determines a verdict. The address is not part of it: the model's name is."""
         return fingerprint(["verdict", self.model, prompt, self.temperature, self.max_tokens])
 
 
-class _Failed(Exception):
-    """A request that will not succeed."""
+def _content(reply: Any) -> str:
+    """The text of a chat completion. Raises ValueError for anything else: a list's digits are no verdict."""
+    content = reply["choices"][0]["message"]["content"]
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"content is {type(content).__name__} and no text")
+    return without_surrogates(content or "")

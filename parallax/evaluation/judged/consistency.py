@@ -15,6 +15,7 @@ from parallax.evaluation.judged.gradings import number_between
 from parallax.evaluation.special_tokens import plain_text
 from parallax.evaluation.suites import Questions, Scores, prefixed
 from parallax.records import Decoding, Sample
+from parallax.settings.ranges import AnyText, Count, PositiveTemperature
 
 
 class ConsistencySuite(Questions):
@@ -32,12 +33,12 @@ class ConsistencySuite(Questions):
         self,
         samples: Iterable[Sample],
         judge: JudgeClient,
-        temperatures: Sequence[float],
+        temperatures: Sequence[PositiveTemperature],
         about_question: str,
         about_answer: str,
         name: str = "consistency",
-        max_new_tokens: int = 512,
-        prefix: str = "",
+        max_new_tokens: Count = 512,
+        prefix: AnyText = "",
     ) -> None:
         self.judge, self.temperatures = judge, tuple(temperatures)
         self.about_question, self.about_answer = about_question, about_answer

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from parallax.evaluation.judged.client import Ask, JudgeClient
 from parallax.evaluation.suites import Questions, Scores, prefixed
 from parallax.records import Sample
+from parallax.settings.ranges import AnyText, Count
 
 
 class Grading(Protocol):
@@ -39,8 +40,8 @@ class JudgedSuite(Questions):
         judge: JudgeClient,
         protocol: Grading,
         name: str,
-        max_new_tokens: int = 512,
-        prefix: str = "",
+        max_new_tokens: Count = 512,
+        prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
         self.judge, self.protocol = judge, protocol

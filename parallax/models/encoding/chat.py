@@ -27,13 +27,22 @@ class Chat:
             )
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        names = ("image_token", "video_token", "audio_token")
-        self.control = ControlTokens(self.tokenizer, tuple(getattr(processor, name, None) or "" for name in names))
+        names = tuple(getattr(processor, name, None) or "" for name in ("image_token", "video_token", "audio_token"))
+        self.control = ControlTokens(self.tokenizer, names)
+        self.placeholder_ids = frozenset(self.tokenizer.convert_tokens_to_ids([name for name in names if name]))
         self.end_token_ids = end_token_ids
 
     def fingerprint(self) -> str:
-        """Names the template and our way of tokenising what it renders."""
-        return fingerprint({"template": self.processor.chat_template, "rules": RULES})
+        """Names the template, what it renders to (it may print today's date) and our way of tokenising that."""
+        return self._name() if "strftime_now" in str(self.processor.chat_template) else self._lasting_name
+
+    @cached_property
+    def _lasting_name(self) -> str:
+        return self._name()
+
+    def _name(self) -> str:
+        rendered = self._apply([self._user(HOLE, first=True, marked=True)], add_generation_prompt=True)
+        return fingerprint({"template": self.processor.chat_template, "rendered": rendered, "rules": RULES})
 
     def render(self, prompt: str, answer_turns: Sequence[tuple[str, str]] = ()) -> str:
         """The text of a prompt that waits for an answer.

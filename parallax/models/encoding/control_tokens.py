@@ -18,6 +18,10 @@ HOLE = "\ue0f2"  # stands for text to be cut out of a rendered template
 _OURS = re.compile(f"[{START}{END}{HOLE}]")
 
 
+class UnusableText(ValueError):
+    """A text or an answer that cannot be put before the model, since one of its control tokens would act in it."""
+
+
 class ControlTokens:
     """Knows the control tokens of one tokenizer. Picklable."""
 
@@ -75,7 +79,7 @@ class ControlTokens:
         ids = [token for char in control for token in self._continued(char, split_special_tokens=True)]
         if self.ids.isdisjoint(ids):
             return ids
-        raise ValueError(
+        raise UnusableText(
             f"the text contains {control!r}, which this tokenizer reads as a control token however it is cut; "
             "remove it from the text"
         )

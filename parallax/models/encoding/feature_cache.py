@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallax.models.backbone import accepts, base_model, cast_vision, image_features
+from parallax.models.backbone import base_model, cast_vision
 from parallax.models.batch import EncodedPrompt, ScoringBatch
+from parallax.models.encoding.image_features import ImageFeatures, encode_images, takes_features
 from parallax.records.atomic import atomic_file
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class FeatureCache:
         if budget < 1:
             raise ValueError(f"a feature cache of {budget} bytes holds nothing; give it 1 or more, or use none")
         self.budget, self.folder = budget, folder
-        self._memory: dict[str, Tensor] = {}
+        self._memory: dict[str, ImageFeatures] = {}
         self._files: dict[str, int] = {}  # name -> bytes
         if folder is not None and folder.is_dir():
             self._files = {path.stem: path.stat().st_size for path in folder.glob("*/*.safetensors")}
@@ -53,15 +54,16 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._memory) + len(self._files)
 
-    def get(self, name: str) -> Tensor | None:
-        """The features of this name, or None. Shape: (image tokens, hidden)."""
+    def get(self, name: str) -> ImageFeatures | None:
+        """The features of this name, or None."""
         if name in self._files:
             return self._read(name)
         return self._memory.get(name)
 
-    def put(self, name: str, features: Tensor) -> bool:
+    def put(self, name: str, features: ImageFeatures) -> bool:
         """Keep features if there is room. Returns whether they are kept."""
-        size = features.numel() * features.element_size()
+        tensors = {key: value.detach().cpu() for key, value in features.flat().items()}
+        size = sum(value.numel() * value.element_size() for value in tensors.values())
         if name in self or self.used + size > self.budget:
             if name not in self and not self.full:
                 self.full = True
@@ -71,25 +73,25 @@ class FeatureCache:
                 )  # fmt: skip
             return name in self
         if self.folder is None:
-            self._memory[name] = features.detach().cpu()
+            self._memory[name] = ImageFeatures.from_flat(tensors)
         else:
             from safetensors.torch import save_file
 
             path = self._path(name)
             with atomic_file(path) as temporary:
-                save_file({"features": features.detach().cpu().contiguous()}, temporary)
+                save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
             self._files[name] = size
         self.used += size
         return True
 
-    def _read(self, name: str) -> Tensor | None:
+    def _read(self, name: str) -> ImageFeatures | None:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         path = self._path(name)
         try:
-            return load_file(path)["features"]
-        except (OSError, SafetensorError, KeyError):  # removed or damaged by somebody else: it is made again
+            return ImageFeatures.from_flat(load_file(path))
+        except (OSError, SafetensorError):  # removed or damaged by somebody else: it is made again
             log.warning("the kept image features %s cannot be read; they are made again", path)
             path.unlink(missing_ok=True)
             self.used -= self._files.pop(name)
@@ -129,11 +131,11 @@ class ReadyFeatures:
         ]
         return replace(batch, features=made)
 
-    def _features(self, network: Any, image: str, vision: Mapping[str, Tensor], device: torch.device) -> Tensor:
+    def _features(self, network: Any, image: str, vision: Mapping[str, Tensor], device: torch.device) -> ImageFeatures:
         name = self._name(image)
         known = self.cache.get(name)
         if known is not None:
-            return known.to(device, non_blocking=True)
+            return known.to(device)
         if PIXELS not in vision:
             raise RuntimeError(
                 f"the features of image {image} were known and are gone, and its pixels were not loaded; is somebody "
@@ -143,9 +145,7 @@ class ReadyFeatures:
         with torch.inference_mode(False), torch.no_grad():
             # tensors of an inference-mode pass could not be trained on later
             plain = {key: value.clone() if value.is_inference() else value for key, value in vision.items()}
-            made = image_features(network, [cast_vision(plain, dtype)])
-        assert made is not None, "this family does not give features one image at a time (see can_cache)"
-        features = made[0]
+            features = encode_images(network, [cast_vision(plain, dtype)])[0]
         self.cache.put(name, features)
         return features
 
@@ -159,6 +159,5 @@ class ReadyFeatures:
 
 
 def can_cache(model: Any) -> bool:
-    """Whether ready features can be handed to this model: it takes them, and gives them one image at a time."""
-    network = base_model(model)
-    return accepts(network, "mm_encoder_outputs") and hasattr(network, "get_image_features")
+    """Whether ready features can be handed to this model."""
+    return takes_features(base_model(model))

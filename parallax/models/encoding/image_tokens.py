@@ -15,9 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from parallax.models.encoding.chat import Chat
-from parallax.models.encoding.control_tokens import END, START
+from parallax.models.encoding.control_tokens import END, START, UnusableText
+from parallax.records import RefusedImage
 
 Encoded = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]  # ids (P,), vision inputs, per-token inputs (P,)
+
+
+ORDINARY = Image.new("RGB", (64, 64), (127, 127, 127))
 
 
 class ImageTokens:
@@ -38,8 +42,7 @@ class ImageTokens:
 
     def see(self, image: Image.Image) -> Encoded:
         """The image's own tokens, its vision inputs, and the per-token inputs of these tokens."""
-        output = self.processor(text=[self.placeholder], images=[image], return_tensors="pt", add_special_tokens=False)
-        return _split(output)
+        return _split(self._processed(self.placeholder, image, add_special_tokens=False))
 
     def put(self, seen: Encoded, text_ids: list[int]) -> Encoded:
         """An image that was seen, in the placeholder's place in a text. Raises ValueError unless there is just one."""
@@ -58,21 +61,38 @@ class ImageTokens:
     def called(self, image: Image.Image, rendered: str) -> Encoded:
         """The processor's own call on the whole text, for families whose image tokens depend on the text around them."""
         if START in rendered or END in rendered:
-            raise ValueError(
+            raise UnusableText(
                 "the prompt contains one of the model's control tokens, and this model's processor cannot read it as plain "
                 "text; remove it from the prompt"
             )
         add = self.chat.adds_special_tokens(rendered)
-        output = self.processor(text=[rendered], images=[image], return_tensors="pt", add_special_tokens=add)
-        ids, vision, token_inputs = _split(output)
+        ids, vision, token_inputs = _split(self._processed(rendered, image, add_special_tokens=add))
         if not vision:
             raise ValueError("the prompt came out without any image; check the processor's chat template")
         return ids, vision, token_inputs
 
+    def _processed(self, text: str, image: Image.Image, add_special_tokens: bool) -> Any:
+        """The processor's output. Raises `RefusedImage` where it takes another picture and not this one."""
+        try:
+            return self.processor(
+                text=[text], images=[image], return_tensors="pt", add_special_tokens=add_special_tokens
+            )
+        except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
+            try:
+                self.processor(
+                    text=[text], images=[ORDINARY], return_tensors="pt", add_special_tokens=add_special_tokens
+                )
+            except (ValueError, RuntimeError, IndexError, ZeroDivisionError):
+                raise error from None  # it is not the image
+            name, (width, height) = type(self.processor.image_processor).__name__, image.size
+            raise RefusedImage(
+                f"is refused by {name} ({width} × {height} pixels: {str(error).strip().rstrip('.')}); crop it or leave it out"
+            ) from error
+
     def _learn(self, image: Image.Image) -> None:
-        self.splices = False
         rendered = self.chat.render("What is this?")
         whole = self.called(image, rendered)
+        self.splices = False
         for name in ("boi_token", "image_token"):
             token = getattr(self.processor, name, None)
             if not isinstance(token, str) or rendered.count(token) != 1:

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from parallax.models.batch import EncodedDialogue, EncodedPrompt, ScoringBatch
 from parallax.models.encoding.chat import Chat
+from parallax.models.encoding.control_tokens import UnusableText
 from parallax.models.encoding.image_tokens import ImageTokens
 from parallax.models.encoding.pixels import change_pixels, painted
-from parallax.records import Response, ViewSpec, bytes_digest, fingerprint
+from parallax.models.ingredients import processor_digest
+from parallax.records import Response, ViewSpec, fingerprint
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,6 +51,7 @@ class PromptEncoder:
         pad = self.tokenizer.pad_token_id
         self.pad_token_id = int(pad) if pad is not None else end_token_ids[0]
         self.image_tokens = ImageTokens(self.chat)
+        self.never_said = self.chat.control.ids - set(end_token_ids)  # control tokens that no answer may hold
 
     # -- prompts ---------------------------------------------------------------------------------------------------
 
@@ -99,6 +102,12 @@ class PromptEncoder:
         ids = response.token_ids if response.token_ids is not None else self.chat.encode_response(response.text)
         if not ids:
             raise ValueError("a response without any token cannot be scored; drop the pair")
+        if response.token_ids is not None and not self.never_said.isdisjoint(ids):
+            token = next(token for token in ids if token in self.never_said)
+            raise UnusableText(
+                f"the answer {response.text[:60]!r} holds the control token {self.tokenizer.convert_ids_to_tokens(token)!r}, "
+                "which would act as one when it is scored; leave the sample out, or have it answered again"
+            )
         return torch.tensor(ids, dtype=torch.long)
 
     def encode_dialogue(
@@ -174,18 +183,7 @@ class PromptEncoder:
 
     def processor_fingerprint(self) -> str:
         """Names the processor: its settings, the image processor's class (hence backend), the tokenizer's full content."""
-        image_processor = self.processor.image_processor
-        backend = self.tokenizer.backend_tokenizer.to_str() if hasattr(self.tokenizer, "backend_tokenizer") else ""
-        return fingerprint(
-            {
-                "class": type(self.processor).__name__,
-                "image_processor": type(image_processor).__name__,
-                "settings": _plain(image_processor.to_dict()),
-                "tokenizer": bytes_digest(backend.encode()),
-                "image_pad": self.image_pad,
-                "end_token_ids": list(self.end_token_ids),
-            }
-        )
+        return processor_digest(self.processor, image_pad=self.image_pad, end_token_ids=list(self.end_token_ids))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

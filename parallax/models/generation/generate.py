@@ -71,7 +71,13 @@ def generate(
     done = len(requests) - len(wanted)
     try:
         for batch in batches:
-            rollout = Rollout(model, pad=encoder.pad_token_id, ends=encoder.end_token_ids, counts=counts)
+            rollout = Rollout(
+                model,
+                pad=encoder.pad_token_id,
+                ends=encoder.end_token_ids,
+                counts=counts,
+                never_said=encoder.never_said,
+            )
             read: list[int] = []
             for part in _next(parts, len(batch)):
                 for place, error in part.refused:

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from parallax.models.encoding.control_tokens import UnusableText
 from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
 from parallax.models.encoding.workers import WorkerDied, begin_worker, watched, worker_lost
 from parallax.models.generation.image_trial import dangerous_images
 from parallax.models.generation.packed_tensors import Packed
-from parallax.models.generation.requests import GenerationRequest, NotFinite, OtherPrompt
-from parallax.records import BadImage
+from parallax.models.generation.requests import BadAnswer, GenerationRequest, NotFinite, OtherPrompt
+from parallax.records import BadImage, RefusedImage
 from parallax.records.images import DECODE_SECONDS
 
 log = logging.getLogger(__name__)
@@ -199,7 +200,8 @@ class _Parts(Dataset[EncodedPart]):
         encoded: list[dict[str, Any] | Exception] = []
         for place, prompt in zip(places, self.encoder.encode_prompts(image, asked), strict=True):
             if isinstance(prompt, Exception):
-                encoded.append(prompt)
+                named = f"image {self.requests[places[0]].image.describe()!r} {prompt}"
+                encoded.append(BadImage(named) if isinstance(prompt, RefusedImage) else prompt)
                 continue
             new, room = self.requests[place].decoding.max_new_tokens, self.encoder.max_context - len(prompt.input_ids)
             if new > room:
@@ -218,7 +220,8 @@ class _Parts(Dataset[EncodedPart]):
 
 def refusal(error: Exception) -> str | None:
     """Why a request is set aside, or None for an error that is a mistake in the program or the configuration."""
-    return str(error) if isinstance(error, BadImage | PromptTooLong | NotFinite | OtherPrompt) else None
+    known = BadImage | PromptTooLong | NotFinite | BadAnswer | OtherPrompt | UnusableText
+    return str(error) if isinstance(error, known) else None
 
 
 def _runs(requests: Sequence[GenerationRequest], places: Sequence[int]) -> Iterator[list[int]]:

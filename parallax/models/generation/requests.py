@@ -37,6 +37,10 @@ class NotFinite(ValueError):
     """The model's logits were no finite numbers, so that what it "said" is no answer."""
 
 
+class BadAnswer(ValueError):
+    """An answer that cannot be one: control tokens stand inside it. The message says which."""
+
+
 class OtherPrompt(ValueError):
     """A server read a prompt otherwise than the policy does. The message says how."""
 

@@ -48,10 +48,20 @@ class Rollout:
         pad: token id that fills up rows.
         ends: token ids that end an answer.
         counts: tokens, near-ties and images encoded are added here.
+        never_said: token ids that no answer may hold; where one would be picked, the pick is made again without them.
     """
 
-    def __init__(self, model: Any, *, pad: int, ends: Iterable[int], counts: GenerationCounts) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        pad: int,
+        ends: Iterable[int],
+        counts: GenerationCounts,
+        never_said: Iterable[int] = (),
+    ) -> None:
         self.model = base_model(model)
+        self.never_said = frozenset(never_said) - frozenset(ends)
         self.pad, self.ends, self.counts = pad, frozenset(ends), counts
         parameter = next(self.model.parameters())
         self.device, self.dtype = parameter.device, self.model.get_input_embeddings().weight.dtype
@@ -97,6 +107,10 @@ class Rollout:
             picked, near = picker.pick(logits, numbers, step, self.dtype)
             broken = ~logits.amax(-1).isfinite()  # NaN and infinity come out as the largest
             drawn, ties, bad = torch.stack([picked, near.long(), broken.long()]).tolist()  # the one sync of a step
+            if not self.never_said.isdisjoint(drawn):
+                banned = torch.tensor(sorted(self.never_said), device=self.device)
+                picked = picker.pick_again(logits, numbers, step, picked, banned[banned < logits.shape[-1]])
+                drawn = picked.tolist()
             if step == 0 and not self.counts.tokens:
                 log.debug(
                     "first token, of the first %d answers", len(rows)
@@ -161,11 +175,7 @@ class Rollout:
             if self._images is None:
                 self._images = more
             else:
-                self._images.images += more.images
-                if self._images.features is not None and more.features is not None:
-                    self._images.features += more.features
-                else:
-                    self._images.features = None
+                self._images.add(more)
         assert self._images is not None
         return self._images.selected([self._place_of[look] for look in looks])
 

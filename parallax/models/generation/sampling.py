@@ -56,6 +56,15 @@ class TokenPicker:
         drawn = sample(logits, temperature.masked_fill(greedy, 1.0), self.top_p[rows], self.uniforms[rows, step])
         return torch.where(greedy, best, drawn), near & greedy
 
+    def pick_again(self, logits: Tensor, rows: Tensor, step: int, picked: Tensor, banned: Tensor) -> Tensor:
+        """`picked` (N,), with another pick in each row that picked one of the tokens `banned` (ids)."""
+        sayable = logits.float().index_fill(-1, banned, float("-inf"))
+        greedy = self.temperature[rows] == 0.0
+        temperature = self.temperature[rows].masked_fill(greedy, 1.0)
+        drawn = sample(sayable, temperature, self.top_p[rows], self.uniforms[rows, step])
+        again = torch.where(greedy, sayable.argmax(dim=-1), drawn)
+        return torch.where(torch.isin(picked, banned), again, picked)
+
 
 def _greedy(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     top = logits.topk(2, dim=-1).values

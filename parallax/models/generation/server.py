@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import io
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,10 @@ from parallax.models.generation.generate import Finished, SetAside
 from parallax.models.generation.prefetch import refusal
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, OtherPrompt
 from parallax.models.generation.server_prompts import PromptCheck
+from parallax.models.generation.server_reply import Completion, model_names
+from parallax.models.http_client import HttpClient, ServiceError
 from parallax.records import GenerationSpec
+from parallax.records.plain_text import quoted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,16 +75,10 @@ class ServerGenerator:
         adapter: str = "load",
         adapters: Path | str = "adapters",
     ) -> None:
-        try:
-            from openai import OpenAI
-        except ImportError as error:
-            raise ServerError(
-                "generation=server needs the openai package; install the extra `server` (pip install 'parallax-vlm[server]')"
-            ) from error
         self.policy, self.url, self.model = policy, url, model
         self.concurrency, self.adapter, self.adapters = concurrency, adapter, Path(adapters).expanduser()
-        self.client = OpenAI(
-            base_url=url, api_key=os.environ.get(key_variable) or "none", timeout=timeout, max_retries=retries
+        self.client = HttpClient(
+            "the server", url, setting="generation.url", key_variable=key_variable, timeout=timeout, retries=retries
         )
         self.last_generation = GenerationCounts()
         self._loaded: dict[str, str] = {}  # policy fingerprint -> name of its model on the server
@@ -123,6 +119,9 @@ class ServerGenerator:
                         continue
                     reason = refusal(outcome)
                     if reason is None or set_aside is None:
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        if finished is not None:  # what was done is kept
+                            finished(made)
                         raise outcome
                     set_aside(requests[place], reason)
                 if finished is not None:
@@ -143,8 +142,6 @@ class ServerGenerator:
 
     def _ask(self, model: str, request: GenerationRequest) -> Generation | Exception:
         """One answer, or why there is none."""
-        import openai
-
         decoding = request.decoding
         sampling: dict[str, Any] = {"temperature": decoding.temperature}
         if not decoding.greedy:
@@ -155,47 +152,27 @@ class ServerGenerator:
         try:
             extra["add_special_tokens"] = chat.adds_special_tokens(chat.render(request.prompt))
             picture = as_picture(self.policy.encoder, request)
-            said = self.client.chat.completions.create(
-                model=model,
-                messages=[
-                    {"role": "user", "content": [_image_part(picture), {"type": "text", "text": request.prompt}]}
-                ],
-                max_tokens=decoding.max_new_tokens,
-                extra_body=extra,
-                **sampling,
-            )
-            if read := getattr(said, "prompt_token_ids", None):
+            image = [_image_part(picture), {"type": "text", "text": request.prompt}]
+            reply = Completion(self.policy.encoder, decoding.max_new_tokens)
+            said, read = self.client.post(
+                "chat/completions",
+                {
+                    "model": model, "messages": [{"role": "user", "content": image}], "max_tokens": decoding.max_new_tokens,
+                    **sampling, **extra,
+                },
+                reply.checked,
+            )  # fmt: skip
+            if read:
                 self._prompts.compare(request.prompt, picture, read)
-            return self._read(said.choices[0])
+            return said
         except OtherPrompt as error:
             return error if self._prompts.agreed else ServerError(str(error))
-        except openai.BadRequestError as error:
-            if "context" in str(error) or "too long" in str(error):
-                return PromptTooLong(
-                    f"the server refused the prompt as longer than the model's context ({error.message})"
-                )
-            return ServerError(f"the server at {self.url} refused a request: {error.message}")
-        except (openai.APIStatusError, openai.APIConnectionError) as error:
-            return ServerError(
-                f"the server at {self.url} gave no answer, {self.client.max_retries} tries after the first "
-                f"({type(error).__name__}: {error.message}). What was answered is kept; start it and run the same command again"
-            )
+        except ServiceError as error:
+            if error.status == 400 and ("context" in error.said or "too long" in error.said):
+                return PromptTooLong(f"the server refused the prompt as longer than the model's context ({error.said})")
+            return ServerError(f"{error}. What was answered is kept: the same command goes on when this is mended")
         except Exception as error:
             return error
-
-    def _read(self, choice: Any) -> Generation:
-        """Token ids as the server gives them, else those of its text."""
-        encoder = self.policy.encoder
-        finished = choice.finish_reason == "stop"
-        given = getattr(choice, "token_ids", None)
-        if given:
-            ids = list(given)
-            if finished and ids[-1] not in encoder.end_token_ids:
-                ids.append(encoder.chat.end_token_id)
-        else:
-            ids = list(encoder.chat.encode_response((choice.message.content or "").strip()))
-            ids = ids if finished else ids[:-1]
-        return Generation(tuple(ids), encoder.decode(ids), finished)
 
     def _served(self) -> str:
         """What the server calls the policy as it is now; a learned adapter is loaded there first."""
@@ -213,41 +190,36 @@ class ServerGenerator:
         return self._loaded[name]
 
     def _there(self, model: str) -> str:
-        import openai
-
         if self._known is None:
             try:
-                self._known = {served.id for served in self.client.models.list()}
-            except openai.OpenAIError as error:
+                self._known = self.client.get("models", model_names)
+            except ServiceError as error:
                 raise ServerError(
                     f"there is no server at generation.url={self.url} ({error}). Start it (docs/scaling.md has the commands), or "
                     "use generation=transformers"
                 ) from error
         if model not in self._known:
             raise ServerError(
-                f"the server at {self.url} does not serve {model!r}, it has {', '.join(sorted(self._known))}. Set "
+                f"the server at {self.url} does not serve {model!r}, it has {quoted(', '.join(sorted(self._known)))}. Set "
                 "generation.model or generation.adapter to what it serves"
             )
         return model
 
     def _load(self, fingerprint: str) -> str:
         """Save the adapter where the server finds it and have it loaded, as vLLM does it."""
-        import openai
-
         name, folder = f"parallax-{fingerprint[:16]}", self.adapters / fingerprint
         if not processes.broadcast((folder / "adapter_config.json").is_file()):
             self.policy.save_adapter(folder)
         try:
-            self.client.with_options(max_retries=0).post(
-                "/load_lora_adapter", body={"lora_name": name, "lora_path": str(folder.resolve())}, cast_to=str
-            )
-        except openai.NotFoundError as error:
-            raise ServerError(
-                f"the server at {self.url} does not load adapters ({error.message}). Start vLLM with --enable-lora and "
-                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or name a loaded one in generation.adapter"
-            ) from error
-        except openai.OpenAIError as error:
-            if "already" not in str(error):
+            body = {"lora_name": name, "lora_path": str(folder.resolve())}
+            self.client.post("load_lora_adapter", body, retries=0)
+        except ServiceError as error:
+            if error.status == 404:
+                raise ServerError(
+                    f"the server at {self.url} does not load adapters ({error.said}). Start vLLM with --enable-lora and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or name a loaded one in generation.adapter"
+                ) from error
+            if "already" not in error.said:
                 raise ServerError(
                     f"the server at {self.url} could not load the adapter in {folder}: {error}. It needs to see that folder, "
                     "and --max-lora-rank of vLLM needs to be lora.r at least"

@@ -29,7 +29,7 @@ for T = rows x width tokens in a forward pass, compute type of c bytes and a res
   they are differentiated.
 - **workspace**: the largest of the short-lived tensors: around an MLP, the output head, the vision tower, in the optimiser.
 - **reference**: nothing with LoRA (the same network without its adapter); a frozen copy with `lora=none` and a live one.
-- **several processes**: DDP keeps gradients once more in its buckets; sharding divides weights, gradients and moments, and
+- **several processes**: sharding divides weights, gradients and moments, and
   gathers two layers, embedding and head at a time.
 
 The peak is the largest of the moments in `Plan.moments`. Not counted: the CUDA context, the allocator's fragmentation,
@@ -106,12 +106,11 @@ def plan_training(shape: ModelShape, work: Workload) -> Plan:
     gradients = ceil(trained * BYTES[work.trained] / share)
     optimiser = ceil(optimiser_bytes(trained, work) / share)
     gathered = gathered_bytes(shape, work) if share > 1 else 0
-    buckets = gradients if work.strategy == "ddp" and work.processes > 1 else 0
     reference = (
         weight_bytes(shape, replace(work, trained=work.weights)) if work.full and work.reference == "live" else 0
     )
     casts = cast_bytes(shape, work, trained)
-    always = weights + adapter + reference + optimiser + gathered + buckets
+    always = weights + adapter + reference + optimiser + gathered
     layers, one_layer, rest = saved_bytes(shape, work)
     logits = logits_bytes(shape, work)
     beside_layer, near_head = around_layer(shape, work), beside_head(shape, work)
@@ -133,7 +132,7 @@ def plan_training(shape: ModelShape, work: Workload) -> Plan:
     with_gradients = gradients if moment in ("first layer", "optimiser step") else kept
     parts = {
         "weights": weights, "adapter": adapter, "reference": reference, "gradients": with_gradients, "optimiser": optimiser,
-        "activations": activations, "casts": casts if moment != "optimiser step" else 0, "gathered": gathered + buckets,
+        "activations": activations, "casts": casts if moment != "optimiser step" else 0, "gathered": gathered,
     }  # fmt: skip
     parts["workspace"] = peak - sum(parts.values())
     return Plan(parts, moments, work.width, work.rows, shape.parameters + (0 if work.full else trained), trained)

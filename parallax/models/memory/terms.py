@@ -137,9 +137,12 @@ def saved_bytes(shape: ModelShape, work: Workload) -> tuple[int, int, int]:
     one, tokens, c = layer_bytes(shape, work), work.tokens, work.compute
     norm = tokens * (shape.hidden * 4 + 4)  # the last one; LoRA's first one sees no gradient
     around = norm + (tokens * shape.hidden * _stream(work) if work.full else 0)
-    around += 2 * tokens * shape.head_dim * c + work.pairs * work.image_tokens * shape.hidden * BYTES[work.weights]
+    around += (
+        2 * tokens * shape.head_dim * c
+        + work.pairs * (1 + work.looks) * work.image_tokens * shape.hidden * BYTES[work.weights]
+    )
     if work.full:
-        around += work.pairs * work.responses * work.response_tokens * shape.hidden * c
+        around += work.scored * shape.hidden * c
     around += work.rows * work.width * _masked_queries(work)  # the mask as it was made
     first = 0 if work.full else norm
     if work.checkpointing:
@@ -154,7 +157,7 @@ def saved_bytes(shape: ModelShape, work: Workload) -> tuple[int, int, int]:
 
 def logits_bytes(shape: ModelShape, work: Workload) -> int:
     """Logits that are there from the forward pass to the backward pass."""
-    scored = work.pairs * work.responses * work.response_tokens
+    scored = work.scored
     if not work.head_chunk:
         return scored * shape.vocabulary * max(4, BYTES[work.weights])
     return scored * shape.vocabulary * work.compute if scored <= work.head_chunk else 0
@@ -166,7 +169,7 @@ def beside_head(shape: ModelShape, work: Workload) -> int:
     In chunks (`head.py`): logits of one chunk unless they are kept, and what `logsumexp` makes of them. Else thrice the
     logits while their log-softmax is differentiated, and themselves in the compute type.
     """
-    scored = work.pairs * work.responses * work.response_tokens
+    scored = work.scored
     if not work.head_chunk:
         converted = scored * shape.vocabulary * work.compute if work.compute < 4 else 0
         return 3 * logits_bytes(shape, work) + converted

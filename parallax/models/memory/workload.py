@@ -16,6 +16,7 @@ class Workload:
         image_tokens: of the prompt.
         response_tokens: R, of the longest response.
         responses: 1 + K per pair.
+        looks: answers per pair that are scored beside further images, in rows of their own.
         pairs: in one forward pass (micro-batch).
         micro_batches: forward passes per optimiser step and process.
         layout: separate | shared.
@@ -42,6 +43,7 @@ class Workload:
     image_tokens: int
     response_tokens: int
     responses: int = 2
+    looks: int = 0
     pairs: int = 1
     micro_batches: int = 1
     layout: str = "separate"
@@ -93,7 +95,13 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        return self.rows * self.width
+        beside = self.pairs * self.looks * (self.prompt_tokens + self.response_tokens)
+        return self.rows * self.width + beside
+
+    @property
+    def scored(self) -> int:
+        """Response tokens that are scored."""
+        return self.pairs * (self.responses + self.looks) * self.response_tokens
 
     @property
     def compute(self) -> int:

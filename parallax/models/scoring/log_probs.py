@@ -16,14 +16,13 @@ from torch import Tensor
 
 from parallax.models.backbone import base_model
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.family_support import support_of
 from parallax.models.scoring.chunked_head import head_log_probs
 from parallax.models.scoring.layout import Arranged, Layout
 from parallax.models.scoring.separate import separate_sequences
 from parallax.models.scoring.target_tokens import Pick, own_choice
 
-# Families whose logits are their head's output and nothing else.
 WHOLE_HEAD = "_parallax_whole_head"
-PLAIN_HEADS = frozenset({"llava", "llava_next", "qwen2_vl", "qwen2_5_vl"})
 
 
 def score(
@@ -45,7 +44,8 @@ def score(
         is_rejected = counted.nonzero()[:, 1] > 0  # column 0 is the chosen response
         values = token_log_probs(logits, torch.where(is_rejected, own_choice(logits, targets, pick), targets))
     per_token = values.new_zeros(counted.shape).masked_scatter(counted, values)
-    return ResponseLogProbs(total=per_token.sum(-1), counts=counted.sum(-1), per_token=per_token)
+    weighted = per_token if batch.response_weights is None else per_token * batch.response_weights.to(per_token.dtype)
+    return ResponseLogProbs(total=weighted.sum(-1), counts=counted.sum(-1), per_token=per_token)
 
 
 def has_plain_head(model: Any) -> bool:
@@ -53,7 +53,8 @@ def has_plain_head(model: Any) -> bool:
     network = base_model(model)
     if network.__dict__.get(WHOLE_HEAD):
         return False
-    return network.config.model_type in PLAIN_HEADS and type(network.get_output_embeddings()) is torch.nn.Linear
+    linear = type(network.get_output_embeddings()) is torch.nn.Linear
+    return linear and support_of(network.config.model_type).plain_head
 
 
 def keep_head_whole(model: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallax.models.backbone import ImageInputs, positions
+from parallax.models.backbone import ImageInputs, on_responses, positions
 from parallax.models.batch import ScoringBatch
 from parallax.models.scoring.layout import Arranged
 
@@ -39,7 +39,7 @@ def separate_sequences(model: Any, batch: ScoringBatch) -> Arranged:
         return torch.where(in_prompt, first, of_response.reshape(-1, width).gather(1, places))
 
     input_ids = joined(batch.prompt_ids, batch.response_ids)
-    token_inputs = {name: joined(value, 0) for name, value in batch.token_inputs.items()}
+    token_inputs = {name: joined(value, on_responses(model, name)) for name, value in batch.token_inputs.items()}
     row_images = [image for image in batch.vision for _ in range(responses)]
     position_ids, _ = positions(model, input_ids, real, row_images, token_inputs)
     if position_ids.ndim == 2:

@@ -14,22 +14,41 @@ from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, positions, text_config
 from parallax.models.batch import ScoringBatch
+from parallax.models.family_support import support_of
 from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.layout import Arranged
 
-# Families whose decoders are plainly causal over image and text, so that a mask of ours says all there is to say.
-SHARING_FAMILIES = frozenset({"llava", "llava_next", "qwen2_vl", "qwen2_5_vl"})
+# Families in whose prompts some tokens see later ones too: runs of equal value of a per-token input, in layers of these kinds.
+SEEN_TOGETHER: dict[str, tuple[str, int, frozenset[str]]] = {
+    "gemma3": ("token_type_ids", 1, frozenset({"full_attention", "sliding_attention"})),  # the tokens of one image
+    "paligemma": ("token_type_ids", 0, frozenset({"full_attention"})),  # image and question
+}
+FULL, SLIDING = "full_attention", "sliding_attention"
+TAKE_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX)
 
 
 def can_share(model: Any) -> bool:
-    """Whether the shared layout gives this model the same log-probs: a known family, full attention, mask taken as given."""
+    """Whether the shared layout gives this model the same log-probs: its family has shown so on the walk (`family_support`)."""
+    return support_of(model.config.model_type).shared and masks_can_say(model)
+
+
+def masks_can_say(model: Any) -> bool:
+    """Whether a mask can say who sees whom: layers look at everything or through a window, and attention takes masks."""
     config = text_config(model)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    takes_masks = getattr(config, "_attn_implementation", "sdpa") in (
-        "sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX,
-    )  # fmt: skip
-    no_window = not getattr(config, "sliding_window", None) or kinds == {"full_attention"}
-    return model.config.model_type in SHARING_FAMILIES and kinds == {"full_attention"} and no_window and takes_masks
+    return layer_kinds(config) <= {FULL, SLIDING} and getattr(config, "_attn_implementation", "sdpa") in TAKE_MASKS
+
+
+def is_plainly_causal(model: Any) -> bool:
+    """Whether every token sees all tokens before it and no other, in every layer."""
+    return layer_kinds(text_config(model)) == {FULL} and model.config.model_type not in SEEN_TOGETHER
+
+
+def layer_kinds(config: Any) -> frozenset[str]:
+    """Kinds of attention layers of a decoder with this text configuration."""
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:
+        return frozenset({SLIDING if getattr(config, "sliding_window", None) else FULL})
+    return frozenset(kinds)
 
 
 def shared_prefix(model: Any, batch: ScoringBatch) -> Arranged:
@@ -80,7 +99,7 @@ def shared_prefix(model: Any, batch: ScoringBatch) -> Arranged:
     return Arranged(
         inputs={
             "input_ids": filled(batch.prompt_ids, batch.response_ids[real]),
-            **_masks(text_config(model)._attn_implementation, segment, batch.prompt_lengths, dtype),
+            **_masks(model, segment, batch, dtype),
             "position_ids": position_ids,
             **{name: filled(value, None) for name, value in batch.token_inputs.items()},
             **ImageInputs(model, batch.vision, dtype, batch.features).expanded([1] * size),
@@ -90,19 +109,51 @@ def shared_prefix(model: Any, batch: ScoringBatch) -> Arranged:
     )
 
 
-def _masks(attention: str, segment: Tensor, prompt_lengths: Tensor, dtype: torch.dtype) -> dict[str, Any]:
-    """What says who may look at whom, in the form that the attention implementation takes it. Shapes: (B, S), (B,)."""
+def _masks(model: Any, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype) -> dict[str, Any]:
+    """What says who may look at whom, in the form that the model takes it. Shape of `segment`: (B, S)."""
+    config = text_config(model)
+    attention = config._attn_implementation
     if attention == prefix_attention.SDPA:
-        shortest = int(prompt_lengths.min())  # columns that are prompt in every row
+        shortest = int(batch.prompt_lengths.min())  # columns that are prompt in every row
         return {"attention_mask": prefix_mask(segment, shortest), prefix_attention.KEYWORD: shortest}
     if attention == prefix_attention.FLEX:
         # a mask has to be given all the same, lest the model make one of its own; nobody reads it
         unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segment.device)
         return {"attention_mask": unread, prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment)}
-    mask = prefix_mask(segment)
-    if attention == "eager":  # adds its mask to the scores
-        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-    return {"attention_mask": mask}
+    together, of_kinds = _seen_together(model, segment, batch)
+    masks = {}
+    for kind in sorted(layer_kinds(config)):
+        mask = prefix_mask(segment)
+        if together is not None and kind in of_kinds:
+            mask = mask | together
+        if kind == SLIDING:
+            mask = mask & (_distances(segment, batch.prompt_lengths) < config.sliding_window)[:, None]
+        if attention == "eager":  # adds its mask to the scores
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+        masks[kind] = mask
+    return {"attention_mask": masks if len(masks) > 1 else next(iter(masks.values()))}
+
+
+def _seen_together(model: Any, segment: Tensor, batch: ScoringBatch) -> tuple[Tensor | None, frozenset[str]]:
+    """Pairs of prompt tokens that see each other in both directions, and in which kinds of layers. Shape: (B, 1, S, S) bool."""
+    name, value, kinds = SEEN_TOGETHER.get(model.config.model_type, ("", 0, frozenset()))
+    if name not in batch.token_inputs:
+        return None, kinds
+    marked = torch.zeros_like(segment, dtype=torch.bool)
+    width = min(batch.prompt_ids.shape[1], segment.shape[1])
+    marked[:, :width] = batch.token_inputs[name][:, :width] == value
+    marked &= segment == 0
+    run = (marked & ~torch.nn.functional.pad(marked, (1, 0))[:, :-1]).cumsum(-1)  # number of the run it belongs to
+    both = marked[:, :, None] & marked[:, None, :]
+    return (both & (run[:, :, None] == run[:, None, :]))[:, None], kinds
+
+
+def _distances(segment: Tensor, prompt_lengths: Tensor) -> Tensor:
+    """How far each key lies before each query in the sequence that they would be alone. Shape: (B, S, S)."""
+    columns = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
+    first = torch.where(segment[:, None, :] == segment[:, :, None], columns[:, None, :], segment.shape[1]).amin(-1)
+    order = torch.where(segment > 0, columns - first + prompt_lengths[:, None], columns)
+    return order[:, :, None] - order[:, None, :]
 
 
 def prefix_mask(segment: Tensor, start: int = 0) -> Tensor:

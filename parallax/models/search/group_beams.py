@@ -101,6 +101,9 @@ class _Lockstep:
         self.dtype = model.get_input_embeddings().weight.dtype
         self.may_end, self.starts_with_digit = beams.ends.to(self.device)
         self.end_ids = torch.tensor(self.encoder.end_token_ids, device=self.device)
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        never = [token for token in sorted(self.encoder.never_said) if token < vocabulary]
+        self.never_said = torch.tensor(never, dtype=torch.long, device=self.device)
         count = len(starts) * beams.groups
         self.tokens: list[list[int]] = [[] for _ in range(count)]
         self.log_probs: list[list[float]] = [[] for _ in range(count)]
@@ -143,14 +146,15 @@ class _Lockstep:
         groups = self.beams.groups
         logits = logits.float()
         text, group = rows // groups, rows % groups
-        picked = logits.argmax(dim=-1)
+        sayable = logits.index_fill(-1, self.never_said, float("-inf"))
+        picked = sayable.argmax(dim=-1)
         said = torch.full((len(self.starts), groups), -1, dtype=torch.long, device=self.device)
         for number in range(groups):
             own = (group == number) & going
             if number and self.beams.penalty > 0:
                 earlier = said[text[own], :number]
                 taken = -self.beams.penalty * (earlier >= 0).to(logits.dtype)
-                picked[own] = logits[own].scatter_add(1, earlier.clamp(min=0), taken).argmax(dim=-1)
+                picked[own] = sayable[own].scatter_add(1, earlier.clamp(min=0), taken).argmax(dim=-1)
             said[text[own], number] = picked[own]
         return picked, logits.gather(1, picked[:, None])[:, 0] - logits.logsumexp(dim=-1)
 

@@ -12,40 +12,23 @@ of times, and gathering is done by all together or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffload, MixedPrecision, ShardingStrategy
+from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
+from torch.distributed.fsdp._runtime_utils import _reshard
 
 from parallax.models import processes
-from parallax.models.backbone import base_model, decoder_name
+from parallax.models.backbone import decoder_name
+from parallax.models.sharding.base import Offset, Shard, Sharding, joined
 
 T = TypeVar("T")
-ROOT, GATHERED, PLACE = "_parallax_root", "_parallax_gathered", "_parallax_place"
-WRAPPED = "_fsdp_wrapped_module."  # what each wrapper adds to the names of what is inside
-
-
-@dataclass(frozen=True, slots=True)
-class Offset:
-    """Where the part that this process holds lies in a whole tensor, whose numbers are taken in a row.
-
-    `network` is the attributes of the network it belongs to, which say whether its weights are whole at the moment.
-    """
-
-    start: int
-    shape: tuple[int, ...]
-    network: dict[str, Any] = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A part of a tensor. Shape of `local`: (numbers,); none where this process holds nothing of it."""
-
-    local: Tensor
-    place: Offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +50,109 @@ class FSDP1Settings:
     reduce_dtype: torch.dtype | None = None
 
 
-def shard(model: Any, settings: FSDP1Settings, *, vision: bool) -> None:
-    """Divide the weights of `model` over all processes, in place. `vision`: the layers of the vision tower too."""
+class FSDP1(Sharding):
+    """Shards `model` over all processes, in place. `vision`: the layers of the vision tower too."""
+
+    def __init__(self, model: nn.Module, settings: FSDP1Settings, *, vision: bool) -> None:
+        super().__init__(model)
+        trained = [value for value in self.network.parameters() if value.requires_grad]
+        shapes = [tuple(value.shape) for value in trained]
+        self.root = _wrapped(self.network, settings, vision)
+        self._offsets = _offsets(trained, shapes)
+
+    # -- computing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _weights_gathered(self) -> Iterator[None]:
+        with Fsdp.summon_full_params(self.root, writeback=False), self.without_wrappers():
+            yield
+
+    def through_root(self, act: Callable[[], T]) -> T:
+        """`act()` inside the root's forward; tensors it returns (in a tuple or a dataclass) may be differentiated."""
+        network: Any = self.network
+        if self.is_gathered:
+            return act()
+        own = {name: network.__dict__[name] for name in ("forward",) if name in network.__dict__}
+
+        def put_back() -> None:
+            network.__dict__.pop("forward", None)
+            network.__dict__.update(own)
+
+        def instead(*_: Any, **__: Any) -> T:
+            put_back()
+            return act()
+
+        network.forward = instead
+        try:
+            return self.root()  # type: ignore[no-any-return]
+        finally:
+            put_back()
+
+    @contextmanager
+    def without_wrappers(self) -> Iterator[None]:
+        wrapped = [
+            (parent, name, child)
+            for parent in self.network.modules()
+            for name, child in parent.named_children()
+            if isinstance(child, Fsdp) and not isinstance(parent, Fsdp)
+        ]
+        for parent, name, child in wrapped:
+            setattr(parent, name, _innermost(child))
+        try:
+            yield
+        finally:
+            for parent, name, child in wrapped:
+                setattr(parent, name, child)
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    def whole(self, value: Tensor, like: nn.Parameter | None = None) -> Tensor:
+        shard = self._shard(value, value if like is None else like)
+        return value if shard is None else joined(shard)
+
+    def part_of(self, full: Tensor, like: Tensor) -> Tensor:
+        offset = self._offset(like)
+        if offset is None:
+            return full.to(like.device, like.dtype)
+        part = full.reshape(-1)[offset.start : offset.start + like.numel()]
+        return part.to(like.device, like.dtype).view(like.shape)
+
+    def shard_of(self, value: Tensor, like: nn.Parameter) -> Shard | Tensor:
+        shard = self._shard(value, like)
+        return value if shard is None else shard
+
+    def shape_of(self, parameter: Tensor) -> tuple[int, ...]:
+        offset = self._offset(parameter)
+        return tuple(parameter.shape) if offset is None else offset.shape
+
+    @torch.no_grad()
+    def put_values(self, parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+        super().put_values(parameters, values)
+        if not self.root._is_root:  # nothing has been computed yet
+            return
+        for module in self.root.modules():  # weights that are still there from a pass without gradients
+            if isinstance(module, Fsdp) and module._handle is not None:
+                _reshard(module, module._handle, True)
+
+    def _offset(self, parameter: Tensor) -> Offset | None:
+        """Where the part of a trained parameter lies; None for any other, and where weights are whole at the moment."""
+        return None if self.is_gathered else self._offsets.get(id(parameter))
+
+    def _shard(self, value: Tensor, like: Tensor) -> Shard | None:
+        offset = self._offset(like)
+        return None if offset is None else Shard(value.detach().reshape(-1), offset)
+
+    # -- gradients -------------------------------------------------------------------------------------------------
+
+    def clip(self, parameters: Sequence[nn.Parameter], limit: float | None, scale: float = 1.0) -> float | None:
+        norm = self.root.clip_grad_norm_(inf if limit is None else limit * scale)
+        return float(norm) / scale
+
+
+def _wrapped(network: Any, settings: FSDP1Settings, vision: bool) -> Any:
+    """Every layer of `network` in its wrappers, in place; returns the outermost one."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    network = base_model(model)
-    if root_of(network) is not None:
-        return
     decoder = network.get_submodule(decoder_name(network))
     head = network.get_output_embeddings()
     inside = {module for module in decoder.modules() if isinstance(module, GradientCheckpointingLayer)}
@@ -84,32 +163,32 @@ def shard(model: Any, settings: FSDP1Settings, *, vision: bool) -> None:
         sharded |= {id(value) for layer in layers for value in layer.parameters()}
         inside |= layers
     whole = [value for value in network.parameters() if id(value) not in sharded and not value.requires_grad]
-    trained = [value for value in network.parameters() if value.requires_grad]
-    shapes = [tuple(value.shape) for value in trained]
     places = [
         (parent, name, child)
         for parent in network.modules()
         for name, child in parent.named_children()
         if child in inside
     ]
+    taken = set[int]()
     for parent, name, layer in places:
-        setattr(parent, name, _unit(layer, settings))
-    network.__dict__[ROOT] = _unit(network, settings, ignored=whole)
-    _note_places(trained, shapes, network.__dict__)
+        setattr(parent, name, _unit(layer, settings, taken))
+    return _unit(network, settings, taken, ignored=whole)
 
 
-def _unit(module: nn.Module, settings: FSDP1Settings, ignored: list[nn.Parameter] | None = None) -> nn.Module:
-    """`module` in a wrapper for what is frozen and one for what is trained, those that there is a use for."""
-    from torch.distributed.fsdp import CPUOffload, MixedPrecision, ShardingStrategy
-    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
+def _unit(
+    module: nn.Module, settings: FSDP1Settings, taken: set[int], ignored: list[nn.Parameter] | None = None
+) -> nn.Module:
+    """`module` in a wrapper for what is frozen and one for what is trained, those that there is a use for.
 
+    `taken`: ids of parameters that a wrapper has already; those of `module` are added.
+    """
     kind = ShardingStrategy.SHARD_GRAD_OP if settings.keep_weights else ShardingStrategy.FULL_SHARD
     shared: dict[str, Any] = {
         "sharding_strategy": kind, "device_id": settings.device, "use_orig_params": True, "ignored_states": ignored,
         "cpu_offload": CPUOffload(offload_params=True) if settings.cpu_offload else None,
     }  # fmt: skip
     left = {id(value) for value in ignored or ()}
-    mine = [value for value in module.parameters() if id(value) not in left and not hasattr(value, PLACE)]
+    mine = [value for value in module.parameters() if id(value) not in left and id(value) not in taken]
     trained = [value for value in mine if value.requires_grad]
     unit = module
     if len(trained) < len(mine):
@@ -121,8 +200,7 @@ def _unit(module: nn.Module, settings: FSDP1Settings, ignored: list[nn.Parameter
             cast_forward_inputs=False, cast_root_forward_inputs=False,
         )  # fmt: skip
         unit = Fsdp(unit, mixed_precision=cast if settings.gather_dtype or settings.reduce_dtype else None, **shared)
-    for value in mine:
-        setattr(value, PLACE, None)
+    taken.update(id(value) for value in mine)
     return unit
 
 
@@ -150,139 +228,17 @@ def _hidden(module: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]
             }
 
 
-def _note_places(parameters: list[nn.Parameter], shapes: list[tuple[int, ...]], network: dict[str, Any]) -> None:
-    """Each process holds the numbers that follow those of the process before it."""
+def _offsets(parameters: list[nn.Parameter], shapes: list[tuple[int, ...]]) -> dict[int, Offset]:
+    """Where the part of each parameter begins, by its id: each process holds the numbers that follow those of the one before."""
     counts = processes.all_gather([value.numel() for value in parameters])
-    me = processes.rank()
-    for place, (value, shape) in enumerate(zip(parameters, shapes, strict=True)):
-        start = sum(counts[number][place] for number in range(me))
-        setattr(value, PLACE, Offset(start, shape, network))
-
-
-def root_of(model: Any) -> Any:
-    """The outermost wrapper of a network that is sharded this way, or None."""
-    return base_model(model).__dict__.get(ROOT)
-
-
-def plain_name(name: str) -> str:
-    """A parameter's name without what wrappers have added."""
-    return name.replace(WRAPPED, "")
-
-
-def through_root(model: Any, act: Callable[[], T]) -> T:
-    """`act()` inside the root's forward; tensors it returns (in a tuple or a dataclass) may be differentiated."""
-    network = base_model(model)
-    root = network.__dict__.get(ROOT)
-    if root is None or network.__dict__.get(GATHERED):
-        return act()
-    own = {name: network.__dict__[name] for name in ("forward",) if name in network.__dict__}
-
-    def put_back() -> None:
-        network.__dict__.pop("forward", None)
-        network.__dict__.update(own)
-
-    def instead(*_: Any, **__: Any) -> T:
-        put_back()
-        return act()
-
-    network.forward = instead
-    try:
-        return root()  # type: ignore[no-any-return]
-    finally:
-        put_back()
-
-
-@contextmanager
-def gathered(model: Any) -> Iterator[None]:
-    """Inside: all weights are whole in every process and the wrappers are out of the way."""
-    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
-
-    network = base_model(model)
-    root = network.__dict__.get(ROOT)
-    if root is None or network.__dict__.get(GATHERED):
-        yield
-        return
-    with Fsdp.summon_full_params(root, writeback=False), without_wrappers(network):
-        network.__dict__[GATHERED] = True
-        try:
-            yield
-        finally:
-            network.__dict__[GATHERED] = False
-
-
-@contextmanager
-def without_wrappers(model: Any) -> Iterator[None]:
-    """Inside: layers stand in their own places, under their own names. Nothing may be computed unless weights are gathered."""
-    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
-
-    wrapped = [
-        (parent, name, child)
-        for parent in base_model(model).modules()
-        for name, child in parent.named_children()
-        if isinstance(child, Fsdp) and not isinstance(parent, Fsdp)
-    ]
-    for parent, name, child in wrapped:
-        setattr(parent, name, _innermost(child))
-    try:
-        yield
-    finally:
-        for parent, name, child in wrapped:
-            setattr(parent, name, child)
-
-
-def drop_gathered(model: Any) -> None:
-    """Forget weights that are still there from a pass without gradients: their values have changed."""
-    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
-    from torch.distributed.fsdp._runtime_utils import _reshard
-
-    root = root_of(model)
-    if root is None or not root._is_root:  # nothing has been computed yet
-        return
-    for module in root.modules():
-        if isinstance(module, Fsdp) and module._handle is not None:
-            _reshard(module, module._handle, True)
-
-
-def is_gathered(model: Any) -> bool:
-    """Whether this is inside `gathered`."""
-    return bool(base_model(model).__dict__.get(GATHERED))
+    before = counts[: processes.rank()]
+    return {
+        id(value): Offset(sum(sizes[place] for sizes in before), shape)
+        for place, (value, shape) in enumerate(zip(parameters, shapes, strict=True))
+    }
 
 
 def _innermost(module: nn.Module) -> nn.Module:
-    from torch.distributed.fsdp import FullyShardedDataParallel as Fsdp
-
     while isinstance(module, Fsdp):
         module = module.module
     return module
-
-
-def offset_of(parameter: Any) -> Offset | None:
-    """Where the part of a sharded, trained parameter lies; None for any other, and for one that is whole at the moment."""
-    place: Offset | None = getattr(parameter, PLACE, None)
-    return None if place is None or place.network.get(GATHERED) else place
-
-
-def whole_of(local: Tensor, place: Offset) -> Tensor:
-    """The parts of all processes as one tensor; called by all at once."""
-    count = place_size(place)
-    flat = local.detach().reshape(-1)
-    sizes = processes.all_gather(flat.numel())
-    if sum(sizes) != count:
-        raise RuntimeError(f"the processes hold {sum(sizes)} numbers of a tensor of {count}")
-    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else flat.device
-    sent = flat.new_zeros(max(sizes), device=device)
-    sent[: flat.numel()] = flat
-    parts = [torch.empty_like(sent) for _ in sizes]
-    torch.distributed.all_gather(parts, sent)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]).view(place.shape)
-
-
-def part_of(full: Tensor, like: Tensor, place: Offset) -> Tensor:
-    """What this process holds of `full`, on the device and in the type of `like`. Shape: that of `like`."""
-    part = full.reshape(-1)[place.start : place.start + like.numel()]
-    return part.to(like.device, like.dtype).view(like.shape)
-
-
-def place_size(place: Offset) -> int:
-    """Numbers in the whole tensor."""
-    return torch.Size(place.shape).numel()

@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from parallax.models.adapter import WEIGHTS, keys_of
 from parallax.models.backbone import base_model
-from parallax.models.sharding.fsdp2 import rows_of, shard
+from parallax.models.sharding.fsdp2 import FSDP2, rows_of
 
 INSIDE = "base_model.model."  # what peft puts before the names of the plain model
 WRAPPERS = re.compile(r"\.(?:base_layer|original_module|modules_to_save\.default)(?=\.)")
@@ -35,7 +36,7 @@ class NotInParts(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Offset:
+class InFile:
     """Where a tensor lies."""
 
     file: Path
@@ -62,7 +63,7 @@ def empty_network(auto_class: Any, path: str, dtype: torch.dtype, *, attention: 
     return network.eval()
 
 
-def places_in_files(network: Any, files: Sequence[Path]) -> dict[str, Offset]:
+def places_in_files(network: Any, files: Sequence[Path]) -> dict[str, InFile]:
     """Name in the network → where its tensor lies. Names that share a weight have one place.
 
     Raises `NotInParts` where a weight is made of several tensors, lacks one, or has another shape.
@@ -75,7 +76,7 @@ def places_in_files(network: Any, files: Sequence[Path]) -> dict[str, Offset]:
     mapping = get_model_conversion_mapping(network)
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
-    prefix, found = network.base_model_prefix, dict[str, Offset]()
+    prefix, found = network.base_model_prefix, dict[str, InFile]()
     for file in files:
         with safe_open(file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118  (not a dict)
@@ -88,12 +89,12 @@ def places_in_files(network: Any, files: Sequence[Path]) -> dict[str, Offset]:
                     raise NotInParts(f"{name} is put together from several tensors")
                 if (shape := tuple(opened.get_slice(key).get_shape())) != tuple(wanted[name].shape):
                     raise NotInParts(f"{name} has another shape, {shape}")
-                found[name] = Offset(file, key)
+                found[name] = InFile(file, key)
     network._weight_conversions = [entry for entry in mapping if entry.was_used()]  # for saving under the same names
     return _shared(network, wanted, found)
 
 
-def _shared(network: nn.Module, wanted: Mapping[str, Tensor], found: dict[str, Offset]) -> dict[str, Offset]:
+def _shared(network: nn.Module, wanted: Mapping[str, Tensor], found: dict[str, InFile]) -> dict[str, InFile]:
     names_of: dict[int, list[str]] = {}
     for name, value in network.named_parameters(remove_duplicate=False):
         names_of.setdefault(id(value), []).append(name)
@@ -173,19 +174,19 @@ class Parts:
         self.rows = AdapterRows(mesh.get_local_rank(), mesh.size())
 
     @torch.no_grad()
-    def fill(self, network: Any, adapter: Path | None, device: str) -> None:
-        """Divide the network over the processes and read this process's rows of everything, layer by layer, in place.
+    def fill(self, network: nn.Module, adapter: Path | None, device: str) -> FSDP2:
+        """Share the network out over the processes and read this process's rows of everything, layer by layer, in place.
 
         Args:
             network: this one, with the layers of an adapter in it where there is one.
             adapter: folder of the adapter whose weights it gets; None for the rows that were kept.
         """
         plain = base_model(network)
-        learned: dict[str, Tensor | Offset] = {**self.rows.by_name(plain)}
+        learned: dict[str, Tensor | InFile] = {**self.rows.by_name(plain)}
         self.rows.kept.clear()
         if adapter is not None:
             learned = {
-                name.removeprefix(INSIDE): Offset(adapter / WEIGHTS, key) for name, key in keys_of(network).items()
+                name.removeprefix(INSIDE): InFile(adapter / WEIGHTS, key) for name, key in keys_of(network).items()
             }
         names = {module: f"{name}." if name else "" for name, module in plain.named_modules()}
         done: set[str] = set()
@@ -203,16 +204,17 @@ class Parts:
                         raise RuntimeError(
                             f"no value was found for {name}; use trainer=ddp, which loads the model whole"
                         )
-                    if isinstance(source, Offset):
+                    if isinstance(source, InFile):
                         files.read(source, value)
                     else:
                         _own(value).copy_(source)
 
-            shard(plain, self.mesh, before=lambda part: _make_room(part, device), after=read)
+            sharding = FSDP2(network, self.mesh, before=lambda part: _make_room(part, device), after=read)
             plain.to(device)  # buffers; everything else is there
             for name, value in plain.named_buffers():
                 if (place := self.places.get(WRAPPERS.sub("", name))) is not None:
                     files.read(place, value)
+        return sharding
 
 
 class _Files:
@@ -221,7 +223,7 @@ class _Files:
     def __init__(self, stack: ExitStack) -> None:
         self.stack, self.opened = stack, dict[Path, Any]()
 
-    def read(self, place: Offset, value: Tensor) -> None:
+    def read(self, place: InFile, value: Tensor) -> None:
         """This process's rows of the tensor at `place` into `value`."""
         from safetensors import safe_open
 
@@ -231,14 +233,14 @@ class _Files:
         if value.ndim == 0:
             mine.copy_(file.get_tensor(place.key))
             return
-        start, length = rows_of(value)
+        start, length = rows_of(value) if isinstance(value, DTensor) else (0, len(value))
         if length:
             mine.copy_(file.get_slice(place.key)[start : start + length])
 
 
-def _own(value: Any) -> Tensor:
+def _own(value: Tensor) -> Tensor:
     """What this process holds of it."""
-    return value.to_local() if hasattr(value, "to_local") else value  # type: ignore[no-any-return]
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _make_room(module: nn.Module, device: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from parallax.preference.proposer import Generate
 from parallax.records import Candidate, Sample
@@ -11,6 +11,9 @@ from parallax.records import Candidate, Sample
 
 class ByConstruction:
     """1 for candidates proposed as chosen, 0 for all others."""
+
+    judges_by_role: ClassVar[bool] = True
+    scores_leaves: ClassVar[bool] = False  # of sentence trees
 
     name = "by_construction"
 

@@ -5,13 +5,14 @@ picture, and an answer by its sentences. With an image weight of 0 it is the sel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from parallax.preference.calibration import Combine, LenNorm, path_score, step_scores
 from parallax.preference.judge import Judgement
 from parallax.preference.proposer import Generate
 from parallax.preference.tree import Leaf, Node, Tree
 from parallax.records import Candidate, ImageRef, Sample
+from parallax.settings.ranges import Share
 
 
 class Relevance(Protocol):
@@ -31,13 +32,15 @@ class ClipCalibrated:
         combine, len_norm: how the two scores become one, and a path's steps one score; see `calibration`.
     """
 
+    needs_trees: ClassVar[bool] = True  # scores nothing but leaves of sentence trees
+
     name = "clip_calibrated"
 
     def __init__(
         self,
         image_text: Relevance | None = None,
         *,
-        image_weight: float = 0.9,
+        image_weight: Share = 0.9,
         combine: Combine = "sibling_rank",
         len_norm: LenNorm = "sentences",
     ) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.critic_prompt import Use, load_critic_prompt, one_line
@@ -18,6 +18,7 @@ from parallax.preference.judge import Judgement
 from parallax.preference.proposer import Ask, Generate
 from parallax.preference.verdict import read_verdict
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, fingerprint, seed_for
+from parallax.settings.ranges import Count, PromptFile
 
 Order = Literal["both", "fixed", "random"]
 
@@ -45,17 +46,19 @@ class SelfCritic:
         max_new_tokens: tokens the criticism may have.
     """
 
+    scores_leaves: ClassVar[bool] = False  # of sentence trees
+
     name = "self_critic"
 
     def __init__(
         self,
-        prompt: str = "critic_full",
+        prompt: PromptFile = "critic_full",
         *,
         order: Order = "both",
         metrics: Use = "auto",
         demonstrations: Use = "auto",
         ground_truth: Use = "auto",
-        max_new_tokens: int = 512,
+        max_new_tokens: Count = 512,
     ) -> None:
         if order not in get_args(Order):
             raise ValueError(f"judge.order is {order!r}; it can be {', '.join(get_args(Order))}")

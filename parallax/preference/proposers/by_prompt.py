@@ -16,6 +16,7 @@ from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.prompts import PromptPool
 from parallax.preference.proposer import Ask, Generate, propose_planned
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+from parallax.settings.ranges import Count, Negatives, PositiveShare, Share, Temperature, Texts
 
 
 class ByPrompt:
@@ -33,16 +34,16 @@ class ByPrompt:
 
     def __init__(
         self,
-        good: Sequence[str],
-        neutral: Sequence[str],
-        bad: Sequence[str],
+        good: Texts,
+        neutral: Texts,
+        bad: Texts,
         view: View,
-        bad_share: float = 0.5,
-        num_negatives: int = 1,
+        bad_share: Share = 0.5,
+        num_negatives: Negatives = 1,
         *,
-        max_new_tokens: int = 1024,
-        temperature: float = 0.2,
-        top_p: float = 1.0,
+        max_new_tokens: Count = 1024,
+        temperature: Temperature = 0.2,
+        top_p: PositiveShare = 1.0,
     ) -> None:
         if not 0 <= bad_share <= 1:
             raise ValueError(f"bad_share is {bad_share}; it is a probability from 0 to 1")

@@ -14,6 +14,7 @@ from augment.view import View, generator_for
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.proposer import Ask, Generate, propose_planned
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+from parallax.settings.ranges import Count, Negatives, PositiveShare, Temperature
 
 
 class ByView:
@@ -30,11 +31,11 @@ class ByView:
     def __init__(
         self,
         view: View,
-        num_negatives: int = 1,
+        num_negatives: Negatives = 1,
         *,
-        max_new_tokens: int = 512,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
+        max_new_tokens: Count = 512,
+        temperature: Temperature = 0.0,
+        top_p: PositiveShare = 1.0,
     ) -> None:
         if num_negatives < 1:
             raise ValueError(f"num_negatives is {num_negatives}; a pair needs at least 1 rejected answer")

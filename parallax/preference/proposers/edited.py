@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from parallax.preference.proposer import Generate
 from parallax.preference.proposers.ground_truth import no_answer
 from parallax.preference.proposers.written import written_answer
 from parallax.records import BadImage, Candidate, Sample, seed_for
+from parallax.settings.ranges import ExistingPath
 
 Rewrite = Callable[
     [Sample, int], str | None
@@ -27,6 +28,8 @@ class GroundTruthAgainstEdited:
     Args:
         rewrite: puts hallucinations into a sample's answer.
     """
+
+    chosen_is_given: ClassVar[bool] = True  # chosen answers are the data's own
 
     def __init__(self, rewrite: Rewrite) -> None:
         self.rewrite = rewrite
@@ -73,7 +76,7 @@ class TextsFromFile:
     Raises FileNotFoundError when there is no such file, and ValueError when it is something else.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: ExistingPath) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(

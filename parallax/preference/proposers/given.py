@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from parallax.preference.proposer import Generate
 from parallax.records import Candidate, Sample
@@ -11,6 +11,9 @@ from parallax.records import Candidate, Sample
 
 class Given:
     """Stands where a proposer would, for sources that bring their own pairs."""
+
+    takes_pairs: ClassVar[bool] = True  # the source's own
+    chosen_is_given: ClassVar[bool] = True
 
     def propose(
         self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.proposer import Ask, Generate
 from parallax.preference.proposers.written import written_answer
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+from parallax.settings.ranges import Count, Negatives, PositiveShare, Temperature
 
 
 class GroundTruth:
@@ -25,8 +26,15 @@ class GroundTruth:
         top_p: share of probability kept when sampling.
     """
 
+    chosen_is_given: ClassVar[bool] = True  # chosen answers are the data's own
+
     def __init__(
-        self, num_negatives: int = 1, *, max_new_tokens: int = 512, temperature: float = 0.0, top_p: float = 1.0
+        self,
+        num_negatives: Negatives = 1,
+        *,
+        max_new_tokens: Count = 512,
+        temperature: Temperature = 0.0,
+        top_p: PositiveShare = 1.0,
     ) -> None:
         if num_negatives < 1:
             raise ValueError(f"num_negatives is {num_negatives}; a pair needs at least 1 rejected answer")

@@ -6,11 +6,12 @@ Nothing says beforehand which is better; that is the judge's matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.proposer import Ask, Generate, propose_planned
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+from parallax.settings.ranges import Count, Negatives, PositiveShare, PositiveTemperature
 
 
 class Sampled:
@@ -23,8 +24,15 @@ class Sampled:
         top_p: share of probability kept when sampling (the paper: 0.9).
     """
 
+    undecided: ClassVar[bool] = True  # no candidate is better by construction
+
     def __init__(
-        self, num_samples: int = 1, *, max_new_tokens: int = 512, temperature: float = 0.8, top_p: float = 0.9
+        self,
+        num_samples: Negatives = 1,
+        *,
+        max_new_tokens: Count = 512,
+        temperature: PositiveTemperature = 0.8,
+        top_p: PositiveShare = 0.9,
     ) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; there must be at least 1 sample beside the greedy answer")

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
+
+from annotated_types import Interval
 
 from parallax.models.encoding.prompt_encoder import PromptTooLong
 from parallax.models.generation.requests import GenerationRequest
@@ -21,9 +23,21 @@ from parallax.models.search.group_beams import VERSION, GroupBeams, Sentence, St
 from parallax.preference.junk import junk_reason
 from parallax.preference.proposer import Generate, Unanswerable
 from parallax.preference.tree import Leaf, Node, State, Tree, cumulative
-from parallax.records import BadImage, Candidate, Decoding, GenerationSpec, ImageRef, Sample, ViewSpec, fingerprint
+from parallax.records import (
+    BadImage,
+    Candidate,
+    Decoding,
+    GenerationSpec,
+    ImageRef,
+    Sample,
+    ViewSpec,
+    fingerprint,
+    naming,
+)
 from parallax.records.keyed_store import KeyedStore
+from parallax.settings.ranges import Count, NotNegative
 
+Kept = Annotated[int, Interval(ge=0, le=64)]
 PruneBy = Literal["model_score", "calibrated"]
 
 
@@ -72,21 +86,23 @@ class SentenceTree:
         built, reused: trees searched by this object, and trees found in the store.
     """
 
+    makes_trees: ClassVar[bool] = True  # candidates are the leaves of sentence trees
+
     def __init__(
         self,
         judge: StepJudge | None = None,
         *,
-        num_groups: int = 5,
-        diversity_penalty: float = 3.0,
-        max_sentence_tokens: int = 70,
-        max_path_tokens: int = 512,
-        keep_top: int = 1,
-        keep_bottom: int = 2,
-        prune_from: int = 5,
+        num_groups: Annotated[int, Interval(ge=2, le=64)] = 5,
+        diversity_penalty: NotNegative = 3.0,
+        max_sentence_tokens: Count = 70,
+        max_path_tokens: Count = 512,
+        keep_top: Kept = 1,
+        keep_bottom: Kept = 2,
+        prune_from: Annotated[int, Interval(ge=1, le=1000)] = 5,
         prune_by: PruneBy = "model_score",
         keep_pruned: bool = True,
         drop_junk: bool = True,
-        batch_size: int = 128,
+        batch_size: Count = 128,
         cache_dir: str | Path | None = None,
     ) -> None:
         if prune_by not in get_args(PruneBy):
@@ -186,7 +202,8 @@ class SentenceTree:
         growing: list[_Growing] = []
         for sample in samples:
             try:
-                prompt = policy.encoder.encode_prompt(sample.image.load(), sample.question, ViewSpec())
+                with naming(sample.image):
+                    prompt = policy.encoder.encode_prompt(sample.image.load(), sample.question, ViewSpec())
                 self._check_room(policy, len(prompt.input_ids))
             except (BadImage, PromptTooLong) as error:
                 why[sample.id] = str(error)

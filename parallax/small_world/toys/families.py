@@ -1,34 +1,39 @@
-"""A walk over every image-text-to-text family of transformers: which ones can be aligned, tried at toy size.
+"""A walk over every image-text-to-text family of transformers, through the code that runs use.
 
-    python -m parallax.small_world.toys.families                      # all of them, writes the table in docs/models.md
-    python -m parallax.small_world.toys.families llava qwen2_vl       # only these, prints
+    python -m parallax.small_world.toys.families                      # all of them
+    python -m parallax.small_world.toys.families llava qwen2_vl       # only these
 
-Each family is built at random with a few thousand to a few million parameters and has to: take an image (and let its answer
-depend on it), take LoRA on its language model only, learn one step, and generate three tokens. No processor and no network is
-involved, so a family that works here still needs a checkpoint with a processor and a chat template. Each trial runs in a
-process of its own with a time limit; whatever goes wrong there becomes the reason in the table.
+Each family is built at random with a few thousand to a few million parameters and taken through the steps of `steps.py`: its
+own processor and chat template where there is a recipe for them (`recipes.py`), log-probs of a batch with images of different
+sizes, greedy and sampled answers, one step of DPO on LoRA, saving and loading. Nothing is downloaded. Each trial runs in a
+process of its own with a time limit; whatever goes wrong there becomes the reason in the table. Afterwards the rows of the
+families that were tried are new in `parallax/models/family_support.json`, which decides what a run does, and in docs/models.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import re
 import resource
 import signal
 import sys
-import time
+import tempfile
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-SECONDS = 40  # of processor time that one family may take
+from parallax.models.family_support import FILE
+
+SECONDS = 90  # of processor time that one family may take
 LARGEST = 120_000_000  # parameters of a toy; more means that it was not made small
 BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
-STEPS = ("configuration", "network", "image", "LoRA", "training step", "generation")
+AT_TOYS = ("configuration", "network", "image")  # steps that say nothing about the family at full size
 
 UNSUITED = {  # what cannot be aligned, or not be built without a checkpoint's files
     "diffusion_gemma": "writes blocks by diffusion: there is no log-probability of a next token",
@@ -41,22 +46,36 @@ UNSUITED = {  # what cannot be aligned, or not be built without a checkpoint's f
     **dict.fromkeys(
         ("chameleon", "emu3"), "images are tokens of its own vocabulary, whose table comes with a checkpoint only"
     ),
+    **dict.fromkeys(
+        ("blip-2", "instructblip"), "its forward asks for the image at every token, also where keys and values are kept"
+    ),
+    "mllama": "looks at images by cross-attention, whose keys and mask the batched generator does not carry",
     **dict.fromkeys(("blip", "git"), "its prompt holds no image token: the image is put before or beside the text"),
 }
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one family. `step` is the one that failed, or the last one when all went well."""
+    """What became of one family. `step` is the one that failed, or "" when all went well."""
 
     model_type: str
-    works: bool
-    step: str
+    step: str = ""
     reason: str = ""
-    layout: str = ""  # how the image is handed over
-    parameters: int = 0
+    processor: bool = False  # its own, with its chat template; else inputs by hand
+    features: bool = False  # takes ready image features
+    shared: bool = False  # responses may share a prompt
+    plain_head: bool = False  # its logits are its head's output and nothing else
     lora_modules: int = 0
-    seconds: float = 0.0
+
+    @property
+    def works(self) -> bool:
+        return not self.step
+
+    def support(self) -> dict[str, Any]:
+        """Its row in the file: see `FamilySupport`."""
+        row = {key: value for key, value in asdict(self).items() if key != "model_type"}
+        row["refused"] = "" if self.works or (self.step in AT_TOYS and self.model_type not in UNSUITED) else self.reason
+        return row
 
 
 class Refused(Exception):
@@ -76,32 +95,44 @@ def model_types() -> dict[str, str]:
 
 def try_family(model_type: str) -> Trial:
     """Take one family through all steps, in this process."""
-    started = time.perf_counter()
     try:
-        layout, parameters, modules = _walk(model_type)
-        return Trial(model_type, True, STEPS[-1], "", layout, parameters, modules, time.perf_counter() - started)
+        with tempfile.TemporaryDirectory() as folder:
+            return _walk(model_type, Path(folder))
     except Refused as refused:
-        return Trial(model_type, False, refused.step, refused.reason, seconds=time.perf_counter() - started)
+        return Trial(model_type, refused.step, refused.reason)
 
 
-def _walk(model_type: str) -> tuple[str, int, int]:
+def _walk(model_type: str, folder: Path) -> Trial:
     import torch
+
+    from parallax.models.lora import add_lora
+    from parallax.small_world.toys import steps
+    from parallax.small_world.toys.recipes import RECIPES
+    from parallax.small_world.toys.toy_prompts import by_hand, with_processor
 
     if model_type in UNSUITED:
         raise Refused("configuration", UNSUITED[model_type])
-    config = _guarded("configuration", _config, model_type)
-    if getattr(config, "is_encoder_decoder", False):
-        raise Refused("configuration", "encoder and decoder are apart: an answer does not continue its prompt")
-    torch.default_generator.manual_seed(0)
-    model = _guarded("network", _network, config)
-    layout, inputs = _look(model)
-    from parallax.models.lora import add_lora
-
-    tuned = _guarded("LoRA", add_lora, model, {"r": 4}, seed=0)
-    modules = [name for name, _ in tuned.named_modules() if name.endswith(".lora_A")]
-    _guarded("training step", _learn, tuned, inputs)
-    _guarded("generation", _generate, tuned, inputs)
-    return layout, sum(p.numel() for p in model.parameters()), len(modules)
+    own = model_type in RECIPES
+    if own:
+        toy = _guarded("processor", with_processor, model_type, folder / "checkpoint")
+    else:
+        config = _guarded("configuration", _config, model_type)
+        if getattr(config, "is_encoder_decoder", False):
+            raise Refused("encoder", "encoder and decoder are apart: an answer does not continue its prompt")
+        torch.default_generator.manual_seed(0)
+        toy = _guarded("image", by_hand, _guarded("network", _network, config))
+    _guarded("log-probs", steps.scores_as_plain, toy)
+    _guarded("no leak", steps.no_leak, toy)
+    features = _guarded("features", steps.ready_features, toy)
+    _guarded("greedy", steps.generates_as_plain, toy)
+    _guarded("sampled", steps.samples_alike, toy)
+    untouched = deepcopy(toy.model)
+    toy.model = _guarded("LoRA", add_lora, toy.model, {"r": 4}, seed=0)
+    modules = [name for name, _ in toy.model.named_modules() if name.endswith(".lora_A")]
+    _guarded("training step", steps.learns, toy)
+    _guarded("saving", steps.saves, toy, untouched, folder)
+    shared, plain_head = steps.shares(toy), steps.has_plain_head(toy)
+    return Trial(model_type, "", "", own, features, shared, plain_head, len(modules))
 
 
 def _config(model_type: str) -> Any:
@@ -115,82 +146,18 @@ def _network(config: Any) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
+    from parallax.small_world.toys.tiny_checkpoints import see_through
+
     with torch.device("meta"):
         count = sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())
     if count > LARGEST:
         raise ValueError(f"no toy of it is known: shrunk by the usual keys it still has {count:,} parameters")
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32).eval()
-    for parameter in model.parameters():  # some families start with zeros through which nothing is seen
-        if (parameter.ndim >= 2 or parameter.numel() == 1) and not bool(parameter.any()):  # a projector, or a gate
-            torch.nn.init.normal_(parameter, std=0.5)
+    see_through(model)
     return model
 
 
-def _look(model: Any) -> tuple[str, dict[str, Any]]:
-    """The first layout of an image that the model takes, with its inputs. Refused when another image changes nothing."""
-    import torch
-
-    from parallax.small_world.toys.family_inputs import candidates, prompts
-
-    rejected: Exception | None = None  # why the first layout was not taken
-    failed: Exception | None = None  # what went wrong with one whose features were made
-    first, second = (torch.Generator().manual_seed(seed) for seed in (1, 2))
-    for (layout, vision), (_, another) in zip(candidates(model, first), candidates(model, second), strict=True):
-        try:
-            with torch.no_grad():
-                for text in prompts(model, vision):
-                    try:
-                        logits, changed = (model(**text, **image).logits for image in (vision, another))
-                        break
-                    except Exception as problem:
-                        failed = failed or problem
-                else:
-                    continue
-        except Exception as problem:
-            rejected = rejected or problem
-            continue
-        if logits.shape[:2] != text["input_ids"].shape or not bool(torch.isfinite(logits).all()):
-            raise Refused("image", f"its logits have shape {tuple(logits.shape)} and are not one finite row per token")
-        if torch.equal(logits[:, -1], changed[:, -1]):
-            raise Refused("image", "its answer does not depend on the image")
-        return layout, {**text, **vision}
-    error = failed or rejected
-    if error is None:
-        raise Refused("image", "its forward takes no image that we know how to make")
-    raise Refused("image", _sentence(error)) from error
-
-
-def _learn(tuned: Any, inputs: dict[str, Any]) -> None:
-    import torch
-
-    from parallax.small_world.toys.family_inputs import TEXT
-
-    trained = [(name, p) for name, p in tuned.named_parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW([p for _, p in trained], lr=1e-2)
-    ids = inputs["input_ids"]
-    losses = []
-    for _ in range(2):
-        logits = tuned(**inputs).logits[:, -len(TEXT) - 1 : -1].float()
-        loss = -torch.log_softmax(logits, -1).gather(-1, ids[:, -len(TEXT) :, None]).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    if not losses[1] < losses[0]:
-        raise ValueError(f"one step did not lower the loss ({losses[0]:.4f} to {losses[1]:.4f})")
-
-
-def _generate(tuned: Any, inputs: dict[str, Any]) -> None:
-    import torch
-
-    with torch.no_grad():
-        made = tuned.generate(**inputs, max_new_tokens=3, min_new_tokens=3, do_sample=False, pad_token_id=0)
-    length = inputs["input_ids"].shape[1]
-    if made.shape not in {(1, length + 3), (1, 3), (1, 4)}:
-        raise ValueError(f"generating 3 tokens after {length} gave a tensor of shape {tuple(made.shape)}")
-
-
-def _guarded(step: str, function: Any, *arguments: Any, **options: Any) -> Any:
+def _guarded(step: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     try:
         return function(*arguments, **options)
     except Refused:
@@ -202,6 +169,7 @@ def _guarded(step: str, function: Any, *arguments: Any, **options: Any) -> Any:
 def _sentence(error: Exception) -> str:
     """The first telling sentence of an error, short enough for a table."""
     from parallax.small_world.toys.family_inputs import NoImageToken
+    from parallax.small_world.toys.steps import Wrong
 
     if isinstance(error, ImportError) and (library := re.search(r"requires the (\S+) library", str(error))):
         return f"needs the {library.group(1)} library, which Parallax does not install"
@@ -209,7 +177,7 @@ def _sentence(error: Exception) -> str:
     text = re.split(r"(?<=[a-z\)])\. ", text)[0][:160].rstrip(" .")
     for mark, harmless in (("|", "/"), ("<", "‹"), (">", "›")):  # what Markdown would read as its own
         text = text.replace(mark, harmless)
-    return text if isinstance(error, NoImageToken) else f"the toy does not run ({type(error).__name__}: {text})"
+    return text if isinstance(error, NoImageToken | Wrong) else f"the toy does not run ({type(error).__name__}: {text})"
 
 
 def walk(names: Sequence[str], seconds: float = SECONDS) -> list[Trial]:
@@ -234,7 +202,7 @@ def walk(names: Sequence[str], seconds: float = SECONDS) -> list[Trial]:
             process.join()
             late = process.exitcode == -signal.SIGXCPU
             why = f"took more than {seconds:g} s of processor time" if late else f"died, exit code {process.exitcode}"
-            trial = Trial(name, False, "process", why)
+            trial = Trial(name, "image", why)
         process.join()
         trials.append(trial)
         print(row(trial), file=sys.stderr, flush=True)
@@ -250,47 +218,61 @@ def _report(name: str, sender: Any, seconds: float) -> None:
 
 
 def row(trial: Trial) -> str:
-    """One line of the table."""
-    if trial.works:
-        return f"| `{trial.model_type}` | works | image as {trial.layout}; LoRA on {trial.lora_modules} layers |"
-    return f"| `{trial.model_type}` | refused | {trial.step}: {trial.reason} |"
+    """One line of the table of families that work, or of those that are refused."""
+    if not trial.works:
+        return f"| `{trial.model_type}` | refused | {trial.step}: {trial.reason} |"
+    processor = "own" if trial.processor else "by hand"
+    features = "kept" if trial.features else "pixels"
+    layout = "shared" if trial.shared else "separate"
+    return f"| `{trial.model_type}` | works | {processor} | yes | yes | yes | yes | yes | yes | {features} | {layout} |"
 
 
 def table(trials: Sequence[Trial]) -> str:
-    """The Markdown table, families that work first."""
+    """The Markdown tables: families that work, then those that are refused."""
     import transformers
 
-    works = sum(trial.works for trial in trials)
-    ordered = sorted(trials, key=lambda trial: (not trial.works, trial.model_type))
-    head = (
-        f"{works} of {len(trials)} families of transformers {transformers.__version__} work at toy size, "
-        f"{len(trials) - works} are refused.\n\n| family | result | |\n|---|---|---|\n"
+    good = sorted((trial for trial in trials if trial.works), key=lambda trial: trial.model_type)
+    bad = sorted((trial for trial in trials if not trial.works), key=lambda trial: trial.model_type)
+    return (
+        f"{len(good)} of {len(trials)} families of transformers {transformers.__version__} work at toy size, "
+        f"{sum(trial.shared for trial in good)} of them with a shared prompt; {len(bad)} are refused.\n\n"
+        "| family | result | processor | log-probs | no leak | greedy | sampled | training step | adapter and merged | "
+        "image features | layout |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
+        + "".join(f"{row(trial)}\n" for trial in good)
+        + "\n| family | result | what stopped the walk |\n|---|---|---|\n"
+        + "".join(f"{row(trial)}\n" for trial in bad)
     )
-    return head + "\n".join(map(row, ordered)) + "\n"
 
 
-def write_table(trials: Sequence[Trial], document: Path) -> None:
-    """Put the table between the marks of the document."""
+def write(trials: Sequence[Trial], document: Path, file: Path = FILE) -> None:
+    """New rows for these families in the file, and all rows of the file in the document, between its marks."""
+    import transformers
+
     text = document.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise ValueError(f"{document} has no marks {BEGIN} and {END} to put the table between")
+    known = json.loads(file.read_text(encoding="utf-8"))["families"] if file.is_file() else {}
+    rows = dict(sorted((known | {trial.model_type: trial.support() for trial in trials}).items()))
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    version = json.dumps(transformers.__version__)
+    file.write_text(f'{{"transformers": {version}, "families": {{\n{lines}\n}}}}\n', encoding="utf-8")
+    every = [Trial(name, **{k: v for k, v in row.items() if k != "refused"}) for name, row in rows.items()]
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    document.write_text(f"{before}{BEGIN}\n{table(trials)}{END}{after}", encoding="utf-8")
+    document.write_text(f"{before}{BEGIN}\n{table(every)}{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Try transformers' image-text-to-text families at toy size.")
-    parser.add_argument("families", nargs="*", help="families to try; none means all, and then the document is written")
-    parser.add_argument("--document", type=Path, default=Path("docs/models.md"), help="where the table of all goes")
+    parser.add_argument("families", nargs="*", help="families to try; none means all")
+    parser.add_argument("--dry", action="store_true", help="print the rows and write nothing")
+    parser.add_argument("--document", type=Path, default=Path("docs/models.md"), help="where the table goes")
     given = parser.parse_args()
     unknown = sorted(set(given.families) - set(model_types()))
     if unknown:
         parser.error(f"not in transformers' mapping: {', '.join(unknown)}")
     trials = walk(given.families or list(model_types()))
-    if given.families:
-        print(table(trials))
-    else:
-        write_table(trials, given.document)
+    if not given.dry:
+        write(trials, given.document)
 
 
 if __name__ == "__main__":

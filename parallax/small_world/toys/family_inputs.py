@@ -21,8 +21,11 @@ class NoImageToken(ValueError):
     """A family whose prompts hold no image token, or that only its processor knows."""
 
 
-def candidates(model: Any, generator: torch.Generator) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """(name of the layout, vision inputs) for one image, the likeliest first."""
+def candidates(model: Any, generator: torch.Generator, columns: int = 4) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """(name of the layout, vision inputs) for one image, the likeliest first.
+
+    `columns`: patches in each of the four rows of an image, in families whose inputs say so.
+    """
     wanted = set(inspect.signature(model.forward).parameters)
     vision = vision_config(model)
     channels = _first(vision, "num_channels", "in_channels", "in_chans", default=3)
@@ -37,15 +40,17 @@ def candidates(model: Any, generator: torch.Generator) -> Iterator[tuple[str, di
 
     sizes = {"image_sizes": torch.tensor([[side, side]])} if "image_sizes" in wanted else {}
     if "image_grid_thw" in wanted or "image_grid_hw" in wanted:
-        name, grid = ("image_grid_thw", [[1, 4, 4]]) if "image_grid_thw" in wanted else ("image_grid_hw", [[4, 4]])
+        name, grid = (
+            ("image_grid_thw", [[1, 4, columns]]) if "image_grid_thw" in wanted else ("image_grid_hw", [[4, columns]])
+        )
         more: dict[str, Tensor] = {name: torch.tensor(grid)}
         if "image_merge_sizes" in wanted:
             more["image_merge_sizes"] = torch.tensor([1])
         frames = _first(vision, "temporal_patch_size", default=1)
         for depth in dict.fromkeys((frames, 1, 2)):
-            yield "flat patches", {"pixel_values": noise(16, channels * depth * patch * patch), **more}
-        yield "patches", {"pixel_values": noise(16, channels, patch, patch), **more}
-        yield "patches", {"pixel_values": noise(1, 16, channels, patch, patch), **more}
+            yield "flat patches", {"pixel_values": noise(4 * columns, channels * depth * patch * patch), **more}
+        yield "patches", {"pixel_values": noise(4 * columns, channels, patch, patch), **more}
+        yield "patches", {"pixel_values": noise(1, 4 * columns, channels, patch, patch), **more}
     if "image_position_ids" in wanted:
         places = torch.tensor([[[x, y] for y in range(6) for x in range(6)]])
         for depth in (patch, patch * _first(vision, "pooling_kernel_size", default=1)):
@@ -54,13 +59,13 @@ def candidates(model: Any, generator: torch.Generator) -> Iterator[tuple[str, di
                 {"pixel_values": noise(1, 36, channels * depth * depth), "image_position_ids": places},
             )
     if "spatial_shapes" in wanted:
-        pixels = noise(1, 16, channels * patch * patch)
+        pixels = noise(1, 4 * columns, channels * patch * patch)
         yield (
             "flat patches",
             {
                 "pixel_values": pixels,
-                "spatial_shapes": torch.tensor([[4, 4]]),
-                "pixel_attention_mask": torch.ones(1, 16, dtype=torch.long),
+                "spatial_shapes": torch.tensor([[4, columns]]),
+                "pixel_attention_mask": torch.ones(1, 4 * columns, dtype=torch.long),
             },
         )
     if "aspect_ratio_ids" in wanted:

@@ -88,8 +88,11 @@ CORRECTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def shrunken_config(model_type: str) -> Any:
-    """The default configuration of any image-text-to-text family, made small by the names of its keys."""
+def shrunken_config(model_type: str, more: dict[str, Any] | None = None) -> Any:
+    """The default configuration of any image-text-to-text family, made small by the names of its keys.
+
+    `more`: nested settings that are laid over it.
+    """
     from transformers import CONFIG_MAPPING
 
     cls = CONFIG_MAPPING[model_type]
@@ -97,7 +100,7 @@ def shrunken_config(model_type: str) -> Any:
     side = (settings.get("vision_config") or {}).get("image_size")
     if settings.get("image_grid_pinpoints") and isinstance(side, int):
         settings["image_grid_pinpoints"] = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side]]
-    return cls(**_corrected(settings, CORRECTIONS.get(model_type, {})))
+    return cls(**_corrected(_corrected(settings, CORRECTIONS.get(model_type, {})), more or {}))
 
 
 def _corrected(settings: dict[str, Any], corrections: dict[str, Any]) -> dict[str, Any]:

@@ -7,27 +7,18 @@ sentences.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModelForImageTextToText,
-    CLIPImageProcessor,
-    GenerationConfig,
-    LlavaNextImageProcessor,
-    LlavaNextProcessor,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLProcessor,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
-)
+from torch import nn
+from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedTokenizerFast
 
-from parallax.small_world.toys.tiny_configs import TILINGS, TinyTokens, tiny_config
+from parallax.small_world.toys.recipes import RECIPES, Recipe
+from parallax.small_world.toys.shrunken_configs import shrunken_config
+from parallax.small_world.toys.tiny_configs import BY_HAND, TinyTokens, tiny_config
 
 SENTENCES = (
     "Describe this image in detail. There is a red circle to the left of a blue square.",
@@ -37,37 +28,14 @@ SENTENCES = (
     "A chat between a curious user and an assistant who gives helpful, detailed and polite answers.",
 )
 
-VICUNA = (  # LLaVA-1.5: "USER: <image>\nquestion ASSISTANT: answer</s>"
-    "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}ASSISTANT: {% else %}{{ message['role'] | upper }}: {% endif %}"
-    "{% for item in message['content'] if item['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for item in message['content'] if item['type'] == 'text' %}{{ item['text'] }}{% endfor %}"
-    "{{ eos_token if message['role'] == 'assistant' else ' ' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-MISTRAL = (  # LLaVA-1.6 on Mistral: "[INST] <image>\nquestion [/INST] answer</s>"
-    "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %} {% else %}[INST] {% endif %}"
-    "{% for item in message['content'] if item['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for item in message['content'] if item['type'] == 'text' %}{{ item['text'] }}{% endfor %}"
-    "{{ eos_token if message['role'] == 'assistant' else ' [/INST]' }}"
-    "{% endfor %}"
-)
-CHATML = (  # Qwen-VL: turns between <|im_start|> and <|im_end|>, a default system turn first
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% for item in message['content'] %}"
-    "{% if item['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ item['text'] }}{% endif %}"
-    "{% endfor %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
 
 def tiny_tokenizer(
-    specials: Sequence[str], *, bos: str | None, eos: str, pad: str, image: str
+    specials: Sequence[str], *, bos: str | None, eos: str, pad: str, image: str, named: Mapping[str, str] | None = None
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 400 tokens. It takes any text; the `specials` are single tokens, the first having id 0."""
+    """A byte-level BPE of 400 tokens. It takes any text; the `specials` are single tokens, the first having id 0.
+
+    `named`: control tokens beside `image_token` that the tokenizer has as attributes.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -87,61 +55,14 @@ def tiny_tokenizer(
         bos_token=bos,
         eos_token=eos,
         pad_token=pad,
-        extra_special_tokens={"image_token": image},
+        extra_special_tokens={"image_token": image, **(named or {})},
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    specials: tuple[str, ...]
-    bos: str | None
-    eos: str
-    pad: str
-    image: str
-    processor: Callable[[PreTrainedTokenizerFast], Any]
-
-
-def _llava_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    images = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
-    return LlavaProcessor(
-        images, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-        chat_template=VICUNA,
-    )  # fmt: skip
-
-
-def _llava_next_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaNextProcessor:
-    images = LlavaNextImageProcessor(
-        size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}, image_grid_pinpoints=TILINGS
-    )
-    return LlavaNextProcessor(
-        images, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-        chat_template=MISTRAL,
-    )  # fmt: skip
-
-
-def _qwen_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
-    sizes = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}  # least and most pixels of an image
-    return Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessor(size=sizes), tokenizer, Qwen2VLVideoProcessor(size=sizes), chat_template=CHATML
-    )
-
-
-_LLAMA = ("<unk>", "<s>", "</s>", "<image>", "<pad>")
-_QWEN = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>",
-    "<|video_pad|>",
-)  # fmt: skip
-RECIPES = {
-    "llava": _Recipe(_LLAMA, "<s>", "</s>", "<pad>", "<image>", _llava_processor),
-    "llava_next": _Recipe(_LLAMA, "<s>", "</s>", "<pad>", "<image>", _llava_next_processor),
-    "qwen2_5_vl": _Recipe(_QWEN, None, "<|im_end|>", "<|endoftext|>", "<|image_pad|>", _qwen_processor),
-}
-
-
 def make_tiny_checkpoint(model_type: str, folder: Path | str, seed: int = 0) -> Path:
-    """Write a random checkpoint of `model_type` (llava, llava_next or qwen2_5_vl) into `folder` and return the folder.
+    """Write a random checkpoint of `model_type` (a key of `RECIPES`) into `folder` and return the folder.
 
     About 1 MB; loads with `AutoModelForImageTextToText` and `AutoProcessor`. The weights depend on `seed` alone. Raises
     ValueError for a family without a recipe.
@@ -150,24 +71,62 @@ def make_tiny_checkpoint(model_type: str, folder: Path | str, seed: int = 0) -> 
     if recipe is None:
         raise ValueError(f"there is no tiny checkpoint of {model_type!r}; there are {', '.join(RECIPES)}")
     folder = Path(folder)
-    tokenizer = tiny_tokenizer(recipe.specials, bos=recipe.bos, eos=recipe.eos, pad=recipe.pad, image=recipe.image)
-    ids = {name: tokenizer.get_vocab()[name] for name in recipe.specials}
-    tokens = TinyTokens(
-        vocabulary=len(tokenizer),
-        image=ids[recipe.image],
-        video=ids.get("<|video_pad|>", ids[recipe.image]),
-        vision_start=ids.get("<|vision_start|>", 0),
-        vision_end=ids.get("<|vision_end|>", 0),
-        bos=tokenizer.bos_token_id,
-        eos=tokenizer.eos_token_id,
-        pad=tokenizer.pad_token_id,
-    )
+    tokenizer = tokenizer_of(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(tiny_config(model_type, tokens))
+        model = AutoModelForImageTextToText.from_config(config_with(model_type, recipe, tokenizer))
+        see_through(model)
     model.generation_config = GenerationConfig(
-        bos_token_id=tokens.bos, eos_token_id=tokens.eos, pad_token_id=tokens.pad, do_sample=False
-    )
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+    )  # fmt: skip
     model.save_pretrained(folder)
     recipe.processor(tokenizer).save_pretrained(folder)
     return folder
+
+
+def see_through(model: nn.Module) -> None:
+    """Random values for weights that start as zeros through which nothing is seen: a projector, or a gate."""
+    for parameter in model.parameters():
+        if (parameter.ndim >= 2 or parameter.numel() == 1) and not bool(parameter.any()):
+            torch.nn.init.normal_(parameter, std=0.5)
+
+
+def tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The toy tokenizer of a recipe."""
+    return tiny_tokenizer(
+        recipe.specials, bos=recipe.bos, eos=recipe.eos, pad=recipe.pad, image=recipe.image, named=recipe.named
+    )
+
+
+def config_with(model_type: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """A toy configuration of the family that names the tokenizer's control tokens."""
+    ids = {name: tokenizer.get_vocab()[name] for name in recipe.specials}
+    if model_type in BY_HAND:
+        tokens = TinyTokens(
+            vocabulary=len(tokenizer),
+            image=ids[recipe.image],
+            video=ids.get("<|video_pad|>", ids[recipe.image]),
+            vision_start=ids.get("<|vision_start|>", 0),
+            vision_end=ids.get("<|vision_end|>", 0),
+            bos=tokenizer.bos_token_id,
+            eos=tokenizer.eos_token_id,
+            pad=tokenizer.pad_token_id,
+        )
+        return tiny_config(model_type, tokens)
+    settings = {
+        "text_config.vocab_size": len(tokenizer),
+        "text_config.bos_token_id": tokenizer.bos_token_id,
+        "text_config.eos_token_id": tokenizer.eos_token_id,
+        "text_config.pad_token_id": tokenizer.pad_token_id,
+        **{key: ids[token] for key, token in recipe.config.items()},
+        **recipe.settings,
+    }
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        *parts, last = key.split(".")
+        place = nested
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return shrunken_config(model_type, nested)

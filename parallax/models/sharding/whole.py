@@ -1,13 +1,51 @@
-"""What happens to gradients between backward and step: summed over processes, measured, clipped."""
+"""Weights that are whole in every process: a lone one, or DDP, where each has its share of a step's pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from parallax.models import processes
+from parallax.models.sharding.base import Shard, Sharding
+
 BUCKET_ELEMENTS = 16 * 2**20  # most elements copied together for one reduction: 64 MiB of float32
+
+
+class Whole(Sharding):
+    """Nothing is sharded. Gradients are summed over processes once per optimiser step, whatever micro-batches each had."""
+
+    is_sharded: ClassVar[bool] = False
+    averages_gradients: ClassVar[bool] = False
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.is_gathered = True
+
+    def _weights_gathered(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def whole(self, value: Tensor, like: nn.Parameter | None = None) -> Tensor:
+        return value
+
+    def part_of(self, full: Tensor, like: Tensor) -> Tensor:
+        return full.to(like.device, like.dtype)
+
+    def shard_of(self, value: Tensor, like: nn.Parameter) -> Shard | Tensor:
+        return value
+
+    @torch.no_grad()
+    def train_in_float32(self) -> None:
+        for value in self.network.parameters():
+            if value.requires_grad:
+                value.data = value.data.float()
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        if processes.world_size() > 1:
+            sum_over_processes(parameters)
 
 
 def sum_over_processes(parameters: Sequence[nn.Parameter]) -> None:
@@ -38,17 +76,3 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[Tensor]]:
         buckets[-1].append(gradient)
         filled += gradient.numel()
     return buckets
-
-
-def norm_of(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Euclidean norm of all gradients together, over all shards. Shape: ()."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return torch.zeros(())
-    norm = torch.nn.utils.get_total_norm(gradients)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # a sharded tensor knows its share only
-
-
-def clip_to(parameters: Sequence[nn.Parameter], max_norm: float, norm: Tensor) -> None:
-    """Scale all gradients by min(1, max_norm / norm)."""
-    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)

@@ -1,0 +1,119 @@
+"""What rows name pictures by, as handles: paths below a folder, pictures inside the table, base64 and data URIs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from datamodules.formats.listed import Unusable, existing_root, image_path, shortened
+from datamodules.formats.slice_image import Spill
+from parallax.records import ImageRef
+from parallax.records.images import FileImage
+
+DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
+BEGINNINGS = (
+    "/9j/",
+    "iVBORw0KGgo",
+    "R0lGOD",
+    "UklGR",
+    "SUkq",
+    "TU0AK",
+    "Qk",
+)  # of JPEG, PNG, GIF, WebP, TIFF, BMP in base64
+SHORTEST = 200  # characters of base64: below that it is a name
+LARGEST = 64 << 20  # bytes of a picture that stands in a row
+
+
+class FoundImages:
+    """Gives the handle for whatever a row names a picture by.
+
+    Args:
+        image_root: folder that paths are relative to; None where pictures are inside the table.
+        names_only: take only the last part of every path.
+    """
+
+    def __init__(self, image_root: Path | str | None, names_only: bool = False) -> None:
+        self.image_root = existing_root(image_root) if image_root is not None else None
+        self.names_only = names_only
+        self._spill = Spill()
+        self._dropped: dict[
+            str, int | None
+        ] = {}  # folder of a path -> how many of its leading parts are not below the root
+
+    def __call__(self, value: Any, where: str) -> ImageRef:
+        """The picture. `where` names one that has no name of its own. Raises `Unusable`."""
+        if isinstance(value, Mapping):
+            data = value.get("bytes") or value.get("base64")
+            value = data if data else value.get("path") or value.get("url") or value.get("image")
+        if isinstance(value, bytes | bytearray):
+            return self._inline(bytes(value), where)
+        if isinstance(value, str):
+            if written := _as_base64(value):
+                return self._inline(_decoded(written), where)
+            return self._file(value)
+        if value is not None and isinstance(value, ImageRef):
+            return value
+        reason = "no_image" if value is None or value == "" else "bad_row"
+        raise Unusable(reason, f"its image is {shortened(value)}; a path below the image root is needed")
+
+    def _inline(self, data: bytes, where: str) -> ImageRef:
+        _check_size(len(data))
+        return self._spill.keep(data, where)
+
+    def _file(self, value: str) -> ImageRef:
+        path = image_path(value.removeprefix("file://"))
+        if self.image_root is None:
+            raise Unusable(
+                "no_image", f"its image is the file {shortened(path)}; set data.image_root to the folder it lies in"
+            )
+        root = str(self.image_root)
+        if self.names_only:
+            return FileImage(root, PurePosixPath(path).name)
+        folder = os.path.dirname(path)
+        if folder not in self._dropped:
+            self._dropped[folder] = _leading(root, path)
+        if (dropped := self._dropped[folder]) is not None:
+            path = "/".join([part for part in PurePosixPath(path).parts if part != "/"][dropped:])
+        return FileImage(root, path)
+
+
+def _leading(root: str, path: str) -> int | None:
+    """How many folders at the beginning of a path are its author's own: with so many fewer it is found below the root.
+
+    None where the path is to stay as it is.
+    """
+    if not path.startswith("/") and os.path.isfile(os.path.join(root, path)):
+        return None
+    if path.startswith("/") and os.path.realpath(path).startswith(os.path.realpath(root) + os.sep):
+        return None
+    parts = [part for part in PurePosixPath(path).parts if part != "/"]
+    return next((n for n in range(len(parts)) if os.path.isfile(os.path.join(root, *parts[n:]))), None)
+
+
+def _as_base64(value: str) -> str:
+    """The base64 in a data URI or standing alone; empty for a path."""
+    if value[:5].lower() == "data:" and (found := DATA_URI.match(value)):
+        return value[found.end() :]
+    is_written = len(value) >= SHORTEST and value.startswith(BEGINNINGS) and "." not in value[-8:]
+    return value if is_written else ""
+
+
+def _decoded(text: str) -> bytes:
+    if len(text) * 3 // 4 > LARGEST:
+        raise Unusable(
+            "bad_image", f"its image takes {len(text) * 3 // 4 >> 20} MiB; at most {LARGEST >> 20} are read from a row"
+        )
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unusable("bad_image", f"its image is base64 that cannot be decoded ({error})") from error
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST:
+        raise Unusable("bad_image", f"its image takes {size >> 20} MiB; at most {LARGEST >> 20} are read from a row")

@@ -1,0 +1,80 @@
+"""Pictures inside other files: a stretch of bytes of a tar file, or of a temporary file that pictures written as text go to."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from parallax.records.fingerprint import bytes_digest
+from parallax.records.images import upright_rgb, upright_size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class SliceImage:
+    """A picture inside a file: `size_in_bytes` bytes from `offset` on."""
+
+    file: str
+    offset: int
+    size_in_bytes: int
+    name: str
+
+    def load(self) -> Image.Image:
+        return upright_rgb(io.BytesIO(self.data()), self.name)
+
+    def digest(self) -> str:
+        return _digest(self)
+
+    def size(self) -> tuple[int, int]:
+        return upright_size(io.BytesIO(self.data()), self.name)
+
+    def describe(self) -> str:
+        return self.name
+
+    def data(self) -> bytes:
+        """The picture's own bytes."""
+        with open(self.file, "rb") as stream:
+            stream.seek(self.offset)
+            return stream.read(self.size_in_bytes)
+
+
+class Spill:
+    """A temporary file that pictures go to which came as text or bytes, so that memory holds none. It goes with the process."""
+
+    def __init__(self) -> None:
+        self._file = ""
+        self._end = 0
+        self._known: dict[str, tuple[int, int]] = {}  # digest -> offset, size
+
+    def keep(self, data: bytes, name: str) -> SliceImage:
+        """The picture as a handle. The same bytes are written once."""
+        digest = bytes_digest(data)
+        if digest not in self._known:
+            if not self._file:
+                handle, self._file = tempfile.mkstemp(prefix="parallax_images_")
+                os.close(handle)
+                atexit.register(_remove, self._file, os.getpid())
+            with open(self._file, "ab") as stream:
+                stream.write(data)
+            self._known[digest] = (self._end, len(data))
+            self._end += len(data)
+        return SliceImage(self._file, *self._known[digest], name)
+
+
+def _remove(file: str, process: int) -> None:
+    if os.getpid() == process:
+        with suppress(OSError):
+            os.unlink(file)
+
+
+@lru_cache(maxsize=1_000_000)
+def _digest(image: SliceImage) -> str:
+    return bytes_digest(image.data())

@@ -1,0 +1,94 @@
+"""Zip files as shards: members that share a name up to the first dot are one row, as in tar shards."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from datamodules.formats.tables.table import RowByRow, columns_of, member_value
+from parallax.records.fingerprint import bytes_digest
+from parallax.records.images import upright_rgb, upright_size
+from parallax.records.sample import BadImage
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class ZipImage:
+    """A picture that is a member of a zip file."""
+
+    file: str
+    member: str
+
+    def load(self) -> Image.Image:
+        return upright_rgb(io.BytesIO(self.data()), self.describe())
+
+    def digest(self) -> str:
+        return _digest(self)
+
+    def size(self) -> tuple[int, int]:
+        return upright_size(io.BytesIO(self.data()), self.describe())
+
+    def describe(self) -> str:
+        return f"{Path(self.file).name}/{self.member}"
+
+    def data(self) -> bytes:
+        """The picture's own bytes."""
+        try:
+            return _opened(self.file, os.getpid()).read(self.member)
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+            raise BadImage(f"image {self.describe()!r} cannot be unpacked ({error})") from error
+
+
+class ZipTable(RowByRow):
+    """One or several zip files. `columns` are those of the first row."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.entries = [(str(file), key, members) for file in files for key, members in _index(file).items()]
+        self.columns = columns_of(self)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def row(self, place: int) -> dict[str, Any]:
+        file, key, members = self.entries[place]
+        row: dict[str, Any] = {"__key__": key}
+        for extension, member in members:
+            image = ZipImage(file, member)
+            row |= member_value(extension, image, image.data)
+        return row
+
+    def where(self, place: int) -> str:
+        file, key, _ = self.entries[place]
+        return f"{Path(file).name}, {key}"
+
+
+def _index(file: Path) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name in _opened(str(file), os.getpid()).namelist():
+        base = PurePosixPath(name).name
+        if base and not base.startswith(".") and "." in base and not name.endswith("/"):
+            stem, _, extension = base.partition(".")
+            key = (PurePosixPath(name).parent / stem).as_posix()
+            found.setdefault(key, []).append((extension.lower(), name))
+    return found
+
+
+@lru_cache(maxsize=8)
+def _opened(file: str, process: int) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(f"{file} cannot be read as a zip file ({error}); it is incomplete, fetch it again") from error
+
+
+@lru_cache(maxsize=1_000_000)
+def _digest(image: ZipImage) -> str:
+    return bytes_digest(image.data())

@@ -1,0 +1,101 @@
+"""What decides a model's numbers, beside the image and the text: the one list, for the keys of everything that is kept.
+
+    policy      weights, their precision and bits, configuration (`config_digest`), adapter (`adapter.adapter_digest`)
+    processor   settings of the image processor and its backend, the processor's own, the tokenizer whole (`processor_digest`)
+    template    its text and what it renders to (`Chat.fingerprint`)
+    code        versions of generation, scoring, and of the image-text model's cosines
+
+Where a model lies and which version of a library wrote its files decide nothing and are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parallax.records import bytes_digest, file_digest, fingerprint
+
+SAYS_NOTHING = {  # keys of configuration files: names, places, versions, and what is an ingredient of its own
+    "_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "architectures", "auto_map", "_from_model_config",
+    "dtype", "torch_dtype", "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal",
+    "_experts_implementation", "use_cache", "output_attentions", "output_hidden_states", "return_dict",
+}  # fmt: skip
+WEIGHTS = (".safetensors", ".bin", ".index.json")  # of a folder: named by `weights_digest`
+DOCUMENTS = ("manifest.json", "README.md", "training_args.json")
+
+
+def config_digest(network: Any) -> str:
+    """Names a network's configuration: shapes, constants such as `rope_theta`, and its generation's."""
+    generation = getattr(network, "generation_config", None)
+    return fingerprint(
+        {
+            "config": _plain(network.config.to_dict()),
+            "generation": _plain(generation.to_dict()) if generation is not None else None,
+        }
+    )
+
+
+def model_digest(weights: str, network: Any, quantization: str = "none") -> str:
+    """Names a base model: the digest of its weights, its configuration, and how its frozen weights are rounded."""
+    return fingerprint({"weights": weights, "config": config_digest(network), "quantization": quantization})
+
+
+def processor_digest(processor: Any, **more: Any) -> str:
+    """Names a processor with its image processor and tokenizer; `more` is plain data of ours that belongs to it."""
+    image_processor, tokenizer = processor.image_processor, processor.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    own = {name: value for name, value in vars(processor).items() if isinstance(value, str | int | float | None)}
+    own.pop("chat_template", None)  # of the template
+    return fingerprint(
+        {
+            "class": type(processor).__name__,
+            "own": _plain(own),
+            "image_processor": type(image_processor).__name__,
+            "settings": _plain(image_processor.to_dict()),
+            "tokenizer": bytes_digest(backend.to_str().encode())
+            if backend is not None
+            else _plain(tokenizer.get_vocab()),
+            "special": _plain(tokenizer.special_tokens_map),
+            **more,
+        }
+    )
+
+
+def folder_digest(folder: Path) -> str:
+    """Names all that a model's folder says beside its weights: configuration, processor, tokenizer, template, by content."""
+    files = (
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.suffix in (".json", ".txt", ".model", ".jinja")
+    )
+    return fingerprint(
+        {
+            file.name: _described(file)
+            for file in files
+            if not file.name.endswith(WEIGHTS) and file.name not in DOCUMENTS
+        }
+    )
+
+
+def _described(file: Path) -> Any:
+    if file.suffix == ".json" and file.name != "tokenizer.json":
+        try:
+            return _plain(json.loads(file.read_text("utf-8")))
+        except ValueError:
+            pass
+    return file_digest(file)
+
+
+def _plain(value: Any) -> Any:
+    """Plain data without what says nothing; other objects by their text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if key not in SAYS_NOTHING}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return repr(value)
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -1,0 +1,53 @@
+"""Hydra's own part of the configuration (`hydra.*`), looked at before Hydra acts on it: it names code, too.
+
+An experiment file may set any of it. Callbacks, launchers, sweepers and logging handlers are only those that come with Hydra, its
+plugins and this program, and a job's environment may not change which code Python or the loader picks up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from parallax.settings.source import PACKAGES
+
+CALLBACKS = ("parallax.tasks.multirun.MultirunEnd",)
+PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.", "optuna.pruners.")
+HANDLERS = ("logging.", "rich.logging.", "colorlog.")
+CODE_OF_OTHERS = ("LD_", "DYLD_", "PYTHON")  # beginnings of environment variables that choose code
+
+
+def hydra_problems(hydra: Mapping[str, Any]) -> list[str]:
+    """Sentences about what in `hydra` (plain data, interpolations unresolved) would have code run that is not on the list."""
+    return list(_problems(hydra, "hydra"))
+
+
+def _problems(value: Any, key: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _named(str(name), item, key)
+            yield from _problems(item, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _problems(item, f"{key}.{place}")
+
+
+def _named(name: str, value: Any, key: str) -> Iterator[str]:
+    inside = key.split(".")
+    if name == "_target_" and not _allowed(str(value), inside):
+        yield (
+            f"{key}._target_={value} is not allowed: of Hydra's own part only callbacks of this program, and Hydra's launchers "
+            "and sweepers, may be named. Take it out of the experiment or the sweep file."
+        )
+    elif name in ("()", "class", "cls") and "_logging" in key and not str(value).startswith(HANDLERS):
+        yield f"{key}.{name}={value} is not allowed: handlers and formatters of the log are those of `logging`, rich or colorlog."
+    elif name == "custom_search_space" and value and str(value).split(".")[0] not in PACKAGES:
+        yield f"{key}.{name}={value} is not allowed: a search space is a function in {', '.join(PACKAGES)}."
+    elif key == "hydra.job.env_set" and name.upper().startswith(CODE_OF_OTHERS):
+        yield f"{key}.{name} is not allowed: it chooses which code the program loads. Set it in the shell, if you mean it."
+
+
+def _allowed(target: str, inside: list[str]) -> bool:
+    if inside[1:2] == ["callbacks"]:
+        return target in CALLBACKS
+    return target.startswith(PLUGINS)

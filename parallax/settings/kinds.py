@@ -1,0 +1,154 @@
+"""Which code a configuration may have built: parts, by kind, each from the rooms where parts of that kind live.
+
+A configuration can come from anybody: an experiment file, a sweep file, the folder of somebody else's run. Being code of ours is
+therefore not enough; a function of ours that writes a file is no data source. A part is known by the module it is defined in
+and by the methods it has, both read from the source, so that asking imports nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parallax.settings.source import Definition, UnknownTarget, definition, line
+from parallax.settings.suggestions import or_list
+from parallax.settings.targets import GET_METHOD, require_own
+
+DEEPEST = 50  # nodes inside nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What parts of one kind have in common.
+
+    Attributes:
+        words: how one is called in a sentence.
+        rooms: modules, or packages of modules, in which it is defined.
+        methods: a class has one of these sets of methods, its own or inherited; () asks for none.
+        returns: a function may stand for such a part when its annotation says it returns one of these; () allows no function.
+    """
+
+    words: str
+    rooms: tuple[str, ...]
+    methods: tuple[frozenset[str], ...] = ()
+    returns: tuple[str, ...] = ()
+
+
+def _any_of(*names: str) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(name.split("+")) for name in names)
+
+
+SAMPLES = ("list[Sample]", "Sequence[Sample]")
+KINDS: dict[str, Kind] = {
+    "view": Kind("a view", ("augment",), _any_of("on_image", "on_tensor", "draw")),
+    "source": Kind(
+        "a data source", ("datamodules.formats", "datamodules.shapes.source", "parallax.evaluation.files",
+                          "parallax.evaluation.pope_files"), _any_of("__len__+__getitem__"), SAMPLES,
+    ),
+    "proposer": Kind("a proposer", ("parallax.preference.proposers",), _any_of("requests", "propose")),
+    "judge": Kind("a judge", ("parallax.preference.judges",), _any_of("judge")),
+    "selector": Kind("a selector", ("parallax.preference",), _any_of("select")),
+    "infusion": Kind("an infusion", ("parallax.preference.infusion",), _any_of("request")),
+    "objective": Kind("an objective", ("lightning_modules.objectives",), _any_of("losses", "__call__")),
+    "suite": Kind("an evaluation suite", ("parallax.evaluation",), _any_of("score"), ("ScoredSuite", "Suite", "GroupedSuite")),
+    "harness": Kind("a harness", ("parallax.evaluation.harnesses",), _any_of("command")),
+    "grading": Kind("a grading", ("parallax.evaluation.judged",), _any_of("ask+scores")),
+    "client": Kind("a judge's client", ("parallax.evaluation.judged.client",), _any_of("verdicts")),
+    "rewrite": Kind("a rewriting", ("parallax.preference",), _any_of("__call__")),
+    "image_text": Kind("an image-text model", ("parallax.models",), _any_of("cosines")),
+    "images": Kind("an image", ("parallax.records.images", "datamodules.formats"), _any_of("load+digest")),
+    "function": Kind(
+        "a function of texts and samples",
+        ("parallax.evaluation", "datamodules.shapes.language", "datamodules.shapes.hallucinate"),
+        _any_of("__call__"),
+        ("Scores", "list[Scores]", "list[str]", "bool", "str", "str | None", "CocoWords", "dict[str, tuple[float, float]]",
+         "list[dict[str, tuple[float, float]]]"),
+    ),
+}  # fmt: skip
+
+# What a key of a configuration, or an argument of a part, holds. Others may hold a part of any kind.
+HOLDS: dict[str, tuple[str, ...]] = {
+    "data": ("source",), "samples": ("source",), "aug": ("view",), "view": ("view",), "views": ("view",), "noise": ("view",),
+    "proposer": ("proposer",), "judge": ("judge", "client"), "selector": ("selector",), "infusion": ("infusion",),
+    "loss": ("objective",), "base": ("objective",), "objective": ("objective",), "suites": ("suite",),
+    "harnesses": ("harness",), "protocol": ("grading",), "rewrite": ("rewrite", "function"), "image_text": ("image_text",),
+    "images": ("images",), "extract": ("function",), "same": ("function",), "scorer": ("function",), "words": ("function",),
+}  # fmt: skip
+
+
+def require_part(target: str, path: str | None = None, kinds: tuple[str, ...] = ()) -> None:
+    """Raises `UnknownTarget` unless `target` is a part of one of `kinds` (of any kind where none is given).
+
+    Args:
+        target: `_target_` of the node.
+        path: its `path`, where the target gives a function by name.
+    """
+    kinds = kinds or tuple(KINDS)
+    if target == GET_METHOD:
+        if "function" not in kinds:
+            raise UnknownTarget(f"a function is no {_words(kinds)}")
+        target, kinds = str(path), ("function",)
+    require_own(target)
+    module, _, name = target.rpartition(".")
+    node, defined_in = definition(module, name)
+    if not any(_is_part(node, defined_in, KINDS[kind]) for kind in kinds):
+        what = "it is" if kinds == tuple(KINDS) else f"it is not {_words(kinds)}, and"
+        raise UnknownTarget(f"{what} no part that a configuration may have built here")
+
+
+def kinds_at(path: str) -> tuple[str, ...]:
+    """The kinds that a key such as `stages.align.proposer` or `aug.views.0` may hold; () for any."""
+    names = [name for name in path.split(".") if not name.isdigit() and not name.startswith("_")]
+    if len(names) > 1 and names[-2] in ("suites", "harnesses"):
+        return HOLDS[names[-2]]
+    return HOLDS.get(names[-1], ()) if names else ()
+
+
+def nodes(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(key, node) of every mapping with a `_target_` in `value`, wherever it stands: arguments, `_args_`, lists, mappings."""
+    if depth > DEEPEST:
+        raise UnknownTarget(f"{path} is nested more than {DEEPEST} deep")
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield path, value
+        for name, item in value.items():
+            yield from nodes(item, f"{path}.{name}", depth + 1)
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from nodes(item, f"{path}.{place}", depth + 1)
+
+
+def require_parts(node: Any, key: str) -> None:
+    """Raises `UnknownTarget`, naming the key, unless all that `node` would have built are parts, of a kind that fits."""
+    for path, inner in nodes(node, key):
+        try:
+            require_part(str(inner["_target_"]), inner.get("path"), kinds_at(path))
+        except UnknownTarget as error:
+            raise UnknownTarget(f"{path} names {named(inner)!r}: {error}") from error
+
+
+def named(node: Mapping[str, Any]) -> str:
+    """What a node names: its `_target_`, or the function that it gives by name."""
+    return str(node.get("path") if node["_target_"] == GET_METHOD else node["_target_"])
+
+
+def _words(kinds: tuple[str, ...]) -> str:
+    return or_list([KINDS[kind].words for kind in kinds])
+
+
+def _is_part(node: Definition, module: str, kind: Kind) -> bool:
+    if not any(module == room or module.startswith(f"{room}.") for room in kind.rooms):
+        return False
+    if isinstance(node, ast.FunctionDef):
+        return node.returns is not None and ast.unparse(node.returns).strip("'\"") in kind.returns
+    methods = _methods(node, module)
+    return not kind.methods or any(wanted <= methods for wanted in kind.methods)
+
+
+def _methods(node: ast.ClassDef, module: str) -> frozenset[str]:
+    """Names of a class's methods, with those of the bases that are ours."""
+    return frozenset(
+        member.name for found, _ in line(node, module) for member in found.body if isinstance(member, ast.FunctionDef)
+    )

@@ -1,0 +1,98 @@
+"""How overrides are read: Hydra's grammar and Hydra's loader, with three freedoms. What was typed stays as it was typed.
+
+Hydra refuses a key that no file holds. Ours may be such keys: `stages.align.optim.lr=1e-6`, an argument that a YAML file leaves
+to the code. So a plain `key=value` may add, and the check judges afterwards whether the key exists. `stages.align.loss=stic`
+chooses a file of the group `loss` for one stage. `+experiment=…` and `experiment=null` mean what they say.
+
+All this happens to the parsed overrides, inside the loader: `.hydra/overrides.yaml`, `${hydra.job.override_dirname}`, sweepers,
+launchers and messages see the words of the user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra._internal.hydra as hydra_program
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.utils import setup_globals
+
+from parallax.settings.schema import STAGE_GROUPS
+
+VERSION_BASE = "1.3"
+CONFIG = "config"  # conf/config.yaml
+MAY_BE_NONE = ("experiment",)  # groups of which nothing may be chosen
+# group@package entries of the defaults of conf/config.yaml and of losses; others are added
+IN_THE_LIST = re.compile(r"\+?aug@(evaluation(\.suites\.\w+)?\.view|(stages\.\w+\.)?loss\.view)")
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader, which reads overrides as this program means them. It travels with Hydra's jobs to other processes."""
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        for override in parsed:
+            if not override.is_sweep_override() and not override.is_hydra_override():
+                read(override, repo.group_exists(override.key_or_group))
+        return parsed, repo
+
+
+def read(override: Override, is_group: bool) -> None:
+    """Give a parsed override the meaning it has here; its `input_line` stays."""
+    value = override.value()
+    if is_group and not isinstance(value, dict):
+        _read_choice(override)
+    elif (stage := stage_choice(override)) is not None:
+        override.package, override.key_or_group = override.key_or_group, stage
+        override.type = OverrideType.ADD
+    elif override.type == OverrideType.CHANGE:
+        override.type = OverrideType.FORCE_ADD
+        if value == "None":  # as W&B's agents write null
+            override._value = None
+
+
+def _read_choice(override: Override) -> None:
+    listed = override.package is None or IN_THE_LIST.fullmatch(override.get_key_element()) is not None
+    if override.key_or_group in MAY_BE_NONE and listed:
+        if override.type == OverrideType.CHANGE and override.value() is None:
+            override.type = OverrideType.DEL
+        elif override.type == OverrideType.ADD:
+            override.type = OverrideType.CHANGE
+    elif override.type == OverrideType.CHANGE and not listed:
+        override.type = OverrideType.ADD
+
+
+def stage_choice(override: Override) -> str | None:
+    """The group that `stages.<name>.<group>=<choice>` chooses from; None for any other override."""
+    found = re.fullmatch(r"stages\.[^.]+\.(\w+)", override.key_or_group)
+    is_choice = found is not None and found[1] in STAGE_GROUPS and isinstance(override.value(), str)
+    return found[1] if found is not None and is_choice and not override.is_delete() else None
+
+
+def loader(conf: Path, config_dir: str | None = None) -> Loader:
+    """A loader of the configuration in `conf`, with a further folder as `--config-dir` adds it. Hydra's resolvers are set up."""
+    setup_globals()
+    path = create_config_search_path(str(conf))
+    if config_dir is not None:
+        further = f"file://{Path(config_dir).resolve()}"
+        path.prepend(provider="command-line", path=further, anchor=SearchPathQuery(provider="schema"))
+    return Loader(path)
+
+
+@contextmanager
+def hydra_reads_so() -> Iterator[None]:
+    """While inside, a Hydra that starts uses `Loader`."""
+    kept = hydra_program.ConfigLoaderImpl
+    hydra_program.ConfigLoaderImpl = Loader  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        hydra_program.ConfigLoaderImpl = kept  # type: ignore[misc]

@@ -1,0 +1,69 @@
+"""What a run does before anything slow: it says what it is about to load, and leaves out what it will not use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_modules.light_torchmetrics import light_torchmetrics
+from parallax.reports.run_log import is_shown, quiet_third_parties
+from parallax.tasks.run_folder import is_helper
+
+LOADS_A_MODEL = ("align", "build_pairs", "chat", "check_judge", "compare_adapters", "evaluate", "merge")
+BY_BITSANDBYTES = ("8bit", "paged", "nf4", "int8")  # in names of optimisers and quantisations
+
+
+def first_minute(cfg: DictConfig) -> None:
+    """Say what is loaded; keep the noise and the weight of others away. Takes no time and imports nothing slow."""
+    quiet_third_parties()
+    light_torchmetrics()
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    if plain["task"]["name"] not in LOADS_A_MODEL:
+        return
+    if not is_helper() and is_shown():
+        print(loading_line(plain), flush=True)
+
+
+def leave_out_unused(cfg: DictConfig) -> None:
+    """Have `import bitsandbytes` fail in this process, as if it were not installed, unless the run uses it.
+
+    peft imports it wherever it finds it, which takes seconds. For a process that does this one run and nothing else.
+    """
+    if not needs_bitsandbytes(OmegaConf.to_container(cfg, resolve=True)):  # type: ignore[arg-type]
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+
+
+def loading_line(plain: Mapping[str, Any]) -> str:
+    """`align tiny_llava on shapes by seva: loading torch, transformers and the model`."""
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    task = plain["task"]["name"]
+    on = f" on {chosen['data']}" if task in ("align", "build_pairs") and chosen.get("data") else ""
+    by = f" by {plain['method']['name']}" if task in ("align", "build_pairs") else ""
+    return f"{task} {plain['model']['name']}{on}{by}: loading torch, transformers and the model"
+
+
+def needs_bitsandbytes(plain: Mapping[str, Any]) -> bool:
+    """Whether an optimiser, a quantisation or the model's own file asks for it; a model that is not a folder here may."""
+    asked = any(word in text for text in _texts(plain, ("name", "quantization")) for word in BY_BITSANDBYTES)
+    if asked:
+        return True
+    try:
+        return "quantization_config" in json.loads(
+            (Path(plain["model"]["path"]).expanduser() / "config.json").read_text()
+        )
+    except (OSError, ValueError):
+        return True
+
+
+def _texts(node: Any, keys: tuple[str, ...]) -> Iterator[str]:
+    """The values of these keys, at any depth."""
+    for key, value in node.items() if isinstance(node, Mapping) else enumerate(node if isinstance(node, list) else ()):
+        if key in keys and value is not None:
+            yield str(value)
+        yield from _texts(value, keys)

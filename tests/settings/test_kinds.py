@@ -1,0 +1,114 @@
+"""A configuration, wherever it comes from, has parts built and nothing else; Hydra's own part of it is on a list too."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from parallax.settings.build import build
+from parallax.settings.command_line import compose_checked, prepare
+from parallax.settings.errors import ConfigError
+from parallax.settings.kinds import kinds_at, nodes, require_part
+from parallax.settings.targets import UnknownTarget
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+WRITES = "parallax.records.atomic.atomic_write_text"
+WRITER = {"_target_": WRITES, "path": "", "text": "ran"}
+
+
+def writer(marker: Path) -> dict[str, Any]:
+    """A node whose building would leave a file behind."""
+    return {"_target_": WRITES, "path": str(marker), "text": "ran"}
+
+
+def places(marker: Path) -> dict[str, dict[str, Any]]:
+    """Where a function that writes can be hidden in a node that looks like a part."""
+    flip = {"_target_": "augment.geometric.RandomFlip"}
+    return {
+        "itself": writer(marker),
+        "an argument": {**flip, "p": writer(marker)},
+        "unnamed arguments": {**flip, "_args_": [writer(marker)]},
+        "pathlib in unnamed arguments": {**flip, "_args_": [{"_target_": "pathlib.Path.write_text", "self": str(marker)}]},
+        "a list": {"_target_": "augment.combine.Chain", "views": [flip, writer(marker)]},
+        "a mapping in a list": {"_target_": "augment.combine.Chain", "views": [{"name": "identity", "x": {"y": writer(marker)}}]},
+        "partial": {**writer(marker), "_partial_": True},
+        "a function by name": {"_target_": "hydra.utils.get_method", "path": WRITES},
+        "a source where a view is due": {"_target_": "datamodules.shapes.source.ShapesSource", "split": "tune_habitual"},
+        "a nested partial": {**flip, "p": {**writer(marker), "_partial_": True}},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", places(Path()))
+def test_nothing_but_parts_of_the_right_kind_is_built(place: str, tmp_path: Path) -> None:
+    node = places(tmp_path / "ran")[place]
+    with pytest.raises(UnknownTarget):
+        build(node, "aug")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_values_are_taken_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "told")
+    source = build(
+        {"_target_": "datamodules.formats.image_folder.ImageFolderSource", "path": str(CONF), "prompts": ["${oc.env:SECRET}"]},
+        "data",
+    )  # fmt: skip
+    assert "told" not in repr(vars(source))
+
+
+@pytest.mark.parametrize("key", ["aug", "data", "loss", "judge", "stages.align.proposer", "evaluation.judge"])
+def test_the_check_refuses_other_code_of_ours_in_every_place(key: str, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    overrides = [f"{key}={{_target_:{WRITES},path:'{marker}',text:ran}}"]
+    with pytest.raises(ConfigError, match="no part that a configuration may have built"):
+        compose_checked([f"+{overrides[0]}" if "." in key else overrides[0]], CONF)
+    assert not marker.exists()
+
+
+def test_every_part_of_conf_is_of_the_kind_its_place_asks_for() -> None:
+    checked = 0
+    for file in CONF.rglob("*.yaml"):
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        group = file.relative_to(CONF).parts[0]
+        if group != "hydra" and isinstance(content, dict):
+            content.pop("hydra", None)
+            for key, node in nodes(content, group if "_target_" in content else ""):
+                require_part(node["_target_"], node.get("path"), kinds_at(key))
+                checked += 1
+    assert checked > 90
+
+
+HYDRA = {
+    "a callback": "callbacks: {end: {_target_: pathlib.Path.write_text}}",
+    "a callback of ours that is none": f"callbacks: {{end: {{_target_: {WRITES}}}}}",
+    "a launcher": "launcher: {_target_: parallax.records.atomic.atomic_write_text}",
+    "a logging handler": "job_logging: {handlers: {x: {(): subprocess.call, args: [ls]}}}",
+    "a logging class": "hydra_logging: {handlers: {x: {class: os.system}}}",
+    "an environment that preloads": "job: {env_set: {LD_PRELOAD: /tmp/x.so}}",
+    "a sweeper": "sweeper: {_target_: os.system}",
+}
+
+
+@pytest.mark.parametrize("what", HYDRA)
+def test_hydras_own_part_of_an_experiment_names_no_other_code(what: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "planted.yaml").write_text(f"# @package _global_\nhydra:\n  {HYDRA[what]}\n")
+    with pytest.raises(ConfigError, match="is not allowed"):
+        prepare(["--config-dir", str(tmp_path), "experiment=planted"], CONF)
+
+
+def test_a_command_line_cannot_name_a_callback_either() -> None:
+    with pytest.raises(ConfigError, match="hydra.callbacks"):
+        prepare(["+hydra.callbacks.x={_target_: pathlib.Path.write_text}"], CONF)
+
+
+def test_a_pickle_is_not_read() -> None:
+    with pytest.raises(ConfigError, match="pickled"):
+        prepare(["--experimental-rerun", "job.pickle"], CONF)
+
+
+def test_a_tag_in_an_experiment_file_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "planted.yaml").write_text("x: !!python/object/apply:os.system [ls]\n")
+    with pytest.raises(ConfigError, match="python/object/apply"):
+        prepare(["--config-dir", str(tmp_path), "experiment=planted"], CONF)

@@ -1,0 +1,61 @@
+"""The first minute: what a run says at once, and what it does not import before the first answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from parallax.tasks.first_minute import loading_line, needs_bitsandbytes
+
+ROOT = Path(__file__).parents[2]
+UNUSED = (
+    "bitsandbytes", "datasets", "lightning_fabric", "matplotlib", "pandas", "pytorch_lightning",
+    "sklearn", "torchmetrics.functional",
+    "trl", "wandb",
+)  # fmt: skip
+CODE = f"""
+import sys, runpy
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("there:", [name for name in {UNUSED!r} if sys.modules.get(name) is not None])
+"""
+
+
+def plain(compose: Callable[..., DictConfig], *words: str) -> dict[str, Any]:
+    return OmegaConf.to_container(compose(*words), resolve=True)  # type: ignore[return-value]
+
+
+def test_the_first_line_says_what_is_loaded(compose_config: Callable[..., DictConfig]) -> None:
+    assert loading_line(plain(compose_config)).startswith("align tiny_llava by seva: loading torch")
+    assert loading_line(plain(compose_config, "task=chat")).startswith("chat tiny_llava: loading torch")
+
+
+def test_bitsandbytes_is_for_quantised_weights_and_eight_bit_moments(compose_config: Callable[..., DictConfig]) -> None:
+    assert not needs_bitsandbytes(plain(compose_config, "method=stic"))
+    for word in ("model.quantization=nf4", "optim=adamw_8bit", "optim=paged_adamw", "model.path=some/hub-name"):
+        assert needs_bitsandbytes(plain(compose_config, word)), word
+
+
+def test_a_question_is_answered_without_lightning_or_wandb_and_without_their_noise(tmp_path: Path) -> None:
+    words = [
+        "task=chat",
+        "task.questions=['Is there a circle?']",
+        f"paths.cache_dir={tmp_path}",
+        f"hydra.run.dir={tmp_path}/a",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "run.py", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    first, second, *_, last = done.stdout.splitlines()
+    assert first == "chat tiny_llava: loading torch, transformers and the model" and second.startswith(
+        "tiny_llava, looking at"
+    )
+    assert last == "there: []" and done.stderr == ""
+    assert not (tmp_path / "a").exists()
