@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, ClassVar
 
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from augment.chance import uniform
-from augment.view import ActsOn, Description, View, build, generator_for
+from augment.view import ActsOn, Description, Images, View, build, generator_for
 from parallax.settings.ranges import NotNegative
 
 Views = Annotated[Sequence[Description], Len(1)]
@@ -27,6 +27,11 @@ Views = Annotated[Sequence[Description], Len(1)]
 
 def _members(views: Views) -> tuple[View, ...]:
     return tuple(build(view) for view in views)
+
+
+def _shown_on(images: Images, view: View) -> View:
+    """What was drawn acts on the images that the view it was drawn from is to act on."""
+    return view if images == "all" else replace(view, images=images)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Mixture(View):
                 break
             mark -= weight
         chosen = build(self.views[last]) if self.weights[last] > 0 else self._likely[-1]
-        return chosen.draw(generator, index)
+        return _shown_on(self.images, chosen.draw(generator, index))
 
     def _chosen(self, generator: torch.Generator) -> View:
         return self.draw(generator_for(generator.initial_seed()), 0)
@@ -119,7 +124,7 @@ class Several(View):
         return any(build(view).is_random for view in self.views)
 
     def draw(self, generator: torch.Generator, index: int) -> View:
-        return build(self.views[index % len(self.views)]).draw(generator, index)
+        return _shown_on(self.images, build(self.views[index % len(self.views)]).draw(generator, index))
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         raise ValueError(f"{self.name} holds one view per negative; draw(generator, index) gives the view to use")
@@ -158,7 +163,7 @@ class Chain(View):
         return tuple(build(view) for view in self.views)
 
     def draw(self, generator: torch.Generator, index: int) -> View:
-        return Chain(tuple(view.draw(generator, index) for view in self.parts))
+        return Chain(tuple(view.draw(generator, index) for view in self.parts), images=self.images)
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         for view in self.parts:

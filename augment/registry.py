@@ -5,12 +5,13 @@ A `ViewSpec` (name, arguments, seed) determines the corrupted image completely; 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
 
 import augment
-from augment.view import View, build
-from parallax.records import ViewSpec
+from augment.view import IMAGES, View, build
+from parallax.records import ViewSpec, seed_for
 
 for _module in iter_modules(augment.__path__):  # importing registers, so a new view needs its file and nothing else
     if _module.name != "registry":
@@ -29,4 +30,15 @@ def view_from_spec(spec: ViewSpec) -> View:
 
 def spec_of(view: View, seed: int) -> ViewSpec:
     """The record of a view and its seed. Views without chance get seed 0, so that their candidates are shared."""
-    return ViewSpec(name=view.name, params=view.params(), seed=seed if view.is_random else 0)
+    return ViewSpec(name=view.name, params=view.params(), seed=seed if view.is_random or view.images == "one" else 0)
+
+
+def views_of(spec: ViewSpec, count: int) -> list[ViewSpec]:
+    """The view of each of `count` images: the view, with a seed of its own, or the identity where it leaves an image as it is."""
+    images = spec.params.get("images", "all")
+    if images not in IMAGES:
+        raise ValueError(f"{spec.name}: images={images!r} is not known; give one of {', '.join(IMAGES)}")
+    drawn = seed_for(spec.seed, "", "image") % count
+    chosen = {"all": set(range(count)), "last": {count - 1}, "one": {drawn}}[images]
+    seeds = [spec.seed if place == 0 else seed_for(spec.seed, "", "image", place) for place in range(count)]
+    return [replace(spec, seed=seeds[place]) if place in chosen else ViewSpec() for place in range(count)]

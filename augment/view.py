@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from PIL import Image
@@ -19,6 +19,8 @@ from parallax.settings.part import Part, rules_of
 from parallax.settings.ranges import NamedIn
 
 ActsOn = Literal["image", "tensor", "both"]
+Images = Literal["all", "last", "one"]
+IMAGES = get_args(Images)
 
 
 def generator_for(seed: int) -> torch.Generator:
@@ -34,12 +36,14 @@ class View(Part, ABC):
     or a list and a tuple make the same view.
 
     `acts_on` says which of the two methods does something: `on_image` gets the upright RGB image before the processor,
-    `on_tensor` the normalised and padded pixels after it.
+    `on_tensor` the normalised and padded pixels after it. `images` says which of a prompt's images it acts on where there are
+    several: all, the last, or one drawn by the seed.
     """
 
     name: ClassVar[str]  # how configs and records call it; the same as conf/aug/<name>.yaml
     acts_on: ClassVar[ActsOn] = "image"
     registered: ClassVar[dict[str, type[View]]] = {}  # every view by its name
+    images: Images = field(default="all", kw_only=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,8 +65,9 @@ class View(Part, ABC):
         return True
 
     def params(self) -> dict[str, Any]:
-        """All constructor arguments as plain data (numbers, strings, lists, dicts)."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        """All constructor arguments as plain data (numbers, strings, lists, dicts); `images` where it is not all of them."""
+        given = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {name: value for name, value in given.items() if (name, value) != ("images", "all")}
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         """The corrupted RGB image; its size may differ. The given image is not changed."""
@@ -96,7 +101,9 @@ def build(description: Description) -> View:
     cls = View.registered.get(name)
     if cls is None:
         raise ValueError(f"there is no view {name!r}; the views are {', '.join(sorted(View.registered))}")
-    known = [field.name for field in fields(cls)]
+    known = sorted(
+        (field.name for field in fields(cls)), key=lambda argument: argument == "images"
+    )  # what all have comes last
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         allowed = ", ".join(known) or "none"

@@ -6,17 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datamodules.candidates import CandidateMaker, Unanswerable
 from datamodules.encoded_steps import encode_pair, mapped
 from parallax.models import processes
+from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
 from parallax.preference.judge import Judge, Scores, as_judgement
 from parallax.preference.proposer import Proposer, SearchProposer
 from parallax.preference.selector import Selector
-from parallax.records import BadImage, Dropped, PreferencePair, Sample, Turn
+from parallax.records import BadImage, Dropped, PreferencePair, Sample
 from parallax.records.skipped import SetAside, SkippedLog
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 SLICE = 4096  # samples planned and answered at a time: bounds memory, and is far more than one batch
 
@@ -26,7 +30,7 @@ Outcome = PreferencePair | Dropped
 def outcomes_of_samples(
     samples: Iterable[Sample],
     *,
-    policy: Any,
+    policy: Policy,
     proposer: Proposer,
     judge: Judge,
     selector: Selector,
@@ -52,28 +56,25 @@ def outcomes_of_samples(
         finished(len(batch))
 
 
-def fit_for(proposer: Any, samples: list[Sample], skipped: SkippedLog) -> list[Sample]:
-    """The samples the proposer can work with; the others go to `skipped` with the reason its `unfit` gives, if it has one."""
-    unfit = getattr(proposer, "unfit", None)
-    if unfit is None:
-        return samples
-    faults = [(sample, unfit(sample)) for sample in samples]
+def fit_for(proposer: Proposer, samples: list[Sample], skipped: SkippedLog) -> list[Sample]:
+    """The samples the proposer can work with; the others go to `skipped` with the reason its `unfit` gives."""
+    faults = [(sample, proposer.unfit(sample)) for sample in samples]
     for sample, fault in faults:
         if fault is not None:
             skipped.add(SetAside(sample.id, sample.source, *fault))
     return [sample for sample, fault in faults if fault is None]
 
 
-def as_trained(proposer: Any, sample: Sample, seed: int) -> Sample:
+def as_trained(proposer: Proposer, sample: Sample, seed: int) -> Sample:
     """The sample with the question its pair is trained on, where the proposer says another than the sample's own."""
-    question = getattr(proposer, "trained_question", None)
-    if question is None:
+    question = proposer.trained_question(sample, seed)
+    if question == sample.question:
         return sample
-    return replace(sample, turns=(Turn(question(sample, seed), sample.answer), *sample.turns[1:]))
+    return replace(sample, turns=(sample.turns[0].asking(question), *sample.turns[1:]))
 
 
 def _propose(
-    samples: list[Sample], policy: Any, proposer: Proposer, maker: CandidateMaker, skipped: SkippedLog, seed: int
+    samples: list[Sample], policy: Policy, proposer: Proposer, maker: CandidateMaker, skipped: SkippedLog, seed: int
 ) -> tuple[list[Sample], list[Any]]:
     while True:
         if not samples:
@@ -91,7 +92,7 @@ def _propose(
 def _judge(
     samples: list[Sample],
     groups: list[Any],
-    policy: Any,
+    policy: Policy,
     judge: Judge,
     maker: CandidateMaker,
     skipped: SkippedLog,
@@ -117,7 +118,7 @@ def _set_aside(samples: list[Sample], why: dict[str, str], skipped: SkippedLog) 
 
 
 def _share_search(
-    proposer: Proposer, policy: Any, samples: Sequence[Sample], maker: CandidateMaker, seed: int
+    proposer: Proposer, policy: Policy, samples: Sequence[Sample], maker: CandidateMaker, seed: int
 ) -> tuple[int, int] | None:
     """With several processes, each does its share of a search first; all of them then find the whole in the store.
 
@@ -138,6 +139,8 @@ def reason_of(why: str) -> str:
     """The short name of a sentence that says why a sample cannot be used."""
     if why.startswith("image "):
         return "bad_image"
+    if "chat template" in why:
+        return "template"
     return "long_prompt" if "context" in why else "bad_text" if "control token" in why else "unanswered"
 
 
@@ -148,9 +151,13 @@ def outcomes_of_pairs(
     encoder: PromptEncoder,
     skipped: SkippedLog,
     num_workers: int = 0,
+    looks_at_images: bool = False,
 ) -> Iterator[Outcome]:
-    """Ready-made pairs under the same rules. Each is read and encoded once, so that none fails in the middle of training."""
-    faults = mapped(_Trial(pairs, encoder), range(len(pairs)), num_workers)
+    """Ready-made pairs under the same rules. Each is read and encoded once, so that none fails in the middle of training.
+
+    `looks_at_images`: whether the objective can learn from pairs whose images alone differ.
+    """
+    faults = mapped(_Trial(pairs, encoder, looks_at_images), range(len(pairs)), num_workers)
     for pair, fault in zip(pairs, faults, strict=True):
         if fault is not None:
             skipped.add(SetAside(pair.sample_id, pair.source, *fault))
@@ -161,16 +168,26 @@ def outcomes_of_pairs(
 class _Trial:
     """Why a pair cannot be encoded: (reason, sentence) or None."""
 
-    def __init__(self, pairs: Sequence[PreferencePair], encoder: PromptEncoder) -> None:
-        self.pairs, self.encoder = pairs, encoder
+    def __init__(self, pairs: Sequence[PreferencePair], encoder: PromptEncoder, looks_at_images: bool) -> None:
+        self.pairs, self.encoder, self.looks_at_images = pairs, encoder, looks_at_images
 
     def __call__(self, place: int) -> tuple[str, str] | None:
+        pair = self.pairs[place]
+        if pair.compares_images and not self.looks_at_images:
+            return (
+                "rejected_images",
+                f"pair {pair.sample_id!r} has one answer beside two images; use a loss that compares images",
+            )
         try:
-            self.encoder.collate([encode_pair(self.encoder, self.pairs[place])])
+            self.encoder.collate([encode_pair(self.encoder, pair)])
+            if pair.rejected_images and self.looks_at_images:
+                self.encoder.encode_conversation(pair.conversation.with_images(pair.rejected_images))
         except BadImage as bad:
             return "bad_image", str(bad)
         except PromptTooLong as error:
             return "long_prompt", str(error)
+        except CannotWrite as error:
+            return "template", str(error)
         except ValueError as error:
             return "bad_text", str(error)
         return None

@@ -17,18 +17,16 @@ from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import IDENTITY, PromptEncoder
 from parallax.models.encoding.workers import begin_worker, watched, with_new_workers
 from parallax.preference.looks import Look
-from parallax.records import PreferencePair, Response, ViewSpec, fingerprint, naming
-from parallax.records.sample import ImageRef
+from parallax.records import Conversation, PreferencePair, Response, ViewSpec, fingerprint
 
 STALLED = 600.0  # seconds after which a step that does not come is given up
 MakeBatch = Callable[[Sequence[int]], PairBatch]  # places in a list -> one micro-batch
-_Item = tuple[ImageRef, ViewSpec, str, tuple[Response, ...]]  # a picture, how it is seen, the question, the answers
+_Item = tuple[Conversation, ViewSpec, tuple[Response, ...]]  # what is shown and asked, how it is seen, the answers
 
 
 def encode_pair(encoder: PromptEncoder, pair: PreferencePair) -> tuple[EncodedPrompt, list[Tensor]]:
-    """The prompt with its clean image, and all responses, chosen first. Raises `BadImage` or `PromptTooLong`."""
-    with naming(pair.image):
-        prompt = encoder.encode_prompt(pair.image.load(), pair.prompt)
+    """The prompt with its clean images, and all responses, chosen first. Raises `BadImage` or `PromptTooLong`."""
+    prompt = encoder.encode_conversation(pair.conversation)
     return prompt, [encoder.encode_response(response) for response in pair.responses]
 
 
@@ -71,15 +69,14 @@ class PairBatches:
     def own(self, places: Sequence[int]) -> ScoringBatch:
         """The pairs' own answers beside their own images. Shapes: (B, 1 + K, …)."""
         pairs = [self.pairs[place] for place in places]
-        shown = [(pair.image, IDENTITY, pair.prompt, pair.responses) for pair in pairs]
+        shown = [(pair.conversation, IDENTITY, pair.responses) for pair in pairs]
         weights = [self.further.weights(self.encoder, pair) for pair in pairs]
         return self._collated(shown, weights)
 
     def look(self, places: Sequence[int], group: tuple[Look, ...]) -> ScoringBatch:
         """The answers of a group of looks beside its picture. Shapes: (B, looks of the group, …)."""
         shown = [self.further.shown(self.pairs, place, group) for place in places]
-        prompts = [self.pairs[place].prompt for place in places]
-        items = [(look.image, look.view, prompt, look.responses) for look, prompt in zip(shown, prompts, strict=True)]
+        items = [(look.conversation, look.view, look.responses) for look in shown]
         weights: list[list[list[float]] | None] = []
         for place, look in zip(places, shown, strict=True):
             own = self.further.weights(self.encoder, self.pairs[place])
@@ -87,7 +84,7 @@ class PairBatches:
         return self._collated(items, weights)
 
     def _collated(self, items: Sequence[_Item], weights: Sequence[list[list[float]] | None]) -> ScoringBatch:
-        names = [self._image_name(image, view) for image, view, _, _ in items] if self.features is not None else None
+        names = [self._image_name(asked, view) for asked, view, _ in items] if self.features is not None else None
         encoded = [self._encoded(item, names[row] if names else "") for row, item in enumerate(items)]
         batch = self.encoder.collate(encoded)
         batch.image_names = names
@@ -99,22 +96,21 @@ class PairBatches:
         return batch
 
     def _encoded(self, item: _Item, name: str) -> tuple[EncodedPrompt, list[Tensor]]:
-        image, view, question, responses = item
+        asked, view, responses = item
         answers = [self.encoder.encode_response(response) for response in responses]
-        known = self.features.prompt(name, question) if self.features is not None else None
+        known = self.features.prompt(name, asked.written()) if self.features is not None else None
         if known is not None:
             return known, answers
-        with naming(image):
-            prompt = self.encoder.encode_prompt(image.load(), question, view)
+        prompt = self.encoder.encode_conversation(asked, view)
         if self.features is not None:
-            self.features.remember(name, question, prompt)
+            self.features.remember(name, asked.written(), prompt)
         return prompt, answers
 
-    def _image_name(self, image: ImageRef, view: ViewSpec) -> str:
-        """Names what the tower sees: the image's bytes, the processor's settings, and the view if there is one."""
+    def _image_name(self, asked: Conversation, view: ViewSpec) -> str:
+        """Names what the tower sees: the images' bytes, the processor's settings, and the view if there is one."""
         self._processor = self._processor or self.encoder.processor_fingerprint()
         seen = [] if view == IDENTITY else [[view.name, dict(view.params), view.seed]]
-        return fingerprint([image.digest(), self._processor, *seen])
+        return fingerprint([asked.image_digest(), self._processor, *seen])
 
 
 class Steps(Dataset[StepBatch]):

@@ -13,15 +13,14 @@ from typing import Any
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.preference.looks import Look, groups_of, partners
 from parallax.preference.token_weights import TokenWeights
-from parallax.records import PreferencePair, Response, ViewSpec, fingerprint
-from parallax.records.sample import ImageRef
+from parallax.records import Conversation, PreferencePair, Response, ViewSpec, fingerprint
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture of a look, and the answers that are scored beside it. `weighted_as` are places among the pair's responses."""
+    """What a look shows, and the answers that are scored beside it. `weighted_as` are places among the pair's responses."""
 
-    image: ImageRef
+    conversation: Conversation
     view: ViewSpec
     responses: tuple[Response, ...]
     weighted_as: tuple[int | None, ...]
@@ -52,6 +51,11 @@ class FurtherColumns:
     def need_partner(self) -> bool:
         return any("partner" in (look.response, look.image) for look in self.looks)
 
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether pairs whose images alone differ can be learned from: a look at a view shows their rejected images."""
+        return any(look.image == "view" for look in self.looks)
+
     def with_partners_of(self, pairs: Sequence[PreferencePair], ids: Sequence[str]) -> FurtherColumns:
         """The same for these pairs."""
         if not self.need_partner:
@@ -69,7 +73,11 @@ class FurtherColumns:
             if there is None:
                 raise ValueError(f"the pair of sample {pair.sample_id!r} has no partner with another image; drop it")
             other = pairs[there]
-        image = other.image if group[0].image == "partner" and other is not None else pair.image
+        asked, view = pair.conversation, group[0].spec(self.seed, pair.sample_id)
+        if group[0].image == "partner" and other is not None:
+            asked = asked.with_images([other.images[place % len(other.images)] for place in range(len(asked.images))])
+        elif group[0].image == "view" and pair.rejected_images:  # the data's own, in place of a view
+            asked, view = asked.with_images(pair.rejected_images), ViewSpec()
         responses: list[Response] = []
         for look in group:
             if look.response == "partner":
@@ -79,8 +87,8 @@ class FurtherColumns:
                 responses.append(pair.chosen if look.response == "chosen" else pair.rejected[0])
         own: dict[str, int | None] = {"chosen": 0, "rejected": 1, "partner": None}
         return Shown(
-            image,
-            group[0].spec(self.seed, pair.sample_id),
+            asked,
+            view,
             tuple(responses),
             tuple(own[look.response] for look in group),
         )
@@ -105,7 +113,7 @@ class FurtherColumns:
 def _content(shown: Shown) -> list[Any]:
     view = shown.view
     return [
-        shown.image.digest(),
+        shown.conversation.image_digest(),
         [view.name, dict(view.params), view.seed],
         [list(r.token_ids) if r.token_ids is not None else r.text for r in shown.responses],
     ]

@@ -13,7 +13,7 @@ from datamodules.build import as_trained, fit_for, reason_of
 from datamodules.candidates import CandidateMaker, Unanswerable
 from parallax.preference.infusion import Infusion
 from parallax.preference.proposer import Ask
-from parallax.records import Candidate, Response, Sample, Turn, seed_for
+from parallax.records import Candidate, Response, Sample, seed_for
 from parallax.records.skipped import SetAside, SkippedLog
 
 Plan = Callable[[Sample], Ask]
@@ -27,7 +27,7 @@ def infused_samples(
         samples, lambda sample: Ask("description", 0, infusion.request(sample, seed)), maker, skipped
     )
     return [
-        replace(sample, turns=(replace(first, question=infusion.question(told.text, first.question)), *rest))
+        replace(sample, turns=(first.asking(infusion.question(told.text, first.question)), *rest))
         for sample, told in zip(kept, described, strict=True)
         for first, *rest in [sample.turns]
     ]
@@ -48,7 +48,7 @@ def own_answers(
             skipped.add(SetAside(sample.id, sample.source, "empty", f"the answer to sample {sample.id!r} is empty"))
             continue
         shown = as_trained(proposer, sample, seed)
-        answered = replace(shown, turns=(Turn(shown.question, candidate.text),))
+        answered = replace(shown, turns=(replace(shown.turns[0], answer=candidate.text),))
         made.append((answered, Response(candidate.text, candidate.token_ids, {"candidate": candidate.key})))
     return made
 

@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.formats.dialogues import dialogue_of
+from datamodules.formats.found_images import FoundImages
 from datamodules.formats.json_rows import HALF, is_text
-from datamodules.formats.listed import Unusable, check_limit, existing_root, image_path
-from datamodules.formats.llava_json import turns_of, with_prefix
-from datamodules.formats.placeholders import count_placeholders, without_placeholder
+from datamodules.formats.listed import Unusable, check_limit
+from datamodules.formats.llava_json import has_system, turns_of
+from datamodules.formats.preference.base import Said, messages_with, parts_of, placed, without_gap
 from datamodules.formats.tables import Table, open_table
 from datamodules.formats.tables.open_table import keep_stream
 from parallax.preference.prompts import PromptPool
-from parallax.records import ImageRef, Sample, Turn
-from parallax.records.images import FileImage
+from parallax.records import ImageRef, Message, Sample, Turn
 from parallax.records.skipped import SetAside
 from parallax.settings.ranges import AnyText, Count, ExistingPath, ExistingPathOrHub, Natural
 from parallax.settings.suggestions import closest, or_list
@@ -67,8 +68,7 @@ class ColumnsSource(Sequence[Sample]):
     ) -> None:
         check_limit(limit)
         self.path, self.name, self.limit, self.seed = str(path), name, limit, seed
-        self.image_root = existing_root(image_root) if image_root is not None else None
-        self.image_prefix = image_prefix
+        self.images = FoundImages(image_root, prefix=image_prefix)
         self.columns = _roles(columns)
         asks = "question" in self.columns or "conversations" in self.columns
         if not asks and not prompts:
@@ -148,41 +148,43 @@ class ColumnsSource(Sequence[Sample]):
         given = row.get(self.columns.get("id", "__key__"))
         own = str(given).strip() if isinstance(given, str | int) and not isinstance(given, bool) else ""
         own = f"{own}~{place + 1}" if own and place in self._repeated else own or f"row{place + 1}"
-        image = self._image(row.get(self.columns["image"]))
-        return Sample(own, self.name, image, self._turns(row, own), objects=self._objects(row))
+        where = self.table.where(place).replace(", row ", ":")
+        value = row.get(self.columns["image"])
+        named = [one for one in value if one is not None] if isinstance(value, list | tuple) else [value]
+        if not named:
+            raise Unusable("no_image", "it has no image")
+        if "conversations" in self.columns:
+            said = row.get(self.columns["conversations"])
+            if len(named) > 1 or has_system(said):
+                opening, turns = dialogue_of(said, named, lambda image: self.images(image, where))
+                return Sample(
+                    own, self.name, self._first(opening, turns), turns, objects=self._objects(row), opening=opening
+                )
+        images = [self.images(image, where) for image in named]
+        return Sample(own, self.name, images[0], self._turns(row, own, images), objects=self._objects(row))
 
-    def _image(self, value: Any) -> ImageRef:
-        if isinstance(value, list | tuple):
-            if len(value) != 1:
-                several = f"it has {len(value)} images; exactly one is supported"
-                raise Unusable("several_images" if value else "no_image", several)
-            value = value[0]
-        if not isinstance(value, str | None) and isinstance(value, ImageRef):  # asked last: it is slow
-            return value
-        path = image_path(value)
-        if self.image_root is None:
-            raise Unusable("no_image", f"its image is the file {path!r}; set data.image_root to the folder it lies in")
-        return FileImage(str(self.image_root), with_prefix(path, self.image_prefix))
+    @staticmethod
+    def _first(opening: Sequence[Message], turns: Sequence[Turn]) -> ImageRef:
+        shown = (part for turn in turns for part in turn.parts if not isinstance(part, str))
+        return next(shown)
 
-    def _turns(self, row: Mapping[str, Any], own: str) -> tuple[Turn, ...]:
+    def _turns(self, row: Mapping[str, Any], own: str, images: Sequence[ImageRef]) -> tuple[Turn, ...]:
         if "conversations" in self.columns:
             return turns_of(row.get(self.columns["conversations"]))
         answer = row.get(self.columns["answer"]) if "answer" in self.columns else None
         if answer is not None and not isinstance(answer, str):
             raise Unusable("bad_row", f"its {self.columns['answer']} is a {type(answer).__name__}; a text is needed")
-        if self.pool is not None:
-            return (Turn(self.pool.draw(self.seed, own), answer),)
-        question = row.get(self.columns["question"])
+        question = self.pool.draw(self.seed, own) if self.pool is not None else row.get(self.columns["question"])
         if not isinstance(question, str):
             raise Unusable(
                 "bad_row", f"its {self.columns['question']} is a {type(question).__name__}; a text is needed"
             )
-        if (images := count_placeholders(question)) > 1:
-            raise Unusable("several_images", f"its question asks for {images} images; exactly one is supported")
-        question = without_placeholder(question).strip()
-        if not question:
+        said = [Said("user", parts_of(question))]
+        placed(said, tuple(images))
+        asked = (without_gap(said[0]) if len(images) == 1 else said[0].text).strip()
+        if not asked:
             raise Unusable("empty_question", "its question is empty")
-        return (Turn(question, answer),)
+        return (Turn(asked, answer, messages_with(said, images)[0].parts if len(images) > 1 else ()),)
 
     def _objects(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         found = row.get(self.columns["objects"]) if "objects" in self.columns else None

@@ -35,11 +35,12 @@ class FoundImages:
     Args:
         image_root: folder that paths are relative to; None where pictures are inside the table.
         names_only: take only the last part of every path.
+        prefix: put before each file's name.
     """
 
-    def __init__(self, image_root: Path | str | None, names_only: bool = False) -> None:
+    def __init__(self, image_root: Path | str | None, names_only: bool = False, prefix: str = "") -> None:
         self.image_root = existing_root(image_root) if image_root is not None else None
-        self.names_only = names_only
+        self.names_only, self.prefix = names_only, prefix
         self._spill = Spill()
         self._dropped: dict[
             str, int | None
@@ -71,7 +72,7 @@ class FoundImages:
             raise Unusable(
                 "no_image", f"its image is the file {shortened(path)}; set data.image_root to the folder it lies in"
             )
-        root = str(self.image_root)
+        root, path = str(self.image_root), with_prefix(path, self.prefix)
         if self.names_only:
             return FileImage(root, PurePosixPath(path).name)
         folder = os.path.dirname(path)
@@ -80,6 +81,12 @@ class FoundImages:
         if (dropped := self._dropped[folder]) is not None:
             path = "/".join([part for part in PurePosixPath(path).parts if part != "/"][dropped:])
         return FileImage(root, path)
+
+
+def with_prefix(image: str, prefix: str) -> str:
+    """The path with `prefix` before its last part, unless that has it already."""
+    folder, slash, file = image.rpartition("/")
+    return image if file.startswith(prefix) else f"{folder}{slash}{prefix}{file}"
 
 
 def _leading(root: str, path: str) -> int | None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datamodules.formats.dialogues import dialogue_of
+from datamodules.formats.found_images import FoundImages
 from datamodules.formats.json_rows import json_rows
-from datamodules.formats.listed import Listed, Unusable, existing, existing_root, image_path
+from datamodules.formats.listed import Listed, Unusable, existing, image_path
 from datamodules.formats.llava_parts import Part, parts_from
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
-from parallax.records import Sample, Turn, seed_for
-from parallax.records.images import FileImage
+from parallax.records import Message, Sample, Turn, seed_for
 from parallax.settings.ranges import AnyText, Count, ExistingPath, Natural
 
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -30,9 +31,10 @@ class Entry:
 
     row: int
     id: str
-    image: str
+    image: str  # its path, or the first one's
     turns: tuple[Turn, ...]
     file: Path
+    opening: tuple[Message, ...] = ()
 
 
 class LlavaJsonSource(Listed[Sample]):
@@ -63,7 +65,7 @@ class LlavaJsonSource(Listed[Sample]):
             raise ValueError("data.path is an empty list; give at least one file")
         super().__init__(files[0], name, limit)
         self.files = [existing(file) for file in files]
-        self.image_root, self.image_prefix = existing_root(image_root), image_prefix
+        self.images = FoundImages(image_root, prefix=image_prefix)
         self.parts = parts_from(parts) if parts is not None else None
         self.seed = seed
 
@@ -71,7 +73,7 @@ class LlavaJsonSource(Listed[Sample]):
         if self.parts is None:
             samples = []
             for entry in self._entries():
-                samples.append(self._sample(entry.id, self.name, entry.image, entry.turns))
+                samples.append(self._sample(entry.id, self.name, entry, entry.turns))
                 if self.limit is not None and len(samples) == self.limit:
                     break
             return samples
@@ -103,20 +105,22 @@ class LlavaJsonSource(Listed[Sample]):
         if part.questions is None:
             turns = tuple(Turn(part.clean(turn.question), turn.answer) for turn in entry.turns)
             if all(turn.question for turn in turns):
-                yield self._sample(entry.id, f"{self.name}/{name}", entry.image, turns)
+                yield self._sample(entry.id, f"{self.name}/{name}", entry, turns)
             else:
                 self._set_aside(entry.row, "empty_question", "nothing is left of a question after cleaning", entry.file)
             return
         for turn in part.draw(len(entry.turns), self.seed, entry.id):
             asked = Turn(part.clean(entry.turns[turn].question), entry.turns[turn].answer)
             if asked.question:
-                yield self._sample(f"{entry.id}#{turn}", f"{self.name}/{name}", entry.image, (asked,))
+                yield self._sample(f"{entry.id}#{turn}", f"{self.name}/{name}", entry, (asked,))
             else:
                 why = "nothing is left of its question after cleaning"
                 self._set_aside(f"{entry.row}#{turn}", "empty_question", why, entry.file)
 
-    def _sample(self, name: str, source: str, image: str, turns: tuple[Turn, ...]) -> Sample:
-        return Sample(id=name, source=source, image=FileImage(str(self.image_root), image), turns=turns)
+    def _sample(self, name: str, source: str, entry: Entry, turns: tuple[Turn, ...]) -> Sample:
+        shown = [part for turn in turns for part in turn.parts if not isinstance(part, str)]
+        image = shown[0] if shown else self.images(entry.image, entry.id)
+        return Sample(id=name, source=source, image=image, turns=turns, opening=entry.opening)
 
     def _entries(self) -> Iterator[Entry]:
         for file in self.files:
@@ -129,29 +133,43 @@ class LlavaJsonSource(Listed[Sample]):
             try:
                 if row.error is not None:
                     raise Unusable("bad_row", row.error)
-                if isinstance(row.value, dict) and not shown_in(row.value):
+                if isinstance(row.value, dict) and shown_in(row.value) is None:
                     self.left_out["text_only"] += 1
                     continue
-                image, turns = _dialogue(row.value)
+                image, opening, turns = self._dialogue(row.value)
                 own = self._unique_id(row.value.get("id"), row.number, prefix)
-                entry = Entry(row.number, own, with_prefix(image, self.image_prefix), turns, file)
+                entry = Entry(row.number, own, image, turns, file, opening)
             except Unusable as unusable:
                 self._set_aside(row.number, unusable.reason, unusable.why, file)
                 continue
             yield entry
         self.counted[file.name] = self.rows - before
 
-
-def _dialogue(value: Any) -> tuple[str, tuple[Turn, ...]]:
-    """Image path and turns of an entry. Raises `Unusable`."""
-    if not isinstance(value, dict):
-        raise Unusable("bad_row", f"it is a {type(value).__name__}; an object with image and conversations is needed")
-    return image_path(shown_in(value)), turns_of(value.get("conversations"))
+    def _dialogue(self, value: Any) -> tuple[str, tuple[Message, ...], tuple[Turn, ...]]:
+        """The first image's path, what opens the dialogue, and its turns. Raises `Unusable`."""
+        if not isinstance(value, dict):
+            raise Unusable(
+                "bad_row", f"it is a {type(value).__name__}; an object with image and conversations is needed"
+            )
+        images, said = shown_in(value), value.get("conversations")
+        several = isinstance(images, list) and len(images) > 1
+        if self.parts is None and (several or has_system(said)):
+            listed = images if isinstance(images, list) else [images]
+            return "", *dialogue_of(said, listed, lambda image: self.images(image, "image"))
+        image = images[0] if isinstance(images, list) and len(images) == 1 else images
+        written = isinstance(image, str) and image.startswith("data:")
+        return (image if written else image_path(image)), (), turns_of(said)
 
 
 def shown_in(row: Mapping[str, Any]) -> Any:
     """What an entry shows: what stands under `image`, else under `images`; None for an entry of text only."""
     return next((row[key] for key in ("image", "images") if row.get(key) not in (None, [])), None)
+
+
+def has_system(said: Any) -> bool:
+    """Whether LLaVA's `conversations` begin with a system text."""
+    first = said[0] if isinstance(said, list) and said else None
+    return isinstance(first, dict) and str(first.get("from", first.get("role"))).lower() == "system"
 
 
 def turns_of(said: Any) -> tuple[Turn, ...]:
@@ -183,9 +201,3 @@ def turns_of(said: Any) -> tuple[Turn, ...]:
     if not asked or not all(asked):
         raise Unusable("empty_question", "it has no question, or an empty one")
     return tuple(map(Turn, asked, answers))
-
-
-def with_prefix(image: str, prefix: str) -> str:
-    """The path with `prefix` before its last part, unless that has it already."""
-    folder, slash, file = image.rpartition("/")
-    return image if file.startswith(prefix) else f"{folder}{slash}{prefix}{file}"

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
-from datamodules.formats.json_rows import HALF, is_text
 from datamodules.formats.listed import Unusable, check_limit, unique_id
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
+from datamodules.formats.preference.base import messages_with
 from datamodules.formats.preference.dataset_info import Declared, declared
 from datamodules.formats.preference.named_columns import by_names
 from datamodules.formats.tables import Table, open_table
-from parallax.records import BadImage, PreferencePair, Response, Sample, Turn
+from parallax.records import BadImage, Conversation, PreferencePair, Response, Sample, Turn
+from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import pair_of_row
 from parallax.records.skipped import SetAside
 from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
@@ -88,11 +89,11 @@ class PreferenceFileSource(Sequence[Sample]):
         self.rows = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
-        self._pairs: list[PreferencePair] | None = None
+        self._pairs: DiskPairs | None = None
 
     @property
-    def pairs(self) -> list[PreferencePair]:
-        """All usable pairs, in file order."""
+    def pairs(self) -> Sequence[PreferencePair]:
+        """All usable pairs, in file order. Their texts lie on disk, so that a million take little memory."""
         if self._pairs is None:
             self.rows, self.set_aside, self.left_out, self._ids = 0, [], Counter(), set[str]()
             self._pairs = self._read()
@@ -119,25 +120,27 @@ class PreferenceFileSource(Sequence[Sample]):
         )
         return open_table(paths, split=self.split, subset=self.subset), found
 
-    def _read(self) -> list[PreferencePair]:
-        pairs: list[PreferencePair] = []
+    def _read(self) -> DiskPairs:
+        pairs = DiskPairs()
+        last: PreferencePair | None = None  # may yet get another rejected answer
         rows = self.table.rows()
         head = list(islice(rows, LOOKED_AT))
         usual = self._usual(head)
         for place, row in enumerate(chain(head, rows)):
-            goes_on = isinstance(row, dict) and _goes_on(row) and bool(pairs)
-            if self.limit is not None and len(pairs) >= self.limit and not goes_on:
+            goes_on = isinstance(row, dict) and _goes_on(row) and last is not None
+            if self.limit is not None and len(pairs) + (last is not None) >= self.limit and not goes_on:
                 break
             self.rows += 1
             try:
                 if isinstance(row, ValueError):
                     raise Unusable("bad_row", str(row))
-                if not is_text(row):
-                    raise Unusable("bad_row", HALF)
-                if goes_on:
-                    pairs[-1] = self._one_more(pairs[-1], self._raw(row, usual), row, place)
-                else:
-                    pairs += self._made(row, usual, place)
+                if goes_on and last is not None:
+                    last = self._one_more(last, self._raw(row, usual), row, place)
+                    continue
+                for made in self._made(row, usual, place):
+                    if last is not None:
+                        pairs.append(last)
+                    last = made
             except Unusable as unusable:
                 if unusable.reason == "text_only":
                     self.left_out["text_only"] += 1
@@ -145,7 +148,9 @@ class PreferenceFileSource(Sequence[Sample]):
                     self._set_aside(place, unusable.reason, unusable.why)
             except BadImage as bad:
                 self._set_aside(place, "bad_image", str(bad))
-        return pairs[: self.limit]
+        if last is not None and (self.limit is None or len(pairs) < self.limit):
+            pairs.append(last)
+        return pairs
 
     def _usual(self, head: Sequence[Any]) -> Format | None:
         """The form that most of the first rows have. Raises ValueError where none has a known one."""
@@ -184,22 +189,26 @@ class PreferenceFileSource(Sequence[Sample]):
     def _made(self, row: Mapping[str, Any], usual: Format | None, place: int) -> list[PreferencePair]:
         if self.form == OWN or (self.form == "auto" and self.read_columns is None and _is_own(row)):
             try:
-                return [pair_of_row(row, self.images(row.get("image"), self.table.where(place)))]
+                return [pair_of_row(row, lambda name: self.images(name, self.table.where(place)))]
             except ValueError as error:
                 raise Unusable("bad_row", str(error)) from error
         return [self._pair(raw, place) for raw in self._raw(row, usual)]
 
     def _pair(self, raw: RawPair, place: int) -> PreferencePair:
-        _plain_only(raw)
         where = self.table.where(place).replace(", row ", ":")
+        images = [self.images(image, where) for image in raw.images]
+        plain = len(raw.messages) == 1 and len(images) == 1
+        messages = () if plain else Conversation(messages_with(raw.messages, images)).as_messages()
         return PreferencePair(
             sample_id=unique_id(self._ids, raw.id, place + 1),
             source=raw.source or self.name,
-            image=self.images(raw.images[0], where),
-            prompt=raw.messages[0].text,
+            image=images[0],
+            prompt=raw.messages[-1].text,
             chosen=self._response(raw.chosen, place),
             rejected=tuple(self._response(text, place) for text in raw.rejected),
             kind=raw.kind,
+            messages=messages,
+            rejected_images=tuple(self.images(image, where) for image in raw.rejected_images),
         )
 
     def _response(self, text: str, place: int) -> Response:
@@ -221,22 +230,6 @@ class PreferenceFileSource(Sequence[Sample]):
         self.set_aside.append(SetAside(where.replace(", row ", ":"), self.name, reason, f"{where}: {why}"))
 
 
-def _plain_only(raw: RawPair) -> None:
-    """Raises `Unusable` for what one image and one question cannot carry."""
-    if raw.messages[0].role == "system":
-        raise Unusable("system_prompt", "it has a system text; one question and one answer are supported")
-    if len(raw.messages) > 1:
-        raise Unusable(
-            "several_turns", f"it has {len(raw.messages)} messages before the answer; one question is supported"
-        )
-    if len(raw.images) > 1:
-        raise Unusable("several_images", f"it shows {len(raw.images)} images; exactly one is supported")
-    if raw.rejected_images:
-        raise Unusable(
-            "rejected_images", "its rejected answer is seen beside other images; pairs of answers are supported"
-        )
-
-
 def _is_own(row: Mapping[str, Any]) -> bool:
     return {"pair_id", "image_digest", "chosen_token_ids"} <= row.keys()
 
@@ -246,4 +239,13 @@ def _goes_on(value: Mapping[str, Any]) -> bool:
 
 
 def _sample(pair: PreferencePair) -> Sample:
-    return Sample(pair.sample_id, pair.source, pair.image, (Turn(pair.prompt, pair.chosen.text),), kind=pair.kind)
+    asked = pair.conversation
+    turn = Turn(pair.prompt, pair.chosen.text, asked.messages[-1].parts if pair.messages else ())
+    return Sample(
+        pair.sample_id,
+        pair.source,
+        pair.image,
+        (turn,),
+        kind=pair.kind,
+        opening=asked.messages[:-1] if pair.messages else (),
+    )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.image_use import ImageUse
-from parallax.evaluation.suites import ChairSuite, Suite, score_answers
+from parallax.evaluation.suites import ChairSuite, Suite
 from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
@@ -99,7 +99,7 @@ def evaluate(
         with _left_as_found(policy):
             requests = [_request(sample, suite, decoding, view, seed) for sample in suite.samples]
             unseen: dict[str, str] = {}
-            if describe is not None and not getattr(suite, "asks_for_descriptions", False):
+            if describe is not None and not suite.asks_for_descriptions:
                 requests, unseen = _described(policy, suite.samples, requests, describe, batch_size, cache_dir)
             outcome = _answers(policy, requests, batch_size, progress, cache_dir)
             outcome.skipped = unseen | outcome.skipped
@@ -184,7 +184,7 @@ def _table_of(suite: Suite) -> str:
 
 def _items(suite: Suite, answers: dict[str, Answer]) -> Iterator[EvaluationItem]:
     answered = [sample for sample in suite.samples if sample.id in answers]
-    scores = score_answers(suite, [(sample, answers[sample.id][0]) for sample in answered])
+    scores = suite.score_all([(sample, answers[sample.id][0]) for sample in answered])
     for sample, gained in zip(answered, scores, strict=True):
         text, finished = answers[sample.id]
         yield EvaluationItem(
@@ -284,7 +284,7 @@ def _described(
     asked, failed = [], {}
     for sample, request in zip(samples, requests, strict=True):
         try:
-            seen = (sample.image.digest(), fingerprint(asdict(request.view)))
+            seen = (sample.conversation().image_digest(), fingerprint(asdict(request.view)))
         except BadImage as error:
             failed[sample.id] = str(error)
             continue
@@ -299,7 +299,8 @@ def _described(
         teller = first[seen_by[request.sample_id]]
         if teller in told.answers:
             prompt = infuse(describe.template, told.answers[teller][0], request.prompt)
-            infused.append(replace(request, prompt=prompt))
+            about = request.conversation.with_question(prompt)
+            infused.append(replace(request, prompt=prompt, messages=about.as_messages()))
         else:
             failed[request.sample_id] = told.skipped.get(teller, "its image could not be described")
     return infused, failed
@@ -310,13 +311,12 @@ def _request(
 ) -> GenerationRequest:
     from parallax.models.generation.requests import GenerationRequest
 
-    own = getattr(suite, "decoding_of", None)  # a suite may ask at temperatures of its own
-    wanted = own(sample) if own is not None else decoding
+    wanted = suite.decoding_of(sample) or decoding
     if wanted is None or wanted.greedy:
         decoded = Decoding(suite.max_new_tokens)
     else:
         decoded = replace(wanted, max_new_tokens=suite.max_new_tokens, seed=seed_for(seed, sample.id, "evaluation"))
-    return GenerationRequest(sample.id, sample.image, sample.question, _view_of(view, sample.id), decoded)
+    return GenerationRequest.about(sample, _view_of(view, sample.id), decoded)
 
 
 def _view_of(view: ViewSpec | None, sample_id: str) -> ViewSpec:

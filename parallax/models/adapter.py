@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from parallax.models.older_adapter import adapted_modules, current_names, current_patterns, expression_of
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.whole import Whole
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import fingerprint
+from parallax.records.plain_text import quoted
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # that peft puts before every key
 
 
 def is_adapter(folder: Path) -> bool:
@@ -30,7 +30,12 @@ def is_adapter(folder: Path) -> bool:
 
 def uses_dora(folder: Path) -> bool:
     """Whether the adapter in the folder, if it is one, was trained with DoRA."""
-    return is_adapter(folder) and bool(json.loads((folder / CONFIG).read_text("utf-8")).get("use_dora"))
+    if not is_adapter(folder):
+        return False
+    try:
+        return bool(dict(json.loads((folder / CONFIG).read_text("utf-8"))).get("use_dora"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{folder / CONFIG} is no configuration of a PEFT adapter ({quoted(error)})") from error
 
 
 def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read: bool = True) -> Any:
@@ -40,8 +45,14 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
     """
     from peft import PeftConfig, get_peft_model
 
-    config = PeftConfig.from_pretrained(str(folder))
-    config.inference_mode = False
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = False
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else quoted(error)
+        raise ValueError(
+            f"{folder / CONFIG} is no configuration of a PEFT adapter ({why}); give a folder as peft saves it"
+        ) from error
     names = current_names(model, _shapes(folder))
     if any(old != new for old, new in names.items()):
         if not read:
@@ -50,6 +61,8 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
                 "task=convert_adapter on it first"
             )
         config.target_modules = expression_of(adapted_modules(names.values()))
+        config.rank_pattern = current_patterns(model, config.rank_pattern)
+        config.alpha_pattern = current_patterns(model, config.alpha_pattern)
     wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=autocast)
     if read:
         read_adapter(wrapped, folder, Whole(wrapped))
@@ -93,50 +106,6 @@ def read_adapter(wrapped: Any, folder: Path, sharding: Sharding) -> None:
         sharding.take_weights(parameters, {name: saved[key] for name, key in keys_of(wrapped).items()})
     else:
         set_peft_model_state_dict(wrapped, saved)
-
-
-def current_names(model: Any, keys: Iterable[str]) -> dict[str, str]:
-    """The name that each key of an adapter's file has in this transformers: key -> key.
-
-    Adapters of transformers before 4.52 put the decoder and the projector of a vision-language model in other places;
-    transformers renames whole checkpoints by the same rules. Keys that need no new name keep theirs.
-    """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    modules = {name for name, _ in model.named_modules()}
-    rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
-    names = {}
-    for key in keys:
-        inside = key.removeprefix(PREFIX)
-        place = re.sub(r"\.lora_\w+(\..*)?$|\.(weight|bias)$", "", inside)
-        if place in modules or not key.startswith(PREFIX):
-            names[key] = key
-            continue
-        renamed, _ = rename_source_key(f"{place}.weight", rules, [])
-        new = renamed.removesuffix(".weight")
-        names[key] = PREFIX + new + inside.removeprefix(place) if new in modules else key
-    return names
-
-
-def adapted_modules(keys: Iterable[str]) -> list[str]:
-    """Full names of the modules that carry LoRA, by the keys of an adapter's file."""
-    found = (re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_(?:A|embedding_A)(?:\..*)?", key) for key in keys)
-    return sorted({match[1] for match in found if match})
-
-
-def expression_of(modules: list[str]) -> str:
-    """A regular expression that matches these full names and no other of the same numbered layers."""
-    layers: dict[str, set[int]] = {}
-    for name in modules:
-        kind, number = re.sub(r"\.(\d+)\.", ".#.", name, count=1), re.search(r"\.(\d+)\.", name)
-        layers.setdefault(kind, set()).add(int(number[1]) if number else -1)
-    parts = []
-    for kind, numbers in sorted(layers.items()):
-        whole = numbers == set(range(len(numbers)))
-        digits = r"\d+" if whole else f"(?:{'|'.join(map(str, sorted(numbers)))})"
-        parts.append(re.escape(kind).replace(r"\#", digits))
-    return "|".join(parts)
 
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -20,13 +20,13 @@ class FamilySupport:
     """What one family can do.
 
     Attributes:
-        walked: it is in the file.
+        works: it went all the way on the walk.
         refused: why it cannot be used, or "".
         shared: responses may share one prompt.
         plain_head: its logits are its head's output and nothing else.
     """
 
-    walked: bool = False
+    works: bool = False
     refused: str = ""
     shared: bool = False
     plain_head: bool = False
@@ -38,7 +38,10 @@ def known_families() -> dict[str, FamilySupport]:
     if not FILE.is_file():
         return {}
     rows = json.loads(FILE.read_text(encoding="utf-8"))["families"]
-    return {name: FamilySupport(True, row["refused"], row["shared"], row["plain_head"]) for name, row in rows.items()}
+    return {
+        name: FamilySupport(not row["step"], row["refused"], row["shared"], row["plain_head"])
+        for name, row in rows.items()
+    }
 
 
 def support_of(model_type: str) -> FamilySupport:

@@ -7,6 +7,7 @@ code from a checkpoint is ever run.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -33,6 +34,7 @@ from parallax.models.scoring.shared_prefix import can_share, is_plainly_causal, 
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
+from parallax.settings.extras import install_package
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +84,13 @@ def load_policy(
             f"{adapter} holds a LoRA adapter and lora=none was asked for; enable LoRA or merge the adapter first"
         )
     weights_path = str(adapter) if adapter is not None and not is_adapter(adapter) else path
-    refuse_unfit(loaded(weights_path, AutoConfig, revision=model.get("revision") or "main").model_type, path)
+    family = loaded(weights_path, AutoConfig, revision=model.get("revision") or "main").model_type
+    if model.get("family") not in (None, family):
+        raise ValueError(
+            f"model.family={model['family']} and the checkpoint in {weights_path} is of the family {family}; use the model= that "
+            "fits it, or model=hub, which reads the family from the checkpoint"
+        )
+    refuse_unfit(family, path)
     dtype = precision_for(str(model.get("dtype") or "auto"), device)
     parts = None if mesh is None else _open_parts(weights_path, model, lora, adapter, dtype, mesh)
     network = _load_network(weights_path, model, dtype, device) if parts is None else parts.network
@@ -355,7 +363,7 @@ def load_processor(path: str, model: Mapping[str, Any], network: Any, **options:
 
 
 def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixels: int | None) -> None:
-    """Set how many pixels an image may have after resizing. Qwen-VL: directly; LLaVA-NeXT: by dropping larger tilings."""
+    """Set how many pixels an image may have after resizing. Qwen-VL: directly; LLaVA-NeXT, InternVL: by fewer tiles."""
     if min_pixels is None and max_pixels is None:
         return
     image_processor = processor.image_processor
@@ -366,6 +374,11 @@ def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixel
         if low > high:
             raise ValueError(f"model.min_pixels={low} is above model.max_pixels={high}; swap them or leave one out")
         image_processor.size = {"shortest_edge": low, "longest_edge": high}
+    elif hasattr(image_processor, "max_patches") and min_pixels is None:  # InternVL: tiles of one size
+        tile = image_processor.size["height"] * image_processor.size["width"]
+        image_processor.max_patches = min(image_processor.max_patches, int(max_pixels or 0) // tile)
+        if image_processor.max_patches < image_processor.min_patches:
+            raise ValueError(f"model.max_pixels={max_pixels} leaves no tile; one has {tile} pixels")
     elif getattr(image_processor, "image_grid_pinpoints", None) and min_pixels is None:
         kept = [list(p) for p in image_processor.image_grid_pinpoints if p[0] * p[1] <= int(max_pixels or 0)]
         if not kept:
@@ -375,8 +388,7 @@ def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixel
         network.config.image_grid_pinpoints = kept
     else:
         raise ValueError(
-            f"{type(image_processor).__name__} resizes every image to one size; leave model.max_pixels and "
-            "model.min_pixels at null"
+            f"{type(image_processor).__name__} has no such limits; leave model.max_pixels and model.min_pixels at null"
         )
 
 
@@ -396,6 +408,14 @@ def _in_words(path: str) -> Iterator[None]:
         )
     try:
         yield
+    except ImportError as error:
+        package = re.search(r"[Pp]ackage `([\w-]+)`|requires the (\S+) library", str(error))
+        if package is None:
+            raise
+        name = package[1] or package[2]
+        raise ImportError(
+            f"{path} needs the package {name}, which is not installed; run `{install_package(name)}`"
+        ) from error
     except OSError as error:
         raise FileNotFoundError(
             f"model.path={path} could not be loaded ({_first_sentence(error)}). It is neither a local folder nor in the "

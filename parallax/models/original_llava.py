@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parallax.models.adapter import CONFIG, PREFIX, WEIGHTS, expression_of
+from parallax.models.adapter import CONFIG, WEIGHTS
+from parallax.models.older_adapter import PREFIX, expression_of, with_current_names
 
 PLAIN = "adapter_model.bin"
 OTHERS = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
@@ -54,6 +55,12 @@ def convert(folder: Path, network: nn.Module, base: str) -> Converted:
 
     Raises ValueError, in sentences, for keys that are not known, shapes that do not fit, and settings that cannot be kept.
     """
+    older = with_current_names(folder, network)
+    if older is not None:
+        weights, config = older
+        return Converted(
+            weights, {**config, "base_model_name_or_path": base}, Counter({"weights renamed": len(weights)})
+        )
     settings = _settings(folder)
     old = {**_read(folder, (WEIGHTS, PLAIN), needed=True), **_read(folder, OTHERS, needed=False)}
     counts: Counter[str] = Counter()

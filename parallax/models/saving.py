@@ -99,8 +99,9 @@ def base_state(network: nn.Module) -> dict[str, Tensor]:
             state[name] = value
             continue
         rest = name[len(owner) + 1 :]
-        if rest.startswith(("base_layer.", "original_module.")):
-            state[f"{owner}.{rest.replace('base_layer.', '').removeprefix('original_module.')}"] = value
+        inside = rest.replace("base_layer.", "").removeprefix("original_module.")
+        if inside != rest and not inside.startswith("lora_"):  # of two adapters around each other the inner one
+            state[f"{owner}.{inside}"] = value
     return state
 
 

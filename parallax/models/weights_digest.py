@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from parallax.records import file_digest, fingerprint
+from parallax.records.kept_file import why_foreign
 
 REMEMBERED = "weight_digests.json"
 
@@ -56,6 +57,8 @@ def tensors_digest(tensors: Mapping[str, Tensor], whole: Callable[[Tensor], Tens
 
 def _read(memory: Path) -> dict[str, str]:
     try:
+        if why_foreign(memory):
+            return {}
         known = json.loads(memory.read_text())
         return known if isinstance(known, dict) else {}
     except (OSError, ValueError):

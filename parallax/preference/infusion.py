@@ -52,7 +52,7 @@ class Describe:
         check_template(self.template, "evaluation.describe_template")
 
     def request(self, sample: Sample, view: ViewSpec) -> GenerationRequest:
-        return GenerationRequest(sample.id, sample.image, self.prompt, view, Decoding(self.max_new_tokens))
+        return GenerationRequest.about(sample, view, Decoding(self.max_new_tokens), self.prompt)
 
 
 class Infusion:
@@ -85,7 +85,7 @@ class Infusion:
         if self.temperature > 0:
             own = seed_for(seed, sample.id, "decode/description")
             decoding = Decoding(self.max_new_tokens, self.temperature, self.top_p, own)
-        return GenerationRequest(sample.id, sample.image, self.pool.draw(seed, sample.id), ViewSpec(), decoding)
+        return GenerationRequest.about(sample, ViewSpec(), decoding, self.pool.draw(seed, sample.id))
 
     def question(self, description: str, question: str) -> str:
         """The question with the description before it."""

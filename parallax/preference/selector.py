@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 from parallax.preference.filters import Filters, Newlines
 from parallax.preference.judge import Scores, as_judgement
 from parallax.records import Candidate, Dropped, PreferencePair, Response, Sample
+from parallax.settings.part import Part
 from parallax.settings.ranges import Count, Negatives, NotNegative
 
 
-class Selector(Protocol):
+class Selector(Part, ABC):
     """Makes a pair of what a judge has scored."""
 
+    @abstractmethod
     def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
         """A pair, or why there is none."""
-        ...
 
+    @abstractmethod
     def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
         """The same rules for a pair that came ready-made."""
-        ...
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Everything that decides the outcome, as plain data."""
-        ...
 
 
-class BestAgainstRest:
+class BestAgainstRest(Selector):
     """The best-scored answer is chosen; the K worst of the others that pass the filters are rejected.
 
     All pairs of a set have the same K: a sample with fewer usable negatives is dropped, for the reason its negatives were
@@ -96,6 +98,8 @@ class BestAgainstRest:
 
         if (fault := self.filters.fault(pair.chosen)) is not None:
             return dropped(fault, "chosen")
+        if pair.compares_images:  # equal answers on purpose
+            return pair if self.num_negatives == 1 else dropped("too_few_negatives", f"1 of {self.num_negatives}")
         kept, reasons = self.filters.usable_rejected(pair.chosen, list(pair.rejected))
         far = [response for response in kept if self._far_enough(pair.chosen, response)]
         reasons += ["small_margin"] * (len(kept) - len(far))
@@ -114,9 +118,10 @@ class BestAgainstRest:
 
 
 def _pair(sample: Sample, chosen: Response, rejected: list[Response], notes: Mapping[str, Any]) -> PreferencePair:
+    asked = sample.conversation()
     return PreferencePair(
-        sample_id=sample.id, source=sample.source, image=sample.image, prompt=sample.question, chosen=chosen,
-        rejected=tuple(rejected), kind=sample.kind, meta={"judge": dict(notes)} if notes else {},
+        sample_id=sample.id, source=sample.source, image=asked.images[0], prompt=asked.question, chosen=chosen,
+        rejected=tuple(rejected), kind=sample.kind, meta={"judge": dict(notes)} if notes else {}, messages=asked.as_messages(),
     )  # fmt: skip
 
 

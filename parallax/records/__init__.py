@@ -1,6 +1,7 @@
 """What everything else talks about: samples, candidates, pairs, and how they are named and kept on disk."""
 
 from parallax.records.candidate import Candidate, Decoding, GenerationSpec, ViewSpec
+from parallax.records.conversation import Conversation, Message
 from parallax.records.fingerprint import bytes_digest, file_digest, fingerprint
 from parallax.records.pair import Dropped, PreferencePair, Response
 from parallax.records.sample import BadImage, ImageRef, RefusedImage, Sample, Turn, naming
@@ -9,10 +10,12 @@ from parallax.records.seeds import seed_for
 __all__ = [
     "BadImage",
     "Candidate",
+    "Conversation",
     "Decoding",
     "Dropped",
     "GenerationSpec",
     "ImageRef",
+    "Message",
     "PreferencePair",
     "RefusedImage",
     "Response",

@@ -14,8 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from parallax.records.conversation import filled, told
 from parallax.records.pair import PreferencePair, Response
 from parallax.records.sample import ImageRef
+
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class DiskPairs(Sequence[PreferencePair]):
@@ -28,16 +31,19 @@ class DiskPairs(Sequence[PreferencePair]):
     def __init__(self, pairs: Iterable[PreferencePair] = (), folder: Path | str | None = None) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  open as long as the pairs are
         self._starts = array("q", [0])
-        self._images: list[ImageRef] = []
+        self._images: list[
+            ImageRef | tuple[ImageRef, ...]
+        ] = []  # of each pair; several with those of its rejected side
         for pair in pairs:
             self.append(pair)
 
     def append(self, pair: PreferencePair) -> None:
         """Add one pair at the end."""
-        data = json.dumps(_packed(pair), ensure_ascii=False, separators=(",", ":")).encode()
+        data = ENCODER.encode(_packed(pair)).encode()
         self._file.write(data)
         self._starts.append(self._starts[-1] + len(data))
-        self._images.append(pair.image)
+        is_plain = not pair.messages and not pair.rejected_images
+        self._images.append(pair.image if is_plain else (*pair.images, *pair.rejected_images))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -80,12 +86,25 @@ def _packed(pair: PreferencePair) -> list[Any]:
         [r.text, None if r.token_ids is None else list(r.token_ids), dict(r.provenance), r.score]
         for r in pair.responses
     ]
-    return [pair.sample_id, pair.source, pair.prompt, pair.kind, dict(pair.meta), responses]
+    asked = [told(pair.messages), len(pair.images)]
+    return [pair.sample_id, pair.source, pair.prompt, pair.kind, dict(pair.meta), responses, *asked]
 
 
-def _unpacked(row: list[Any], image: ImageRef) -> PreferencePair:
-    sample_id, source, prompt, kind, meta, rows = row
+def _unpacked(row: list[Any], images: ImageRef | tuple[ImageRef, ...]) -> PreferencePair:
+    sample_id, source, prompt, kind, meta, rows, written, count = row
+    every = images if isinstance(images, tuple) else (images,)
     chosen, *rejected = (
         Response(text, None if ids is None else tuple(ids), provenance, score) for text, ids, provenance, score in rows
     )
-    return PreferencePair(sample_id, source, image, prompt, chosen, tuple(rejected), kind, meta)
+    return PreferencePair(
+        sample_id,
+        source,
+        every[0],
+        prompt,
+        chosen,
+        tuple(rejected),
+        kind,
+        meta,
+        filled(written, every[:count]),
+        every[count:],
+    )

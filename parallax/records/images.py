@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from parallax.records.fingerprint import file_digest
+from parallax.records.fingerprint import file_digest, fingerprint
 from parallax.records.sample import BadImage, ImageRef
 from parallax.records.time_limit import TookTooLong, time_limit
 
@@ -26,7 +27,22 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # never EPS and its like, which run programs
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 ORIENTATION = 0x0112  # the EXIF tag
-MAX_PIXELS = 150_000_000  # larger images are refused before they are decoded
+MAX_PIXELS = 150_000_000  # larger images are refused before they are decoded,
+MAX_BYTES = 1536 << 20  # and so are those that would take more memory than this
+BYTES_PER_PIXEL = {
+    "1": 6,
+    "L": 6,
+    "P": 16,
+    "I;16": 12,
+    "I": 14,
+    "F": 14,
+    "LA": 20,
+    "PA": 20,
+    "La": 20,
+    "RGBA": 20,
+    "RGBa": 20,
+}
+ROWS = 256  # of a greyscale picture brought to eight bits at a time
 DECODE_SECONDS = 60.0  # one that takes longer is refused
 
 
@@ -84,6 +100,40 @@ class FileImage:
         return real
 
 
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Several images as one picture for people to look at, each scaled to the height of the first."""
+
+    images: tuple[ImageRef, ...]
+
+    def load(self) -> Image.Image:
+        return side_by_side([image.load() for image in self.images])
+
+    def digest(self) -> str:
+        return fingerprint([image.digest() for image in self.images])
+
+    def describe(self) -> str:
+        return ", ".join(image.describe() for image in self.images)
+
+
+def together(images: Sequence[ImageRef]) -> ImageRef:
+    """One image as it is, several side by side."""
+    return images[0] if len(images) == 1 else SideBySide(tuple(images))
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in a row, scaled to the height of the first."""
+    from PIL import Image
+
+    height = pictures[0].height
+    row = [picture.resize((max(1, round(picture.width * height / picture.height)), height)) for picture in pictures]
+    whole, left = Image.new("RGB", (sum(picture.width for picture in row), height)), 0
+    for picture in row:
+        whole.paste(picture, (left, 0))
+        left += picture.width
+    return whole
+
+
 def upright_rgb(stream: IO[bytes], name: str, max_pixels: Annotated[int, Ge(1)] = MAX_PIXELS) -> Image.Image:
     """Decode an image to upright RGB. Raises `BadImage`; `name` is only for its message."""
     from PIL import Image, ImageOps
@@ -96,9 +146,15 @@ def upright_rgb(stream: IO[bytes], name: str, max_pixels: Annotated[int, Ge(1)] 
                     raise BadImage(
                         f"image {name!r} has {opened.width} x {opened.height} = {pixels:,} pixels, more than {max_pixels:,}"
                     )
+                if (needed := pixels * BYTES_PER_PIXEL.get(opened.mode, 12)) > MAX_BYTES:
+                    raise BadImage(
+                        f"image {name!r} ({opened.mode}, {opened.width} x {opened.height}) takes about {needed >> 20:,} MiB to "
+                        f"decode, more than {MAX_BYTES >> 20:,}; shrink it first"
+                    )
                 opened.seek(0)
                 opened.load()
-                return _to_rgb(ImageOps.exif_transpose(opened))
+                ImageOps.exif_transpose(opened, in_place=True)
+                return _to_rgb(opened)
     except Image.DecompressionBombError as error:
         raise BadImage(f"image {name!r} is too large to open safely ({error})") from error
     except BadImage:
@@ -145,9 +201,8 @@ def _to_rgb(image: Any) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    converted = image.convert("RGB")
-    plain = Image.new("RGB", converted.size)  # a fresh image: no metadata, no lazy file behind it
-    plain.paste(converted)
+    plain: Image.Image = image.convert("RGB")  # also of RGB a fresh image: no lazy file behind it
+    plain.info = {}  # and no metadata
     return plain
 
 
@@ -156,11 +211,19 @@ def _eight_bits(image: Any) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    values = np.asarray(image).astype(np.float64)
-    top = 1.0 if image.mode == "F" else 65535.0
-    finite = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0)
-    top = max(top, float(finite.max(initial=0.0)))
-    return Image.fromarray(np.clip(finite * (255.0 / top), 0, 255).round().astype(np.uint8), "L")
+    values = np.asarray(image)
+    white = top = 1.0 if image.mode == "F" else 65535.0
+    blocks = [slice(row, row + ROWS) for row in range(0, len(values), ROWS)]
+    with np.errstate(invalid="ignore"):
+        highest = (
+            np.nan_to_num(values[block].astype(np.float64), nan=0.0, posinf=white, neginf=0.0).max() for block in blocks
+        )
+        top = max([top, *map(float, highest)])
+    small = np.empty(values.shape, np.uint8)
+    for block in blocks:
+        finite = np.nan_to_num(values[block].astype(np.float64), nan=0.0, posinf=white, neginf=0.0)
+        small[block] = np.clip(finite * (255.0 / top), 0, 255).round().astype(np.uint8)
+    return Image.fromarray(small, "L")
 
 
 @lru_cache(maxsize=64)

@@ -12,16 +12,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from parallax.records.atomic import atomic_folder, atomic_write_json
+from parallax.records.conversation import filled, told
 from parallax.records.fingerprint import file_digest
 from parallax.records.pair import Dropped, PreferencePair, Response
-from parallax.records.sample import ImageRef
+from parallax.records.sample import ImageRef, Sample
 
 GROUP = 16_384  # pairs written at a time: bounds memory
+CONVERSATION = "conversation"  # key of `meta`: messages, images and rejected images by name and digest
 FORMAT = 1  # of the files below; raised when their columns change
 ResolveImage = Callable[[str, str], ImageRef]  # (sample id, image name as `describe()` gave it) -> image
 
@@ -105,22 +108,40 @@ class PairSet:
         """The rows of pairs.parquet one after the other, a few hundred in memory at a time; `pair_of_row` reads them."""
         from pyarrow import parquet
 
-        self.manifest()
+        file = self.folder / "pairs.parquet"
+        if file_digest(file) != self.manifest().get("pairs_sha256"):
+            raise ValueError(
+                f"{file} was changed after the set was written; remove {self.folder} and build the pairs again"
+            )
         for batch in parquet.ParquetFile(self.folder / "pairs.parquet").iter_batches(batch_size=512):
             yield from batch.to_pylist()
 
     def _pairs(self, resolve_image: ResolveImage) -> Iterable[PreferencePair]:
         for row in self.rows():
-            yield pair_of_row(row, resolve_image(row["sample_id"], row["image"]))
+            yield pair_of_row(row, partial(resolve_image, row["sample_id"]))
 
 
-def pair_of_row(row: Mapping[str, Any], image: ImageRef) -> PreferencePair:
-    """One row of pairs.parquet as a pair. Raises ValueError when `image` is not the image the pair was built on."""
-    if (digest := image.digest()) != row["image_digest"]:
-        raise ValueError(
-            f"image {row['image']!r} of sample {row['sample_id']!r} has changed since the pair was built (it was "
-            f"{row['image_digest'][:12]}, it is {digest[:12]}); build the pairs again or put the old image back"
-        )
+def images_of(items: Iterable[Sample | PreferencePair]) -> ResolveImage:
+    """Finds the images of samples or pairs again; raises KeyError for an image that none of them has."""
+    known: dict[tuple[str, str], ImageRef] = {}
+    for item in items:
+        name = item.id if isinstance(item, Sample) else item.sample_id
+        others = () if isinstance(item, Sample) else item.rejected_images
+        known |= {(name, image.describe()): image for image in (*item.images, *others)}
+    return lambda sample_id, image: known[sample_id, image]
+
+
+def pair_of_row(row: Mapping[str, Any], image_of: Callable[[str], ImageRef]) -> PreferencePair:
+    """One row of pairs.parquet as a pair; `image_of` finds an image by the name that `describe()` gave it.
+
+    Raises ValueError when an image is not the one that the pair was built on.
+    """
+    meta = json.loads(row["meta"])
+    more = meta.pop(CONVERSATION, None) or {"images": images_of_row(row)}
+    images, others = (
+        tuple(_as_built(image_of(name), name, digest, row["sample_id"]) for name, digest in more.get(side, ()))
+        for side in ("images", "rejected_images")
+    )
     chosen = Response(
         row["chosen"], _ids(row["chosen_token_ids"]), json.loads(row["chosen_provenance"]), row["chosen_score"]
     )
@@ -130,9 +151,36 @@ def pair_of_row(row: Mapping[str, Any], image: ImageRef) -> PreferencePair:
         for text, ids, provenance, score in zip(*(row[name] for name in columns), strict=True)
     )
     return PreferencePair(
-        sample_id=row["sample_id"], source=row["source"], image=image, prompt=row["prompt"], chosen=chosen,
-        rejected=rejected, kind=row["kind"], meta=json.loads(row["meta"]),
+        sample_id=row["sample_id"], source=row["source"], image=images[0], prompt=row["prompt"], chosen=chosen,
+        rejected=rejected, kind=row["kind"], meta=meta, messages=filled(more.get("messages", ()), images), rejected_images=others,
     )  # fmt: skip
+
+
+def images_of_row(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and digest of every image of a row of pairs.parquet, those of the rejected side last."""
+    more = json.loads(row["meta"]).get(CONVERSATION)
+    if more is None:
+        return [(row["image"], row["image_digest"])]
+    return [(name, digest) for side in ("images", "rejected_images") for name, digest in more[side]]
+
+
+def _as_built(image: ImageRef, name: str, built_on: str, sample_id: str) -> ImageRef:
+    if (digest := image.digest()) != built_on:
+        raise ValueError(
+            f"image {name!r} of sample {sample_id!r} has changed since the pair was built (it was {built_on[:12]}, it is "
+            f"{digest[:12]}); build the pairs again or put the old image back"
+        )
+    return image
+
+
+def _meta(pair: PreferencePair) -> dict[str, Any]:
+    """What is known of a pair, with its conversation where it is more than one image and one question."""
+    if not pair.messages and not pair.rejected_images:
+        return dict(pair.meta)
+    more: dict[str, Any] = {"messages": told(pair.messages)}
+    for side, images in (("images", pair.images), ("rejected_images", pair.rejected_images)):
+        more[side] = [[image.describe(), image.digest()] for image in images]
+    return {**pair.meta, CONVERSATION: more}
 
 
 def _ids(ids: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -160,7 +208,7 @@ def _row(pair: PreferencePair) -> dict[str, Any]:
         "rejected_token_ids": [r.token_ids for r in pair.rejected],
         "chosen_provenance": _plain(pair.chosen.provenance),
         "rejected_provenance": [_plain(r.provenance) for r in pair.rejected],
-        "meta": _plain(pair.meta),
+        "meta": _plain(_meta(pair)),
     }
 
 
@@ -185,7 +233,7 @@ def _pair_schema() -> Any:
             ("rejected_token_ids", pa.list_(ids)),
             ("chosen_provenance", text),  # JSON: candidate key, view, decoding, policy …
             ("rejected_provenance", pa.list_(text)),
-            ("meta", text),  # JSON
+            ("meta", text),  # JSON; `conversation` of a pair that is more than one image and one question
         ]
     )
 

@@ -7,14 +7,13 @@ that trains on the pair. One folder per reference, append-only Parquet shards in
 from __future__ import annotations
 
 import logging
-import os
 import re
-import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from parallax.records.atomic import atomic_file, is_temporary
+from parallax.records.atomic import is_temporary
+from parallax.records.kept_file import why_not_believed, write_shard
+from parallax.records.shard_folder import parquet_bytes
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,6 @@ class ReferenceTable:
         import math
 
         import pyarrow as pa
-        from pyarrow import parquet
 
         if not rows:
             return None
@@ -54,10 +52,7 @@ class ReferenceTable:
         schema = pa.schema([("pair_id", pa.string()), ("log_probs", pa.list_(pa.float32()))])
         columns = [list(rows), [list(values) for values in rows.values()]]
         table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
-        path = self._home(reference) / f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
-        with atomic_file(path) as temporary:
-            parquet.write_table(table, temporary)
-        return path
+        return write_shard(self._home(reference), parquet_bytes(table))
 
     def _home(self, reference: str) -> Path:
         if not re.fullmatch(r"[0-9A-Za-z_-]{1,128}", reference):
@@ -77,6 +72,9 @@ class ReferenceTable:
                 continue
             self._known.add(path)
             try:
+                if why := why_not_believed(path):
+                    log.warning("ignored %s: %s", path, why)
+                    continue
                 for row in parquet.read_table(path, columns=["pair_id", "log_probs"]).to_pylist():
                     table.setdefault(row["pair_id"], tuple(row["log_probs"]))
             except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:

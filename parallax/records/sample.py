@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from parallax.records.conversation import Conversation, Message
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,7 +46,7 @@ class RefusedImage(BadImage):
 
 
 @contextmanager
-def naming(image: ImageRef) -> Iterator[None]:
+def naming(image: ImageRef | Conversation) -> Iterator[None]:
     """Inside, an image that the processor refuses is named: `BadImage` in place of `RefusedImage`."""
     try:
         yield
@@ -54,17 +56,27 @@ def naming(image: ImageRef) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question about the image and, where the data has one, its ground-truth answer."""
+    """One question about the image and, where the data has one, its ground-truth answer.
+
+    `parts` are the question's texts and pictures in order, where there is more than the sample's image before its first question.
+    """
 
     question: str
     answer: str | None = None
+    parts: tuple[str | ImageRef, ...] = ()
+
+    def asking(self, question: str) -> Turn:
+        """Another question about the same pictures, which then come before it."""
+        shown = tuple(part for part in self.parts if not isinstance(part, str))
+        return replace(self, question=question, parts=(*shown, question) if shown else ())
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image, its turns and its annotations.
+    """One image or several, the turns about them and their annotations.
 
-    `id` is stable over runs and unique within `source`: seeds, caches and pairs hang on it, never on the order.
+    `id` is stable over runs and unique within `source`: seeds, caches and pairs hang on it, never on the order. `image` is the
+    first image; further ones stand in `opening` and in the turns' `parts`.
     """
 
     id: str
@@ -78,6 +90,7 @@ class Sample:
     attributes: Mapping[str, Any] = field(
         default_factory=dict
     )  # anything else the source knows (scene recipe, caption id)
+    opening: tuple[Message, ...] = ()  # what was said before the first turn: a system text, earlier turns
 
     def __post_init__(self) -> None:
         if not self.turns:
@@ -92,3 +105,22 @@ class Sample:
     def answer(self) -> str | None:
         """The first turn's ground-truth answer, if the data has one."""
         return self.turns[0].answer
+
+    def conversation(self, question: str | None = None) -> Conversation:
+        """All that is shown and said before the first turn's answer; with `question` in place of the sample's own."""
+        whole = Conversation((*self.opening, self.asked(0)))
+        return whole if question is None or question == self.question else whole.with_question(question)
+
+    def asked(self, turn: int) -> Message:
+        """The user's message of a turn, 0-based."""
+        asked = self.turns[turn]
+        if asked.parts:
+            return Message("user", asked.parts)
+        shown = turn == 0 and not any(message.images for message in self.opening)
+        return Message("user", (self.image, asked.question) if shown else (asked.question,))
+
+    @property
+    def images(self) -> tuple[ImageRef, ...]:
+        """All images, in the order in which they are shown."""
+        later = (message for turn in range(1, len(self.turns)) for message in [self.asked(turn)])
+        return (*self.conversation().images, *(image for message in later for image in message.images))

@@ -7,16 +7,14 @@ worst two of them do the same work and store it twice.
 from __future__ import annotations
 
 import logging
-import os
-import time
-import uuid
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from parallax.records.atomic import atomic_file, is_temporary
+from parallax.records.atomic import is_temporary
+from parallax.records.kept_file import why_not_believed, write_shard
 from parallax.records.key_index import KeyIndex
 
 log = logging.getLogger(__name__)
@@ -66,6 +64,9 @@ class ShardFolder(ABC, Generic[Value]):
                 continue
             self._known.add(path.name)
             try:
+                if why := why_not_believed(path):
+                    log.warning("ignored %s: %s", path, why)
+                    continue
                 if missing := set(self.columns) - set(parquet.read_schema(path).names):
                     log.warning("ignored %s: no %s, it has no column %s", path, self.kind, ", ".join(sorted(missing)))
                     continue
@@ -94,11 +95,7 @@ class ShardFolder(ABC, Generic[Value]):
 
     def _write(self, table: Any, keys: Sequence[str]) -> Path:
         """Write one shard, whole or absent, and return its path. `keys` are those of the rows, in order."""
-        from pyarrow import parquet
-
-        path = self.folder / f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
-        with atomic_file(path) as temporary:
-            parquet.write_table(table, temporary, compression="zstd")
+        path = write_shard(self.folder, parquet_bytes(table))
         self._known.add(path.name)
         self._index(path, keys)
         return path
@@ -107,3 +104,12 @@ class ShardFolder(ABC, Generic[Value]):
         first = len(self._shards) * ROWS
         self._shards.append(path)
         self._rows.add((key, first + row) for row, key in enumerate(keys))
+
+
+def parquet_bytes(table: Any) -> bytes:
+    """A pyarrow table as a Parquet file."""
+    from pyarrow import BufferOutputStream, parquet
+
+    sink = BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())

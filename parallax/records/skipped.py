@@ -25,6 +25,23 @@ class SetAside:
     why: str
 
 
+def most_skipped(max_share: float, total: int) -> float:
+    """How many of `total` items may be put aside."""
+    return max(max_share * total, FEW) if max_share > 0 else 0
+
+
+def skipped_counts(path: Path) -> Counter[str]:
+    """How many items a `skipped.jsonl` names for each reason. One that several stages met stands there once."""
+    counts: Counter[str] = Counter()
+    if path.is_file():
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                counts[str(json.loads(line)["reason"])] += 1
+            except (ValueError, KeyError, TypeError):
+                continue  # a line cut off by a crash
+    return counts
+
+
 class SkippedLog:
     """Collects what is put aside, each item once.
 
@@ -50,8 +67,7 @@ class SkippedLog:
         self.items[name] = item
         if self.path is not None and name not in self._written:
             self._append({"item": item.item, "source": item.source, "reason": item.reason, "why": item.why})
-        allowed = max(self.max_share * self.total, FEW) if self.max_share > 0 else 0
-        if len(self.items) > allowed:
+        if len(self.items) > most_skipped(self.max_share, self.total):
             counts = ", ".join(f"{n} {reason}" for reason, n in sorted(self.counts().items()))
             where = f" Every item and its reason is in {self.path}." if self.path else ""
             raise TooManySkipped(

@@ -44,17 +44,17 @@ def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
 
 
 def noise_row(run: Path, metric: str) -> dict[str, float]:
-    """One run's noise step, reward margin at the end of its first preference stage, and metric."""
+    """One run's noise step, late reward margin of its last stage fitted to pairs, and metric."""
     config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
     step = (config.get("aug") or {}).get("noise_steps")
     if step is None:
         raise ValueError(f"{run} was not made with diffusion noise (its configuration has no aug.noise_steps)")
     fits = [json.loads(file.read_text("utf-8")) for file in sorted(run.glob("stages/**/fit.json"))]
-    margins = [fit["metrics"]["train/rewards/margins"] for fit in fits if "train/rewards/margins" in fit["metrics"]]
+    margins = [fit["late_margin"] for fit in fits if fit.get("late_margin") is not None]
     if not margins:
         raise ValueError(f"{run} has no stage that was fitted to pairs (stages/*/fit.json without a reward margin)")
     results = json.loads((run / "results.json").read_text("utf-8"))
-    return {"noise_steps": float(step), "margin": float(margins[0]), "metric": lookup(results, metric)}
+    return {"noise_steps": float(step), "margin": float(margins[-1]), "metric": lookup(results, metric)}
 
 
 def layout(embeddings: Any, how: str, seed: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from parallax.evaluation.evaluation import Evaluation, difference
 from parallax.evaluation.ratio import Metric
 from parallax.reports.metric_names import short_name
-from parallax.reports.metrics_file import curve
+from parallax.reports.metrics_file import late_mean
 from parallax.reports.results import HEADLINE, direction, metric_of, metric_order
 from parallax.reports.run_folder import RunFolder
 from parallax.reports.what_differs import ABSENT, Setting, settings_that_differ, value_words
@@ -87,10 +87,9 @@ def _compared(run: RunFolder, name: str, number: int, settings: Sequence[Setting
     training = {}
     last = list(run.curves.values())[-1] if run.curves else []
     for label, logged in TRAINING.items():
-        _, points = curve(last, logged)
-        late = points[-max(1, len(points) // 4) :]
-        if late:
-            training[label] = sum(late) / len(late)
+        late = late_mean(last, logged)
+        if late is not None:
+            training[label] = late
     return ComparedRun(
         name,
         " ".join(words) or name,

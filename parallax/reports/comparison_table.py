@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parallax.records.atomic import atomic_file
+from parallax.records.plain_text import printable, spreadsheet_cell
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
 from parallax.reports.metric_names import short_name
 from parallax.reports.results import show_parts
@@ -42,21 +43,28 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     counts = _that_fit(counts, room, lambda label: 9, least=0)
     room -= 9 * len(counts)
     whole = set(metrics[: max(0, room // INTERVAL_WIDTH)])  # the metrics whose intervals fit in
-    table = Table(title=_title(comparison), title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False)
+    table = Table(
+        title=Text(printable(_title(comparison))), title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False
+    )
     table.add_column("run", no_wrap=True, min_width=name_width)
     for name in metrics:
-        table.add_column(short_name(name), justify="right", no_wrap=True)
+        table.add_column(Text(printable(short_name(name))), justify="right", no_wrap=True)
     for setting in settings:
-        table.add_column(setting.short, justify="right" if setting.numeric else "left", no_wrap=True, max_width=WORDS)
+        table.add_column(
+            Text(printable(setting.short)),
+            justify="right" if setting.numeric else "left",
+            no_wrap=True,
+            max_width=WORDS,
+        )
     for label in counts:
         table.add_column(label, justify="right", no_wrap=True)
     for run in finished[:MOST_ROWS]:
-        cells = [Text(_ending(run.name, name_width)), *(_cell(run, name, name in whole) for name in metrics)]
-        cells += [Text(value_words(run.settings[s.key])) for s in settings]
+        cells = [Text(_ending(printable(run.name), name_width)), *(_cell(run, name, name in whole) for name in metrics)]
+        cells += [Text(printable(value_words(run.settings[s.key]))) for s in settings]
         table.add_row(*cells, *(Text(_count(run, label) or ABSENT) for label in counts))
     console.print(table)
     for line in notes(comparison):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
     rest = [short_name(name) for name in comparison.headline[len(metrics) :]] + [
         s.key for s in comparison.settings[len(settings) :]
     ]
@@ -108,9 +116,10 @@ def write_csv(comparison: Comparison, path: Path) -> Path:
     """One row per run: folder, settings that differ, every metric with its interval and change, pairs, training."""
     rows = [_row(run, comparison) for run in comparison.runs]
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writerow({name: spreadsheet_cell(name) for name in names})
+        writer.writerows({name: spreadsheet_cell(value) for name, value in row.items()} for row in rows)
     return path
 
 

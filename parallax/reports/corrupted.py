@@ -10,7 +10,8 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from parallax.records import Response, ViewSpec
+from parallax.records import ImageRef, Response, ViewSpec
+from parallax.records.images import SideBySide, side_by_side
 from parallax.reports.model_eye import ModelEye
 
 if TYPE_CHECKING:
@@ -36,6 +37,19 @@ def seen_through(image: Image.Image, spec: ViewSpec, eye: ModelEye | None = None
     from augment.registry import view_from_spec
 
     return (eye or ModelEye()).sees(image, view_from_spec(spec), spec.seed)
+
+
+def looked_at(image: ImageRef, spec: ViewSpec | None, eye: ModelEye | None = None) -> Image.Image:
+    """An image, or several side by side, as they are or under a view: each image as the view shows it."""
+    from augment.registry import views_of
+
+    if spec is None:
+        return image.load()
+    parts = image.images if isinstance(image, SideBySide) else (image,)
+    views = views_of(spec, len(parts)) if len(parts) > 1 else [spec]
+    shown = [(part.load(), view) for part, view in zip(parts, views, strict=True)]
+    seen = [seen_through(picture, view, eye) for picture, view in shown]
+    return seen[0] if len(seen) == 1 else side_by_side(seen)
 
 
 def data_uri(image: Image.Image, side: int = 224) -> str:

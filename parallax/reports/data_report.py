@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from datamodules.inspection import spread
+from parallax.records.skipped import most_skipped
 
 if TYPE_CHECKING:
     from datamodules.inspection import Inspection
@@ -42,8 +43,18 @@ def data_report(key: str, found: Inspection, *, width: int = 120) -> str:
     known += [f"{found.annotated:,} with objects"] if found.annotated else []
     known += [f"{found.turns / found.samples:.1f} questions each"] if found.turns > found.samples else []
     known += [f"{count:,} pairs with {k} rejected" for k, count in found.rejected.items()]
+    known += [f"{found.rejected_images:,} with rejected images"] if found.rejected_images else []
+    known += [f"{found.with_opening:,} with a system text or earlier turns"] if found.with_opening else []
+    if len(found.images_each) > 1 or max(found.images_each, default=1) > 1:
+        known += [
+            f"{count:,} with {number} image{'s' if number != 1 else ''}" for number, count in found.images_each.items()
+        ]
     if known:
         say("known", " · ".join(known))
+    if found.dropped:
+        say("dropped", f"{_counts(found.dropped)} of the pairs, by the filters of a run")
+    if found.duplicates:
+        say("duplicates", f"{found.duplicates:,} ask the same about the same image as another sample")
     gone = f"{found.missing:,} missing" if found.missing else "none missing"
     say("images", f"{found.images:,} different, {gone}")
     for name in found.missing_names:
@@ -69,6 +80,17 @@ def data_report(key: str, found: Inspection, *, width: int = 120) -> str:
         )
     elif found.uncounted:
         say("prompt", f"tokens not counted: {found.uncounted}")
+    if found.answer_tokens:
+        told = spread(found.answer_tokens)
+        say("answer", f"{told['min']} to {told['max']} tokens, median {told['median']}, 95 % up to {told['p95']}")
+    if found.refused:
+        say("refused", f"{_counts(found.refused)} by the model")
+        for fault in found.refused_why:
+            say("", fault)
+    if found.control_tokens:
+        say("control", f"tokens of the model in texts, read as plain text: {_counts(found.control_tokens)}")
+    for name, count in found.overlap.items():
+        say("overlap", f"{count:,} of the images opened are in the evaluation suite {name}")
     for example in found.examples:
         say("example", f"{example['image']} | {_one_line(example['question'])}" + _answer(example))
     return "\n".join(lines)
@@ -80,16 +102,14 @@ def complaints(found: Inspection, max_skipped_share: float) -> list[str]:
     if not found.samples:
         wrong.append("no sample can be used")
     faulty = sum(found.set_aside.values())
-    broken = (
-        found.missing + (found.images - found.missing) * len(found.unreadable) / found.opened
-        if found.opened
-        else found.missing
-    )
-    share = (faulty + broken * found.samples / max(found.images, 1)) / max(found.samples + faulty, 1)
-    if found.samples and share > max_skipped_share:
+    unusable, total = faulty + _unusable(found), found.samples + faulty
+    if found.samples and unusable > most_skipped(max_skipped_share, total):
         wrong.append(
-            f"about {share:.0%} of the samples cannot be used, more than pairs.max_skipped_share={max_skipped_share:g} allows"
+            f"about {unusable:,.0f} of {total:,} samples cannot be used, more than pairs.max_skipped_share={max_skipped_share:g} "
+            "allows"
         )
+    if found.samples and _unusable(found) + sum(found.dropped.values()) >= found.samples:
+        wrong.append("no sample is left once those that cannot be used and those that a run drops are gone")
     for name, count in found.sources.items():
         part = name.rpartition("/")[2]
         if part in found.available and found.available[part] == 0:
@@ -97,9 +117,21 @@ def complaints(found: Inspection, max_skipped_share: float) -> list[str]:
     return wrong
 
 
+def _unusable(found: Inspection) -> float:
+    """Samples whose images or prompts a run sets aside; those that were not opened are judged by those that were."""
+    opened = sum(count * number for number, count in found.images_each.items()) - found.missing
+    broken = len(found.unreadable) * max(1.0, opened / found.opened) if found.opened else 0
+    looked_at = len(found.tokens) + sum(found.refused.values())
+    refused = (
+        sum(found.refused.values()) * max(1.0, (found.samples - found.samples_without) / looked_at) if looked_at else 0
+    )
+    return found.samples_without + broken + refused
+
+
 def remarks(found: Inspection) -> list[str]:
     """What a run would go on with, and its owner should know."""
-    return [f"{text} of the official one" for text in found.partial()]
+    told = [f"{text} of the official one" for text in found.partial()]
+    return told + [f"{count:,} images are in the evaluation suite {name}" for name, count in found.overlap.items()]
 
 
 def _answer(example: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 from parallax.records import BadImage, ImageRef, ViewSpec, fingerprint
 from parallax.records.atomic import TEMPORARY, atomic_write_text
-from parallax.reports.corrupted import seen_through, small_bytes
+from parallax.reports.corrupted import looked_at, small_bytes
 from parallax.reports.gallery_items import Item, answer_items, pair_items, pair_sets
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.pages import json_text, page
@@ -145,12 +145,9 @@ class Pictures:
             digest = image.digest()
             keys = [digest, *(fingerprint([digest, view.name, dict(view.params), view.seed]) for view in views)]
             if any(key not in self.names for key in keys):
-                whole = image.load()
                 for key, view in zip(keys, [None, *views], strict=True):
                     if key not in self.names:
-                        self.names[key] = self._write(
-                            key, whole if view is None else seen_through(whole, view, self.eye)
-                        )
+                        self.names[key] = self._write(key, looked_at(image, view, self.eye))
             return self.names[keys[0]], [self.names[key] for key in keys[1:]]
         except (BadImage, ValueError, OSError) as error:
             self.missing += 1

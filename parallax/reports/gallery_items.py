@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from parallax.records import BadImage, Candidate, Dropped, ImageRef, PreferencePair, Response, ViewSpec
-from parallax.records.pair_store import PairSet, pair_of_row
+from parallax.records.images import together
+from parallax.records.pair_store import PairSet, images_of_row, pair_of_row
 from parallax.reports.comparison_answers import goodness, score_words
 from parallax.reports.corrupted import view_of
 from parallax.reports.dropped_answers import answers_of_dropped
@@ -57,7 +58,7 @@ def pair_items(run: RunFolder) -> Iterator[Item]:
             continue
         subjects = pair_subjects(run.config, stage)
         recipes: dict[str, Mapping[str, Any]] = {}
-        for pair in _each_pair(pairs, {name: subject.image for name, subject in subjects.items()}):
+        for pair in _each_pair(pairs, subjects):
             recipes.setdefault(pair.chosen.provenance.get("role", ""), pair.chosen.provenance)
             for response in pair.rejected:
                 recipes.setdefault(response.provenance.get("role", ""), response.provenance)
@@ -118,15 +119,17 @@ def answer_items(run: RunFolder) -> Iterator[Item]:
         )
 
 
-def _each_pair(pairs: PairSet, images: Mapping[str, ImageRef]) -> Iterator[PreferencePair]:
-    """The pairs of a set. One whose image is gone or has changed is shown without it."""
+def _each_pair(pairs: PairSet, subjects: Mapping[str, Subject]) -> Iterator[PreferencePair]:
+    """The pairs of a set. One whose images are gone or have changed is shown without them."""
     for row in pairs.rows():
-        gone = Gone(row["image"], row["image_digest"])
+        subject = subjects.get(row["sample_id"])
+        there = {image.describe(): image for image in subject.images} if subject is not None else {}
+        gone = {name: Gone(name, digest) for name, digest in images_of_row(row)}
         try:
-            yield pair_of_row(row, images.get(row["sample_id"], gone))
+            yield pair_of_row(row, (gone | there).__getitem__)
         except (ValueError, BadImage) as error:
             log.warning("a pair is shown without its image: %s", error)
-            yield pair_of_row(row, gone)
+            yield pair_of_row(row, gone.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ def _pair_item(pair: PreferencePair, stage: str) -> Item:
     return Item(
         {
             "id": pair.sample_id,
-            "prompt": pair.prompt,
+            "prompt": pair.conversation.readable(),
             "chosen": _plain(chosen),
             "score": pair.chosen.score,
             "asked": _asked(pair.chosen, pair.prompt),
@@ -168,11 +171,11 @@ def _pair_item(pair: PreferencePair, stage: str) -> Item:
                 for response, spans in zip(shown, differing, strict=True)
             ],
             "more": len(pair.rejected) - len(shown),
-            "image_name": pair.image.describe(),
+            "image_name": together(pair.images).describe(),
         },
         {"outcome": KEPT, "source": pair.source, "stage": stage, "kind": pair.kind,
          "words": float(len(pair.chosen.text.split())), "shared": round(100 * shared, 1), "margin": margin},
-        pair.image,
+        together(pair.images),
         views,
     )  # fmt: skip
 

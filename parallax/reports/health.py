@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parallax.evaluation.evaluation import Evaluation
-from parallax.reports.metrics_file import curve
+from parallax.reports.metrics_file import curve, late_mean
 from parallax.reports.results import metric_of, verdict
 
 CUT_SHARE = 0.10  # of answers cut by the token limit that is worth a word
@@ -46,17 +46,14 @@ def _training(stage: str, rows: Sequence[Mapping[str, str]]) -> list[str]:
     _, losses = curve(rows, "train/loss")
     if any(not math.isfinite(loss) for loss in losses):
         said.append(f"Stage {stage}: the loss was not finite at some step; lower optim.lr or train in float32.")
-    _, chosen = curve(rows, "train/rewards/chosen")
-    late = chosen[-max(1, len(chosen) // 4) :]
-    if late and sum(late) / len(late) < 0:
-        mean = sum(late) / len(late)
+    mean = late_mean(rows, "train/rewards/chosen")
+    if mean is not None and mean < 0:
         said.append(
             f"Stage {stage}: the reward of the chosen answers fell below zero (mean {mean:.2f} in the last quarter): "
             "the model moves away from its own good answers. Try loss=stic, a lower optim.lr or a higher loss.beta."
         )
     _, margins = curve(rows, "train/rewards/margins")
-    late = margins[-max(1, len(margins) // 4) :]
-    if len(margins) >= 8 and late and abs(sum(late) / len(late)) < 1e-3:
+    if len(margins) >= 8 and abs(late_mean(rows, "train/rewards/margins") or 0.0) < 1e-3:
         said.append(f"Stage {stage}: the reward margin did not move; raise optim.lr or train longer.")
     return said
 

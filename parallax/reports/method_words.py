@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from parallax.settings.choices import choices
+from parallax.settings.comments import title
+from parallax.settings.places import CONF
+
 _METHODS = {
     "seva": (
         "Each question was answered twice by the same model: once looking at the clean image, once at {view}. "
@@ -58,7 +62,7 @@ _LOSSES = {
 }  # fmt: skip
 _VIEWS = {
     "diffusion": "a view covered with diffusion noise (step {noise_steps} of 1000)",
-    "flip": "a mirrored view",
+    "random_flip": "the same image, in half of the cases mirrored",
     "identity": "the same image again",
     "mixture": "a view drawn from several kinds",
     "several": "views of several kinds",
@@ -71,10 +75,10 @@ def method_in_words(config: Mapping[str, Any], results: Mapping[str, Any]) -> li
         return [_evaluation_in_words(config)]
     name = str(_at(config, "method.name") or results.get("method") or "")
     kept = (results.get("pairs") or {}).get("kept")
-    how = _METHODS.get(name, f"The method {name} was run." if name else "A model was tuned on preference pairs.")
+    how = _METHODS.get(name) or _unknown_method(name)
     sentences = [how.format(view=_view(config), k=_at(config, "pairs.num_negatives") or "several")]
     target = str(_at(config, "loss._target_") or "").rsplit(".", 1)[-1]
-    loss = _LOSSES.get(target, target)
+    loss = _LOSSES.get(target) or _unknown_loss(config, target)
     if kept and loss:
         beta = _at(config, "loss.beta")
         on = f"{loss}, β = {beta:g}" if isinstance(beta, int | float) else loss
@@ -121,11 +125,32 @@ def highlights(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _view(config: Mapping[str, Any]) -> str:
     view = dict(_at(config, "aug") or {})
-    name = str(view.get("name") or str(view.get("_target_") or "").rsplit(".", 1)[-1].lower())
-    try:
-        return _VIEWS[name].format(**view)
-    except KeyError:
-        return f"a corrupted view of it ({name})" if name else "a corrupted view of it"
+    target = str(view.get("_target_") or "")
+    name = _choice_of("aug", target) or target.rsplit(".", 1)[-1]
+    if name in _VIEWS:
+        return _VIEWS[name].format(**{"noise_steps": "?", **view})
+    return f"a corrupted view of it ({name})" if name else "a corrupted view of it"
+
+
+def _unknown_method(name: str) -> str:
+    """What the first comment of its file says; braces of its own are no places to fill in."""
+    said = title(CONF / "method" / f"{name}.yaml") if name in choices("method") else ""
+    words = (
+        f"The method {name} was run{f': {said}' if said else '.'}" if name else "A model was tuned on preference pairs."
+    )
+    return words.replace("{", "{{").replace("}", "}}")
+
+
+def _unknown_loss(config: Mapping[str, Any], target: str) -> str:
+    """What the first comment of its file says, for objectives written since."""
+    name = _choice_of("loss", str(_at(config, "loss._target_")))
+    return title(CONF / "loss" / f"{name}.yaml").partition(":")[0] if name else target
+
+
+def _choice_of(group: str, target: str) -> str | None:
+    """The choice of a group that names this part; None where no file does."""
+    files = (CONF / group / f"{name}.yaml" for name in choices(group))
+    return next((file.stem for file in files if f"_target_: {target}\n" in file.read_text("utf-8")), None)
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:

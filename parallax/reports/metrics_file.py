@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,3 +27,13 @@ def curve(rows: Sequence[Mapping[str, str]], metric: str) -> tuple[list[int], li
         except (KeyError, ValueError):
             continue
     return [step for step, _ in points], [value for _, value in points]
+
+
+def late_mean(rows: Sequence[Mapping[str, str]], metric: str) -> float | None:
+    """Mean of a metric over the last quarter of a fit's logged steps, steps that were left out aside; None where there are none.
+
+    This is what is meant wherever a run has one margin: on the screen, in W&B's summary, in comparisons, studies and analyses.
+    """
+    _, values = curve(rows, metric)
+    late = [value for value in values[-max(1, len(values) // 4) :] if math.isfinite(value)]
+    return sum(late) / len(late) if late else None

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parallax.records import ImageRef, PreferencePair, ViewSpec
-from parallax.records.pair_store import PairSet
-from parallax.reports.corrupted import seen_through, view_of
+from parallax.records import PreferencePair, ViewSpec
+from parallax.records.images import together
+from parallax.records.pair_store import PairSet, images_of
+from parallax.reports.corrupted import looked_at, view_of
 from parallax.reports.worddiff import Span, diff_words
 from parallax.settings.build import build
 
@@ -31,16 +32,15 @@ def pairs_of_run(run_folder: Path) -> list[PreferencePair]:
 
     config = yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))
     pointer = json.loads(next(iter(sorted(run_folder.glob("stages/**/pairs.json")))).read_text("utf-8"))
-    images: dict[str, ImageRef] = {s.id: s.image for s in build(config["data"], "data")}
-    return PairSet(pointer["pair_set"]).load(lambda sample_id, _: images[sample_id])
+    return PairSet(pointer["pair_set"]).load(images_of(build(config["data"], "data")))
 
 
 def draw_pair(pair: PreferencePair, path: Path) -> Path:
     """Write the picture (PNG)."""
     from parallax.reports.plots import figure, save
 
-    image, view = pair.image.load(), view_of(pair.rejected[0])
-    corrupted = seen_through(image, view) if view is not None else image
+    image, view = together(pair.images).load(), view_of(pair.rejected[0])
+    corrupted = looked_at(together(pair.images), view) if view is not None else image
     with figure(ncols=3, figsize=(11, 2.7), width_ratios=[1, 1, 2.6]) as (drawn, axes):
         for axis, picture, title in ((axes[0], image, "clean"), (axes[1], corrupted, _title(view))):
             axis.imshow(picture)
@@ -48,7 +48,9 @@ def draw_pair(pair: PreferencePair, path: Path) -> Path:
         for axis in axes:
             axis.grid(False)
             axis.axis("off")
-        axes[2].text(0, 1.0, pair.prompt, fontsize=11, weight="bold", va="top", transform=axes[2].transAxes)
+        axes[2].text(
+            0, 1.0, pair.conversation.readable(), fontsize=11, weight="bold", va="top", transform=axes[2].transAxes
+        )
         drawn.draw_without_rendering()  # columns get their places, so that words can be measured
         drawn.set_layout_engine("none")
         chosen, rejected = diff_words(pair.chosen.text, pair.rejected[0].text)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parallax.records import BadImage, PreferencePair
-from parallax.reports.corrupted import seen_through, view_of
+from parallax.records.images import together
+from parallax.reports.corrupted import looked_at, view_of
 from parallax.reports.loggers import wandb_run_of
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.worddiff import diff_words, marked_text
@@ -65,19 +66,18 @@ def _row(pair: PreferencePair, side: int, eye: ModelEye | None) -> list[Any] | N
     rejected = pair.rejected[0]
     view = view_of(rejected)
     try:
-        image = pair.image.load()
+        clean = looked_at(together(pair.images), None).convert("RGB")
+        corrupted = looked_at(together(pair.images), view, eye) if view is not None else None
     except BadImage as error:
         log.warning("%s is not in the pairs table: %s", pair.sample_id, error)
         return None
-    clean = image.convert("RGB")
     clean.thumbnail((side, side))
-    corrupted = seen_through(image, view, eye) if view is not None else None
     if corrupted is not None:
         corrupted.thumbnail((side, side))
     ours, theirs = diff_words(pair.chosen.text, rejected.text)
     named = f"{view.name} {dict(view.params)}" if view is not None else ""
     return [
         pair.sample_id, pair.source, pair.kind, wandb.Image(clean, file_type="jpg"),
-        wandb.Image(corrupted, file_type="jpg") if corrupted is not None else None, pair.prompt,
+        wandb.Image(corrupted, file_type="jpg") if corrupted is not None else None, pair.conversation.readable(),
         marked_text(ours), marked_text(theirs), named,
     ]  # fmt: skip

@@ -67,7 +67,8 @@ def make_results(
 
     Args:
         before, after: either may be missing, for runs that evaluate only once.
-        pairs: `built`, `reused`, `kept` and `dropped` (reason → count) of the run's preference pairs.
+        pairs: `built`, `reused`, `kept` and `dropped` (reason → count) of the run's preference pairs; `dialogues` of its
+            supervised stages.
         method, seed, steps (optimiser steps), seconds: of the run.
         more: further plain data, added at the top level.
     """
@@ -76,6 +77,7 @@ def make_results(
     changes = difference(before, after) if before and after else {}
     relative = difference(before, after, relative=True) if before and after else {}
     counts = {"built": 0, "reused": 0, "kept": 0, "dropped": {}, **(pairs or {})}
+    counts["dropped"] = dict(counts["dropped"])
     return {
         "method": method,
         "seed": seed,
@@ -114,7 +116,7 @@ def lookup(results: Mapping[str, Any], path: str) -> float:
 def flat_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     """Numbers for loggers: `eval/<metric>` after, `eval_before/<metric>`, `eval_change/<metric>`, `pairs/<count>`, `margin`.
 
-    `margin` is the reward margin of the last step of the last stage that has one.
+    `margin` is the mean reward margin over the last quarter of the steps of the last stage that has one.
     """
     flat = {}
     for side, prefix in (("after", "eval"), ("before", "eval_before"), ("difference", "eval_change")):
@@ -125,7 +127,7 @@ def flat_metrics(results: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(count, int | float) and not isinstance(count, bool):
             flat[f"pairs/{name}"] = float(count)
     for stage in results.get("stages", {}).values():
-        margin = (stage.get("metrics") or {}).get("train/rewards/margins")
+        margin = stage.get("late_margin")
         if margin is not None:
             flat["margin"] = float(margin)
     return flat
@@ -186,11 +188,12 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
     if more := len(measured) - len(names):
         console.print(f"{more} more numbers are in the report.", highlight=False)
     pairs = results.get("pairs") or {}
-    if pairs.get("kept"):
+    if pairs.get("kept") or pairs.get("dialogues"):
         dropped = pairs.get("dropped") or {}
         why = f" ({', '.join(f'{count} {reason}' for reason, count in dropped.items())})" if dropped else ""
+        learned = f"dialogues learned {pairs['dialogues']}; " if pairs.get("dialogues") else ""
         console.print(
-            f"Pairs: {pairs['kept']} kept, {sum(dropped.values())} dropped{why}; answers generated {pairs['built']}, "
+            f"Pairs: {pairs['kept']} kept, {sum(dropped.values())} dropped{why}; {learned}answers generated {pairs['built']}, "
             f"reused {pairs['reused']}",
             highlight=False,
             markup=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import json
 import logging
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from parallax.evaluation.evaluation import Evaluation
+from parallax.records.atomic import finite
+from parallax.records.plain_text import quoted
 from parallax.reports.metrics_file import read_metrics
 
 log = logging.getLogger(__name__)
 
+SIDES = ("before", "after", "difference", "relative_change")
 MARKS = ("config.yaml", ".hydra/config.yaml")  # a folder with one of these is a run
 
 
@@ -41,8 +45,12 @@ class RunFolder:
     def curves(self) -> dict[str, list[dict[str, str]]]:
         """Stage → rows of its metrics.csv; the stage is "" where the run has only one file."""
         logged = by_number(self.folder.glob("stages/**/metrics.csv"))
-        found = {str(path.parent.relative_to(self.folder / "stages")): read_metrics(path) for path in logged}
-        return found or {"": read_metrics(self.folder / "metrics.csv")}
+        try:
+            found = {str(path.parent.relative_to(self.folder / "stages")): read_metrics(path) for path in logged}
+            return found or {"": read_metrics(self.folder / "metrics.csv")}
+        except (OSError, ValueError, csv.Error) as error:
+            log.warning("the curves of %s are left out: %s", self.folder, quoted(error))
+            return {}
 
     def evaluation(self, when: str) -> Evaluation | None:
         """The evaluation `before` (of the first stage) or `after` (of the last); None where there is none to read."""
@@ -51,7 +59,7 @@ class RunFolder:
         )
         try:
             return Evaluation.load(found[0 if when == "before" else -1]) if found else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("the answers of %s are left out: %s", self.folder, error)
             return None
 
@@ -89,17 +97,17 @@ def read_run(folder: Path | str) -> RunFolder:
     """What is there of a run. Never fails: a file that cannot be read is said in `problem`."""
     run = RunFolder(Path(folder))
     try:
-        run.config = _yaml(run.folder / "config.yaml") or _yaml(run.folder / ".hydra" / "config.yaml")
+        run.config = finite(_yaml(run.folder / "config.yaml") or _yaml(run.folder / ".hydra" / "config.yaml"))
         choices = ((_yaml(run.folder / ".hydra" / "hydra.yaml").get("hydra") or {}).get("runtime") or {}).get("choices")
         run.chosen = {str(group): str(choice) for group, choice in (choices or {}).items() if choice is not None}
         run.typed = tuple(_typed(run.folder))
         results = run.folder / "results.json"
         if results.is_file():
-            run.results = dict(json.loads(results.read_text("utf-8")))
+            run.results = _sound(json.loads(results.read_text("utf-8")))
         else:
             run.problem = _last_error(run.folder) or "it has not finished"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        run.problem = f"it cannot be read ({' '.join(str(error).split())[:200]})"
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        run.problem = f"it cannot be read ({quoted(error)})"
     return run
 
 
@@ -137,6 +145,24 @@ def _last_error(folder: Path) -> str:
         if re.match(r"^[\w.]*(Error|Exception|Interrupt|Exit)\b", line) or " ERROR " in line:
             return f"it stopped with: {line.strip()[:200]}"
     return ""
+
+
+def _sound(results: Any) -> dict[str, Any]:
+    """The content of a `results.json`. Raises ValueError for what another program, or nobody, would have written."""
+    if not isinstance(results, dict):
+        raise ValueError("results.json holds no mapping")
+    for side in SIDES:
+        for name, metric in (results.get(side) or {}).items():
+            parts = [metric.get(part) for part in ("value", "low", "high")] if isinstance(metric, dict) else [""]
+            if any(isinstance(part, bool) or not isinstance(part, int | float | None) for part in parts):
+                raise ValueError(f"results.json has no numbers for {side}/{name}")
+            results[side][name] = {"value": None, "low": None, "high": None, "n": 0, **metric}
+    pairs = results.get("pairs") or {}
+    if not isinstance(pairs, dict) or not isinstance(pairs.get("dropped") or {}, dict):
+        raise ValueError("results.json does not say how many pairs there were")
+    if any(type(count) is not int for count in [pairs.get("kept") or 0, *(pairs.get("dropped") or {}).values()]):
+        raise ValueError("results.json has numbers of pairs that are none")
+    return results
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parallax.records import ImageRef
+from parallax.records import Conversation, ImageRef
+from parallax.records.images import together
 from parallax.settings.build import build
 from parallax.settings.check import part_problems
 from parallax.settings.targets import UnknownTarget
@@ -23,8 +24,9 @@ log = logging.getLogger(__name__)
 class Subject:
     """What one sample is about."""
 
-    image: ImageRef
+    image: ImageRef  # or several, side by side
     question: str
+    images: tuple[ImageRef, ...] = ()  # each of them, and those of a pair's rejected side
 
 
 def evaluation_subjects(config: Mapping[str, Any]) -> dict[str, Subject]:
@@ -59,5 +61,9 @@ def _subjects(node: Any, what: str) -> dict[str, Subject]:
 def _subject(item: Any) -> tuple[str, Subject]:
     """Of a sample, or of a pair that came ready-made."""
     if hasattr(item, "sample_id"):
-        return str(item.sample_id), Subject(item.image, str(item.prompt))
-    return str(item.id), Subject(item.image, str(item.question))
+        return str(item.sample_id), _about(item, (*item.images, *item.rejected_images), item.conversation)
+    return str(item.id), _about(item, item.images, item.conversation())
+
+
+def _about(item: Any, images: tuple[ImageRef, ...], asked: Conversation) -> Subject:
+    return Subject(together(asked.images), asked.readable(), images)

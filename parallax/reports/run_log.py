@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from parallax.records.plain_text import printable
+
 CHATTY = (
     "transformers", "huggingface_hub", "datasets", "torch", "torch.distributed", "pytorch_lightning",
     "lightning_fabric", "wandb", "git", "urllib3", "httpx", "httpx2", "httpcore", "fsspec", "filelock", "PIL", "matplotlib",
@@ -87,6 +89,9 @@ class LogFile(logging.FileHandler):
 
     _told = False
 
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Called by `emit` inside its `except`."""
         error = sys.exc_info()[1]
@@ -132,4 +137,4 @@ class _Screen(logging.StreamHandler):  # type: ignore[type-arg]
 
     def format(self, record: logging.LogRecord) -> str:
         record.weight = f"{record.levelname}: " if record.levelno > logging.INFO else ""
-        return " ".join(super().format(record).splitlines())
+        return printable(" ".join(super().format(record).splitlines()))

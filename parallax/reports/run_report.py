@@ -17,8 +17,9 @@ from typing import Any
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.records import BadImage, ImageRef, PreferencePair, Sample
 from parallax.records.atomic import atomic_write_text
+from parallax.records.images import together
 from parallax.reports import results as numbers
-from parallax.reports.corrupted import data_uri, seen_through, view_of
+from parallax.reports.corrupted import data_uri, looked_at, view_of
 from parallax.reports.health import health_warnings
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.metric_names import short_name, whole_name
@@ -213,14 +214,14 @@ def _cards(pairs: Sequence[PreferencePair], eye: ModelEye) -> Iterable[PairCard]
     for pair in pairs:
         clean, corrupted = None, []
         try:
-            image = pair.image.load()
-            clean = Shown(data_uri(image), "clean")
+            image = together(pair.images)
+            clean = Shown(data_uri(image.load()), "clean")
             for response in pair.rejected[:4]:
                 view = view_of(response)
                 if view is not None:
                     settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in view.params.items())
                     corrupted.append(
-                        Shown(data_uri(seen_through(image, view, eye), side=336), f"{view.name} {settings}".strip())
+                        Shown(data_uri(looked_at(image, view, eye), side=336), f"{view.name} {settings}".strip())
                     )
         except (BadImage, ValueError) as error:
             log.warning("a picture of pair %s is missing from the report: %s", pair.sample_id, error)

@@ -15,8 +15,9 @@ import numpy as np
 from parallax.evaluation.evaluation import Evaluation
 from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
-from parallax.reports.metrics_file import curve, read_metrics
+from parallax.reports.metrics_file import late_mean, read_metrics
 from parallax.reports.results import HEADLINE, direction, is_share
+from parallax.reports.run_folder import by_number
 from parallax.reports.study_document import put_into
 from parallax.reports.study_plot import draw_study
 
@@ -120,11 +121,9 @@ def _evaluations(folder: Path) -> tuple[Evaluation, Evaluation]:
 
 
 def _late_mean(folder: Path, metric: str) -> float:
-    """Mean over the last quarter of a run's optimiser steps; nan where the objective has no such metric."""
-    rows = [row for path in sorted(folder.glob("stages/**/metrics.csv")) for row in read_metrics(path)]
-    _, values = curve(rows, metric)
-    late = values[-max(1, len(values) // 4) :]
-    return float(np.mean(late)) if late else float("nan")
+    """Mean over the last quarter of the steps of the last stage that has the metric; nan where none has it."""
+    found = [late_mean(read_metrics(path), metric) for path in by_number(folder.glob("stages/**/metrics.csv"))]
+    return next((value for value in reversed(found) if value is not None), float("nan"))
 
 
 def markdown(summary: Mapping[str, Any]) -> str:

@@ -139,7 +139,8 @@ def _loss(stage: dict[str, Any]) -> Found:
     negatives = stage["pairs"]["num_negatives"]
     if negatives > 1 and stage["fit"] == "preference":
         for target in parts_in(stage["loss"]):
-            if fact(target, "pairs_only"):
+            one_sided = stage["loss"].get("side") == "rejected" and target == stage["loss"]["_target_"]
+            if fact(target, "pairs_only") or one_sided:
                 name = target.rpartition(".")[2]
                 yield refused(
                     "pairs.num_negatives",
@@ -245,7 +246,16 @@ def _lora(lora: dict[str, Any]) -> Found:
             )
 
 
-def _server(stage: dict[str, Any], family: str) -> Found:
+TILED = (
+    "llava_next",
+    "llava_onevision",
+    "internvl",
+    "smolvlm",
+    "idefics3",
+)  # families whose processors cut images into tiles
+
+
+def _server(stage: dict[str, Any], family: str | None) -> Found:
     """What a server cannot be asked."""
     generation, proposer = stage["generation"], (stage.get("proposer") or {}).get("_target_", "")
     if generation["backend"] != "server":
@@ -269,7 +279,7 @@ def _server(stage: dict[str, Any], family: str) -> Found:
             "over what it has learned. Use generation=transformers.",
         )
     noisy = any(fact(target, "acts_on") == "tensor" for target in parts_in(stage["aug"]))
-    if family == "llava_next" and noisy:
+    if family in TILED and noisy:
         yield refused(
             "generation.backend",
             "generation=server is sent pictures, and this view changes the normalised tiles that the model's processor makes of "

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from parallax.records.plain_text import printable
 from parallax.settings.check import check
 from parallax.settings.choices import groups, groups_with
 from parallax.settings.errors import ConfigError
@@ -91,14 +92,15 @@ def complain(error: Exception) -> None:
     head = (
         "The configuration has a problem:" if len(problems) == 1 else f"The configuration has {len(problems)} problems:"
     )
-    print("\n".join([head, *(f"  - {problem}" for problem in problems)]), file=sys.stderr)
+    print(printable("\n".join([head, *(f"  - {problem}" for problem in problems)])), file=sys.stderr)
 
 
 def hydra_sentence(error: BaseException) -> str:
     """What Hydra had to say, without its listings and traces; of a part that refused its arguments, that part's own words."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    said = str(error) or str(error.__cause__ or type(error).__name__)
+    text = " ".join(line.strip() for line in said.splitlines() if line.strip())
     text = re.split(r" Available options in | Config search path| See https?://| Set the environment variable", text)[0]
     return text.rstrip(". ") + "."
 
@@ -176,6 +178,8 @@ class _Command:
                 problems.append(_no_choice(override.get_key_element().lstrip("+"), group, name, have))
 
     def _choices(self, group: str) -> list[str]:
+        if "." in group:
+            return []  # a key; to ask for each one takes longer than all the rest
         found = self.loader.get_group_options(
             group, ObjectType.CONFIG, config_name=self.name, overrides=self._search_path()
         )

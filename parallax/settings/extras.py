@@ -21,6 +21,13 @@ def install(extra: str) -> str:
     return f"pip install {' '.join(repr(requirement) for requirement in wanted)}"
 
 
+def install_package(package: str) -> str:
+    """What to install for `package`: the requirements of our extra that names it, or the package itself."""
+    named = re.compile(re.escape(package) + r"(?![\w-])", re.IGNORECASE)
+    extra = next((name for name, needs in _extras().items() if name != "dev" and any(map(named.match, needs))), None)
+    return install(extra) if extra else f"pip install {package}"
+
+
 def missing(error: ModuleNotFoundError) -> str | None:
     """A sentence for a package that this Python has not; None for one of ours, which is a mistake of ours."""
     package = (error.name or "").split(".")[0]

@@ -1,4 +1,6 @@
-"""How overrides are read: Hydra's grammar and Hydra's loader, with three freedoms. What was typed stays as it was typed.
+"""How overrides are read: Hydra's grammar and Hydra's loader, with four freedoms. What was typed stays as it was typed.
+
+A node whose `_target_` changes, in a later file or on the command line, is another node: what was said of the former is gone.
 
 Hydra refuses a key that no file holds. Ours may be such keys: `stages.align.optim.lr=1e-6`, an argument that a YAML file leaves
 to the code. So a plain `key=value` may add, and the check judges afterwards whether the key exists. `stages.align.loss=stic`
@@ -11,19 +13,25 @@ launchers and messages see the words of the user.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import hydra._internal.hydra as hydra_program
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.schema import STAGE_GROUPS
+from parallax.settings.stages import overlay
 
 VERSION_BASE = "1.3"
 CONFIG = "config"  # conf/config.yaml
@@ -42,7 +50,61 @@ class Loader(ConfigLoaderImpl):
         for override in parsed:
             if not override.is_sweep_override() and not override.is_hydra_override():
                 read(override, repo.group_exists(override.key_or_group))
+        self._typed = [override for override in parsed if not override.is_sweep_override()]
         return parsed, repo
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        self._read.append(
+            OmegaConf.to_container(loaded.config, resolve=False)
+        )  # Hydra goes on to merge into the original
+        return loaded
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        """As Hydra's, but for nodes whose `_target_` a later file changes: of those, what earlier files say is gone."""
+        self._read: list[Any] = []
+        cfg = super()._compose_config_from_defaults_list(defaults, repo)
+        for path in _changed_targets(self._read):
+            nodes = [node for config in self._read if (node := _at(config, path)) is not None]
+            OmegaConf.update(cfg, ".".join(path), reduce(overlay, nodes), merge=False, force_add=True)
+        for override in self._typed:
+            _emptied(override, cfg)
+        return cfg
+
+
+def _emptied(override: Override, cfg: DictConfig) -> None:
+    """Make room in `cfg` for a node of another `_target_` that was typed, as `loss._target_=…` or `loss={_target_: …}`."""
+    value = override.value()
+    key, target = override.key_or_group, value.get("_target_") if isinstance(value, dict) else None
+    if key.endswith("._target_"):
+        key, target = key.removesuffix("._target_"), value
+    if target is not None and OmegaConf.select(cfg, f"{key}._target_") not in (None, target):
+        OmegaConf.update(cfg, key, {"_target_": target}, merge=False, force_add=True)
+
+
+def _changed_targets(read: Sequence[Any]) -> list[tuple[str, ...]]:
+    """Where a later file names another `_target_` than an earlier one, outer nodes first."""
+    seen: dict[tuple[str, ...], str] = {}
+    changed: dict[tuple[str, ...], None] = {}
+    for config in read:
+        for path, target in _targets(config):
+            if seen.setdefault(path, target) != target and path[0] != "hydra":
+                changed[path] = None
+            seen[path] = target
+    return sorted(changed, key=len)
+
+
+def _targets(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if name == "_target_" and path:
+            yield path, str(value)
+        yield from _targets(value, (*path, str(name)))
+
+
+def _at(node: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def read(override: Override, is_group: bool) -> None:

@@ -41,6 +41,8 @@ class ExportPairs(Task):
     format: Literal["trl", "ms_swift", "llama_factory", "llava"]
     images: Literal["auto", "embedded", "files", "paths"]
     pairs: str | None
+    license: str | None
+    push_to_hub: str | None
     output: str | None
 
 
@@ -112,7 +114,12 @@ class Merge(Task):
 
 @dataclass(frozen=True)
 class Capacity(Task):
-    models: Sequence[Literal["llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b"]]
+    models: Sequence[
+        Literal[
+            "llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b", "qwen25_vl_3b", "qwen3_vl_8b", "qwen3_vl_4b",
+            "qwen3_vl_2b", "internvl3_8b", "gemma3_4b", "llava_onevision_7b", "smolvlm2_2b",
+        ]
+    ]  # fmt: skip
     gpus: Sequence[Literal["rtx4090", "a100_40gb", "a100_80gb", "h100_80gb", "h200"]]
     setups: Sequence[Literal["lora", "lora_ddp", "lora_sharded", "qlora", "full_sharded"]]
     processes: Annotated[int, Ge(2)]

@@ -18,12 +18,17 @@ def run_task(cfg: DictConfig) -> Any:
     from parallax.tasks.first_minute import first_minute
     from parallax.tasks.run_folder import in_run_folder
 
-    if cfg.paths.output_dir is None and HydraConfig.initialized():
+    named = cfg.paths.output_dir is not None
+    if not named and HydraConfig.initialized():
         with open_dict(cfg):
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
     first_minute(cfg)
     task = import_module(f"parallax.tasks.{cfg.task.name}").run
-    return in_run_folder(cfg, task, Path(cfg.paths.output_dir)) if cfg.paths.output_dir is not None else task(cfg)
+    return (
+        in_run_folder(cfg, task, Path(cfg.paths.output_dir), named=named)
+        if cfg.paths.output_dir is not None
+        else task(cfg)
+    )
 
 
 def number_of(value: Any, cfg: DictConfig) -> float:

@@ -4,7 +4,9 @@
     python run.py task=check_data data=coco data.path=/data/coco task.images=null
 
 Looks at every source the method's stages read: what is there and what is missing, counts per source, images that cannot be read,
-example rows, tokens per prompt. Writes `check_data.json` into the run folder. Ends with an error when a run would not start.
+what the model's template and context refuse, what the filters of a run drop, duplicates, images that an evaluation suite has too,
+tokens per prompt and answer, example rows. Writes `check_data.json` into the run folder. Ends with an error when a run would not
+start.
 """
 
 from __future__ import annotations
@@ -13,17 +15,23 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.records.plain_text import printable
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Stage
 from parallax.settings.stages import resolve_stages
 
 log = logging.getLogger(__name__)
+
+MOST_EVALUATED = 5000  # samples of a suite whose images are compared
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -33,24 +41,25 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from parallax.reports.run_log import run_log
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder, task = Path(plain["paths"]["output_dir"]), plain["task"]
+    folder = Path(plain["paths"]["output_dir"])
     width = max(80, shutil.get_terminal_size((120, 40)).columns)
     content: dict[str, Any] = {}
     wrong: list[str] = []
     with run_log(folder):
-        for key, node, share in _sources(cfg, plain):
-            started = time.perf_counter()
-            found, fault = _inspected(node, plain, task)
+        evaluated = _evaluated(plain)
+        for key, stage in _sources(cfg, plain):
+            started, share = time.perf_counter(), stage.pairs.max_skipped_share
+            found, fault = _inspected(stage, plain, evaluated)
             if found is None:
-                print(f"{key}: {fault}", flush=True)
+                print(printable(f"{key}: {fault}"), flush=True)
                 content[key] = {"error": fault}
                 wrong.append(f"{key}: {fault}")
                 continue
             against = complaints(found, share)
             wrong += [f"{key}: {complaint}." for complaint in against]
-            print(data_report(key, found, width=width))
+            print(printable(data_report(key, found, width=width)))
             verdict = "; ".join(["not ready" if against else "ready", *remarks(found)])
-            print(f"  {verdict} ({time.perf_counter() - started:.1f} s)", flush=True)
+            print(f"  {printable(verdict)} ({time.perf_counter() - started:.1f} s)", flush=True)
             content[key] = {**asdict(found), "complaints": against, "remarks": remarks(found)}
         atomic_write_json(folder / "check_data.json", content)
         log.info("all of it: %s", folder / "check_data.json")
@@ -59,21 +68,46 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return {"data": content}
 
 
-def _sources(cfg: DictConfig, plain: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], float]]:
-    """Every different source that the stages read: (its group's key, its node, the share that may be set aside)."""
-    known: list[tuple[str, dict[str, Any], float]] = []
-    for stage in resolve_stages(cfg):
-        key = "data" if stage["data"] == plain["data"] else f"stages.{stage['name']}.data"
-        if all(node != stage["data"] for _, node, _ in known):
-            known.append((key, stage["data"], float(stage["pairs"]["max_skipped_share"])))
+def _sources(cfg: DictConfig, plain: Mapping[str, Any]) -> list[tuple[str, Stage]]:
+    """Every different source that the stages read: its group's key, and the first stage that reads it."""
+    known: list[tuple[str, Stage]] = []
+    for stage in map(Stage.of, resolve_stages(cfg)):
+        key = "data" if stage.data == plain["data"] else f"stages.{stage.name}.data"
+        if all(other.data != stage.data for _, other in known):
+            known.append((key, stage))
     return known
 
 
-def _inspected(node: Mapping[str, Any], plain: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[Any, str]:
+def _evaluated(plain: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Digests of the images of every evaluation suite whose samples are at hand."""
+    from parallax.records import BadImage
+    from parallax.reports.run_images import evaluation_subjects
+
+    found: dict[str, set[str]] = {}
+    for name, suite in ((plain.get("evaluation") or {}).get("suites") or {}).items():
+        subjects = evaluation_subjects({"evaluation": {"suites": {name: suite}}})
+        found[name] = set()
+        for subject in islice(subjects.values(), MOST_EVALUATED):
+            for image in subject.images:
+                with suppress(BadImage):
+                    found[name].add(image.digest())
+    return found
+
+
+def _looks_at_images(stage: Stage) -> bool:
+    """Whether the stage's objective learns from pairs whose images alone differ."""
+    from datamodules.further_columns import FurtherColumns
+
+    return FurtherColumns(tuple(build(stage.loss, f"stages.{stage.name}.loss").looks)).looks_at_images
+
+
+def _inspected(stage: Stage, plain: Mapping[str, Any], evaluated: Mapping[str, set[str]]) -> tuple[Any, str]:
     """(what was found, ""), or (None, why the source cannot be read at all)."""
     from hydra.errors import InstantiationException
 
     from datamodules.inspection import inspect
+
+    node, task = stage.data, plain["task"]
 
     def encoder() -> Any:
         from parallax.models.encoding.encoder_only import load_encoder
@@ -82,9 +116,13 @@ def _inspected(node: Mapping[str, Any], plain: Mapping[str, Any], task: Mapping[
 
     try:
         source = build(node, "data")
+        given = getattr(source, "pairs", None) is not None
         found = inspect(
             source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(plain["seed"]),
-            encoder=encoder if task["tokens"] else None,
+            encoder=encoder if task["tokens"] else None, evaluated=evaluated,
+            room=1 if given or stage.fit == "supervised" else stage.generation.max_new_tokens,
+            looks_at_images=given and _looks_at_images(stage),
+            selector=build(stage.selector, f"stages.{stage.name}.selector") if given else None,
         )  # fmt: skip
     except (InstantiationException, OSError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ is not None else error

@@ -1,4 +1,4 @@
-"""The task `convert_adapter`: a published adapter of the original LLaVA code for use here and with plain peft.
+"""The task `convert_adapter`: adapters of LLaVA's code and of transformers before 4.52, for use here and with plain peft.
 
     python run.py task=convert_adapter model=llava15_7b task.input=llava-v1.5-7b-lora task.output=converted
 

@@ -4,8 +4,9 @@
     python run.py task=export_pairs task.pairs=outputs/<run> task.format=ms_swift task.output=pairs_for_swift
     python run.py task=export_pairs method=dpo_file data.path=theirs.json data.image_root=images task.format=llava
 
-Without `task.pairs` the pairs are those of the method's first preference stage: answers that an earlier run generated are
-found in the cache, so that nothing is generated twice. Ready-made pairs are exported as they are.
+With `task.pairs` all that is needed stands in the run's folder. Without it the pairs are those of the method's first preference
+stage: answers that an earlier run generated are found in the cache, so that nothing is generated twice. Ready-made pairs are
+exported as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Stage
 from parallax.settings.stages import preference_stage
+from parallax.settings.targets import UnknownTarget
 
 if TYPE_CHECKING:
     from parallax.records import PreferencePair
@@ -31,55 +34,92 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Write the pairs. Returns counts under `export`."""
     from datamodules.formats.pair_export import export_pairs
+    from parallax.models.hub import can_upload, upload
+    from parallax.reports.data_card import data_card
     from parallax.reports.run_log import run_log
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder, task = Path(plain["paths"]["output_dir"]), plain["task"]
     output = Path(task["output"] or folder / f"pairs_{task['format']}").expanduser()
     stage = preference_stage(cfg)
+    if task["push_to_hub"] is not None:
+        can_upload(task["push_to_hub"], "task.push_to_hub")
     with run_log(folder):
-        pairs = _pairs(stage, plain, folder)
-        done = export_pairs(pairs, output, task["format"], None if task["images"] == "auto" else task["images"])
+        made_by, pairs = _pairs_of_run(plain) if task["pairs"] is not None else (plain, _pairs(stage, plain, folder))
+        card = data_card(made_by, task["format"], task["license"])
+        done = export_pairs(pairs, output, task["format"], None if task["images"] == "auto" else task["images"], card)
         log.info(done.line())
         if not done.rows:
             raise ConfigError(f"task=export_pairs: no pair was written ({done.line()})")
+        if task["push_to_hub"] is not None:
+            log.info("uploaded: %s", upload(output, task["push_to_hub"], data=True))
     return {"export": {"pairs": done.pairs, "rows": done.rows, "images": done.images, "dropped": done.dropped}}
 
 
-def _pairs(stage: Mapping[str, Any], plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
-    from parallax.records.pair_store import PairSet
+def _pairs_of_run(plain: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[PreferencePair]]:
+    """The configuration that built a pair set, and its pairs: of a run's folder its own, of a bare pair set this one."""
+    from parallax.records.pair_store import PairSet, images_of
+
+    folder = Path(plain["task"]["pairs"]).expanduser()
+    found, stage = _pair_set(folder)
+    made_by = _config_of(folder) or dict(plain)
+    own = (made_by.get("stages") or {}).get(stage) or {}
+    source = _source(own.get("data") or made_by["data"])
+    image_of = images_of(getattr(source, "pairs", None) or source)
+
+    def resolved(sample_id: str, name: str) -> Any:
+        try:
+            return image_of(sample_id, name)
+        except KeyError:
+            raise ConfigError(
+                f"the pair set has the sample {sample_id!r} ({name}), and the data has none of that id and image; put the run's "
+                f"data back where it was, or give its `data` settings beside the pair set {found}"
+            ) from None
+
+    return {**made_by, "data": own.get("data") or made_by["data"]}, PairSet(found).load(resolved)
+
+
+def _config_of(folder: Path) -> dict[str, Any] | None:
+    """What a run was configured with, where its folder says so."""
+    import yaml
+
+    file = folder / "config.yaml"
+    if not file.is_file():
+        return None
+    config = yaml.safe_load(file.read_text("utf-8"))
+    return config if isinstance(config, dict) and "data" in config else None
+
+
+def _source(node: Mapping[str, Any]) -> Any:
+    """A source from a run's own configuration. Raises ConfigError for one that is none of ours or cannot be made."""
+    from hydra.errors import InstantiationException
+
+    try:
+        return build(node, "data")
+    except (UnknownTarget, InstantiationException, OSError, ValueError) as error:
+        raise ConfigError(f"the data of the run cannot be had again: {error.__cause__ or error}") from error
+
+
+def _pairs(stage: Stage, plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
     from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
-    source = build(stage["data"], "data")
-    if plain["task"]["pairs"] is not None:
-        found = PairSet(_pair_set(Path(plain["task"]["pairs"]).expanduser()))
-        images = {sample.id: sample.image for sample in source}
-
-        def image_of(sample_id: str, name: str) -> Any:
-            if sample_id not in images:
-                raise ConfigError(
-                    f"the pair set has the sample {sample_id!r} ({name}), and `data` has none of that id; give the `data` "
-                    "settings of the run that built it"
-                )
-            return images[sample_id]
-
-        return found.load(image_of)
+    source = build(stage.data, "data")
     if getattr(source, "pairs", None) is not None:
         return list(source.pairs)
     policy = make_policy(
-        plain, stage["lora"], adapter=plain.get("adapter"), device=pick_device(plain["trainer"]["accelerator"])
+        plain, stage.lora, adapter=plain.get("adapter"), device=pick_device(plain["trainer"]["accelerator"])
     )
     datamodule = make_datamodule(stage, plain, folder)
-    with explained_generation(policy, stage["generation"]):
+    with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
         datamodule.build_pairs(policy)
     return list(datamodule.pairs)
 
 
-def _pair_set(folder: Path) -> Path:
-    """The pair set in a folder: itself, or the one that a run folder's last preference stage points to."""
+def _pair_set(folder: Path) -> tuple[Path, str]:
+    """The pair set in a folder, and the stage that built it: itself, or what a run's last preference stage points to."""
     if (folder / "manifest.json").is_file() and (folder / "pairs.parquet").is_file():
-        return folder
+        return folder, ""
     pointers = sorted(folder.glob("stages/**/pairs.json"), key=lambda file: file.stat().st_mtime)
     pointers = pointers or [file for file in (folder / "pairs.json",) if file.is_file()]
     if not pointers:
@@ -91,4 +131,4 @@ def _pair_set(folder: Path) -> Path:
         raise ConfigError(
             f"{pointers[-1]} points to {target}, which is gone; leave task.pairs out to build the pairs again"
         )
-    return target
+    return target, pointers[-1].parent.name

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from parallax import __version__
+from parallax.records.plain_text import printable
 from parallax.settings.check import check
 from parallax.settings.command_line import complain, compose_checked, prepare
 from parallax.settings.errors import ConfigError
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = missing(error) if isinstance(error, ModuleNotFoundError) else sentence_of(error)
         if sentence is None:
             raise
-        print("\n".join([f"The run stopped: {sentence.rstrip('.')}.", *told_notes(error)]), file=sys.stderr)
+        said = "\n".join([f"The run stopped: {sentence.rstrip('.')}.", *told_notes(error)])
+        print(printable(said), file=sys.stderr)
         return 1
     return 0
 

@@ -25,6 +25,7 @@ from parallax.records.atomic import remove_leftovers
 from parallax.records.interruption import Interrupted, listening
 from parallax.records.run_lock import HOLDER, LOCK, FolderInUse, RunLock, in_use
 from parallax.reports.run_log import is_shown
+from parallax.settings.groups import Trainer
 from parallax.tasks.disk_room import check_writable
 from parallax.tasks.error_messages import sentence_of
 from parallax.tasks.naming import is_multirun
@@ -53,12 +54,12 @@ class Choice:
     said: str | None = None  # a sentence for the user
 
 
-def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> Any:
+def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path, *, named: bool = False) -> Any:
     """As `_held_run`; a task that made no files, and a start that failed, leave no folder behind."""
     began, place = time.monotonic(), len(_places)
     unused = str(cfg.task.name) not in SEARCHED
     try:
-        return _held_run(cfg, act, own)
+        return _held_run(cfg, act, own, named)
     except BaseException as error:
         unused |= not is_multirun() and time.monotonic() - began < AT_START and sentence_of(error) is not None
         if unused:  # the sentence on the screen is all there is to know
@@ -70,11 +71,12 @@ def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) 
                 discard_unused(folder)
 
 
-def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> Any:
+def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path, named: bool) -> Any:
     """Call `act(cfg)` in the run's folder, held and watched over; of a run that is finished, return the results instead.
 
     Args:
         own: the folder the run has by itself: Hydra's, or `paths.output_dir`.
+        named: whether the user chose it; the run then takes place nowhere else.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key, task = run_key(plain), str(plain["task"]["name"])
@@ -85,7 +87,7 @@ def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path) -> A
         found: Choice | Exception | None = None
         if not is_helper():
             try:
-                found = choose(str(plain["resume"]), key, task, own)
+                found = choose(str(plain["resume"]), key, task, own, named=named)
                 if not found.finished:
                     if task in SEARCHED:
                         check_writable(
@@ -118,7 +120,7 @@ def _telling(plain: dict[str, Any]) -> Callable[[Any], Any]:
     from lightning_modules.trainer import joined_processes
     from parallax.models import processes
 
-    joined_processes(plain["trainer"])
+    joined_processes(Trainer.of(plain["trainer"]))
     return processes.broadcast
 
 
@@ -126,8 +128,8 @@ def _alone(value: Any) -> Any:
     return value
 
 
-def choose(resume: str, key: str, task: str, own: Path) -> Choice:
-    """The folder of a run with this key.
+def choose(resume: str, key: str, task: str, own: Path, *, named: bool = False) -> Choice:
+    """The folder of a run with this key; `named`: `own` is the user's choice, and nowhere else is looked.
 
     Raises:
         FolderInUse: the very same run is going on somewhere else.
@@ -148,7 +150,7 @@ def choose(resume: str, key: str, task: str, own: Path) -> Choice:
     there = state_of(own)
     if there is not None:  # a folder of the user's own choice
         return _going_on(own, there, key, task)
-    if task not in SEARCHED:
+    if task not in SEARCHED or named:
         return Choice(own)
     for folder, state in runs_beside(own.resolve()):
         if state.key != key or state.task != task:

@@ -187,7 +187,7 @@ WRONG = [
     ({"name": "several", "views": [3]}, "the name of a choice of aug"),
     ({"name": "difusion"}, "no view 'difusion'; the views are affine"),
     ({"name": "diffusion", "steps": 3}, "no argument steps; its arguments are: noise_steps"),
-    ({"name": "identity", "p": 3}, "its arguments are: none"),
+    ({"name": "identity", "p": 3}, "its arguments are: images"),
     ({"noise_steps": 3}, "by its name"),
 ]  # fmt: skip
 

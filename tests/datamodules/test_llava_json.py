@@ -53,32 +53,49 @@ BAD = {
         {"image": "a.jpg", "conversations": [{"from": "gpt", "value": "answer first"}]},
         {"image": "a.jpg", "conversations": [{"from": "martian", "value": "hello"}]},
     ],
-    "no_image": [entry("", "Q", "A"), entry(5, "Q", "A"), entry([], "Q", "A")],
-    "several_images": [entry(["a.jpg", "b.jpg"], "Q", "A"), entry("a.jpg", "<image><image>\nQ", "A"),
+    "no_image": [entry("", "Q", "A"), entry(5, "Q", "A")],
+    "several_images": [entry("a.jpg", "<image><image>\nQ", "A"),
         entry("a.jpg", "<image>\nQ", "A", "<image>?", "B")],
     "bad_image": [entry("../a.jpg", "Q", "A"), entry("https://example.org/a.jpg", "Q", "A"), entry("a\x00.jpg", "Q", "A")],
     "empty_question": [entry("a.jpg", "<image>", "A"), entry("a.jpg", "Q", "A", "  ", "B")],
-    "system_text": [
-        {"image": "a.jpg", "conversations": [{"from": "system", "value": "be nice"}, {"from": "human", "value": "Q"}]},
-    ],
+    "image_count": [entry(["a.jpg", "b.jpg"], "<image>Q", "A")],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
 def test_every_row_is_used_left_out_or_set_aside_with_a_reason(root: Path, write_json: Write, name: str) -> None:
     good = [entry("gqa/images/1.jpg", "Q", "A", name=k) for k in range(3)]
-    text_only = [{"id": "t", "conversations": [{"from": "human", "value": "Q"}]}]
+    text_only = [{"id": "t", "conversations": [{"from": "human", "value": "Q"}]}, entry([], "Q", "A")]
     bad = [row for rows in BAD.values() for row in rows]
     if name.endswith("l"):
         bad = [row for row in bad if isinstance(row, dict)]
     source = LlavaJsonSource(write_json([good[0], *bad, *text_only, *good[1:]], name), root)
     assert len(source) == 3
-    assert source.rows == len(source) + len(source.set_aside) + sum(source.left_out.values()) == 4 + len(bad)
-    assert source.left_out == {"text_only": 1}
+    assert source.rows == len(source) + len(source.set_aside) + sum(source.left_out.values()) == 5 + len(bad)
+    assert source.left_out == {"text_only": 2}
     expected = {reason: sum(row in bad for row in rows) for reason, rows in BAD.items()}
     assert Counter(item.reason for item in source.set_aside) == {k: v for k, v in expected.items() if v}
     first = source.set_aside[0]
     assert first.item == f"{name}:2" and first.why.startswith(f"{name}, row 2: it")
+
+
+def test_several_images_and_a_system_text_are_part_of_the_dialogue(root: Path, write_json: Write) -> None:
+    one, two = "gqa/images/1.jpg", "gqa/images/2.jpg"
+    said = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "<image>\nHere <image>: the same?"}]
+    said += [{"from": "gpt", "value": "No."}, {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]
+    (sample,) = LlavaJsonSource(write_json([{"id": "7", "images": [one, two], "conversations": said}]), root)
+    assert [image.describe() for image in sample.images] == [one, two] and sample.opening[0].text == "Be brief."
+    asked = sample.conversation()
+    assert [type(part) is str for part in asked.messages[1].parts] == [False, True, False, True]
+    assert (asked.question, sample.answer, sample.turns[1].question) == ("Here : the same?", "No.", "Why?")
+    assert asked.with_question("What?").messages[1].parts == (*sample.images, "What?")
+
+
+def test_the_picture_may_stand_under_images(root: Path, write_json: Write) -> None:
+    row = entry("gqa/images/1.jpg", "<image>Q", "A")
+    (plain,) = LlavaJsonSource(write_json([row]), root)
+    (listed,) = LlavaJsonSource(write_json([{**row, "image": None, "images": [row["image"]]}]), root)
+    assert listed == plain
 
 
 def test_ids_stay_unique_and_stable(root: Path, write_json: Write) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from augment.occlusion import Black
 from lightning_modules.callbacks import StepCheckpoints
 from lightning_modules.dpo import DPOModule
-from lightning_modules.objectives import MultiNegative
+from lightning_modules.objectives import BCO, ImageTerm, MultiNegative, Weighted
 from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import make_trainer
 from parallax.models.batch import StepBatch
 from parallax.models.loading import load_policy
-from tests.lightning_modules.tiny_steps import OPTIM, metrics_of_every_step, pair_batch, trained_state
+from parallax.records import ViewSpec
+from tests import typed
+from tests.lightning_modules.tiny_steps import OPTIM, look_batch, metrics_of_every_step, pair_batch, trained_state
 
 
 def main(checkpoint: str, folder: Path, processes: int) -> None:
@@ -25,19 +29,23 @@ def main(checkpoint: str, folder: Path, processes: int) -> None:
     keeper = StepCheckpoints(folder / "checkpoints", every_n_steps=1, keep=1)
     settings = {"accelerator": "cpu", "devices": processes, "precision": "64-true"}
     settings["strategy"] = "ddp" if processes > 1 else "auto"
-    trainer = make_trainer(settings, folder=folder, callbacks=[keep, keeper], max_steps=3)
+    trainer = make_trainer(typed.trainer(**settings), folder=folder, callbacks=[keep, keeper], max_steps=3)
 
     def epoch_loader(epoch: int, first: int) -> list[StepBatch]:
         steps = []
         for start in (0, 2, 4):  # five pairs: with two processes one has three and the other two
             places: Any = list(range(start, start + 5))[trainer.global_rank :: processes]
-            steps.append(StepBatch([pair_batch(policy, [place], 2) for place in places], 5))
+            looks = {place: [look_batch(policy, [place], ViewSpec("black"))] for place in places}
+            steps.append(StepBatch([replace(pair_batch(policy, [p], 2), looks=looks[p]) for p in places], 5))
         return steps
 
-    module = DPOModule(policy, MultiNegative(0.1), OPTIM, reference_mode="live", total_steps=3)
+    # several rejected answers, one beside another image, and a mean that runs over the steps of all processes
+    objective = Weighted([(1.0, MultiNegative(0.1)), (0.5, ImageTerm(Black())), (0.5, BCO())])
+    module = DPOModule(policy, objective, OPTIM, reference_mode="live", total_steps=3)
     trainer.fit(module, train_dataloaders=StepStream(epoch_loader, 3, start=0, stop=3))
     if trainer.global_rank == 0:
         (folder / "metrics.json").write_text(json.dumps(keep.metrics))
+        (folder / "kept.json").write_text(json.dumps(objective.state()))
         torch.save(trained_state(policy), folder / "trained.pt")
 
 

@@ -32,8 +32,8 @@ from lightning_modules.objectives import (
 )
 from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.policy import Policy
-from parallax.records import Response, ViewSpec
-from tests.lightning_modules.tiny_steps import ANSWERS, OPTIM, NewPolicy, fit, pair_batch, picture, trained_state
+from parallax.records import ViewSpec
+from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, look_batch, pair_batch, trained_state
 
 LN2, VIEW = math.log(2), Crop()
 
@@ -152,13 +152,13 @@ def test_an_objective_that_stands_on_another_asks_for_what_that_asks() -> None:
     ("make", "words"),
     [
         (lambda: MDPO(), "name a view"),
-        (lambda: MDPO(VIEW, image_weight=-1), "loss.image_weight=-1"),
-        (lambda: ImageTerm(VIEW, side="both"), "loss.side='both'"),  # type: ignore[arg-type]
-        (lambda: CHiP(VIEW, combine="mean"), "loss.combine='mean'"),  # type: ignore[arg-type]
-        (lambda: LDDPO(alpha=1.5), "loss.alpha=1.5"),
-        (lambda: DDPO(gamma=0), "loss.gamma=0"),
-        (lambda: BCO(shift="mean"), "loss.shift='mean'"),  # type: ignore[arg-type]
-        (lambda: BCO(decay=1.0), "loss.decay=1.0"),
+        (lambda: MDPO(VIEW, image_weight=-1), "image_weight=-1"),
+        (lambda: ImageTerm(VIEW, side="both"), "side='both'"),  # type: ignore[arg-type]
+        (lambda: CHiP(VIEW, combine="mean"), "combine='mean'"),  # type: ignore[arg-type]
+        (lambda: LDDPO(alpha=1.5), "alpha=1.5"),
+        (lambda: DDPO(gamma=0), "gamma=0"),
+        (lambda: BCO(shift="mean"), "shift='mean'"),  # type: ignore[arg-type]
+        (lambda: BCO(decay=1.0), "decay=1.0"),
         (lambda: MDPO(VIEW, side="rejected")(*given([0, 0, 0, 0])), "pairs.num_negatives=1"),
         (lambda: MDPO(VIEW)(*given([0, 0])), r"1 \+ K \+ 1 further columns"),
         (lambda: SymMPO()(*given([0] * 6)), "one rejected response and got 2"),
@@ -208,14 +208,9 @@ def test_mpo_costs_what_its_paper_says_and_its_state_goes_through_the_sum() -> N
 # -- in a fit --------------------------------------------------------------------------------------------------------
 
 
-def looked(policy: Policy, places: Sequence[int], view: ViewSpec, chosen: bool = True) -> PairBatch:
+def looked(policy: Policy, places: Sequence[int], view: ViewSpec) -> PairBatch:
     """Pairs with their chosen answers beside a view of their images."""
-    batch, encoder = pair_batch(policy, places), policy.encoder
-    items = []
-    for place in places:
-        prompt = encoder.encode_prompt(picture(place), "Describe this image" + " in detail" * (place % 3) + ".", view)
-        items.append((prompt, [encoder.encode_response(Response(ANSWERS[(place + (not chosen)) % len(ANSWERS)]))]))
-    return replace(batch, looks=[encoder.collate(items)])
+    return replace(pair_batch(policy, places), looks=[look_batch(policy, places, view)])
 
 
 def fitted(

@@ -14,18 +14,14 @@ from lightning_modules.objectives import DPO, Povid
 from parallax.models.batch import ScoringBatch, StepBatch
 from parallax.models.policy import Policy
 from parallax.records import ViewSpec
-from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, pair_batch, picture
+from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, look_batch, pair_batch
 
 NOISE = ViewSpec("diffusion", {"noise_steps": 900}, seed=4)
 
 
 def noisy_look(policy: Policy) -> ScoringBatch:
     """The chosen answers of pairs 0 and 1 beside their noised images."""
-    batch = pair_batch(policy, [0, 1]).scoring
-    questions = [f"Describe this image{' in detail' * (place % 3)}." for place in (0, 1)]
-    prompts = [policy.encoder.encode_prompt(picture(place), questions[place], NOISE) for place in (0, 1)]
-    answers = [batch.response_ids[row, 0, : int(batch.response_lengths[row, 0])] for row in (0, 1)]
-    return policy.encoder.collate([(prompt, [answer]) for prompt, answer in zip(prompts, answers, strict=True)])
+    return look_batch(policy, [0, 1], NOISE)
 
 
 def test_the_mixture_written_out() -> None:

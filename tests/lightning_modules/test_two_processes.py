@@ -30,6 +30,8 @@ def test_two_processes_equal_one(checkpoint: Path, tmp_path: Path) -> None:
     assert len(one) == 3 and one[0]["train/loss"] != one[2]["train/loss"]
     for alone, together in zip(one, two, strict=True):
         assert together == pytest.approx(alone, rel=1e-7, abs=1e-9)
+    kept = [json.loads((tmp_path / name / "kept.json").read_text()) for name in ("1", "2")]
+    assert kept[0]["2/steps"] == 3 and kept[1] == pytest.approx(kept[0], rel=1e-7)
     weights = [torch.load(tmp_path / name / "trained.pt", weights_only=True) for name in ("1", "2")]
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], atol=1e-9), name

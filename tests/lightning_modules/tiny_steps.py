@@ -11,9 +11,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from lightning_modules.trainer import make_trainer
-from parallax.models.batch import PairBatch, StepBatch
+from parallax.models.batch import PairBatch, ScoringBatch, StepBatch
 from parallax.models.policy import Policy
-from parallax.records import Response
+from parallax.records import Response, ViewSpec
+from tests import typed
 
 NewPolicy = Callable[..., Policy]
 
@@ -27,7 +28,7 @@ ANSWERS = (
     "A small white boat.",
     "I see 3 cups on the table and a dog.",
 )
-OPTIM = {"name": "adamw", "lr": 1e-2, "scheduler": "cosine", "warmup_ratio": 0.0}
+OPTIM = typed.optim(name="adamw", lr=1e-2, scheduler="cosine", warmup_ratio=0.0)
 
 
 def picture(index: int) -> Image.Image:
@@ -47,6 +48,15 @@ def pair_batch(policy: Policy, places: Sequence[int], negatives: int = 1) -> Pai
         items.append((prompt, [encoder.encode_response(Response(answer)) for answer in answers]))
     scoring = encoder.collate(items)
     return PairBatch(scoring, None, [f"pair-{place}" for place in places], scoring.response_lengths)
+
+
+def look_batch(policy: Policy, places: Sequence[int], view: ViewSpec) -> ScoringBatch:
+    """The chosen answers of pairs number `places` beside a view of their images."""
+    encoder, items = policy.encoder, []
+    for place in places:
+        prompt = encoder.encode_prompt(picture(place), "Describe this image" + " in detail" * (place % 3) + ".", view)
+        items.append((prompt, [encoder.encode_response(Response(ANSWERS[place % len(ANSWERS)]))]))
+    return encoder.collate(items)
 
 
 def step_batch(policy: Policy, places: Sequence[int], micro: int, negatives: int = 1) -> StepBatch:
@@ -88,7 +98,7 @@ def fit(
     """Train on CPU through all `steps` and return the metrics of each."""
     keep = metrics_of_every_step()
     settings = {"accelerator": "cpu", "devices": 1, "precision": "32-true", **trainer}
-    made = make_trainer(settings, folder=folder, callbacks=[keep, *callbacks], max_steps=len(steps))
+    made = make_trainer(typed.trainer(**settings), folder=folder, callbacks=[keep, *callbacks], max_steps=len(steps))
     made.fit(module, train_dataloaders=Recorder(steps))
     return keep.metrics  # type: ignore[no-any-return]
 

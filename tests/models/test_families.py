@@ -1,5 +1,6 @@
-"""The walk over transformers' families: every one has a row, the configured ones work, and refusals say why."""
+"""The walk over transformers' families: every one has a row, the presets' ones work, and refusals say why."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,50 +12,65 @@ import transformers
 from omegaconf import OmegaConf
 from packaging.version import Version
 
+from parallax.models.family_support import known_families, refuse_unfit, support_of
 from parallax.small_world.toys import families
-from parallax.small_world.toys.families import BEGIN, END, Trial, model_types, row, table, try_family, write_table
+from parallax.small_world.toys.families import BEGIN, END, Trial, model_types, row, try_family, write
+from parallax.small_world.toys.recipes import RECIPES
 from parallax.small_world.toys.shrunken_configs import shrunken_config
 from parallax.small_world.toys.tiny_configs import BY_HAND, tiny_config
 
 ROOT = Path(__file__).parents[2]
+WORK = [name for name, support in known_families().items() if support.works]
+QUICK = ["gemma3", "smolvlm", "paligemma"]  # image tokens that see each other, tiles, a prefix that sees itself
 
 
-def documented() -> dict[str, tuple[str, str]]:
+def documented() -> dict[str, str]:
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
-    found = re.findall(r"^\| `([^`]+)` \| (works|refused) \| (.+) \|$", text, re.MULTILINE)
-    return {name: (result, reason) for name, result, reason in found}
+    return dict(re.findall(r"^\| `([^`]+)` \| (works|refused) \|", text, re.MULTILINE))
 
 
-def test_every_family_of_the_mapping_has_a_row_in_the_document() -> None:
+def test_every_family_of_the_mapping_has_a_row_in_the_document_and_in_the_file() -> None:
     """The table is that of the release it names; what a newer one adds is in it after the next walk."""
-    rows, document = documented(), (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     of_table = re.search(r"families of transformers (\S+) work", document)
-    assert of_table and all(reason.strip() for _, reason in rows.values())
+    assert of_table and documented().keys() == known_families().keys()
+    assert {name for name, result in documented().items() if result == "works"} == set(WORK)
     if Version(transformers.__version__) <= Version(of_table[1]):
-        assert set(model_types()) <= set(rows)
-    else:
-        assert set(model_types()) & set(rows)
+        assert set(model_types()) <= set(documented())
 
 
-def test_the_configured_families_work_in_the_document() -> None:
-    configured = {str(OmegaConf.load(path).get("family")) for path in (ROOT / "conf" / "model").glob("*.yaml")} - {
-        "None"
-    }
-    assert configured and {documented()[family][0] for family in configured} == {"works"}
+def test_the_presets_families_work_through_their_own_processors_with_a_shared_prompt() -> None:
+    configured = {OmegaConf.load(path).get("family") for path in (ROOT / "conf" / "model").glob("*.yaml")} - {None}
+    assert {"qwen3_vl", "internvl", "gemma3", "llava_onevision", "smolvlm"} < configured <= set(WORK)
+    assert configured <= set(RECIPES) and all(support_of(family).shared for family in configured)
+    assert len(WORK) >= 50
 
 
-@pytest.mark.parametrize("model_type", [*BY_HAND, "qwen2_vl", "gemma3", "idefics3"])
-def test_families_take_an_image_lora_a_step_and_generate(model_type: str) -> None:
+@pytest.mark.parametrize("model_type", QUICK)
+def test_a_family_goes_all_the_way(model_type: str) -> None:
     trial = try_family(model_type)
     assert trial.works, f"{trial.step}: {trial.reason}"
-    assert trial.lora_modules >= 8 and trial.parameters < 5_000_000 and trial.layout
+    assert trial.lora_modules >= 8 and trial.processor == (model_type in RECIPES)
+    support = support_of(model_type)
+    assert (trial.shared, trial.plain_head) == (support.shared, support.plain_head)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", [name for name, (result, _) in documented().items() if result == "works"])
+@pytest.mark.parametrize("model_type", [name for name in WORK if name not in QUICK])
 def test_what_the_document_says_works_works(model_type: str) -> None:
     trial = try_family(model_type)
     assert trial.works, f"{trial.step}: {trial.reason}"
+    assert (trial.shared, trial.plain_head) == (support_of(model_type).shared, support_of(model_type).plain_head)
+
+
+def test_a_family_that_went_wrong_is_refused_before_its_weights_are_read() -> None:
+    with pytest.raises(
+        ValueError, match=r"model\.path=somewhere is a mllama model, which cannot be aligned here: looks at"
+    ):
+        refuse_unfit("mllama", "somewhere")
+    refuse_unfit("llava", "somewhere")
+    refuse_unfit("never_heard_of", "somewhere")
+    assert not support_of("never_heard_of").shared
 
 
 def test_families_that_cannot_be_aligned_are_refused_with_the_reason() -> None:
@@ -68,7 +84,7 @@ def test_an_error_in_a_family_becomes_one_sentence(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("the | first <thing>\n went wrong. And then more happened. " + "x" * 500)
 
     monkeypatch.setattr(families, "_config", broken)
-    trial = try_family("llava")
+    trial = try_family("vipllava")
     assert (trial.works, trial.step) == (False, "configuration")
     assert trial.reason == "the toy does not run (RuntimeError: the / first ‹thing› went wrong)"
 
@@ -81,23 +97,26 @@ def test_a_model_that_ignores_its_image_is_refused(monkeypatch: pytest.MonkeyPat
 
     original = families._network
     monkeypatch.setattr(families, "_network", blind)
-    assert try_family("llava").reason == "its answer does not depend on the image"
+    monkeypatch.setitem(sys.modules["parallax.small_world.toys.recipes"].__dict__, "RECIPES", {})
+    trial = try_family("vipllava")
+    assert (trial.step, trial.reason) == ("no leak", "another image changes nothing")
 
 
-def test_the_table_goes_between_the_marks_and_families_that_work_come_first(tmp_path: Path) -> None:
-    document = tmp_path / "models.md"
+def test_new_rows_go_between_the_marks_and_into_the_file_beside_the_old_ones(tmp_path: Path) -> None:
+    document, file = tmp_path / "models.md", tmp_path / "support.json"
     document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    trials = [Trial("b", False, "image", "why"), Trial("a", True, "generation", "", "picture", 10, 14)]
-    write_table(trials, document)
-    text = document.read_text()
+    write([Trial("b", "image", "why"), Trial("a", shared=True)], document, file)
+    write([Trial("c", "greedy", "it says something else")], document, file)
+    text, rows = document.read_text(), json.loads(file.read_text())["families"]
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert text.index("| `a` | works | image as picture; LoRA on 14 layers |") < text.index(
-        "| `b` | refused | image: why |"
+    assert text.index(row(Trial("a", shared=True))) < text.index("| `b` | refused | image: why |")
+    assert "1 of 3 families" in text and rows["a"]["shared"] and rows["a"]["refused"] == ""
+    assert rows["b"]["refused"] == "" and rows["c"]["refused"] == "it says something else", (
+        "a toy's fault is no refusal"
     )
-    assert "1 of 2 families" in table(trials) and row(trials[0]) in text
     (tmp_path / "bare.md").write_text("nothing")
     with pytest.raises(ValueError, match="has no marks"):
-        write_table(trials, tmp_path / "bare.md")
+        write([], tmp_path / "bare.md", file)
 
 
 def test_toy_configurations_are_small_and_unknown_ones_refused() -> None:
@@ -111,13 +130,13 @@ def test_toy_configurations_are_small_and_unknown_ones_refused() -> None:
 @pytest.mark.slow
 def test_the_command_tries_families_in_processes_of_their_own() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "parallax.small_world.toys.families", "llava", "pi0"],
+        [sys.executable, "-m", "parallax.small_world.toys.families", "--dry", "llava", "pi0"],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "1 of 2 families" in done.stdout and "| `llava` | works |" in done.stdout
+    assert "| `llava` | works | own |" in done.stderr and "| `pi0` | refused |" in done.stderr
     wrong = subprocess.run(
         [sys.executable, "-m", "parallax.small_world.toys.families", "lava"], cwd=ROOT, capture_output=True, text=True
     )

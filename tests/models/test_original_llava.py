@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from parallax.models.loading import load_policy
-from parallax.models.original_llava import convert, expression_of
+from parallax.models.older_adapter import expression_of
+from parallax.models.original_llava import convert
 from parallax.models.true_size import meta_model
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny_llava"

@@ -114,9 +114,9 @@ def test_a_prompt_needs_exactly_one_image(make_policy: Any) -> None:
     encoder.encode_prompt(Picture(1).load(), "What?")
     rendered = encoder.render("What?")
     with pytest.raises(ValueError, match="exactly one image, this one has 0"):
-        encoder._encode_with_image(Picture(1).load(), rendered.replace("<image>", ""), ViewSpec())
+        encoder._encode_with_images([Picture(1).load()], rendered.replace("<image>", ""), ViewSpec())
     with pytest.raises(ValueError, match="exactly one image, this one has 2"):
-        encoder._encode_with_image(Picture(1).load(), rendered + "<image>", ViewSpec())
+        encoder._encode_with_images([Picture(1).load()], rendered + "<image>", ViewSpec())
 
 
 def test_what_does_not_fit_is_refused_and_never_cut(make_policy: Any) -> None:

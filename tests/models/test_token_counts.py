@@ -12,7 +12,7 @@ from PIL import Image
 
 from parallax.models.encoding.token_counts import PROBES, TokenCounts
 from parallax.models.loading import load_policy
-from parallax.records import Response
+from parallax.records import Conversation, Message, Response
 from parallax.records.images import FileImage
 from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
 
@@ -40,9 +40,13 @@ def test_prompts_of_all_sizes_are_counted_as_they_are_encoded(encoder: Any, tmp_
     items = []
     for number, size in enumerate(sizes):
         Image.effect_noise(size, 60).convert("RGB").save(tmp_path / f"{number}.png")
-        items.append((FileImage(str(tmp_path), f"{number}.png"), PROMPTS[number % len(PROMPTS)]))
+        items.append(Conversation.plain(FileImage(str(tmp_path), f"{number}.png"), PROMPTS[number % len(PROMPTS)]))
     counted = TokenCounts(encoder).prompts(items)
-    assert counted == [len(encoder.encode_prompt(image.load(), prompt).input_ids) for image, prompt in items]
+    assert counted == [len(encoder.encode_conversation(item).input_ids) for item in items]
+    two = Conversation(
+        (Message("system", ("Compare.",)), Message("user", (items[0].images[0], *items[1].messages[0].parts)))
+    )
+    assert TokenCounts(encoder).prompts([two]) == [len(encoder.encode_conversation(two).input_ids)]
     flat = type(encoder.processor).__name__ == "LlavaProcessor"
     assert (len(set(counted)) <= len(PROMPTS)) == flat == TokenCounts(encoder).size_does_not_matter()
 
@@ -52,13 +56,16 @@ def test_padding_to_a_square_is_counted(encoder: Any, tmp_path: Path) -> None:
     try:
         Image.new("RGB", (120, 40)).save(tmp_path / "wide.png")
         item = (FileImage(str(tmp_path), "wide.png"), "What is this?")
-        assert TokenCounts(encoder).prompts([item]) == [len(encoder.encode_prompt(item[0].load(), item[1]).input_ids)]
+        asked = Conversation.plain(*item)
+        assert TokenCounts(encoder).prompts([asked]) == [len(encoder.encode_conversation(asked).input_ids)]
     finally:
         encoder.image_pad = False
 
 
 def test_answers_are_counted_as_they_are_encoded(encoder: Any) -> None:
-    responses = [Response(text) for text in ANSWERS] + [Response("whatever", (5, 6, 7))]
+    responses = [Response(text) for text in ANSWERS] + [
+        Response("whatever", tuple(encoder.tokenizer.encode("some text", add_special_tokens=False)))
+    ]
     assert TokenCounts(encoder).responses(responses) == [len(encoder.encode_response(r)) for r in responses]
 
 
@@ -79,6 +86,7 @@ def test_a_hundred_thousand_pairs_take_seconds_where_sizes_repeat(encoder: Any) 
             return 40 + self.number % 50, 60
 
     began = time.process_time()
-    counted = TokenCounts(encoder).prompts([(Sized(n), f"Question {n % 500} about it?") for n in range(100_000)])  # type: ignore[misc]
+    asked = [Conversation.plain(Sized(n), f"Question {n % 500} about it?") for n in range(100_000)]
+    counted = TokenCounts(encoder).prompts(asked)
     assert len(counted) == 100_000 and time.process_time() - began < 10
     assert len(PROBES) < 10

@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from parallax.models.backbone import decoder_name
 from parallax.models.lora import add_lora
 from parallax.models.true_size import architectures, meta_model
 from parallax.settings.stages import resolve_stages
@@ -18,6 +19,14 @@ PUBLISHED = {  # language layers; parameters in billions, all included; widths o
     "llava15_13b": (40, 13.35, (5120, 5120, 5120, 13824)),
     "llava16_mistral_7b": (32, 7.57, (4096, 4096, 1024, 14336)),
     "qwen25_vl_7b": (28, 8.29, (3584, 3584, 512, 18944)),
+    "qwen25_vl_3b": (36, 3.75, (2048, 2048, 256, 11008)),
+    "qwen3_vl_8b": (36, 8.77, (4096, 4096, 1024, 12288)),
+    "qwen3_vl_4b": (36, 4.44, (2560, 4096, 1024, 9728)),
+    "qwen3_vl_2b": (28, 2.13, (2048, 2048, 1024, 6144)),
+    "internvl3_8b": (28, 7.94, (3584, 3584, 512, 18944)),
+    "gemma3_4b": (34, 4.30, (2560, 2048, 1024, 10240)),
+    "llava_onevision_7b": (28, 8.03, (3584, 3584, 512, 18944)),
+    "smolvlm2_2b": (24, 2.25, (2048, 2048, 2048, 8192)),
 }
 
 
@@ -28,7 +37,7 @@ def lora_by_hand(hidden: int, query: int, key: int, inner: int, layers: int, ran
 
 
 def test_every_configured_model_is_described() -> None:
-    configured = {path.stem for path in MODELS.glob("*.yaml")} - {"_family", "tiny_llava"}
+    configured = {path.stem for path in MODELS.glob("*.yaml")} - {"hub", "tiny_llava"}
     assert set(architectures()) == configured == set(PUBLISHED)
 
 
@@ -44,9 +53,9 @@ def test_true_size_is_the_published_one_and_lora_is_on_the_language_model_only(n
     adapted = [module.removesuffix(".lora_A") for module, _ in tuned.named_modules() if module.endswith(".lora_A")]
     assert len(adapted) == 7 * layers
     assert {module.rsplit(".", 1)[-1] for module in adapted} == KINDS
-    assert all(".language_model.layers." in module for module in adapted)
+    assert all(module.startswith(f"base_model.model.{decoder_name(model)}.layers.") for module in adapted)
     trained = {n: p.numel() for n, p in tuned.named_parameters() if p.requires_grad}
-    assert all("language_model" in parameter for parameter in trained)
+    assert all(decoder_name(model) in parameter for parameter in trained)
     assert sum(trained.values()) == lora_by_hand(*sizes, layers=layers, rank=1024)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +199,28 @@ def test_the_digest_is_that_of_the_bytes_and_follows_a_change(tmp_path: Path) ->
     assert image.digest() == hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(BadImage, match="is missing"):
         FileImage(str(tmp_path), "b.png").digest()
+
+
+@pytest.mark.parametrize(("kind", "bits", "side"), [(0, 16, 12_000), (6, 8, 9_500), (2, 8, 12_240)])
+def test_an_image_that_takes_too_much_memory_is_refused_by_its_header(
+    kind: int, bits: int, side: int, tmp_path: Path
+) -> None:
+    """A file of a few kilobytes can hold a picture of gigabytes, of fewer pixels than are allowed."""
+    header = struct.pack(">IIBBBBB", side, side, bits, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+    (tmp_path / "big.png").write_bytes(data)
+    with pytest.raises(BadImage, match="MiB to decode, more than 1,536; shrink it first"):
+        FileImage(str(tmp_path), "big.png").load()
+
+
+def test_greyscale_of_sixteen_bits_and_of_floats_is_brought_to_eight_a_few_rows_at_a_time(tmp_path: Path) -> None:
+    values = np.arange(1000 * 3, dtype=np.float64).reshape(1000, 3)
+    Image.fromarray((values * 21).astype(np.uint16)).save(tmp_path / "sixteen.png")
+    Image.fromarray((values / 1500).astype(np.float32)).save(tmp_path / "float.tif")
+    sixteen = np.asarray(FileImage(str(tmp_path), "sixteen.png").load())[..., 0]
+    floats = np.asarray(FileImage(str(tmp_path), "float.tif").load())[..., 0]
+    assert (sixteen == np.round(values * 21 / 257).astype(np.uint8)).all()
+    assert np.abs(floats - values / 2999 * 255).max() <= 0.51

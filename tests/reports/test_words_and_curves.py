@@ -15,10 +15,11 @@ from parallax.reports.environment import REDACTED, environment, git_state, witho
 from parallax.reports.health import health_warnings
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.metrics_csv import MetricsCsv
-from parallax.reports.metrics_file import curve, read_metrics
+from parallax.reports.metrics_file import curve, late_mean, read_metrics
 from parallax.reports.pairs_table import evenly
 from parallax.reports.plots import figure, save, with_intervals
 from parallax.reports.progress import answer_progress
+from parallax.reports.results import flat_metrics, make_results
 from parallax.reports.run_log import run_log
 from parallax.reports.svg_curves import Line, curves, nice_ticks
 from parallax.reports.worddiff import diff_words, marked_text
@@ -138,6 +139,10 @@ def test_the_method_is_told_in_words_with_its_numbers() -> None:
     assert "step 500 of 1000" in words and "12 pairs" in words and "β = 0.1 in 3 steps" in words and "rank 8" in words
     assert ("noise steps", "500") in highlights(config) and highlights({}) == []
     assert "new_idea" in " ".join(method_in_words({"method": {"name": "new_idea"}}, {}))
+    flipped = {"method": {"name": "seva"}, "aug": {"_target_": "augment.geometric.RandomFlip"}}
+    assert "in half of the cases mirrored" in method_in_words(flipped, {})[0]
+    blurred = {"method": {"name": "seva"}, "aug": {"_target_": "augment.colour.GaussianBlur"}}
+    assert "(gaussian_blur)" in method_in_words(blurred, {})[0]
 
 
 def test_the_log_holds_our_records_and_keeps_others_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -211,3 +216,17 @@ def test_curves_of_several_stages_survive_a_resume_and_the_sums_stand_beside_the
     steps = [*(("align", str(n)) for n in range(3)), *(("infuse", str(n)) for n in range(4))]
     assert [(row["stage"], row["step"]) for row in rows] == steps
     assert rows[-1]["eval/recall"] == "0.5"
+
+
+def test_a_runs_margin_is_the_mean_of_its_last_quarter_everywhere() -> None:
+    rows = [
+        {"step": str(step), "train/rewards/margins": str(value)} for step, value in enumerate((0, 9, 1, 1, 2, 3, 4, 6))
+    ]
+    late = late_mean(rows, "train/rewards/margins")
+    assert late == 5.0 and late_mean(rows, "train/loss") is None
+    rows[-1]["train/rewards/margins"] = "nan"  # a step that was left out
+    assert late_mean(rows, "train/rewards/margins") == 4.0
+    results = make_results(
+        None, None, stages={"align": {"late_margin": late, "metrics": {"train/rewards/margins": 6.0}}}
+    )
+    assert flat_metrics(results)["margin"] == 5.0

@@ -127,6 +127,8 @@ def test_a_wrong_value_that_other_keys_take_over_is_blamed_on_its_own_key() -> N
 COMBINATIONS = [
     (["pairs.num_negatives=3"], "pairs.num_negatives=3 does not go with DPO", "loss=multi_negative"),
     (["pairs.num_negatives=3", "loss=ipo"], "IPO", "loss=multi_negative"),
+    (["pairs.num_negatives=3", "loss=mdpo", "loss.side=rejected"], "MDPO", "pairs.num_negatives=1"),
+    (["pairs.num_negatives=3", "loss=symmpo"], "SymMPO", "pairs.num_negatives=1"),
     (["pairs.num_negatives=3", "loss=hinge"], "Hinge", "pairs.num_negatives=1"),
     (["pairs.num_negatives=3", "loss=weighted"], "DPO", "loss=multi_negative"),
     (["method=seva_multi", "aug=several", "pairs.num_negatives=5"], "aug.views has 4 views", "pairs.num_negatives=4"),
@@ -187,7 +189,7 @@ DEEPSPEED = [
         "trainer.deepspeed.stage=3",
     ),
     (["trainer=deepspeed", "lora=none", "reference=live"], "a second copy of all weights", "reference=cached"),
-    (["trainer=deepspeed", "optim=adamw_8bit"], "they are sharded already", "optim=adamw"),
+    (["trainer=deepspeed", "optim=adamw_8bit"], "sharded over processes already", "optim=adamw"),
 ]
 
 

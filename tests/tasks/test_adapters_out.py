@@ -51,7 +51,7 @@ def test_a_run_leaves_a_card_and_an_adapter_that_plain_libraries_load(run: Run) 
                   "PeftModel.from_pretrained"):  # fmt: skip
         assert words in card, words
     after = 100 * results["after"]["recall"]["value"]
-    assert re.search(rf"recall, objects of the image mentioned \| [\d.]+ \| {after:.1f} \|", card)
+    assert re.search(rf"Recall, objects of the image mentioned \| [\d.]+ \| {after:.1f} \|", card)
     assert str(Path.cwd()) not in card and str(folder) not in card  # no machine's paths
 
     inputs = _inputs(AutoProcessor.from_pretrained(ASSETS))

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 
 from parallax.settings.check import check
-from parallax.tasks import run_task
+from parallax.tasks import number_of, run_task
 
 SMALL = (
     "data.size=16", "trainer.batch_size=8", "trainer.micro_batch_size=4", "trainer.max_epochs=1", "evaluation.scenes=6",
@@ -35,7 +35,7 @@ def run(compose_config: Callable[..., DictConfig], tmp_path: Path) -> Run:
         value = run_task(cfg)
         results = folder / "results.json"
         content: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
-        return {**content, "value": value, "folder": folder}
+        return {**content, "value": number_of(value, cfg), "folder": folder}
 
     return start
 

@@ -24,7 +24,7 @@ def finished_run(folder: Path, noise: int, margin: float, recall: float) -> Path
         items = [EvaluationItem("chair", str(i), "1", "", "?", "", "word " * (words + i), True, {}) for i in range(3)]
         Evaluation.from_items(items).save(stage / f"eval_{side}.json")
     (folder / "config.yaml").write_text(f"aug: {{noise_steps: {noise}}}\n")
-    (stage / "fit.json").write_text(json.dumps({"metrics": {"train/rewards/margins": margin}}))
+    (stage / "fit.json").write_text(json.dumps({"late_margin": margin}))
     (folder / "results.json").write_text(json.dumps({"after": {"recall": {"value": recall}}}))
     return folder
 

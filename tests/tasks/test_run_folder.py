@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.records.interruption import Interrupted
 from parallax.records.run_lock import FolderInUse, RunLock
 from parallax.tasks.recipe import code_digest, recipe_key, run_key
-from parallax.tasks.run_folder import choose, in_run_folder
-from parallax.tasks.run_state import RunState, state_of
+from parallax.tasks.run_folder import Choice, choose, in_run_folder
+from parallax.tasks.run_state import RunState, now, state_of
 from tests.processes import in_processes, write_here
 
 KEY = "the key"
@@ -201,3 +201,13 @@ def test_the_key_follows_the_data_and_the_recipe_and_not_the_place(
     assert keys("task=evaluate")[0] != base[0] and keys("task=evaluate")[1] == base[1]
     file.write_text("[ ]")  # the same name with other bytes
     assert keys()[0] != base[0] and keys()[1] == base[1]
+
+
+def test_a_folder_the_user_names_gets_the_results_whatever_lies_beside_it(tmp_path: Path) -> None:
+    done, own = tmp_path / "done", tmp_path / "new"
+    for folder in (done, own):
+        folder.mkdir()
+    RunState(KEY, code_digest(), "align", "finished", now(), 1.0, now()).write(done)
+    (done / "results.json").write_text("{}")
+    assert choose("auto", KEY, "align", own).finished
+    assert choose("auto", KEY, "align", own, named=True) == Choice(own)

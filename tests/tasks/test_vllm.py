@@ -26,7 +26,7 @@ from augment.registry import spec_of
 from datamodules.shapes.draw import picture
 from datamodules.shapes.scene import scene
 from parallax.models.generation.requests import Generation, GenerationRequest
-from parallax.models.generation.server import ServerError, ServerGenerator, as_picture
+from parallax.models.generation.server import ServerError, ServerGenerator, as_pictures
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.records import Decoding, ViewSpec, bytes_digest
@@ -112,7 +112,7 @@ def test_noise_reaches_it_as_the_picture_that_is_sent(merged: Path, url: str, tm
     policy = policy_of(merged)
     asked = requests(lambda n: spec_of(Diffusion(noise_steps=500), n))
     shown = [
-        GenerationRequest(r.sample_id, Held(as_picture(policy.encoder, r)), r.prompt, ViewSpec(), r.decoding)
+        GenerationRequest(r.sample_id, Held(as_pictures(policy.encoder, r)[0]), r.prompt, ViewSpec(), r.decoding)
         for r in asked
     ]
     assert same(generator_of(policy, url, tmp_path).generate(asked), policy.generate(shown)) >= 29

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from datamodules.formats.listed import Unusable
 from datamodules.formats.placeholders import IMAGE
+from parallax.records import ImageRef, Message
 
 Row = Mapping[str, Any]
 Role = Literal["system", "user", "assistant"]
@@ -114,28 +115,33 @@ def make_pair(
     Pictures that no message shows come before the first question. One picture and one question are in that form whatever
     place the picture had. End tokens at the end of answers are taken off.
     """
-    said = [_tidy(message) for message in messages]
+    said = [tidy(message) for message in messages]
     if not said or said[-1].role != "user":
         roles = ", ".join(message.role for message in said) or "nobody"
         raise Unusable("bad_turns", f"its messages before the answer are by {roles}; the last has to be the user's")
     _check_order(said)
-    shown = _placed(said, tuple(images))
+    shown = placed(said, tuple(images))
     if not said[-1].text.strip():
         raise Unusable("empty_question", "its prompt is empty")
     if len(said) == 1 and len(shown) == 1:
         said = [Said("user", (PICTURE, without_gap(said[0])))]
     if not rejected:
         raise Unusable("bad_row", "it has no rejected answer")
+    others = tuple(rejected_images)
+    if others and len(others) != len(shown):
+        raise Unusable(
+            "image_count", f"it has {len(others)} rejected images for {len(shown)}; each needs one in its place"
+        )
     answers = [END.sub("", text).strip() for text in (chosen, *rejected)]
     if any(IMAGE in answer for answer in answers):
         raise Unusable("image_in_answer", f"an answer of it holds {IMAGE}, where no image can stand")
     return RawPair(
-        tuple(said), shown, answers[0], tuple(answers[1:]), tuple(rejected_images), _first(row, "id", "sample_id", "uid"),
+        tuple(said), shown, answers[0], tuple(answers[1:]), others, _first(row, "id", "sample_id", "uid"),
         _source(row), str(row.get("kind") or ""),
     )  # fmt: skip
 
 
-def _placed(said: list[Said], images: tuple[Any, ...]) -> tuple[Any, ...]:
+def placed(said: list[Said], images: tuple[Any, ...]) -> tuple[Any, ...]:
     """The pictures in the order in which the messages show them; those that no message shows go before the first question."""
     asked = [picture for message in said for picture in message.pictures]
     if not images and not asked:
@@ -152,6 +158,15 @@ def _placed(said: list[Said], images: tuple[Any, ...]) -> tuple[Any, ...]:
             reason, f"its messages show {len(asked)} images and it names {len(images)}; the two have to agree"
         )
     return images
+
+
+def messages_with(said: Sequence[Said], images: Sequence[ImageRef]) -> tuple[Message, ...]:
+    """The messages with their pictures, in order."""
+    left = iter(images)
+    return tuple(
+        Message(message.role, tuple(part if isinstance(part, str) else next(left) for part in message.parts))
+        for message in said
+    )
 
 
 def without_gap(message: Said) -> str:
@@ -193,7 +208,7 @@ def named(pair: RawPair, suffix: str) -> RawPair:
     return pair if pair.id is None else replace(pair, id=f"{pair.id}/{suffix}")
 
 
-def _tidy(message: Said) -> Said:
+def tidy(message: Said) -> Said:
     """Without white space at either end and around the pictures a message begins with."""
     parts: list[Part] = [part for part in message.parts if isinstance(part, Picture) or part.strip()]
     for place, part in enumerate(parts):

@@ -7,6 +7,7 @@ Only names and places are kept; a picture is read from its place in the tar file
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ from typing import Any
 
 from datamodules.formats.slice_image import SliceImage
 from datamodules.formats.tables.table import RowByRow, columns_of, member_value
+
+LARGEST_HEADER = 1 << 20  # bytes of a long name or of pax headers
 
 Member = tuple[str, int, int]  # extension, offset in the tar file, size in bytes
 
@@ -47,6 +50,7 @@ def _index(file: Path) -> list[tuple[str, str, tuple[Member, ...]]]:
     """Members by key, in the order in which keys first occur."""
     found: dict[str, list[Member]] = {}
     try:
+        _check_sizes(file)
         with tarfile.open(file, "r:") as archive:
             for member in archive:
                 name = PurePosixPath(member.name).name
@@ -67,3 +71,30 @@ def _index(file: Path) -> list[tuple[str, str, tuple[Member, ...]]]:
             f"{file} breaks off after {size:,} bytes, and its last member ends at {last:,}; fetch it again"
         )
     return [(str(file), key, tuple(members)) for key, members in found.items()]
+
+
+def _check_sizes(file: Path) -> None:
+    """Raise TarError for sizes that no tar file has: below nothing, or headers of more than a mebibyte.
+
+    A negative size sends `tarfile` of older Pythons back to where it was, for ever, and has it read the rest of the file at once.
+    """
+    following: int | None = None  # size of the next member, where a header before it says so
+    with open(file, "rb") as stream:
+        while len(block := stream.read(tarfile.BLOCKSIZE)) == tarfile.BLOCKSIZE:
+            if tarfile.nti(block[148:156]) not in tarfile.calc_chksums(block):  # type: ignore[attr-defined]
+                return  # the end, or what `tarfile` stops at too
+            size: int = tarfile.nti(block[124:136])  # type: ignore[attr-defined]
+            kind = block[156:157]
+            extra = kind in (b"x", b"g", b"X", b"L", b"K")
+            if size < 0 or (extra and size > LARGEST_HEADER):
+                raise tarfile.ReadError(f"a member has the size {size:,}")
+            padded = -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            if extra:
+                said = re.findall(rb"(?:^|\n)\d+ size=(-?\d+)\n", stream.read(padded)) if kind != b"L" else []
+                following = int(said[-1]) if said else following
+                if following is not None and following < 0:
+                    raise tarfile.ReadError(f"a member has the size {following:,}")
+                continue
+            skipped = -(-(size if following is None else following) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            following = None
+            stream.seek(skipped, 1)

@@ -1,7 +1,7 @@
 """The processor's chat template, and the seams in it: where a question ends, an answer begins and a turn closes.
 
-There is one template for generation, training and evaluation: the processor's own. Each dialogue holds exactly one
-image, in the first user turn.
+There is one template for generation, training and evaluation: the processor's own. A prompt is a text, before which the one
+image stands, or a `Conversation` of any messages and images.
 """
 
 from __future__ import annotations
@@ -11,10 +11,17 @@ from functools import cached_property
 from typing import Any
 
 from parallax.models.encoding.control_tokens import HOLE, ControlTokens
-from parallax.records import fingerprint
+from parallax.records import Conversation, Message, fingerprint
 
 TRIED = 8  # prompts rendered in full before a template is trusted to copy questions as they are
 RULES = 1  # version of how this file turns a rendering into tokens; part of the template's fingerprint
+
+
+Prompt = str | Conversation  # a question about one image, or all that comes before an answer
+
+
+class CannotWrite(ValueError):
+    """The template has no place for a part of a conversation."""
 
 
 class Chat:
@@ -44,12 +51,16 @@ class Chat:
         rendered = self._apply([self._user(HOLE, first=True, marked=True)], add_generation_prompt=True)
         return fingerprint({"template": self.processor.chat_template, "rendered": rendered, "rules": RULES})
 
-    def render(self, prompt: str, answer_turns: Sequence[tuple[str, str]] = ()) -> str:
+    def render(self, prompt: Prompt, answer_turns: Sequence[tuple[str, str]] = ()) -> str:
         """The text of a prompt that waits for an answer.
 
         `answer_turns` are earlier (question, answer) turns; `prompt` is then the last question. Control tokens in any of
-        them come out wrapped in private-use marks (see `control_tokens`).
+        them come out wrapped in private-use marks (see `control_tokens`). Raises `CannotWrite` for a conversation the template
+        leaves something out of.
         """
+        if isinstance(prompt, Conversation) and not prompt.is_plain:
+            return self._conversation(prompt.messages)
+        prompt = prompt.question if isinstance(prompt, Conversation) else prompt
         messages: list[dict[str, Any]] = []
         for question, answer in answer_turns:
             messages += [self._user(question, first=not messages), _text_turn("assistant", self.control.mark(answer))]
@@ -93,10 +104,11 @@ class Chat:
                 known[text] = len(ids) - len(before) + 1  # the end token
         return [known[text] if text in known else len(self.encode_response(text)) for text in texts]
 
-    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
-        """How many tokens `encode(render(prompt))` makes of each prompt (one for the image), in bulk where it is plain."""
+    def prompt_lengths(self, prompts: Sequence[Prompt]) -> list[int]:
+        """How many tokens `encode(render(prompt))` makes of each prompt (one for an image), in bulk where it is plain."""
         before, _, after = self._apply([self._user(HOLE, first=True, marked=True)], True).partition(HOLE)
-        plain = [text for text in dict.fromkeys(prompts) if text.strip() == text and self.control.mark(text) == text]
+        texts = [prompt for prompt in dict.fromkeys(prompts) if isinstance(prompt, str)]
+        plain = [text for text in texts if text.strip() == text and self.control.mark(text) == text]
         if any(self.render(text) != before + text + after for text in plain[:TRIED]):
             plain = []  # the template does more with a question than to copy it
         add = self.adds_special_tokens(before)
@@ -105,18 +117,24 @@ class Chat:
             if plain
             else []
         )
-        known = dict(zip(plain, map(len, ids), strict=True))
+        known: dict[Prompt, int] = dict(zip(plain, map(len, ids), strict=True))
         return [known[text] if text in known else len(self.encode(self.render(text))) for text in prompts]
 
-    def encode_turns(self, turns: Sequence[tuple[str, str]]) -> list[tuple[list[int], bool]]:
-        """A dialogue as stretches of token ids, each with whether it is to be learned (answers with their end tokens)."""
+    def encode_turns(
+        self, turns: Sequence[tuple[str | Message, str]], opening: Sequence[Message] = ()
+    ) -> list[tuple[list[int], bool]]:
+        """A dialogue as stretches of token ids, each with whether it is to be learned (answers with their end tokens).
+
+        `opening`: messages before the first turn.
+        """
         if not turns:
             raise ValueError("a dialogue needs at least one turn of question and answer")
-        messages: list[dict[str, Any]] = []
-        for question, _ in turns:
-            messages += [self._user(question, first=not messages), _text_turn("assistant", HOLE)]
+        messages = [self._turn(message) for message in opening]
+        for place, (question, _) in enumerate(turns):
+            asked = self._user(question, first=place == 0) if isinstance(question, str) else self._turn(question)
+            messages += [asked, _text_turn("assistant", HOLE)]
         between = self._apply(messages, add_generation_prompt=False).split(HOLE)
-        stretches = [(self.encode(self.render(turns[0][0])), False)]
+        stretches = [(self.encode(self.render(first_prompt(turns, opening))), False)]
         for index, (_, answer) in enumerate(turns):
             if index:
                 text = self._after_end(between[index]).removesuffix(self._joiner)
@@ -157,6 +175,31 @@ class Chat:
         between = self._example.split(HOLE)[1]
         return between.removeprefix(self._after_question) if between.startswith(self._after_question) else ""
 
+    def _conversation(self, messages: Sequence[Message]) -> str:
+        try:
+            rendered = self._apply([self._turn(message) for message in messages], add_generation_prompt=True)
+        except Exception as error:  # templates raise what their authors wrote
+            raise CannotWrite(f"the model's chat template refuses the conversation ({error})") from error
+        place = 0
+        for message in messages:
+            for part in message.parts:
+                text = self.control.mark(part).strip() if isinstance(part, str) else ""
+                found = rendered.find(text, place)
+                if found < 0 and text not in rendered:
+                    raise CannotWrite(
+                        f"the model's chat template leaves out a text of the {message.role}; take it out of the data, or use a "
+                        "model whose template has a place for it"
+                    )
+                place = max(place, found)
+        return rendered
+
+    def _turn(self, message: Message) -> dict[str, Any]:
+        content = [
+            {"type": "text", "text": self.control.mark(part)} if isinstance(part, str) else {"type": "image"}
+            for part in message.parts
+        ]
+        return {"role": message.role, "content": content}
+
     def _user(self, text: str, *, first: bool, marked: bool = False) -> dict[str, Any]:
         turn = _text_turn("user", text if marked else self.control.mark(text))
         if first:
@@ -168,6 +211,12 @@ class Chat:
             messages, tokenize=False, add_generation_prompt=add_generation_prompt
         )
         return text
+
+
+def first_prompt(turns: Sequence[tuple[str | Message, str]], opening: Sequence[Message] = ()) -> Prompt:
+    """What comes before the first answer of a dialogue."""
+    first = turns[0][0]
+    return first if isinstance(first, str) else Conversation((*opening, first))
 
 
 def _text_turn(role: str, text: str) -> dict[str, Any]:

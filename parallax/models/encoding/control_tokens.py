@@ -39,6 +39,10 @@ class ControlTokens:
         """Written text with its control tokens wrapped. Private-use marks already in it are removed first."""
         return self._pattern.sub(lambda found: START + found.group() + END, _OURS.sub("", text))
 
+    def found(self, text: str) -> list[str]:
+        """The control tokens that stand in a written text."""
+        return self._pattern.findall(text)
+
     def encode(self, rendered: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a rendered and marked string. `add_special_tokens` lets the tokenizer add its BOS."""
         pieces = re.split(f"[{START}{END}]", rendered)  # plain, control, plain, control, …, plain

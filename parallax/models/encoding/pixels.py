@@ -3,7 +3,8 @@
 Some processors hand over one picture, some cut it into flat patches (Qwen-VL), some into tiles beside a small overview
 (LLaVA-NeXT). A view must see one picture, so that noise is drawn once per pixel and is the same in every copy of that
 pixel. The picture is therefore put together again from the processor's own output (a permutation of numbers, nothing is
-resampled), shown to the view, and taken apart as before.
+resampled), shown to the view, and taken apart as before. Tiles whose picture is not known (InternVL, SmolVLM) are shown to the
+view side by side.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def change_pixels(vision: dict[str, Tensor], change: Change, image_processor: An
         changed = _change_flattened(pixels, vision["image_grid_thw"], change, image_processor)
     elif pixels.ndim == 5 and pixels.shape[0] == 1 and getattr(image_processor, "image_grid_pinpoints", None):
         changed = _change_tiled(pixels, vision["image_sizes"], change, image_processor)
-    elif pixels.ndim == 4 and pixels.shape[0] == 1:
-        changed = change(pixels[0])[None]
+    elif pixels.ndim in (4, 5) and pixels.shape[-3] == 3:
+        changed = _change_tiles(pixels, change)
     else:
         raise ValueError(
             f"{type(image_processor).__name__} gives pixel_values of shape {tuple(pixels.shape)}, a layout whose picture "
@@ -47,7 +48,8 @@ def painted(vision: dict[str, Tensor], change: Change, image_processor: Any) -> 
     """
     from PIL import Image
 
-    if vision["pixel_values"].ndim == 5:
+    pixels = vision["pixel_values"]
+    if pixels.ndim == 5 or (pixels.ndim == 4 and len(pixels) > 1):
         raise ValueError(
             f"{type(image_processor).__name__} cuts images into tiles, and a view of the normalised tensor cannot be sent to it "
             "as a picture; use generation=transformers, or a view that acts on the image itself"
@@ -89,6 +91,19 @@ def _change_flattened(patches: Tensor, grid_thw: Tensor, change: Change, process
     frames, rows, columns = int(frames), int(grid_thw[0, 1]), int(grid_thw[0, 2])
     picture = unflatten(patches, (1, rows, columns), patch, merge, frames)
     return flatten(change(picture), patch, merge, frames)
+
+
+def _change_tiles(pixels: Tensor, change: Change) -> Tensor:
+    """Tiles of equal size as they are, the whole picture made small among them (InternVL, Idefics3, SmolVLM), or one picture.
+
+    They are laid side by side, so that the view is drawn once for all of them: noise of one strength, a number of its own for
+    each pixel of each tile. (…, 3, H, W) -> the same.
+    """
+    tiles = pixels.reshape(-1, *pixels.shape[-3:])
+    count, channels, height, width = tiles.shape
+    picture = change(tiles.permute(1, 2, 0, 3).reshape(channels, height, count * width))
+    apart = picture.reshape(channels, height, count, width).permute(2, 0, 1, 3)
+    return apart.reshape(pixels.shape)
 
 
 def _change_tiled(pixels: Tensor, image_sizes: Tensor, change: Change, processor: Any) -> Tensor:

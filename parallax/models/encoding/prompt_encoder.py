@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from parallax.models.batch import EncodedDialogue, EncodedPrompt, ScoringBatch
-from parallax.models.encoding.chat import Chat
+from parallax.models.encoding.chat import CannotWrite, Chat, Prompt, first_prompt
 from parallax.models.encoding.control_tokens import UnusableText
-from parallax.models.encoding.image_tokens import ImageTokens
+from parallax.models.encoding.image_tokens import Encoded, ImageTokens
 from parallax.models.encoding.pixels import change_pixels, painted
 from parallax.models.ingredients import processor_digest
-from parallax.records import Response, ViewSpec, fingerprint
+from parallax.records import Conversation, Message, Response, ViewSpec, fingerprint, naming
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    Pictures = Image.Image | Sequence[Image.Image]
 
 IDENTITY = ViewSpec()
 
@@ -55,26 +57,34 @@ class PromptEncoder:
 
     # -- prompts ---------------------------------------------------------------------------------------------------
 
-    def render(self, prompt: str, answer_turns: Sequence[tuple[str, str]] = ()) -> str:
+    def render(self, prompt: Prompt, answer_turns: Sequence[tuple[str, str]] = ()) -> str:
         """The prompt as the chat template writes it, generation prompt on (see `Chat.render`)."""
         return self.chat.render(prompt, answer_turns)
 
-    def encode_prompt(self, image: Image.Image, prompt: str, view: ViewSpec = IDENTITY) -> EncodedPrompt:
-        """One image seen through `view` with one question. Raises PromptTooLong, or ValueError for an unusable view."""
-        return self._encode_prompt(image, prompt, view, {})
+    def encode_prompt(self, image: Pictures, prompt: Prompt, view: ViewSpec = IDENTITY) -> EncodedPrompt:
+        """The images of a prompt, seen through `view`, with its texts.
+
+        Raises PromptTooLong, `CannotWrite`, or ValueError for an unusable view or another number of images than the prompt shows.
+        """
+        return self._encode_prompt(_listed(image), prompt, view, None)
+
+    def encode_conversation(self, conversation: Conversation, view: ViewSpec = IDENTITY) -> EncodedPrompt:
+        """As `encode_prompt`, its images opened here. Raises `BadImage` too."""
+        with naming(conversation):
+            return self.encode_prompt([image.load() for image in conversation.images], conversation, view)
 
     def encode_prompts(
-        self, image: Image.Image, asked: Sequence[tuple[str, ViewSpec]]
+        self, image: Pictures, asked: Sequence[tuple[Prompt, ViewSpec]]
     ) -> list[EncodedPrompt | Exception]:
-        """Several (question, view) about one image: what `encode_prompt` gives for each, or the error it raises.
+        """Several (prompt, view) about the same images: what `encode_prompt` gives for each, or the error it raises.
 
         What does not depend on the view (and on the question) is done once; prompts with the same view share its tensors.
         """
-        known: dict[Any, Any] = {}
+        known: list[dict[Any, Any]] = [{} for _ in _listed(image)]
         encoded: list[EncodedPrompt | Exception] = []
         for prompt, view in asked:
             try:
-                encoded.append(self._encode_prompt(image, prompt, view, known))
+                encoded.append(self._encode_prompt(_listed(image), prompt, view, known))
             except Exception as error:
                 encoded.append(error)
         return encoded
@@ -90,12 +100,12 @@ class PromptEncoder:
         if change is None:
             return picture
         spliced = self.image_tokens.can_splice(picture)
-        seen = self.image_tokens.see(picture) if spliced else self.image_tokens.called(picture, self.render("?"))
+        seen = self.image_tokens.see(picture) if spliced else self.image_tokens.called([picture], self.render("?"))
         return painted(seen[1], change, self.processor.image_processor)
 
     def prompt_length(self, image: Image.Image, rendered: str) -> int:
         """Tokens of a rendered prompt with its image, also where that is more than the context."""
-        return len(self._encode_with_image(image, rendered, IDENTITY)[0])
+        return len(self._encode_with_images([image], rendered, IDENTITY)[0])
 
     def encode_response(self, response: Response) -> Tensor:
         """Token ids of a response: its own where it has them, else its text with the end token. Shape: (R,)."""
@@ -111,24 +121,43 @@ class PromptEncoder:
         return torch.tensor(ids, dtype=torch.long)
 
     def encode_dialogue(
-        self, image: Image.Image, turns: Sequence[tuple[str, str]], view: ViewSpec = IDENTITY
+        self, images: Pictures, turns: Sequence[tuple[str | Message, str]], opening: Sequence[Message] = ()
     ) -> EncodedDialogue:
-        """A dialogue of (question, answer) turns about one image; all answers and their end tokens are to be learned."""
-        (first, _), *rest = self.chat.encode_turns(turns)
-        ids, vision, token_inputs = self._encode_with_image(image, self.render(turns[0][0]), view, text_ids=first)
-        later = torch.tensor([token for stretch, _ in rest for token in stretch], dtype=torch.long)
-        learned = torch.tensor([learn for stretch, learn in rest for _ in stretch], dtype=torch.bool)
-        if len(ids) + len(later) > self.max_context:
+        """A dialogue of (question, answer) turns after `opening`; all answers and their end tokens are to be learned.
+
+        `images` are all that it shows, in order. Raises `CannotWrite` for a later question with an image where the processor has
+        to be called on the whole text.
+        """
+        pictures = _listed(images)
+        known: list[dict[Any, Any]] = [{} for _ in pictures]
+        stretches = self.chat.encode_turns(turns, opening)
+        first, later = stretches[0][0], [token for stretch, _ in stretches[1:] for token in stretch]
+        rendered = self.render(first_prompt(turns, opening))
+        if not any(isinstance(question, Message) and question.images for question, _ in turns[1:]):
+            ids, vision, token_inputs = self._encode_with_images(pictures, rendered, IDENTITY, known, first)
+            mask = [False] * len(ids) + [learn for stretch, learn in stretches[1:] for _ in stretch]
+            ids = torch.cat([ids, torch.tensor(later, dtype=torch.long)])
+        elif self.image_tokens.can_splice(self._padded(pictures[0].convert("RGB"))):
+            ids, vision, token_inputs = self._encode_with_images(pictures, rendered, IDENTITY, known, first + later)
+            mask, lengths = [], iter(len(own["seen"][0]) for own in known)
+            for stretch, learn in stretches:
+                for token in stretch:
+                    mask += [False] * next(lengths) if token == self.image_tokens.placeholder_id else [learn]
+        else:
+            raise CannotWrite(
+                "a later question of the dialogue shows an image, which this model's processor cannot be given"
+            )
+        if len(ids) > self.max_context:
             raise PromptTooLong(
-                f"the dialogue takes {len(ids) + len(later)} tokens with its image and the model's context is "
+                f"the dialogue takes {len(ids)} tokens with its image and the model's context is "
                 f"{self.max_context}; drop turns, lower model.max_pixels or raise model.context"
             )
         return EncodedDialogue(
-            input_ids=torch.cat([ids, later]),
-            labels_mask=torch.cat([torch.zeros(len(ids), dtype=torch.bool), learned]),
+            input_ids=ids,
+            labels_mask=torch.tensor(mask),
             vision=vision,
             token_inputs={
-                name: torch.cat([value, value.new_zeros(len(later))]) for name, value in token_inputs.items()
+                name: torch.cat([value, value.new_zeros(len(ids) - len(value))]) for name, value in token_inputs.items()
             },
         )
 
@@ -187,8 +216,12 @@ class PromptEncoder:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _encode_prompt(self, image: Image.Image, prompt: str, view: ViewSpec, known: dict[Any, Any]) -> EncodedPrompt:
-        ids, vision, token_inputs = self._encode_with_image(image, self.render(prompt), view, known)
+    def _encode_prompt(
+        self, images: Sequence[Image.Image], prompt: Prompt, view: ViewSpec, known: list[dict[Any, Any]] | None
+    ) -> EncodedPrompt:
+        if isinstance(prompt, Conversation) and len(prompt.images) != len(images):
+            raise ValueError(f"the prompt shows {len(prompt.images)} images and {len(images)} were given")
+        ids, vision, token_inputs = self._encode_with_images(images, self.render(prompt), view, known)
         if len(ids) >= self.max_context:
             raise PromptTooLong(
                 f"the prompt takes {len(ids)} tokens with its image and the model's context is {self.max_context}, which "
@@ -196,36 +229,55 @@ class PromptEncoder:
             )
         return EncodedPrompt(ids, vision, token_inputs)
 
-    def _encode_with_image(
+    def _encode_with_images(
         self,
-        image: Image.Image,
+        images: Sequence[Image.Image],
         rendered: str,
         view: ViewSpec,
-        known: dict[Any, Any] | None = None,
+        known: list[dict[Any, Any]] | None = None,
         text_ids: list[int] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Expanded token ids (P,), vision inputs and per-token inputs of one image with one rendered prompt.
+        """Expanded token ids (P,), vision inputs and per-token inputs of the images of one rendered prompt.
 
-        `known` remembers what other prompts about the same image can use again; start with an empty one.
+        `known` remembers for each image what other prompts about it can use again; start with empty ones.
         """
-        known = {} if known is None else known
-        if "upright" not in known:
-            known["upright"] = image.convert("RGB")
-            known["clean"] = self._padded(known["upright"])
-        if not self.image_tokens.can_splice(known["clean"]):
-            picture, change = self._shown(view, known)
-            ids, vision, token_inputs = self.image_tokens.called(picture, rendered)
-            return ids, self._changed(vision, change), token_inputs
+        from augment.registry import views_of
+
+        known = [{} for _ in images] if known is None else known
+        for image, own in zip(images, known, strict=True):
+            if "upright" not in own:
+                own["upright"] = image.convert("RGB")
+                own["clean"] = self._padded(own["upright"])
+        views = views_of(view, len(images)) if len(images) > 1 else [view]
+        if not self.image_tokens.can_splice(known[0]["clean"]):
+            return self._called(rendered, views, known)
+        seen = [self._seen(own, own_view) for own, own_view in zip(known, views, strict=True)]
+        if text_ids is None and rendered not in known[0]:
+            known[0][rendered] = self.chat.encode(rendered)
+        return self.image_tokens.put(seen, known[0][rendered] if text_ids is None else text_ids)
+
+    def _called(self, rendered: str, views: Sequence[ViewSpec], known: Sequence[dict[Any, Any]]) -> Encoded:
+        shown = [self._shown(view, own) for view, own in zip(views, known, strict=True)]
+        ids, vision, token_inputs = self.image_tokens.called([picture for picture, _ in shown], rendered)
+        changes = [change for _, change in shown]
+        if len(shown) > 1 and any(change is not None for change in changes):
+            raise ValueError(
+                "this model's processor takes several images at once, and a view of the normalised tensor sees one; use a view "
+                "that acts on the picture itself (such as aug=low_resolution)"
+            )
+        return ids, self._changed(vision, changes[0]), token_inputs
+
+    def _seen(self, own: dict[Any, Any], view: ViewSpec) -> Encoded:
+        """How an image looks through a view, whatever is asked about it."""
         name = fingerprint([view.name, _plain(dict(view.params)), view.seed])
-        if name not in known:  # how the image looks through this view, whatever is asked about it
-            picture, change = self._shown(view, known)
-            if known.get("picture") is not picture:
-                known["picture"], known["seen"] = picture, self.image_tokens.see(picture)
-            inner, vision, token_inputs = known["seen"]
-            known[name] = inner, self._changed(vision, change), token_inputs
-        if text_ids is None and rendered not in known:
-            known[rendered] = self.chat.encode(rendered)
-        return self.image_tokens.put(known[name], known[rendered] if text_ids is None else text_ids)
+        if name not in own:
+            picture, change = self._shown(view, own)
+            if own.get("picture") is not picture:
+                own["picture"], own["seen"] = picture, self.image_tokens.see(picture)
+            inner, vision, token_inputs = own["seen"]
+            own[name] = inner, self._changed(vision, change), token_inputs
+        found: Encoded = own[name]
+        return found
 
     def _shown(self, view: ViewSpec, known: dict[Any, Any]) -> tuple[Image.Image, Callable[[Tensor], Tensor] | None]:
         """The picture as the processor gets it, and what is to be done to its pixels afterwards."""
@@ -248,6 +300,12 @@ class PromptEncoder:
         if change is None:
             return vision
         return change_pixels(vision, lambda pixels: change(pixels.clone()), self.processor.image_processor)
+
+
+def _listed(images: Pictures) -> Sequence[Image.Image]:
+    from PIL import Image as PILImage
+
+    return [images] if isinstance(images, PILImage.Image) else images
 
 
 def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from parallax.models.encoding.prompt_encoder import PromptEncoder
-from parallax.records import BadImage, ImageRef, Response, naming
+from parallax.records import BadImage, Conversation, ImageRef, Response, naming
 from parallax.records.images import image_size
 
 Size = tuple[int, int]  # width, height in pixels
@@ -28,16 +28,21 @@ class TokenCounts:
         self._of_size: dict[Size, int] = {}
         self._one_for_all: bool | None = None
 
-    def prompts(self, items: Sequence[tuple[ImageRef, str]]) -> list[int]:
-        """Tokens of each (image, prompt), image tokens included: the length of `encode_prompt(...).input_ids`.
+    def prompts(self, items: Sequence[Conversation]) -> list[int]:
+        """Tokens of each prompt, image tokens included: the length of `encode_conversation(...).input_ids`.
 
         Raises `BadImage` for an image whose size cannot be read.
         """
-        texts = list(dict.fromkeys(prompt for _, prompt in items))
+        asked = [item.question if item.is_plain else item for item in items]
+        texts = list(dict.fromkeys(asked))
         of_text = dict(zip(texts, self.chat.prompt_lengths(texts), strict=True))
         if self.size_does_not_matter():
-            return [of_text[prompt] + self.image_tokens(PROBES[0]) for _, prompt in items]
-        return [of_text[prompt] + self.image_tokens(image_size(image)) for image, prompt in items]
+            each = self.image_tokens(PROBES[0])
+            return [of_text[prompt] + each * len(item.images) for prompt, item in zip(asked, items, strict=True)]
+        return [
+            of_text[prompt] + sum(self.image_tokens(image_size(image)) for image in item.images)
+            for prompt, item in zip(asked, items, strict=True)
+        ]
 
     def responses(self, responses: Sequence[Response]) -> list[int]:
         """Tokens of each response, end token included: the length of `encode_response(...)`."""

@@ -30,7 +30,7 @@ def plan_batches(requests: Sequence[GenerationRequest], images: Sequence[str], b
         groups.setdefault(image, []).append(place)
 
     def length(place: int) -> tuple[int, int, int]:
-        return requests[place].decoding.max_new_tokens, len(requests[place].prompt), place
+        return requests[place].decoding.max_new_tokens, len(requests[place].conversation.written()), place
 
     ordered = sorted(groups.values(), key=lambda group: (*max(length(place)[:2] for place in group), group[0]))
     sorted_groups = [sorted(group, key=lambda place: (look(requests[place]), length(place))) for group in ordered]

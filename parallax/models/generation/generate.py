@@ -114,7 +114,7 @@ def generate(
 def not_finite(request: GenerationRequest) -> NotFinite:
     """The sentence for an answer that is none."""
     return NotFinite(
-        f"the model's logits are not finite numbers for the image {request.image.describe()!r} and the prompt "
+        f"the model's logits are not finite numbers for the image {request.conversation.describe()!r} and the prompt "
         f"{request.prompt[:80]!r}; use model.dtype=bfloat16 or float32, and look at the weights"
     )
 
@@ -145,16 +145,18 @@ def _next(parts: Iterator[EncodedPart], count: int) -> Iterator[EncodedPart]:
 def _digests(
     requests: Sequence[GenerationRequest], refuse: Callable[[int, Exception], None]
 ) -> tuple[list[int], list[str]]:
-    """Places of the requests whose image can be found, and the digests of these images. An image object is hashed once."""
-    known: dict[int, str] = {}
+    """Places of the requests whose images can be found, and what names these images. An image object is hashed once."""
+    known: dict[tuple[int, ...], str] = {}
     places, images = [], []
     for place, request in enumerate(requests):
+        shown = request.conversation
+        objects = tuple(map(id, shown.images))
         try:
-            if id(request.image) not in known:
-                known[id(request.image)] = request.image.digest()
+            if objects not in known:
+                known[objects] = shown.image_digest()
         except BadImage as error:
             refuse(place, error)
             continue
         places.append(place)
-        images.append(known[id(request.image)])
+        images.append(known[objects])
     return places, images

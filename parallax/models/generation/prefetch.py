@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.control_tokens import UnusableText
 from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
 from parallax.models.encoding.workers import WorkerDied, begin_worker, watched, worker_lost
@@ -169,9 +170,12 @@ class _Parts(Dataset[EncodedPart]):
     def try_images(self, number: int) -> None:
         """Ban those images of a part that end or hold up the process which opens them."""
         runs = list(_runs(self.requests, self.parts[number]))
-        found = dangerous_images([self.requests[run[0]].image for run in runs], DECODE_SECONDS * 1.5)
+        shown = [
+            (number, image) for number, run in enumerate(runs) for image in self.requests[run[0]].conversation.images
+        ]
+        found = dangerous_images([image for _, image in shown], DECODE_SECONDS * 1.5)
         for place, bad in found.items():
-            self.banned |= dict.fromkeys(runs[place], bad)
+            self.banned |= dict.fromkeys(runs[shown[place][0]], bad)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -193,14 +197,14 @@ class _Parts(Dataset[EncodedPart]):
         if places[0] in self.banned:
             return [self.banned[places[0]]] * len(places)
         try:
-            image = self.requests[places[0]].image.load()
+            images = [image.load() for image in self.requests[places[0]].conversation.images]
         except Exception as error:  # told where the answer was asked for, whichever process we are in
             return [error] * len(places)
-        asked = [(self.requests[place].prompt, self.requests[place].view) for place in places]
+        asked = [(self.requests[place].conversation, self.requests[place].view) for place in places]
         encoded: list[dict[str, Any] | Exception] = []
-        for place, prompt in zip(places, self.encoder.encode_prompts(image, asked), strict=True):
+        for place, prompt in zip(places, self.encoder.encode_prompts(images, asked), strict=True):
             if isinstance(prompt, Exception):
-                named = f"image {self.requests[places[0]].image.describe()!r} {prompt}"
+                named = f"image {self.requests[places[0]].conversation.describe()!r} {prompt}"
                 encoded.append(BadImage(named) if isinstance(prompt, RefusedImage) else prompt)
                 continue
             new, room = self.requests[place].decoding.max_new_tokens, self.encoder.max_context - len(prompt.input_ids)
@@ -221,14 +225,14 @@ class _Parts(Dataset[EncodedPart]):
 def refusal(error: Exception) -> str | None:
     """Why a request is set aside, or None for an error that is a mistake in the program or the configuration."""
     known = BadImage | PromptTooLong | NotFinite | BadAnswer | OtherPrompt | UnusableText
-    return str(error) if isinstance(error, known) else None
+    return str(error) if isinstance(error, known | CannotWrite) else None
 
 
 def _runs(requests: Sequence[GenerationRequest], places: Sequence[int]) -> Iterator[list[int]]:
-    """Places that follow one another and are about the same image."""
+    """Places that follow one another and are about the same images."""
     run: list[int] = []
     for place in places:
-        if run and requests[place].image != requests[run[-1]].image:
+        if run and requests[place].conversation.images != requests[run[-1]].conversation.images:
             yield run
             run = []
         run.append(place)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from parallax.records import Decoding, ImageRef, ViewSpec
+from parallax.records import Conversation, Decoding, ImageRef, Message, Sample, ViewSpec
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One answer to be generated: this image, seen through this view, asked this prompt, decoded so.
 
-    `prompt` is the user's text without any image placeholder; the chat template puts the one image in its place.
+    `prompt` is the user's text without any image placeholder; the chat template puts the one image in its place. `messages` are
+    all before the answer where that is more than one image and one question; `image` is then the first and `prompt` the last.
     """
 
     sample_id: str
@@ -19,6 +20,18 @@ class GenerationRequest:
     prompt: str
     view: ViewSpec
     decoding: Decoding
+    messages: tuple[Message, ...] = ()
+
+    @classmethod
+    def about(cls, sample: Sample, view: ViewSpec, decoding: Decoding, prompt: str | None = None) -> GenerationRequest:
+        """The sample's first question, or `prompt` in its place."""
+        asked = sample.conversation(prompt)
+        return cls(sample.id, asked.images[0], asked.question, view, decoding, asked.as_messages())
+
+    @property
+    def conversation(self) -> Conversation:
+        """All that is shown and said before the answer."""
+        return Conversation(self.messages) if self.messages else Conversation.plain(self.image, self.prompt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 The server holds the same weights as the policy; an adapter that has learned something is saved and loaded there under its
 fingerprint, so an answer is never taken for that of other weights. Pictures are sent without loss. A view of the normalised
-tensor is sent as the picture it looks like, at the size the model reads (`as_picture`): what lies outside black and white is
+tensor is sent as the picture it looks like, at the size the model reads (`as_pictures`): what lies outside black and white is
 cut off there, so such answers are kept under a generator name of their own and never mixed with those of the policy itself.
 """
 
@@ -12,7 +12,7 @@ import base64
 import io
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,19 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.models import processes
 from parallax.models.encoding.prompt_encoder import PromptTooLong
+from parallax.models.generation.answerer import Answerer
 from parallax.models.generation.generate import Finished, SetAside
 from parallax.models.generation.prefetch import refusal
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, OtherPrompt
 from parallax.models.generation.server_prompts import PromptCheck
 from parallax.models.generation.server_reply import Completion, model_names
 from parallax.models.http_client import HttpClient, ServiceError
-from parallax.records import GenerationSpec
+from parallax.records import Conversation, GenerationSpec
 from parallax.records.plain_text import quoted
+from parallax.settings import groups as group
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from parallax.models.encoding.prompt_encoder import PromptEncoder
+    from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class ServerGenerator:
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         *,
         url: str,
         model: str,
@@ -75,7 +78,7 @@ class ServerGenerator:
         adapter: str = "load",
         adapters: Path | str = "adapters",
     ) -> None:
-        self.policy, self.url, self.model = policy, url, model
+        self.policy, self.encoder, self.url, self.model = policy, policy.encoder, url, model
         self.concurrency, self.adapter, self.adapters = concurrency, adapter, Path(adapters).expanduser()
         self.client = HttpClient(
             "the server", url, setting="generation.url", key_variable=key_variable, timeout=timeout, retries=retries
@@ -150,20 +153,20 @@ class ServerGenerator:
         # vLLM writes no BOS of its own accord, and else takes what is not named from the model's generation_config.json
         extra = {"return_token_ids": True, "skip_special_tokens": True, **NOTHING_BUT_WHAT_IS_ASKED}
         try:
-            extra["add_special_tokens"] = chat.adds_special_tokens(chat.render(request.prompt))
-            picture = as_picture(self.policy.encoder, request)
-            image = [_image_part(picture), {"type": "text", "text": request.prompt}]
+            asked = request.conversation
+            extra["add_special_tokens"] = chat.adds_special_tokens(chat.render(asked))
+            pictures = as_pictures(self.policy.encoder, request)
             reply = Completion(self.policy.encoder, decoding.max_new_tokens)
             said, read = self.client.post(
                 "chat/completions",
                 {
-                    "model": model, "messages": [{"role": "user", "content": image}], "max_tokens": decoding.max_new_tokens,
+                    "model": model, "messages": _messages(asked, pictures), "max_tokens": decoding.max_new_tokens,
                     **sampling, **extra,
                 },
                 reply.checked,
             )  # fmt: skip
             if read:
-                self._prompts.compare(request.prompt, picture, read)
+                self._prompts.compare(asked, pictures, read)
             return said
         except OtherPrompt as error:
             return error if self._prompts.agreed else ServerError(str(error))
@@ -227,21 +230,41 @@ class ServerGenerator:
         return name
 
 
-def as_picture(encoder: PromptEncoder, request: GenerationRequest) -> Image.Image:
-    """The picture to send, so that the server's model sees what ours would. Raises BadImage, or ValueError for some views.
+def as_pictures(encoder: PromptEncoder, request: GenerationRequest) -> list[Image.Image]:
+    """The pictures to send, so that the server's model sees what ours would. Raises BadImage, or ValueError for some views.
 
     Views of the picture itself arrive exactly. For a view of the normalised tensor the tensor is turned back into colours at the
     size the model reads, where the server's processor has nothing left to resize; only values beyond black and white are lost
     (`lost_in_picture` measures how much), and the rest is rounded to 1/255.
     """
-    return encoder.picture(request.image.load(), request.view)
+    from augment.registry import views_of
+
+    images = request.conversation.images
+    views = views_of(request.view, len(images)) if len(images) > 1 else [request.view]
+    return [encoder.picture(image.load(), view) for image, view in zip(images, views, strict=True)]
 
 
 def lost_in_picture(encoder: PromptEncoder, request: GenerationRequest) -> float:
     """Root of the mean squared difference, in units of the normalised tensor, that sending a picture makes to what is seen."""
-    seen = encoder.encode_prompt(request.image.load(), request.prompt, request.view).vision["pixel_values"].float()
-    sent = encoder.encode_prompt(as_picture(encoder, request), request.prompt).vision["pixel_values"].float()
+    asked = request.conversation
+    seen = encoder.encode_conversation(asked, request.view).vision["pixel_values"].float()
+    sent = encoder.encode_prompt(as_pictures(encoder, request), asked).vision["pixel_values"].float()
     return float((seen - sent).square().mean().sqrt())
+
+
+def _messages(asked: Conversation, pictures: Sequence[Image.Image]) -> list[Any]:
+    """The conversation as a server of OpenAI's interface takes it."""
+    left = iter(pictures)
+    return [
+        {
+            "role": message.role,
+            "content": [
+                {"type": "text", "text": part} if isinstance(part, str) else _image_part(next(left))
+                for part in message.parts
+            ],
+        }
+        for message in asked.messages
+    ]
 
 
 def _image_part(picture: Image.Image) -> Any:
@@ -264,19 +287,18 @@ def _windowed(pool: ThreadPoolExecutor, act: Callable[[Any], Any], items: Iterab
         yield future.result()
 
 
-def answerer_for(policy: Any, generation: Mapping[str, Any] | None, cache_dir: Path) -> Any:
+def answerer_for(policy: Policy, wanted: group.Generation, cache_dir: Path) -> Answerer:
     """Who answers, by the `generation` group: the policy itself, or a server with its weights."""
-    wanted = generation or {}
-    if wanted.get("backend", "transformers") == "transformers":
+    if wanted.backend == "transformers":
         return policy
     return ServerGenerator(
         policy,
-        url=str(wanted["url"]),
-        model=str(wanted["model"]),
-        concurrency=int(wanted["concurrency"]),
-        timeout=float(wanted["timeout"]),
-        retries=int(wanted["retries"]),
-        key_variable=str(wanted["key_variable"]),
-        adapter=str(wanted["adapter"]),
+        url=wanted.url,
+        model=wanted.model,
+        concurrency=wanted.concurrency,
+        timeout=wanted.timeout,
+        retries=wanted.retries,
+        key_variable=wanted.key_variable,
+        adapter=wanted.adapter,
         adapters=cache_dir / "adapters",
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from parallax.models.encoding.prompt_encoder import PromptEncoder
+    from parallax.records import Conversation
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +31,19 @@ class PromptCheck:
         self.agreed = False  # about one prompt at least
         self._first = threading.Lock()
 
-    def compare(self, prompt: str, picture: Image.Image, read: Sequence[int]) -> None:
-        """Raise OtherPrompt where `read`, the server's token ids with the picture's in their place, differ from ours.
+    def compare(self, prompt: Conversation, pictures: Sequence[Image.Image], read: Sequence[int]) -> None:
+        """Raise OtherPrompt where `read`, the server's token ids with the pictures' in their places, differ from ours.
 
         The text around the picture is compared each time. How many tokens the picture takes is compared once, and another
         number is only warned about.
         """
         chat = self.encoder.chat
         text = chat.encode(chat.render(prompt))
-        same = agrees_around_picture(text, read)
+        same = len(pictures) == 1 and agrees_around_picture(text, read)  # several: all is compared each time
         if same and self.agreed:
             return
         with self._first:
-            whole = self.encoder.encode_prompt(picture, prompt).input_ids.tolist()
+            whole = self.encoder.encode_prompt(pictures, prompt).input_ids.tolist()
             if not same and whole != list(read):
                 raise OtherPrompt(
                     f"the server reads the prompt as {_shown(chat.tokenizer, read)}, the policy as "

@@ -35,6 +35,8 @@ def can_share(model: Any) -> bool:
 def masks_can_say(model: Any) -> bool:
     """Whether a mask can say who sees whom: layers look at everything or through a window, and attention takes masks."""
     config = text_config(model)
+    if getattr(config, "use_bidirectional_attention", None):  # Gemma 4's larger models: in some layers only
+        return False
     return layer_kinds(config) <= {FULL, SLIDING} and getattr(config, "_attn_implementation", "sdpa") in TAKE_MASKS
 
 
