@@ -1,7 +1,7 @@
-"""How large the house is: `python -m tests.figures` prints product lines, bare `Any`, late imports, circles, and what one training step reads.
+"""How large the house is: `python -m tests.figures` prints lines, bare `Any`, late imports, circles, what a training step reads.
 
-The first four are counted in the source; the last one is seen: a small run of the built-in world is made, and the files and functions
-of ours that its second optimiser step enters are listed. `--still` leaves that run out.
+The first four are counted in the source; the last one is seen: a small run of the built-in world is made, and the files and
+functions of ours that its second optimiser step enters are listed. `--still` leaves that run out.
 """
 
 from __future__ import annotations
@@ -67,8 +67,10 @@ def _names(node: ast.AST) -> list[str]:
 
 
 def circles() -> list[list[str]]:
-    """Groups of modules that import each other when they are imported (imports under TYPE_CHECKING and in functions do not count)."""
-    modules = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in product_files()}
+    """Groups of modules that import each other at their top level (not under TYPE_CHECKING, not in functions)."""
+    modules = {
+        ".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in product_files()
+    }
     above = {name: set(_imported(file, modules)) - {name} for name, file in modules.items()}
     reach = {name: _reachable(name, above) for name in modules}
     groups: list[list[str]] = []
