@@ -140,7 +140,7 @@ class PreferenceDataModule(StepDataModule):
         searched = getattr(self.proposer, "built", 0), getattr(self.proposer, "reused", 0)  # a search counts its trees
         if ready_made is not None:
             given = outcomes_of_pairs(
-                ready_made[:total],
+                ready_made if total == len(ready_made) else ready_made[:total],
                 selector=self.selector,
                 encoder=policy.encoder,
                 skipped=skipped,

@@ -61,11 +61,15 @@ class ParquetImage:
 
 def opened(file: str) -> Any:
     """The Parquet file, its footer read once in this process. Raises ValueError for one that cannot be read."""
-    return _opened(file, os.getpid())
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error})") from error
+    return _opened(file, os.getpid(), status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=8)
-def _opened(file: str, process: int) -> Any:
+def _opened(file: str, process: int, modified_ns: int, size: int) -> Any:
     import pyarrow
     from pyarrow import parquet
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
-from datamodules.formats.json_rows import HALF, is_text
 from datamodules.formats.listed import Unusable, check_limit, unique_id
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.base import messages_with
@@ -19,6 +18,7 @@ from datamodules.formats.preference.dataset_info import Declared, declared
 from datamodules.formats.preference.named_columns import by_names
 from datamodules.formats.tables import Table, open_table
 from parallax.records import BadImage, Conversation, PreferencePair, Response, Sample, Turn
+from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import pair_of_row
 from parallax.records.skipped import SetAside
 from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
@@ -89,11 +89,11 @@ class PreferenceFileSource(Sequence[Sample]):
         self.rows = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
-        self._pairs: list[PreferencePair] | None = None
+        self._pairs: DiskPairs | None = None
 
     @property
-    def pairs(self) -> list[PreferencePair]:
-        """All usable pairs, in file order."""
+    def pairs(self) -> Sequence[PreferencePair]:
+        """All usable pairs, in file order. Their texts lie on disk, so that a million take little memory."""
         if self._pairs is None:
             self.rows, self.set_aside, self.left_out, self._ids = 0, [], Counter(), set[str]()
             self._pairs = self._read()
@@ -120,25 +120,27 @@ class PreferenceFileSource(Sequence[Sample]):
         )
         return open_table(paths, split=self.split, subset=self.subset), found
 
-    def _read(self) -> list[PreferencePair]:
-        pairs: list[PreferencePair] = []
+    def _read(self) -> DiskPairs:
+        pairs = DiskPairs()
+        last: PreferencePair | None = None  # may yet get another rejected answer
         rows = self.table.rows()
         head = list(islice(rows, LOOKED_AT))
         usual = self._usual(head)
         for place, row in enumerate(chain(head, rows)):
-            goes_on = isinstance(row, dict) and _goes_on(row) and bool(pairs)
-            if self.limit is not None and len(pairs) >= self.limit and not goes_on:
+            goes_on = isinstance(row, dict) and _goes_on(row) and last is not None
+            if self.limit is not None and len(pairs) + (last is not None) >= self.limit and not goes_on:
                 break
             self.rows += 1
             try:
                 if isinstance(row, ValueError):
                     raise Unusable("bad_row", str(row))
-                if not is_text(row):
-                    raise Unusable("bad_row", HALF)
-                if goes_on:
-                    pairs[-1] = self._one_more(pairs[-1], self._raw(row, usual), row, place)
-                else:
-                    pairs += self._made(row, usual, place)
+                if goes_on and last is not None:
+                    last = self._one_more(last, self._raw(row, usual), row, place)
+                    continue
+                for made in self._made(row, usual, place):
+                    if last is not None:
+                        pairs.append(last)
+                    last = made
             except Unusable as unusable:
                 if unusable.reason == "text_only":
                     self.left_out["text_only"] += 1
@@ -146,7 +148,9 @@ class PreferenceFileSource(Sequence[Sample]):
                     self._set_aside(place, unusable.reason, unusable.why)
             except BadImage as bad:
                 self._set_aside(place, "bad_image", str(bad))
-        return pairs[: self.limit]
+        if last is not None and (self.limit is None or len(pairs) < self.limit):
+            pairs.append(last)
+        return pairs
 
     def _usual(self, head: Sequence[Any]) -> Format | None:
         """The form that most of the first rows have. Raises ValueError where none has a known one."""
@@ -193,16 +197,17 @@ class PreferenceFileSource(Sequence[Sample]):
     def _pair(self, raw: RawPair, place: int) -> PreferencePair:
         where = self.table.where(place).replace(", row ", ":")
         images = [self.images(image, where) for image in raw.images]
-        asked = Conversation(messages_with(raw.messages, images))
+        plain = len(raw.messages) == 1 and len(images) == 1
+        messages = () if plain else Conversation(messages_with(raw.messages, images)).as_messages()
         return PreferencePair(
             sample_id=unique_id(self._ids, raw.id, place + 1),
             source=raw.source or self.name,
             image=images[0],
-            prompt=asked.question,
+            prompt=raw.messages[-1].text,
             chosen=self._response(raw.chosen, place),
             rejected=tuple(self._response(text, place) for text in raw.rejected),
             kind=raw.kind,
-            messages=asked.as_messages(),
+            messages=messages,
             rejected_images=tuple(self.images(image, where) for image in raw.rejected_images),
         )
 

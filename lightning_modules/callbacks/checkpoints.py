@@ -130,21 +130,23 @@ def fault_of(path: Path) -> str | None:
     record = path.with_name(path.name + RECORD)
     if record.is_file() and record.read_text().strip() != _facts(path):
         return "its bytes are not those that were written"
-    if path.is_dir():  # a sharded checkpoint
-        return None if is_whole(path) else "parts of it are missing"
     try:
+        if path.is_dir():  # a sharded checkpoint
+            return None if is_whole(path) else "parts of it are missing"
         content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except (
         RuntimeError,
         OSError,
         ValueError,
         EOFError,
-        KeyError,
+        LookupError,
+        TypeError,
+        AttributeError,
         UnpicklingError,
     ) as error:  # ways in which a torn file fails
         log.debug("%s: %s", path, error)
         return "it is torn or no checkpoint"
-    whole = "state_dict" in content and "optimizer_states" in content
+    whole = isinstance(content, dict) and "state_dict" in content and "optimizer_states" in content
     return None if whole else "it holds no weights or no optimiser"
 
 

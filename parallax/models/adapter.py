@@ -18,6 +18,7 @@ from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.whole import Whole
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import fingerprint
+from parallax.records.plain_text import quoted
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -29,7 +30,12 @@ def is_adapter(folder: Path) -> bool:
 
 def uses_dora(folder: Path) -> bool:
     """Whether the adapter in the folder, if it is one, was trained with DoRA."""
-    return is_adapter(folder) and bool(json.loads((folder / CONFIG).read_text("utf-8")).get("use_dora"))
+    if not is_adapter(folder):
+        return False
+    try:
+        return bool(dict(json.loads((folder / CONFIG).read_text("utf-8"))).get("use_dora"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{folder / CONFIG} is no configuration of a PEFT adapter ({quoted(error)})") from error
 
 
 def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read: bool = True) -> Any:
@@ -39,8 +45,14 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
     """
     from peft import PeftConfig, get_peft_model
 
-    config = PeftConfig.from_pretrained(str(folder))
-    config.inference_mode = False
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = False
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else quoted(error)
+        raise ValueError(
+            f"{folder / CONFIG} is no configuration of a PEFT adapter ({why}); give a folder as peft saves it"
+        ) from error
     names = current_names(model, _shapes(folder))
     if any(old != new for old, new in names.items()):
         if not read:

@@ -18,6 +18,8 @@ from parallax.records.conversation import filled, told
 from parallax.records.pair import PreferencePair, Response
 from parallax.records.sample import ImageRef
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 class DiskPairs(Sequence[PreferencePair]):
     """A list of pairs that can only grow.
@@ -37,7 +39,7 @@ class DiskPairs(Sequence[PreferencePair]):
 
     def append(self, pair: PreferencePair) -> None:
         """Add one pair at the end."""
-        data = json.dumps(_packed(pair), ensure_ascii=False, separators=(",", ":")).encode()
+        data = ENCODER.encode(_packed(pair)).encode()
         self._file.write(data)
         self._starts.append(self._starts[-1] + len(data))
         is_plain = not pair.messages and not pair.rejected_images

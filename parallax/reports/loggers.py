@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DECIDE_NOTHING = (
+    "paths",
+    "resume",
+    "runs",
+    "run",
+    "sweep",
+    "sweep_jobs",
+    "logger",
+    "tags",
+)  # of the configuration, in W&B
 KINDS = ("wandb", "csv", "tensorboard")
 
 
@@ -60,7 +70,7 @@ def build_loggers(
     if "wandb" in wanted:
         from parallax.reports.wandb_run import start_wandb
 
-        plain = without_secrets(config)
+        plain = {key: value for key, value in without_secrets(config).items() if key not in DECIDE_NOTHING}
         started = start_wandb(wanted["wandb"], folder, plain, name=name, group=group, tags=tags, job_type=job_type)
         loggers += [started] if started else []
     if "tensorboard" in wanted:
@@ -85,12 +95,28 @@ def close_loggers(loggers: Sequence[Logger], *, failed: bool = False) -> None:
 
 
 def log_metrics(loggers: Sequence[Logger], metrics: Mapping[str, float], step: int | None = None) -> None:
-    """The same numbers to every logger (`eval/chair_i`, `pairs/kept`, …); in W&B they also become the run's summary."""
+    """The same numbers to every logger (`eval/chair_i`, `pairs/kept`, …); in W&B they are also the run's summary.
+
+    W&B's history gets, of numbers without a step, only what has a curve or is searched for: a panel of one point says nothing.
+    """
     for logger in loggers:
-        logger.log_metrics(dict(metrics), step)
         run = wandb_run_of(logger)
+        shown = metrics if run is None or step is not None else {k: v for k, v in metrics.items() if has_curve(k)}
+        logger.log_metrics(dict(shown), step)
         if run is not None:
             logger.try_to("note results", lambda run=run: run.summary.update(dict(metrics)))  # type: ignore[attr-defined]
+
+
+def has_curve(metric: str) -> bool:
+    """Whether a number of the whole run belongs into W&B's history."""
+    return metric.startswith("eval/") or metric in ("margin", "pairs/kept")
+
+
+def log_point(loggers: Sequence[Logger], metrics: Mapping[str, float], step: int) -> None:
+    """A point of W&B's curves that no training step logs, such as the evaluation before the first step."""
+    for logger in loggers:
+        if wandb_run_of(logger) is not None:
+            logger.log_metrics(dict(metrics), step)
 
 
 def begin_stage(loggers: Sequence[Logger], name: str) -> None:

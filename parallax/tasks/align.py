@@ -74,7 +74,7 @@ def align(cfg: DictConfig) -> dict[str, Any]:
 
 def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     from parallax.models import processes
-    from parallax.reports.loggers import log_metrics
+    from parallax.reports.loggers import log_metrics, log_point
     from parallax.reports.results import flat_metrics, make_results, print_results, write_results
     from parallax.tasks.parts import make_policy, make_suites
 
@@ -99,6 +99,10 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     if before is None:
         policy = loaded(plan[0].stage, whole=exported)
         before = _evaluate(this, policy, suites, "before", first / "eval_before.json")
+        if len(plan) == 1 and before is not None and processes.is_first():
+            log_point(
+                this.loggers, {f"eval/{name}": value for name, value in _values(before).items() if value is not None}, 0
+            )
     rounds: list[dict[str, Any]] = []
     round_adapter = adapter
     for planned in plan:

@@ -40,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path
         photo.save(where / "images" / name)
     for _, name, text in BLOCK.findall(PAGES["data"]):
         if name:
+            (where / name).parent.mkdir(parents=True, exist_ok=True)
             (where / name).write_text(text)
     shutil.copytree(ROOT / "tests" / "fixtures" / "papers", where / "data")
     return where

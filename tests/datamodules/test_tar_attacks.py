@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.formats.tables.tar_table import TarTable
+from tests.faults import Injected
 
 
 def member(name: str, data: bytes = b"", size: int | None = None, kind: bytes = b"0") -> bytes:
@@ -34,10 +35,11 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_member_with_an_impossible_size_is_refused_at_once(lie: str, tmp_path: Path) -> None:
+def test_a_member_with_an_impossible_size_is_refused_at_once(lie: str, tmp_path: Path, injected: Injected) -> None:
     (tmp_path / "a.tar").write_bytes(member("0.txt", b"fine") + LIES[lie] + bytes(1024))
     with pytest.raises(ValueError, match="cannot be read as a tar file .a member has the size"):
         TarTable([tmp_path / "a.tar"])
+    injected("attack: tar member of an impossible size", told=1, says="refused at once")
 
 
 def test_honest_pax_headers_and_long_names_are_read(tmp_path: Path) -> None:

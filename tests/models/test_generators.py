@@ -17,6 +17,7 @@ from parallax.models.generation.server import ServerError, ServerGenerator, answ
 from parallax.models.http_client import HttpClient
 from parallax.models.policy import Policy
 from parallax.records import BadImage, Decoding, ViewSpec
+from tests.faults import Injected
 from tests.models.tiny_server import TinyServer, serving
 
 
@@ -168,7 +169,11 @@ UNBELIEVABLE = {
 
 @pytest.mark.parametrize("kind", UNBELIEVABLE)
 def test_what_cannot_be_an_answer_stops_the_run_and_what_was_done_is_kept(
-    kind: str, server: TinyServer, make_policy: Callable[..., Policy], monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    server: TinyServer,
+    make_policy: Callable[..., Policy],
+    monkeypatch: pytest.MonkeyPatch,
+    injected: Injected,
 ) -> None:
     monkeypatch.setattr(HttpClient, "_wait", lambda *_: 0.01)
     generator, kept = server_for(make_policy(), server, concurrency=1), []
@@ -182,6 +187,11 @@ def test_what_cannot_be_an_answer_stops_the_run_and_what_was_done_is_kept(
     with pytest.raises(ServerError, match=reason):
         generator.generate([request(0, "What?", 16), request(1, "What?", 16)], finished=lambda made: kept.extend(made))
     assert kept == [0]
+    injected(
+        "attack: what cannot be an answer, from a server that generates",
+        told=1,
+        says="stopped; answers before it are kept",
+    )
 
 
 def test_control_tokens_inside_an_answer_set_the_sample_aside(

@@ -12,6 +12,7 @@ import pytest
 from parallax.evaluation.judged.client import Ask, JudgeClient
 from parallax.evaluation.judged.gradings import number_between
 from parallax.models.http_client import HttpClient, ServiceError
+from tests.faults import Injected
 from tests.models.wire import BROKEN, SAID, whole, wired
 
 
@@ -31,7 +32,9 @@ def number(text: str) -> float | None:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_answer_is_a_failure_in_a_sentence_and_the_others_are_kept(kind: str, tmp_path: Any) -> None:
+def test_a_broken_answer_is_a_failure_in_a_sentence_and_the_others_are_kept(
+    kind: str, tmp_path: Any, injected: Injected
+) -> None:
     good, began = whole(SAID), time.monotonic()
     with wired(good, BROKEN[kind]) as wire:
         judge = JudgeClient(
@@ -44,12 +47,17 @@ def test_a_broken_answer_is_a_failure_in_a_sentence_and_the_others_are_kept(kind
     assert "127.0.0.1" in said and len(said) < 700 and "\n" not in said and "\x1b" not in said
     again = JudgeClient("http://127.0.0.1:9/v1", "judge", cache_dir=str(tmp_path))
     assert again.verdicts([Ask("one", number)])[0].value == 7 and again.asked == 0
+    injected(
+        "attack: broken, endless or misshapen answer of a judge",
+        told=1,
+        says="a failure in a sentence; other verdicts are kept",
+    )
 
 
 @pytest.mark.parametrize(
     "status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
 )
-def test_the_key_goes_nowhere_else(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_goes_nowhere_else(status: str, monkeypatch: pytest.MonkeyPatch, injected: Injected) -> None:
     monkeypatch.setenv("MY_KEY", "secret")
     with wired(whole(SAID)) as other, wired(whole(b"", status, f"Location: {other.url}/chat/completions")) as first:
         with pytest.raises(
@@ -57,6 +65,7 @@ def test_the_key_goes_nowhere_else(status: str, monkeypatch: pytest.MonkeyPatch)
         ):
             client(first.url, key_variable="MY_KEY").post("chat/completions", {}, json.dumps)
         assert b"Bearer secret" in first.asked[0] and other.asked == []
+    injected("attack: redirect to another host", told=1, says="not followed, and the key goes nowhere")
 
 
 def test_busy_services_are_asked_again_after_the_time_they_ask_for() -> None:

@@ -15,6 +15,7 @@ from datamodules.references import reference_name
 from parallax.models.generation import generate
 from parallax.models.image_text import ImageTextModel
 from parallax.models.loading import load_policy
+from tests.faults import Injected
 
 ROOT = Path(__file__).resolve().parents[2]
 Change = Callable[[Path], None]
@@ -99,11 +100,14 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("what", POLICY)
-def test_each_ingredient_of_a_policy_is_a_miss(what: str, before: tuple[str, str], tmp_path: Path) -> None:
+def test_each_ingredient_of_a_policy_is_a_miss(
+    what: str, before: tuple[str, str], tmp_path: Path, injected: Injected
+) -> None:
     shutil.copytree(ROOT / "assets" / "tiny_llava", tmp_path / "llava")
     POLICY[what](tmp_path / "llava")
     policy = policy_of(tmp_path / "llava")
     assert answer_key(policy) != before[0] and reference_name(policy) != before[1]
+    injected("ingredient of a model changed under its name", told=1, says="nothing kept of the old one is used")
 
 
 @pytest.mark.parametrize("what", NOTHING)

@@ -71,6 +71,26 @@ def test_pickled_adapters_are_not_read(adapter: Path, make_policy: Any, injected
     injected("adapter that does not fit (names, shapes, pickle, another model)", told=1, says="refused before use")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        "7",
+        '{"peft_type": "NOTHING"}',
+        '{"peft_type": ["LORA"]}',
+        '{"peft_type": "LORA", "r": "many"}',
+        "{",
+        "[" * 5000,
+    ],
+)
+def test_a_broken_adapter_configuration_is_named_in_a_sentence(content: str, adapter: Path, make_policy: Any) -> None:
+    (adapter / "adapter_config.json").write_text(content)
+    with pytest.raises(ValueError, match="adapter") as caught:
+        make_policy("llava", adapter=adapter)
+    assert len(str(caught.value)) < 800
+
+
 def test_a_missing_adapter_and_an_adapter_for_full_tuning_are_errors(adapter: Path, make_policy: Any) -> None:
     with pytest.raises(FileNotFoundError, match="no adapter folder"):
         make_policy("llava", adapter=adapter / "nowhere")

@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from parallax.records.keyed_store import KeyedStore
 from parallax.records.reference_table import ReferenceTable
+from tests.faults import Injected
 
 KEY, PAIR = "0" * 32, "p" * 32
 
@@ -21,10 +22,13 @@ def kept(folder: Path) -> Path:
     return path
 
 
-def test_a_shard_whose_content_was_changed_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shard_whose_content_was_changed_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, injected: Injected
+) -> None:
     path = kept(tmp_path)
     parquet.write_table(pyarrow.table({"key": [KEY], "value": ['"planted"']}), path)
     assert KeyedStore(tmp_path).get_many([KEY]) == {} and "content was changed" in caplog.text
+    injected("attack: shard of the cache changed under its key", told=1, says="not used; made again")
 
 
 def test_a_shard_that_was_put_there_without_a_digest_is_not_used(

@@ -17,6 +17,7 @@ from parallax.reports.comparison_table import print_comparison
 from parallax.reports.pages import json_text
 from parallax.reports.run_folder import find_runs, read_run
 from parallax.reports.what_differs import ABSENT, settings_that_differ, shortened
+from tests.faults import Injected
 from tests.reports.run_folders import SHAPES, write_grid, write_run
 
 EVIL = "</script><img src=x onerror=alert(2)>"
@@ -180,7 +181,7 @@ def test_hostile_settings_names_and_answers_stay_text(tmp_path: Path) -> None:
     ids=["of others", "of ours", "in an argument", "unnamed", "a harness", "a view"],
 )
 def test_looking_at_a_run_folder_runs_nothing_it_names(
-    planted: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    planted: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, injected: Injected
 ) -> None:
     node = json.loads(json.dumps(planted).replace("HERE", str(tmp_path / "x")))
     for name in ("a", "b"):
@@ -188,6 +189,11 @@ def test_looking_at_a_run_folder_runs_nothing_it_names(
     html = compare_runs([tmp_path], tmp_path / "out").read_text()
     assert not (tmp_path / "x").exists() and "would not pass the check" in caplog.text
     assert "The same questions" in html
+    injected(
+        "attack: run folder whose configuration names code",
+        told=1,
+        says="looked at without its pictures; nothing was run",
+    )
 
 
 def test_pictures_show_each_metric_against_each_numeric_setting(grid: Path, tmp_path: Path) -> None:
@@ -237,7 +243,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_one_odd_run_costs_the_comparison_only_itself(what: str, tmp_path: Path) -> None:
+def test_one_odd_run_costs_the_comparison_only_itself(what: str, tmp_path: Path, injected: Injected) -> None:
     for name in ("a", "b", "odd"):
         write_run(tmp_path / name, {"loss.beta": {"a": 0.1, "b": 0.2}.get(name, 0.3)}, 3)
     (tmp_path / "odd" / "results.json").write_text(ODD[what])
@@ -245,6 +251,7 @@ def test_one_odd_run_costs_the_comparison_only_itself(what: str, tmp_path: Path)
     compare_runs([tmp_path], tmp_path / "out")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "compare.csv").read_text("utf-8"))))
     assert len(rows) == 3 and float(rows[0]["chair_i"]) == float(rows[1]["chair_i"])
+    injected("attack: odd results.json and metrics.csv among others", told=1, says="the others are compared")
 
 
 def test_names_and_settings_reach_terminal_and_spreadsheet_as_text(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from parallax.records import PreferencePair, Response, ViewSpec
 from parallax.records.images import FileImage
-from parallax.reports.loggers import build_loggers, close_loggers, log_metrics, wandb_run_of
+from parallax.reports.loggers import build_loggers, close_loggers, log_metrics, log_point, wandb_run_of
 from parallax.reports.pairs_table import log_pairs
 from parallax.reports.wandb_reach import has_wandb_key
 from parallax.reports.wandb_run import run_id
@@ -50,7 +50,7 @@ def test_a_run_without_a_key_is_offline_and_its_file_holds_config_metrics_and_pa
     monkeypatch.setenv("WANDB_PROJECT", "elsewhere")
     monkeypatch.setenv("WANDB_RUN_GROUP", "my group")
     folder = tmp_path / "run"
-    config = {"loss": {"beta": 0.1}, "hub_token": "hf_secret"}
+    config = {"loss": {"beta": 0.1}, "hub_token": "hf_secret", "paths": {"output_dir": "/here"}, "resume": "/here"}
     with caplog.at_level(logging.INFO):
         loggers = build_loggers(
             {"wandb": {"project": "ours", "mode": "auto"}},
@@ -61,12 +61,13 @@ def test_a_run_without_a_key_is_offline_and_its_file_holds_config_metrics_and_pa
         )
     said = [record.getMessage() for record in caplog.records if "W&B" in record.getMessage()]
     assert len(said) == 1 and "no W&B key" in said[0]
+    log_point(loggers, {"eval/chair_i": 0.15}, 0)
     for step in (1, 2):
         for logger in loggers:
             logger.log_metrics({"train/loss": 0.7 / step}, step)
     (tmp_path / "images").mkdir()
     assert log_pairs(loggers, pairs(tmp_path / "images", 5), limit=3) == 3
-    log_metrics(loggers, {"eval/chair_i": 0.05})
+    log_metrics(loggers, {"eval/chair_i": 0.05, "eval_change/chair_i": -0.1})
     close_loggers(loggers)
 
     file = wandb_file.only_file(folder)
@@ -78,6 +79,12 @@ def test_a_run_without_a_key_is_offline_and_its_file_holds_config_metrics_and_pa
         (2, 0.35),
     ]
     assert wandb_file.summary(file)["eval/chair_i"] == 0.05
+    assert wandb_file.summary(file)["eval_change/chair_i"] == -0.1
+    assert not any("eval_change/chair_i" in row for row in history), "no panel of one point"
+    assert [row["eval/chair_i"] for row in history if "eval/chair_i" in row] == [0.15, 0.05], (
+        "before, at step 0, and after"
+    )
+    assert "paths" not in read and "resume" not in read
     (table,) = wandb_file.tables(file)
     assert table["columns"][3:5] == ["image", "corrupted"] and len(table["data"]) == 3
     row = table["data"][0]

@@ -11,6 +11,7 @@ from parallax.settings.command_line import compose_checked, prepare
 from parallax.settings.errors import ConfigError
 from parallax.settings.kinds import kinds_at, nodes, require_part
 from parallax.settings.targets import UnknownTarget
+from tests.faults import Injected
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 WRITES = "parallax.records.atomic.atomic_write_text"
@@ -40,11 +41,12 @@ def places(marker: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("place", places(Path()))
-def test_nothing_but_parts_of_the_right_kind_is_built(place: str, tmp_path: Path) -> None:
+def test_nothing_but_parts_of_the_right_kind_is_built(place: str, tmp_path: Path, injected: Injected) -> None:
     node = places(tmp_path / "ran")[place]
     with pytest.raises(UnknownTarget):
         build(node, "aug")
     assert not (tmp_path / "ran").exists()
+    injected("attack: code hidden in a part of a configuration", told=1, says="refused; nothing was run")
 
 
 def test_values_are_taken_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +92,14 @@ HYDRA = {
 
 
 @pytest.mark.parametrize("what", HYDRA)
-def test_hydras_own_part_of_an_experiment_names_no_other_code(what: str, tmp_path: Path) -> None:
+def test_hydras_own_part_of_an_experiment_names_no_other_code(what: str, tmp_path: Path, injected: Injected) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "planted.yaml").write_text(f"# @package _global_\nhydra:\n  {HYDRA[what]}\n")
     with pytest.raises(ConfigError, match="is not allowed"):
         prepare(["--config-dir", str(tmp_path), "experiment=planted"], CONF)
+    injected(
+        "attack: code named in Hydra's own part of an experiment file", told=1, says="refused before Hydra acts on it"
+    )
 
 
 def test_a_command_line_cannot_name_a_callback_either() -> None:

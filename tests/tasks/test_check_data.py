@@ -49,7 +49,7 @@ def test_a_sound_source_fits_one_screen(look: Look, capsys: pytest.CaptureFixtur
                   "4 of them: all can be read", "Reference OCR token",
                   "ready; llava_v1_5_mix665k.json holds 12 of the 665,298"):  # fmt: skip
         assert words in shown, words
-    assert found["complaints"] == [] and len(found["tokens"]) == 4
+    assert found["complaints"] == [] and len(found["tokens"]) == 6
 
 
 def test_tokens_are_those_the_policy_would_see(look: Look) -> None:
@@ -72,13 +72,33 @@ def test_missing_and_broken_images_are_counted_and_stop_a_run_before_it_starts(
     shutil.rmtree(folder / "vg")
     (folder / "ocr_vqa/images/2.jpg").write_bytes(b"\xff\xd8\xff no picture")
     with pytest.raises(
-        ConfigError, match="about 36% of the samples cannot be used, more than pairs.max_skipped_share=0.05"
+        ConfigError, match="about 4 of 11 samples cannot be used, more than pairs.max_skipped_share=0 allows"
     ):
-        look("data=llava_665k", f"paths.data_dir={folder}")
+        look("data=llava_665k", f"paths.data_dir={folder}", "pairs.max_skipped_share=0")
     shown = capsys.readouterr().out
     for words in ("11 different, 3 missing", "missing: gqa/images/1.jpg", "8 of them: 1 cannot be read",
                   "image 'ocr_vqa/images/2.jpg' is corrupt", "not ready"):  # fmt: skip
         assert words in shown, words
+
+
+def test_a_few_that_a_run_would_leave_out_do_not_stop_it(look: Look, tmp_path: Path) -> None:
+    folder = shutil.copytree(PAPERS, tmp_path / "papers")
+    (folder / "gqa/images/1.jpg").unlink()
+    found = look("data=llava_665k", f"paths.data_dir={folder}")["data"]
+    assert found["complaints"] == [] and found["missing"] == 1
+
+
+def test_what_a_run_on_pairs_would_drop_and_what_an_evaluation_has_too_is_said(look: Look, tmp_path: Path) -> None:
+    row = {"image": "gqa/images/1.jpg", "prompt": "What? </s>", "chosen": "This.", "rejected": "That."}
+    rows = [row, row, {**row, "rejected": "This."}, {**row, "image": None}]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    found = look("method=dpo_file", f"data.path={file}", f"data.image_root={PAPERS}")["data"]
+    assert found["dropped"] == {"equal": 1} and found["left_out"] == {"text_only": 1} and found["complaints"] == []
+    assert found["duplicates"] == 2 and found["control_tokens"] == {"</s>": 3} and found["images_each"] == {"1": 3}
+    file.write_text(json.dumps(rows[2]))
+    with pytest.raises(ConfigError, match="no sample is left once those"):
+        look("method=dpo_file", f"data.path={file}", f"data.image_root={PAPERS}")
 
 
 def test_every_source_of_the_stages_is_looked_at(look: Look, capsys: pytest.CaptureFixture[str]) -> None:
