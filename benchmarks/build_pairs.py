@@ -160,10 +160,13 @@ def build(policy: Any, source: Any, proposer: Any, batch_size: int) -> None:
     from datamodules.preference import PreferenceDataModule
     from parallax.preference.judges.by_construction import ByConstruction
     from parallax.preference.selector import BestAgainstRest
+    from parallax.settings.groups import Generation
+    from parallax.settings.shipped import shipped
 
     with tempfile.TemporaryDirectory() as folder:
         PreferenceDataModule(
-            source, proposer, ByConstruction(), BestAgainstRest(), cache_dir=folder, generation={"batch_size": batch_size},
+            source, proposer, ByConstruction(), BestAgainstRest(), cache_dir=folder,
+            generation=shipped(Generation, batch_size=batch_size),
             show_progress=False,
         ).build_pairs(policy)  # fmt: skip
 

@@ -76,9 +76,11 @@ class Ours:
         from lightning_modules.dpo import DPOModule
         from lightning_modules.step_stream import StepStream
         from lightning_modules.trainer import make_trainer
+        from parallax.settings.groups import Optim, Trainer
+        from parallax.settings.shipped import shipped
 
         module = DPOModule(
-            self.policy, self.objective, {"lr": lr, "scheduler": "constant", "weight_decay": 0.0},
+            self.policy, self.objective, shipped(Optim, lr=lr, scheduler="constant", weight_decay=0.0, warmup_ratio=0.0),
             reference_mode="live" if self.live else "cached", total_steps=count,
         )  # fmt: skip
         ends: list[float] = []
@@ -89,7 +91,7 @@ class Ours:
                 ends.append(time.perf_counter())
                 losses.append(module.last_metrics["train/loss"])
 
-        trainer = make_trainer({"accelerator": "cpu"}, folder=tempfile.gettempdir(), callbacks=[Watch()],
+        trainer = make_trainer(shipped(Trainer, accelerator="cpu"), folder=tempfile.gettempdir(), callbacks=[Watch()],
                                max_steps=count, weights=self.policy.precision)  # fmt: skip
         stream = StepStream(
             lambda epoch, first: epoch_of_steps(self.plan, self.make, epoch=epoch, first_step=first),

@@ -26,6 +26,8 @@ from parallax.models.loading import layout_for
 from parallax.models.memory.model_shape import shape_of
 from parallax.models.memory.planner import Workload, plan_training
 from parallax.models.policy import Policy
+from parallax.settings.groups import Optim, Trainer
+from parallax.settings.shipped import shipped
 
 STRATEGIES = {"ddp": "ddp", "fsdp": "sharded", "fsdp2": "sharded"}  # ours -> the planner's name
 
@@ -93,12 +95,12 @@ def strategy_row(
     module = DPOModule(
         policy,
         objective,
-        {"lr": 1e-6, "scheduler": "constant"},
+        shipped(Optim, lr=1e-6, scheduler="constant", warmup_ratio=0.0),
         total_steps=count,
         activation_checkpointing=work.checkpointing,
     )
     watch = _Watch(warmup, count - 1, device)
-    settings = {"accelerator": "gpu" if device == "cuda" else "cpu", "devices": 1, "strategy": name}
+    settings = shipped(Trainer, accelerator="gpu" if device == "cuda" else "cpu", strategy=name)
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(settings, folder=folder, callbacks=[watch], max_steps=count, weights=policy.precision)
         trainer.fit(module, train_dataloaders=_Steps(StepBatch([batch], work.pairs), count))

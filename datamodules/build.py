@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datamodules.candidates import CandidateMaker, Unanswerable
 from datamodules.encoded_steps import encode_pair, mapped
@@ -19,6 +19,9 @@ from parallax.preference.selector import Selector
 from parallax.records import BadImage, Dropped, PreferencePair, Sample
 from parallax.records.skipped import SetAside, SkippedLog
 
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
+
 SLICE = 4096  # samples planned and answered at a time: bounds memory, and is far more than one batch
 
 Outcome = PreferencePair | Dropped
@@ -27,7 +30,7 @@ Outcome = PreferencePair | Dropped
 def outcomes_of_samples(
     samples: Iterable[Sample],
     *,
-    policy: Any,
+    policy: Policy,
     proposer: Proposer,
     judge: Judge,
     selector: Selector,
@@ -53,28 +56,25 @@ def outcomes_of_samples(
         finished(len(batch))
 
 
-def fit_for(proposer: Any, samples: list[Sample], skipped: SkippedLog) -> list[Sample]:
-    """The samples the proposer can work with; the others go to `skipped` with the reason its `unfit` gives, if it has one."""
-    unfit = getattr(proposer, "unfit", None)
-    if unfit is None:
-        return samples
-    faults = [(sample, unfit(sample)) for sample in samples]
+def fit_for(proposer: Proposer, samples: list[Sample], skipped: SkippedLog) -> list[Sample]:
+    """The samples the proposer can work with; the others go to `skipped` with the reason its `unfit` gives."""
+    faults = [(sample, proposer.unfit(sample)) for sample in samples]
     for sample, fault in faults:
         if fault is not None:
             skipped.add(SetAside(sample.id, sample.source, *fault))
     return [sample for sample, fault in faults if fault is None]
 
 
-def as_trained(proposer: Any, sample: Sample, seed: int) -> Sample:
+def as_trained(proposer: Proposer, sample: Sample, seed: int) -> Sample:
     """The sample with the question its pair is trained on, where the proposer says another than the sample's own."""
-    question = getattr(proposer, "trained_question", None)
-    if question is None:
+    question = proposer.trained_question(sample, seed)
+    if question == sample.question:
         return sample
-    return replace(sample, turns=(sample.turns[0].asking(question(sample, seed)), *sample.turns[1:]))
+    return replace(sample, turns=(sample.turns[0].asking(question), *sample.turns[1:]))
 
 
 def _propose(
-    samples: list[Sample], policy: Any, proposer: Proposer, maker: CandidateMaker, skipped: SkippedLog, seed: int
+    samples: list[Sample], policy: Policy, proposer: Proposer, maker: CandidateMaker, skipped: SkippedLog, seed: int
 ) -> tuple[list[Sample], list[Any]]:
     while True:
         if not samples:
@@ -92,7 +92,7 @@ def _propose(
 def _judge(
     samples: list[Sample],
     groups: list[Any],
-    policy: Any,
+    policy: Policy,
     judge: Judge,
     maker: CandidateMaker,
     skipped: SkippedLog,
@@ -118,7 +118,7 @@ def _set_aside(samples: list[Sample], why: dict[str, str], skipped: SkippedLog) 
 
 
 def _share_search(
-    proposer: Proposer, policy: Any, samples: Sequence[Sample], maker: CandidateMaker, seed: int
+    proposer: Proposer, policy: Policy, samples: Sequence[Sample], maker: CandidateMaker, seed: int
 ) -> tuple[int, int] | None:
     """With several processes, each does its share of a search first; all of them then find the whole in the store.
 

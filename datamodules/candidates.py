@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_modules.pair_builder import PlannedGeneration, answer, generate_candidates
 from parallax.models import processes
@@ -16,6 +16,9 @@ from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.key_index import KeyIndex
+
+if TYPE_CHECKING:
+    from parallax.models.generation.answerer import Answerer
 
 __all__ = ["CandidateMaker", "Unanswerable"]
 
@@ -38,7 +41,7 @@ class CandidateMaker:
 
     def __init__(
         self,
-        policy: Any,
+        policy: Answerer,
         store: CandidateStore,
         *,
         trainer: Any = None,

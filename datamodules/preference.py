@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
@@ -42,6 +42,11 @@ from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import PairSet
 from parallax.records.reference_table import ReferenceTable
 from parallax.records.skipped import SkippedLog
+from parallax.settings.groups import Generation, Pairs, Trainer
+from parallax.settings.shipped import shipped
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +83,9 @@ class PreferenceDataModule(StepDataModule):
         selector: Selector,
         *,
         cache_dir: Path | str,
-        pairs: Mapping[str, Any] | None = None,
-        trainer: Mapping[str, Any] | None = None,
-        generation: Mapping[str, Any] | None = None,
+        pairs: Pairs | None = None,
+        trainer: Trainer | None = None,
+        generation: Generation | None = None,
         reference_mode: str = "cached",
         seed: int = 0,
         skipped: Path | str | None = None,
@@ -90,13 +95,11 @@ class PreferenceDataModule(StepDataModule):
         token_weights: TokenWeights | None = None,
         show_progress: bool = True,
     ) -> None:
-        self.settings = dict(pairs or {})
-        super().__init__(trainer, seed=seed, repeat=int(self.settings.get("repeat") or 1))
+        self.settings = pairs or shipped(Pairs)
+        super().__init__(trainer or shipped(Trainer), seed=seed, repeat=self.settings.repeat)
         self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
         self.cache_dir = Path(cache_dir).expanduser()
-        self.generation = dict(generation or {})
-        self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
-        self.generation_workers = (generation or {}).get("num_workers")
+        self.generation = generation or shipped(Generation)
         if reference_mode not in ("cached", "live"):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
@@ -111,9 +114,14 @@ class PreferenceDataModule(StepDataModule):
         self.references = {"computed": 0, "reused": 0}  # pairs whose reference log-probs were scored or found
         self._lengths: RowLengths | None = None
 
+    @property
+    def caps(self) -> dict[str, Any]:
+        """Most pairs, of each source and of all."""
+        return {"max_per_source": self.settings.max_per_source, "max_pairs": self.settings.max_pairs}
+
     # -- building --------------------------------------------------------------------------------------------------
 
-    def build_pairs(self, policy: Any, trainer: pl.Trainer | None = None) -> BuildReport:
+    def build_pairs(self, policy: Policy, trainer: pl.Trainer | None = None) -> BuildReport:
         """Build the pairs with the policy as it is now and store them. May be called again when the policy has changed.
 
         Raises `NoPairs` when nothing was kept and `TooManySkipped` when too many samples could not be used.
@@ -123,9 +131,8 @@ class PreferenceDataModule(StepDataModule):
         ready_made = getattr(self.source, "pairs", None)
         total = len(self.source) if self.limit is None else min(self.limit, len(self.source))
         faulty = list(getattr(self.source, "set_aside", ()))
-        share = self.settings.get("max_skipped_share")
         skipped = SkippedLog(
-            self.skipped_path if _is_first(trainer) else None, 0.05 if share is None else share, total + len(faulty)
+            self.skipped_path if _is_first(trainer) else None, self.settings.max_skipped_share, total + len(faulty)
         )
         for item in faulty:
             skipped.add(item)
@@ -133,11 +140,11 @@ class PreferenceDataModule(StepDataModule):
             answerer_for(policy, self.generation, self.cache_dir),
             CandidateStore(self.cache_dir / "candidates"),
             trainer=trainer,
-            batch_size=self.generation_batch_size,
-            num_workers=self.generation_workers,
+            batch_size=self.generation.batch_size,
+            num_workers=self.generation.num_workers,
         )
         self.judge_counts = Counter()
-        searched = getattr(self.proposer, "built", 0), getattr(self.proposer, "reused", 0)  # a search counts its trees
+        searched = self.proposer.built, self.proposer.reused  # a search counts its trees
         if ready_made is not None:
             given = outcomes_of_pairs(
                 ready_made if total == len(ready_made) else ready_made[:total],
@@ -154,8 +161,8 @@ class PreferenceDataModule(StepDataModule):
         key = self._store(manifest)
         self.report = BuildReport(
             samples=total + len(faulty),
-            built=maker.built + getattr(self.proposer, "built", 0) - searched[0],
-            reused=maker.reused + getattr(self.proposer, "reused", 0) - searched[1],
+            built=maker.built + self.proposer.built - searched[0],
+            reused=maker.reused + self.proposer.reused - searched[1],
             kept=len(self.pairs),
             dropped=dict(Counter(dropped.reason for dropped in self.dropped).most_common()),
             skipped=skipped.counts(),
@@ -166,7 +173,7 @@ class PreferenceDataModule(StepDataModule):
             judge=dict(self.judge_counts),
         )
         log.info(self.report.line())
-        if self.judge_counts and hasattr(self.judge, "words"):
+        if self.judge_counts:
             log.info(self.judge.words(self.judge_counts))
         if not self.pairs:
             raise NoPairs(
@@ -181,7 +188,7 @@ class PreferenceDataModule(StepDataModule):
         """Where the pair set of this key lies."""
         return self.cache_dir / "pairs" / key
 
-    def fill_reference(self, policy: Any, batch_size: int | None = None, trainer: pl.Trainer | None = None) -> int:
+    def fill_reference(self, policy: Policy, batch_size: int | None = None, trainer: pl.Trainer | None = None) -> int:
         """Look up or compute the reference log-probs of all pairs; needed before a fit with reference.mode=cached.
 
         Returns how many pairs had to be scored. The reference is the policy without what it has learned since it was loaded.
@@ -268,7 +275,7 @@ class PreferenceDataModule(StepDataModule):
         self.pairs, self.pair_ids = [self.pairs[place] for place in kept], [self.pair_ids[place] for place in kept]
         self.further = self.further.with_partners_of(self.pairs, self.pair_ids)
 
-    def _outcomes(self, policy: Any, total: int, maker: CandidateMaker, skipped: SkippedLog) -> Iterator[Outcome]:
+    def _outcomes(self, policy: Policy, total: int, maker: CandidateMaker, skipped: SkippedLog) -> Iterator[Outcome]:
         samples = _first(self.source, total)
         answers = total
         if isinstance(self.proposer, PlannedProposer) and total:
@@ -290,39 +297,36 @@ class PreferenceDataModule(StepDataModule):
                 made.append(outcome)
                 ids.append(outcome.id)
         kept: Sequence[PreferencePair] = made
-        caps = {name: self.settings.get(name) for name in ("max_per_source", "max_pairs")}
-        control: Any = self.settings.get("control") or "none"
-        if any(value is not None for value in caps.values()):
-            kept, over = cap(kept, seed=self.seed, **caps)
+        if any(value is not None for value in self.caps.values()):
+            kept, over = cap(kept, seed=self.seed, **self.caps)
             dropped += over
-        if control != "none":
-            kept = apply_control(kept, control, seed=self.seed)
+        if self.settings.control != "none":
+            kept = apply_control(kept, self.settings.control, seed=self.seed)
         self.dropped = dropped
         self.pairs, self.pair_ids = kept, ids if kept is made else [pair.id for pair in kept]
         self.reference_log_probs, self._lengths = None, None
 
-    def _manifest(self, policy: Any, samples: int, skipped: SkippedLog) -> dict[str, Any]:
-        describe = getattr(self.proposer, "settings", None)
+    def _manifest(self, policy: Policy, samples: int, skipped: SkippedLog) -> dict[str, Any]:
         return {
             "policy": {"name": policy.name, "fingerprint": policy.fingerprint(), "precision": policy.precision},
             "source": getattr(self.source, "name", type(self.source).__name__),
             "samples": samples,
             "skipped": skipped.counts(),
-            "proposer": describe() if describe is not None else {"proposer": type(self.proposer).__name__},
+            "proposer": self.proposer.settings(),
             "judge": self._judge_settings(),
             "selector": self.selector.settings(),
-            "caps": {name: self.settings.get(name) for name in ("max_per_source", "max_pairs")},
-            "control": self.settings.get("control") or "none",
+            "caps": self.caps,
+            "control": self.settings.control,
             "seed": self.seed,
             "versions": _versions(),
         }
 
     def _judge_settings(self) -> Any:
         """Settings and counts of a judge that has them, else its name."""
-        describe = getattr(self.judge, "settings", None)
-        if describe is None:
-            return getattr(self.judge, "name", type(self.judge).__name__)
-        return {**describe(), "counts": dict(sorted(self.judge_counts.items()))}
+        described = self.judge.settings()
+        if not described:
+            return self.judge.name
+        return {**described, "counts": dict(sorted(self.judge_counts.items()))}
 
     def _store(self, manifest: dict[str, Any]) -> str:
         key = fingerprint(
@@ -347,7 +351,7 @@ class PreferenceDataModule(StepDataModule):
                 f"{self.judge_counts.get('verdicts', 0):,} verdicts were for the first place); use a model that can judge, or "
                 "judge.order=random to take verdicts that nothing confirms"
             )
-        if most == "equal" and not hasattr(self.proposer, "view"):
+        if most == "equal" and self.proposer.view is None:
             return "the answers to a question are all the same: sample at a higher temperature, or more often"
         if most == "equal":
             return "the corrupted images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"

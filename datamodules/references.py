@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datamodules.encoded_steps import PairBatches, mapped
 from datamodules.further_columns import FurtherColumns
@@ -14,12 +14,15 @@ from parallax.records import PreferencePair, fingerprint
 from parallax.records.interruption import leave_if_asked, stop_requested
 from parallax.records.reference_table import ReferenceTable
 
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
+
 SCORING = 2  # version of how a pair is scored; raised when its numbers change
 MakeScoring = Callable[[Sequence[int]], ScoringBatch]
 SHARD = 64  # batches whose numbers are written together
 
 
-def reference_name(policy: Any, trainer: Any = None) -> str:
+def reference_name(policy: Policy, trainer: Any = None) -> str:
     """Names all that decides a reference log-prob but the pair: weights, precisions, processor, template, scorer."""
     encoder = policy.encoder
     return fingerprint(
@@ -36,7 +39,7 @@ def reference_name(policy: Any, trainer: Any = None) -> str:
 
 
 def fill_references(
-    policy: Any,
+    policy: Policy,
     pairs: Sequence[PreferencePair],
     ids: Sequence[str],
     table: ReferenceTable,

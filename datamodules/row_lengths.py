@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from datamodules.further_columns import FurtherColumns
 from parallax.models.encoding.token_counts import TokenCounts
 from parallax.models.scoring.separate import separate_sequences
 from parallax.records import PreferencePair, Response
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,9 @@ def lengths_in_rows(
     return RowLengths(before + every.max(axis=1), every.shape[1] * before + every.sum(axis=1), every.shape[1])
 
 
-def lengths_of_pairs(policy: Any, pairs: Sequence[PreferencePair], further: FurtherColumns | None = None) -> RowLengths:
+def lengths_of_pairs(
+    policy: Policy, pairs: Sequence[PreferencePair], further: FurtherColumns | None = None
+) -> RowLengths:
     """Lengths of pairs as `policy` lays them out, with what an objective looks at further. No image is decoded."""
     counts = TokenCounts(policy.encoder)
     prompts = counts.prompts([pair.conversation for pair in pairs])
@@ -109,6 +114,6 @@ def lengths_of_pairs(policy: Any, pairs: Sequence[PreferencePair], further: Furt
     return lengths_in_rows(prompts, own, shared=shares_prompt(policy), looks=looks)
 
 
-def shares_prompt(policy: Any) -> bool:
+def shares_prompt(policy: Policy) -> bool:
     """Whether the policy reads the prompt once for all responses."""
     return policy.layout is not separate_sequences

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +14,7 @@ from datamodules.row_lengths import Padding, RowLengths
 from datamodules.steps import StepPlan
 from datamodules.token_batching import Limit, cut, longest_first
 from parallax.models.batch import StepBatch
+from parallax.settings.groups import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,11 @@ class StepDataModule(pl.LightningDataModule):
 
     items = "pairs"  # what they are called in logs
 
-    def __init__(self, trainer: Mapping[str, Any] | None, *, seed: int, repeat: int) -> None:
+    def __init__(self, trainer: Trainer, *, seed: int, repeat: int) -> None:
         super().__init__()
-        loader = dict(trainer or {})
-        self.batch_size = int(loader.get("batch_size") or 16)
-        self.micro_batch_size = int(loader.get("micro_batch_size") or self.batch_size)
-        self.micro_batch_tokens: int | str | None = loader.get("micro_batch_tokens")
-        self.group_by_length = bool(loader.get("group_by_length") or False)
-        self.num_workers = int(loader.get("num_workers") or 0)
+        self.batch_size, self.micro_batch_size = trainer.batch_size, trainer.micro_batch_size
+        self.micro_batch_tokens: int | str | None = trainer.micro_batch_tokens
+        self.group_by_length, self.num_workers = trainer.group_by_length, trainer.num_workers
         self.seed, self.repeat = seed, repeat
         self.padding: Padding | None = None  # of the first epoch, known once it is served
         self._policy: Any = None

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -31,6 +31,11 @@ from parallax.preference.infusion import Infusion
 from parallax.records import BadImage, Response, Sample, naming
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SetAside, SkippedLog
+from parallax.settings.groups import Generation, Trainer
+from parallax.settings.shipped import shipped
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -121,22 +126,20 @@ class SupervisedDataModule(StepDataModule):
         proposer: Any = None,
         infusion: Infusion | None = None,
         cache_dir: Path | str | None = None,
-        generation: Mapping[str, Any] | None = None,
-        trainer: Mapping[str, Any] | None = None,
+        generation: Generation | None = None,
+        trainer: Trainer | None = None,
         repeat: int = 1,
         max_skipped_share: float = 0.05,
         seed: int = 0,
         skipped: Path | str | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__(trainer, seed=seed, repeat=repeat)
+        super().__init__(trainer or shipped(Trainer), seed=seed, repeat=repeat)
         self.source, self.max_skipped_share = source, max_skipped_share
         self.skipped_path, self.limit = skipped, limit
         self.share, self.proposer, self.infusion = share, proposer, infusion
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
-        self.generation = dict(generation or {})
-        self.generation_batch_size = int((generation or {}).get("batch_size") or 128)
-        self.generation_workers = (generation or {}).get("num_workers")
+        self.generation = generation or shipped(Generation)
         if (proposer is not None or infusion is not None) and cache_dir is None:
             raise ValueError("a supervised stage whose policy writes its own data needs a cache_dir to keep it in")
         self.samples: list[Sample] = []
@@ -146,7 +149,7 @@ class SupervisedDataModule(StepDataModule):
         self.report: BuildReport | None = None
         self._lengths: RowLengths | None = None
 
-    def prepare_samples(self, policy: Any, trainer: pl.Trainer | None = None) -> int:
+    def prepare_samples(self, policy: Policy, trainer: pl.Trainer | None = None) -> int:
         """Read and encode every sample once, set aside those that cannot be used, and return how many are left.
 
         What the policy has to write is asked of it as it is now; with a `trainer`, on its predict loop.
@@ -167,8 +170,8 @@ class SupervisedDataModule(StepDataModule):
                 answerer_for(policy, self.generation, self.cache_dir),
                 CandidateStore(self.cache_dir / "candidates"),
                 trainer=trainer,
-                batch_size=self.generation_batch_size,
-                num_workers=self.generation_workers,
+                batch_size=self.generation.batch_size,
+                num_workers=self.generation.num_workers,
             )
             if self.proposer is not None:
                 learned = own_answers(samples, self.proposer, maker, skipped, seed=self.seed)
@@ -205,7 +208,7 @@ class SupervisedDataModule(StepDataModule):
         """The dialogues, under the name that both kinds of stage share."""
         return self.samples
 
-    def build_pairs(self, policy: Any, trainer: pl.Trainer | None = None) -> BuildReport:
+    def build_pairs(self, policy: Policy, trainer: pl.Trainer | None = None) -> BuildReport:
         """`prepare_samples`, with the account that preference stages give."""
         began = time.perf_counter()
         kept = self.prepare_samples(policy, trainer)

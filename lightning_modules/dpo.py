@@ -6,7 +6,7 @@ this module scores the responses, gets the reference's log-probs, and leaves the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from lightning_modules.tuning import TuningModule
 from parallax.models.batch import PairBatch, ScoringBatch
 from parallax.models.policy import Policy
 from parallax.models.scoring.target_tokens import PICKS, Pick
+from parallax.settings.groups import Optim
 
 ReferenceMode = Literal["live", "cached"]
 
@@ -28,7 +29,7 @@ class DPOModule(TuningModule):
     Args:
         policy: what is trained.
         objective: (policy log-probs, reference log-probs, lengths) → loss per pair.
-        optim: the `optim` group as a plain dict.
+        optim: the optimiser and its schedule.
         rejected_scorer: which tokens are scored for rejected responses: their own ("label"), or ones the network chooses
             (see `parallax.models.scoring.target_tokens`). Policy and reference then choose for themselves: the reference is live.
         reference_mode: "cached" takes the reference's log-probs from the batch; "live" scores each batch again with the
@@ -41,7 +42,7 @@ class DPOModule(TuningModule):
         self,
         policy: Policy,
         objective: Objective,
-        optim: Mapping[str, Any],
+        optim: Optim,
         *,
         reference_mode: ReferenceMode = "cached",
         rejected_scorer: Pick = "label",

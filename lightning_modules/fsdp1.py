@@ -19,6 +19,7 @@ from torch import nn
 from lightning_modules.sharded_checkpoints import ShardedCheckpoints
 from parallax.models.policy import Policy
 from parallax.models.sharding.fsdp1 import FSDP1, FSDP1Settings
+from parallax.settings.groups import Fsdp
 
 
 class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
@@ -27,15 +28,12 @@ class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
     Args:
         sharded_files: checkpoints are folders with a file per process; False gathers them into one file.
         timeout: longest wait for another process.
-        settings: sharding (full | gradients), cpu_offload, gather_dtype and reduce_dtype (names of types, or None).
+        settings: what is sharded, whether it is kept in host memory, and types.
     """
 
-    def __init__(
-        self, *, sharded_files: bool = True, timeout: timedelta, settings: dict[str, Any] | None = None
-    ) -> None:
-        given = settings or {}
-        super().__init__(timeout=timeout, cpu_offload=bool(given.get("cpu_offload")))
-        self.sharded_files, self.given = sharded_files, given
+    def __init__(self, *, sharded_files: bool = True, timeout: timedelta, settings: Fsdp) -> None:
+        super().__init__(timeout=timeout, cpu_offload=settings.cpu_offload)
+        self.sharded_files, self.given = sharded_files, settings
 
     def shard(self, policy: Policy) -> None:
         self.precision_plugin.convert_module(policy.model)  # later it would be too late
@@ -44,10 +42,10 @@ class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
     @property
     def fsdp1_settings(self) -> FSDP1Settings:
         """How weights are sharded."""
-        device, types = self.root_device, (self.given.get("gather_dtype"), self.given.get("reduce_dtype"))
+        device, types = self.root_device, (self.given.gather_dtype, self.given.reduce_dtype)
         gather, reduce = (getattr(torch, name) if name else None for name in types)
-        keep = self.given.get("sharding", "full") == "gradients"
-        return FSDP1Settings(device, keep, bool(self.given.get("cpu_offload")), gather, reduce)
+        keep = self.given.sharding == "gradients"
+        return FSDP1Settings(device, keep, self.given.cpu_offload, gather, reduce)
 
     @property
     def root_device(self) -> torch.device:

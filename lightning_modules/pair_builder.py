@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +20,9 @@ from parallax.models.generation.requests import Generation, GenerationCounts, Ge
 from parallax.records import Candidate, GenerationSpec
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.leases import Leases, wait_a_little
+
+if TYPE_CHECKING:
+    from parallax.models.generation.answerer import Answerer
 
 WINDOW = 16  # batches that one process lays claim to at a time
 
@@ -52,7 +55,7 @@ class PlannedGeneration:
 
 
 def answer(
-    policy: Any,
+    policy: Answerer,
     planned: Sequence[PlannedGeneration],
     store: CandidateStore,
     *,
@@ -93,7 +96,7 @@ def answer(
 
 
 def _generate(
-    policy: Any,
+    policy: Answerer,
     planned: Sequence[PlannedGeneration],
     store: CandidateStore,
     leases: Leases,
@@ -111,8 +114,7 @@ def _generate(
         set_aside=set_aside, finished=keep,
     )  # fmt: skip
     leases.give_back(plan.key for plan in planned)
-    counts: GenerationCounts = policy.last_generation
-    return counts
+    return policy.last_generation
 
 
 class SealedShare:
@@ -163,7 +165,7 @@ class Share(Dataset[list[PlannedGeneration]]):
 
 
 def generate_candidates(
-    policy: Any,
+    policy: Answerer,
     planned: Sequence[PlannedGeneration],
     store: CandidateStore,
     trainer: pl.Trainer,

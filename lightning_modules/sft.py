@@ -7,7 +7,6 @@ and loop. The loss is the mean cross-entropy over all marked tokens of the optim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from lightning_modules.tuning import TuningModule
 from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.policy import Policy
 from parallax.records import seed_for
+from parallax.settings.groups import Optim
 
 
 class SFTModule(TuningModule):
@@ -24,7 +24,7 @@ class SFTModule(TuningModule):
 
     Args:
         policy: what is trained.
-        optim: the `optim` group as a plain dict.
+        optim: the optimiser and its schedule.
         total_steps: optimiser steps of the whole fit.
         keep_dropout: LoRA dropout stays on, as usual in fine-tuning. Each step draws from a seed of its own, so a resumed run
             draws the same.
@@ -35,7 +35,7 @@ class SFTModule(TuningModule):
     def __init__(
         self,
         policy: Policy,
-        optim: Mapping[str, Any],
+        optim: Optim,
         *,
         total_steps: int,
         keep_dropout: bool = True,

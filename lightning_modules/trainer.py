@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,13 @@ from lightning_modules.checkpoint_files import CheckpointFiles
 from lightning_modules.fsdp1 import FSDP1Precision, FSDP1Strategy
 from lightning_modules.quiet import quiet_lightning
 from parallax.records.interruption import tell_when_asked
+from parallax.settings.groups import Trainer
 
-OURS = frozenset(  # keys of the group that are ours to read, or that manual optimisation does itself
-    {
-        "accelerator", "activation_checkpointing", "batch_size", "checkpoint", "deepspeed", "deterministic", "devices",
-        "find_batch_size", "fsdp", "gradient_clip_val", "group_by_length", "log_every_n_steps", "max_bad_steps", "max_epochs",
-        "max_steps", "micro_batch_size", "micro_batch_tokens", "num_nodes", "num_workers", "precision", "print_every_n_steps",
-        "strategy",
-    }
-)  # fmt: skip
-STRATEGIES = ("auto", "ddp", "fsdp", "fsdp2", "deepspeed")
 PATIENCE = timedelta(days=2)  # longest wait for another process, which may be writing answers; one that dies ends all
 
 
 def make_trainer(
-    trainer_cfg: Mapping[str, Any],
+    settings: Trainer,
     *,
     folder: Path | str,
     loggers: Sequence[Any] = (),
@@ -42,50 +34,44 @@ def make_trainer(
     """A Lightning Trainer for our modules.
 
     Args:
-        trainer_cfg: the `trainer` group as plain data. Keys it does not know are handed to Lightning's Trainer.
+        settings: the `trainer` group.
         folder: what Lightning itself writes goes there.
         max_steps: optimiser steps; -1 for a trainer that only predicts.
         weights: precision of the model's weights, for precision=auto.
         profiler: simple | advanced | pytorch, or None.
 
     Raises:
-        ValueError: a key that neither we nor Lightning know, or an unknown strategy.
+        ValueError: float16 on a CPU.
     """
     quiet_lightning()
-    extra = {key: value for key, value in trainer_cfg.items() if key not in OURS}
-    known = set(inspect.signature(pl.Trainer.__init__).parameters)
-    if unknown := sorted(set(extra) - known):
-        raise ValueError(f"trainer.{unknown[0]} is not known, neither here nor to Lightning's Trainer; remove it")
-    accelerator = accelerator_for(str(trainer_cfg.get("accelerator", "auto")))
-    devices = trainer_cfg.get("devices", 1)
-    strategy = strategy_for(trainer_cfg, accelerator)
-    precision: Any = precision_for(str(trainer_cfg.get("precision", "auto")), weights, accelerator)
+    accelerator = accelerator_for(settings.accelerator)
+    strategy = strategy_for(settings, accelerator)
+    precision: Any = precision_for(settings.precision, weights, accelerator)
     if isinstance(strategy, FSDP1Strategy):
         precision = FSDP1Precision(precision, "cuda" if accelerator == "gpu" else "cpu")
     trainer = pl.Trainer(
-        **{
-            "accelerator": accelerator,
-            "devices": devices,
-            "num_nodes": int(trainer_cfg.get("num_nodes", 1)),
-            "strategy": strategy,
-            "precision": precision if not isinstance(precision, FSDP1Precision) else None,
-            "logger": list(loggers) or False,
-            "callbacks": list(callbacks),
-            "max_epochs": -1,  # the number of steps decides
-            "max_steps": max_steps,
-            "log_every_n_steps": int(trainer_cfg.get("log_every_n_steps", 1)),
-            "deterministic": bool(trainer_cfg.get("deterministic", False)) or None,
-            "default_root_dir": str(folder),
-            "profiler": profiler,
-            "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
-            "plugins": [CheckpointFiles(), *([precision] if isinstance(precision, FSDP1Precision) else [])],
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "use_distributed_sampler": False,  # our loaders know their process
-            "num_sanity_val_steps": 0,
-            "inference_mode": False,  # tensors of an inference-mode predict could not be trained on later
-            **extra,
-        }
+        accelerator=accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=strategy,
+        precision=precision if not isinstance(precision, FSDP1Precision) else None,
+        logger=list(loggers) or False,
+        callbacks=list(callbacks),
+        max_epochs=-1,  # the number of steps decides
+        max_steps=max_steps,
+        log_every_n_steps=settings.log_every_n_steps,
+        deterministic=settings.deterministic or None,
+        default_root_dir=str(folder),
+        profiler=profiler,
+        enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+        plugins=[CheckpointFiles(), *([precision] if isinstance(precision, FSDP1Precision) else [])],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # our loaders know their process
+        num_sanity_val_steps=0,
+        inference_mode=False,  # tensors of an inference-mode predict could not be trained on later
+        max_time=settings.max_time,
+        detect_anomaly=settings.detect_anomaly,
     )
     _leave_signals_to_us(trainer)
     return trainer
@@ -102,16 +88,16 @@ def _leave_signals_to_us(trainer: pl.Trainer) -> None:
         tell_when_asked(kill)
 
 
-def joined_processes(trainer_cfg: Mapping[str, Any], folder: Path | str = ".") -> pl.Trainer | None:
+def joined_processes(settings: Trainer, folder: Path | str = ".") -> pl.Trainer | None:
     """Have the processes of this run meet, starting them where nobody has; a trainer to build pairs on, or None for a lone one.
 
     Building needs the whole model in every process, whatever strategy training uses, so the trainer's is a plain one.
     """
-    devices, nodes = trainer_cfg.get("devices", 1), int(trainer_cfg.get("num_nodes", 1))
+    devices, nodes = settings.devices, settings.num_nodes
     started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
-    if devices in (1, "1") and nodes == 1 and started == 1:
+    if devices == nodes == started == 1:
         return None
-    trainer = make_trainer({**trainer_cfg, "strategy": "auto"}, folder=folder)
+    trainer = make_trainer(replace(settings, strategy="auto"), folder=folder)
     if trainer.world_size < started:
         raise ValueError(
             f"this is one of {started} processes, and trainer.devices={devices} × trainer.num_nodes={nodes} makes "
@@ -149,21 +135,18 @@ def precision_for(name: str, weights: str, accelerator: str) -> str:
     return chosen
 
 
-def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
+def strategy_for(settings: Trainer, accelerator: str) -> Any:
     """Lightning's strategy object for our short names."""
-    name = str(trainer_cfg.get("strategy", "auto"))
-    if name not in STRATEGIES:
-        raise ValueError(f"trainer.strategy={name!r} is not known: use one of {', '.join(STRATEGIES)}")
+    name: str = settings.strategy
     if name == "auto":
-        several = trainer_cfg.get("devices", 1) not in (1, "1") or int(trainer_cfg.get("num_nodes", 1)) > 1
-        name = "ddp" if several else "auto"
+        name = "ddp" if settings.devices != 1 or settings.num_nodes > 1 else "auto"
     if name == "ddp":
         from lightning_modules.ddp import SummedStrategy
 
         return SummedStrategy(timeout=PATIENCE)
-    files = bool((trainer_cfg.get("checkpoint") or {}).get("sharded", True))
+    files = settings.checkpoint.sharded
     if name == "fsdp":
-        return FSDP1Strategy(sharded_files=files, timeout=PATIENCE, settings=trainer_cfg.get("fsdp"))
+        return FSDP1Strategy(sharded_files=files, timeout=PATIENCE, settings=settings.fsdp)
     if name == "fsdp2":
         from lightning_modules.fsdp2 import FSDP2Strategy
 
@@ -171,7 +154,6 @@ def strategy_for(trainer_cfg: Mapping[str, Any], accelerator: str) -> Any:
     if name == "deepspeed":
         from lightning_modules.zero import ZeroStrategy
 
-        clip = trainer_cfg.get("gradient_clip_val", 1.0)
-        given = trainer_cfg.get("deepspeed")
-        return ZeroStrategy(sharded_files=files, timeout=PATIENCE, clip=clip, settings=given)
+        clip = settings.gradient_clip_val
+        return ZeroStrategy(sharded_files=files, timeout=PATIENCE, clip=clip, settings=settings.deepspeed)
     return name

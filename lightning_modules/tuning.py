@@ -36,6 +36,7 @@ from parallax.models import processes
 from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.policy import Policy
 from parallax.models.sharding.base import Shard, plain_name
+from parallax.settings.groups import Optim
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class TuningModule(pl.LightningModule):
 
     Args:
         policy: the model with its processor and adapter; `policy.model` is trained where it requires gradients.
-        optim: the `optim` group as a plain dict (see `optimisers.py`).
+        optim: the optimiser and its schedule.
         total_steps: optimiser steps of the whole fit; the schedule ends there.
         clip: largest gradient norm, or None.
         activation_checkpointing: recompute activations in the backward pass.
@@ -60,7 +61,7 @@ class TuningModule(pl.LightningModule):
     def __init__(
         self,
         policy: Policy,
-        optim: Mapping[str, Any],
+        optim: Optim,
         *,
         total_steps: int,
         clip: float | None = 1.0,
@@ -77,7 +78,7 @@ class TuningModule(pl.LightningModule):
         )
         self.policy = policy
         self.network: nn.Module = policy.model
-        self.optim, self.total_steps, self.clip = dict(optim), total_steps, clip
+        self.optim, self.total_steps, self.clip = optim, total_steps, clip
         self.activation_checkpointing, self.keep_dropout = activation_checkpointing, keep_dropout
         self.max_bad_steps = max_bad_steps
         self.bad_steps: list[BadStep] = []

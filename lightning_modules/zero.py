@@ -17,6 +17,7 @@ from pytorch_lightning.strategies import DeepSpeedStrategy
 from lightning_modules.sharded_checkpoints import ShardedCheckpoints
 from parallax.models.policy import Policy
 from parallax.models.sharding.zero import Zero
+from parallax.settings.groups import DeepSpeed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each number
 LOSS_SCALE = "deepspeed_loss_scale"  # key in checkpoints of float16 training
@@ -29,8 +30,7 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
         sharded_files: checkpoints are folders with a file per process; False gathers them into one file.
         timeout: longest wait for another process.
         clip: largest gradient norm, or None.
-        settings: stage (2 | 3), offload_optimizer and offload_parameters (true | false), config (further keys of DeepSpeed's
-            own configuration, or None; those of a section are added to the section).
+        settings: the stage, what is kept in host memory, and further keys of DeepSpeed's own configuration.
 
     Raises:
         ModuleNotFoundError: DeepSpeed is not installed.
@@ -42,20 +42,19 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
         sharded_files: bool = True,
         timeout: timedelta,
         clip: float | None,
-        settings: Mapping[str, Any] | None = None,
+        settings: DeepSpeed,
     ) -> None:
-        given = settings or {}
         super().__init__(
-            stage=int(given.get("stage", 3)),
-            offload_optimizer=bool(given.get("offload_optimizer")),
-            offload_parameters=bool(given.get("offload_parameters")),
+            stage=settings.stage,
+            offload_optimizer=settings.offload_optimizer,
+            offload_parameters=settings.offload_parameters,
             logging_batch_size_per_gpu=1,  # of no use: steps bring their own micro-batches
             timeout=timeout,
         )
         assert isinstance(self.config, dict)
         self.config["gradient_clipping"] = clip or 0.0
         self.config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW steps moments in host memory, too
-        _put_into(self.config, given.get("config") or {})
+        _put_into(self.config, settings.config or {})
         self.sharded_files = sharded_files
         self._groups: list[dict[str, Any]] = []  # the optimiser's, before DeepSpeed takes the parameters out
 

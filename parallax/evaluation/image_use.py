@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from augment.view import View
-from parallax.evaluation.suites import Questions, Scores
+from parallax.evaluation.suites import Scores, Suite
 from parallax.records import Response, Sample, ViewSpec
 from parallax.settings.ranges import AnyText, Count
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BATCH = 16  # samples in one forward pass
 
 
-class ImageUse(Questions):
+class ImageUse(Suite):
     """Scores given answers in place of asking the policy.
 
     Args:

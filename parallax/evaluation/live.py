@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.image_use import ImageUse
-from parallax.evaluation.suites import ChairSuite, Suite, score_answers
+from parallax.evaluation.suites import ChairSuite, Suite
 from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
 from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
@@ -99,7 +99,7 @@ def evaluate(
         with _left_as_found(policy):
             requests = [_request(sample, suite, decoding, view, seed) for sample in suite.samples]
             unseen: dict[str, str] = {}
-            if describe is not None and not getattr(suite, "asks_for_descriptions", False):
+            if describe is not None and not suite.asks_for_descriptions:
                 requests, unseen = _described(policy, suite.samples, requests, describe, batch_size, cache_dir)
             outcome = _answers(policy, requests, batch_size, progress, cache_dir)
             outcome.skipped = unseen | outcome.skipped
@@ -184,7 +184,7 @@ def _table_of(suite: Suite) -> str:
 
 def _items(suite: Suite, answers: dict[str, Answer]) -> Iterator[EvaluationItem]:
     answered = [sample for sample in suite.samples if sample.id in answers]
-    scores = score_answers(suite, [(sample, answers[sample.id][0]) for sample in answered])
+    scores = suite.score_all([(sample, answers[sample.id][0]) for sample in answered])
     for sample, gained in zip(answered, scores, strict=True):
         text, finished = answers[sample.id]
         yield EvaluationItem(
@@ -311,8 +311,7 @@ def _request(
 ) -> GenerationRequest:
     from parallax.models.generation.requests import GenerationRequest
 
-    own = getattr(suite, "decoding_of", None)  # a suite may ask at temperatures of its own
-    wanted = own(sample) if own is not None else decoding
+    wanted = suite.decoding_of(sample) or decoding
     if wanted is None or wanted.greedy:
         decoded = Decoding(suite.max_new_tokens)
     else:

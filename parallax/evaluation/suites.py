@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 from parallax.evaluation.accuracy import SameAnswer, accuracy_scores, same_text
 from parallax.evaluation.chair import COUNTINGS, Counting, chair_counts, chair_scores
@@ -18,31 +19,16 @@ from parallax.evaluation.pope import (
     read_label,
     read_strictly,
 )
-from parallax.records import Sample
+from parallax.records import Decoding, Sample
 from parallax.settings.ranges import AnyText, Count
 
 Scores = dict[str, tuple[float, float]]  # metric name -> (numerator, denominator)
 
 
-@runtime_checkable
-class Suite(Protocol):
-    """Questions with known truth. `score` is pure: the same sample and answer give the same numbers."""
+class Suite(ABC):
+    """Questions with known truth, and what all suites share: checked samples, a name, a token limit, a prefix of metric names.
 
-    name: str
-    samples: Sequence[Sample]
-    max_new_tokens: int
-
-    def score(self, sample: Sample, answer: str) -> Scores:
-        """What this answer adds to each metric: (numerator, denominator)."""
-        ...
-
-    def truth(self, sample: Sample) -> str:
-        """The right answer in words, for people who read the report."""
-        ...
-
-
-class Questions:
-    """What all suites share: samples that are checked once, a name, a token limit, a prefix of metric names.
+    A suite writes `score`, or `score_all` where answers are scored together.
 
     Args:
         name: of the suite in reports.
@@ -50,6 +36,7 @@ class Questions:
         prefix: put before metric names (`coco/` gives `coco/chair_i`), so that several such suites can run together.
     """
 
+    asks_for_descriptions: bool = False  # so that describe-and-respond does not describe twice
     samples: Sequence[Sample]
 
     def __init__(self, samples: Iterable[Sample], name: str, max_new_tokens: int, prefix: str) -> None:
@@ -62,8 +49,21 @@ class Questions:
                 f"suite {name!r} uses {len(twice)} sample ids twice, the first is {twice[0]!r}; make them unique"
             )
 
+    @abstractmethod
+    def score(self, sample: Sample, answer: str) -> Scores:
+        """What this answer adds to each metric: (numerator, denominator). Pure: the same answer gives the same numbers."""
+
+    def score_all(self, answered: Sequence[tuple[Sample, str]]) -> list[Scores]:
+        """`score` of each answer, in order."""
+        return [self.score(sample, answer) for sample, answer in answered]
+
     def truth(self, sample: Sample) -> str:
+        """The right answer in words, for people who read the report."""
         return sample.answer or ""
+
+    def decoding_of(self, sample: Sample) -> Decoding | None:
+        """How this sample's answer is decoded, where the suite asks at temperatures of its own; else as the evaluation does."""
+        return None
 
     def limited(self, limit: int | None) -> Self:
         """The same suite with about the first `limit` samples: the first of each split, where the data has splits.
@@ -85,7 +85,7 @@ class Questions:
         return smaller
 
 
-class ChairSuite(Questions):
+class ChairSuite(Suite):
     """CHAIR-i, CHAIR-s and recall of descriptions, on any data whose samples list their objects.
 
     Args:
@@ -94,7 +94,7 @@ class ChairSuite(Questions):
         counting: see `parallax.evaluation.chair.chair_counts`.
     """
 
-    asks_for_descriptions = True  # so that describe-and-respond does not describe twice
+    asks_for_descriptions = True
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class ChairSuite(Questions):
         return ", ".join(sample.objects or ())
 
 
-class AccuracySuite(Questions):
+class AccuracySuite(Suite):
     """Share of right answers, overall and per question kind.
 
     Args:
@@ -146,7 +146,7 @@ class AccuracySuite(Questions):
         return prefixed(accuracy_scores(sample.kind, self.same(sample.kind, answer, self.truth(sample))), self.prefix)
 
 
-class PopeSuite(Questions):
+class PopeSuite(Suite):
     """POPE's yes/no questions: accuracy, precision, recall, F1, yes-ratio and parse failures, overall and per split.
 
     Args:
@@ -190,7 +190,7 @@ class PopeSuite(Questions):
     _weights_of: Sequence[Sample] | None = None
 
 
-class ScoredSuite(Questions):
+class ScoredSuite(Suite):
     """Questions of any benchmark whose answers are scored one by one.
 
     Args:
@@ -213,7 +213,7 @@ class ScoredSuite(Questions):
         return prefixed(self.scorer(sample, answer), self.prefix)
 
 
-class GroupedSuite(Questions):
+class GroupedSuite(Suite):
     """Questions of a benchmark that scores some answers together: all rotations of a question, both questions of an image.
 
     Args:
@@ -238,15 +238,6 @@ class GroupedSuite(Questions):
 
     def score_all(self, answered: Sequence[tuple[Sample, str]]) -> list[Scores]:
         return [prefixed(scores, self.prefix) for scores in self.scorer(answered)]
-
-
-def score_answers(suite: Suite, answered: Sequence[tuple[Sample, str]]) -> list[Scores]:
-    """What each answer adds to the metrics, in order. A suite with `score_all` sees all answers at once."""
-    together = getattr(suite, "score_all", None)
-    if together is not None:
-        scores: list[Scores] = together(answered)
-        return scores
-    return [suite.score(sample, answer) for sample, answer in answered]
 
 
 def group_of(sample: Sample) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +47,9 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
     """
     from peft import PeftConfig, get_peft_model
 
-    try:
+    with _in_words(folder):
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = False
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else quoted(error)
-        raise ValueError(
-            f"{folder / CONFIG} is no configuration of a PEFT adapter ({why}); give a folder as peft saves it"
-        ) from error
     names = current_names(model, _shapes(folder))
     if any(old != new for old, new in names.items()):
         if not read:
@@ -63,12 +60,23 @@ def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read:
         config.target_modules = expression_of(adapted_modules(names.values()))
         config.rank_pattern = current_patterns(model, config.rank_pattern)
         config.alpha_pattern = current_patterns(model, config.alpha_pattern)
-    wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=autocast)
+    with _in_words(folder):
+        wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=autocast)
     if read:
         read_adapter(wrapped, folder, Whole(wrapped))
     else:
         _check_fit(wrapped, folder)
     return wrapped
+
+
+@contextmanager
+def _in_words(folder: Path) -> Iterator[None]:
+    """What peft raises about an adapter's configuration, as a ValueError that names it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else str(error)
+        raise ValueError(f"{folder / CONFIG} does not describe an adapter of this model ({quoted(why)})") from error
 
 
 def adapter_digest(wrapped: Any, sharding: Sharding) -> str:

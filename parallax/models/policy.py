@@ -161,8 +161,8 @@ class Policy:
         set_aside: Callable[[GenerationRequest, str], None] | None = None,
         finished: generate.Finished | None = None,
         num_workers: int | str | None = None,
-    ) -> list[Any]:
-        """Answers in the order of the requests (`Generation`s). Counts of the call are kept in `last_generation`.
+    ) -> list[Generation | None]:
+        """Answers in the order of the requests. Counts of the call are kept in `last_generation`.
 
         `progress` is called with the number of requests that were just finished, `finished` with their answers by place. A
         request whose image cannot be read or whose prompt is too long raises; with `set_aside` it is reported there

@@ -6,12 +6,17 @@ determined it, shared over processes, and found again when a build is repeated.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from parallax.preference.proposer import Generate
 from parallax.records import Candidate, Sample
+from parallax.settings.part import Part
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +37,15 @@ class Judgement:
 Scores = Sequence[float] | Judgement
 
 
-class Judge(Protocol):
-    """(policy, samples, candidates) → scores.
+class Judge(Part, ABC):
+    """(policy, samples, candidates) → scores. `name` is how logs call it."""
 
-    A judge may also have `settings()` (plain data for the manifest) and `words(counts)` (one line about a build).
-    """
+    name: str = "judge"
 
-    name: str
-
+    @abstractmethod
     def judge(
         self,
-        policy: Any,
+        policy: Policy,
         samples: Sequence[Sample],
         candidates: Sequence[Sequence[Candidate]],
         *,
@@ -50,7 +53,14 @@ class Judge(Protocol):
         generate: Generate,
     ) -> Sequence[Scores]:
         """Per sample: one score per candidate, in the order given, or a `Judgement`. `seed` is the run's seed."""
-        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides its scores, as plain data; nothing where the name says it all."""
+        return {}
+
+    def words(self, counts: Mapping[str, int]) -> str:
+        """One line about a build, from what its judgements counted."""
+        return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
 
 
 def as_judgement(scores: Scores) -> Judgement:

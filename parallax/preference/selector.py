@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 from parallax.preference.filters import Filters, Newlines
 from parallax.preference.judge import Scores, as_judgement
 from parallax.records import Candidate, Dropped, PreferencePair, Response, Sample
+from parallax.settings.part import Part
 from parallax.settings.ranges import Count, Negatives, NotNegative
 
 
-class Selector(Protocol):
+class Selector(Part, ABC):
     """Makes a pair of what a judge has scored."""
 
+    @abstractmethod
     def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
         """A pair, or why there is none."""
-        ...
 
+    @abstractmethod
     def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
         """The same rules for a pair that came ready-made."""
-        ...
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Everything that decides the outcome, as plain data."""
-        ...
 
 
-class BestAgainstRest:
+class BestAgainstRest(Selector):
     """The best-scored answer is chosen; the K worst of the others that pass the filters are rejected.
 
     All pairs of a set have the same K: a sample with fewer usable negatives is dropped, for the reason its negatives were

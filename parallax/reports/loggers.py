@@ -23,16 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DECIDE_NOTHING = (
-    "paths",
-    "resume",
-    "runs",
-    "run",
-    "sweep",
-    "sweep_jobs",
-    "logger",
-    "tags",
-)  # of the configuration, in W&B
+DECIDE_NOTHING = ("paths", "resume", "runs", "run", "sweep", "sweep_jobs", "logger")  # left out of W&B's configuration
 KINDS = ("wandb", "csv", "tensorboard")
 
 

@@ -27,9 +27,10 @@ class Group:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """The group with the values of a checked, resolved configuration."""
-        hints = _hints(cls)
-        names = [name for name in cls.__dataclass_fields__ if name in plain]  # type: ignore[attr-defined]
-        return cls(**{name: _built(hints[name], plain[name]) for name in names})
+        hints, names = _hints(cls), list(cls.__dataclass_fields__)  # type: ignore[attr-defined]
+        if unknown := sorted(set(plain) - set(names)) if not hasattr(cls, "others") else []:
+            raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(names)}")
+        return cls(**{name: _built(hints[name], plain[name]) for name in names if name in plain})
 
 
 class SourceClass:
@@ -87,7 +88,10 @@ def _built(annotation: Any, value: Any) -> Any:
     forms = [annotation, *get_args(annotation)]
     inner = next((form for form in forms if isclass(form) and issubclass(form, Group)), None)
     if inner is None or not isinstance(value, Mapping):
-        return rule_of(annotation).one_form(value)
+        rule = rule_of(annotation)
+        if not rule.allows(value):
+            raise ValueError(f"{value!r} is not allowed: it must be {rule.words()}")
+        return rule.one_form(value)
     if get_origin(annotation) is dict:
         return {name: inner.of(item) for name, item in value.items()}
     return inner.of(value)

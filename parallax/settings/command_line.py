@@ -178,6 +178,8 @@ class _Command:
                 problems.append(_no_choice(override.get_key_element().lstrip("+"), group, name, have))
 
     def _choices(self, group: str) -> list[str]:
+        if "." in group:
+            return []  # a key; to ask for each one takes longer than all the rest
         found = self.loader.get_group_options(
             group, ObjectType.CONFIG, config_name=self.name, overrides=self._search_path()
         )

@@ -40,6 +40,7 @@ Selector = Annotated[Node, Of("")]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Rank = Annotated[int, Interval(ge=1, le=65536)]
 Rate = Annotated[float, Interval(gt=0, le=1)]
+Schedule = Literal["cosine", "linear", "constant"]
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 
 
@@ -177,7 +178,7 @@ class Optim(Group):
     betas: tuple[Decay, Decay]
     eps: Positive
     weight_decay: NotNegative
-    scheduler: Literal["cosine", "linear", "constant"]
+    scheduler: Schedule
     warmup_ratio: Share
     warmup_steps: Natural | None
 
@@ -348,6 +349,32 @@ class StageKeys(Group):
     fit: Literal["preference", "supervised"] = LACKING
     proposer: Proposer | None = None
     infusion: Annotated[Node, Of("")] | None = None
+    noise: View | None = None
+    share: PositiveShare | None = None
+
+
+@dataclass(frozen=True)
+class Stage(Group):
+    """One stage as it runs: what the method says of it, and the groups as this stage uses them."""
+
+    name: str
+    fit: Literal["preference", "supervised"]
+    seed: int
+    data: Source
+    aug: View
+    pairs: Pairs
+    selector: Selector
+    generation: Generation
+    judge: Judge
+    prompts: dict[str, Any]
+    loss: Objective
+    reference: Reference
+    lora: Lora
+    optim: Optim
+    trainer: Trainer
+    debug: Debug
+    proposer: Proposer | None = None
+    infusion: Node | None = None
     noise: View | None = None
     share: PositiveShare | None = None
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Stage
 from parallax.settings.schema import STAGE_GROUPS
 
 
@@ -22,7 +23,7 @@ class PlannedStage:
 
     round: int  # from 1
     name: str  # in logs, results and below stages/: `align`; `round_2/align` where the method has several rounds
-    stage: dict[str, Any]  # see `resolve_stages`
+    stage: Stage  # with the groups as it uses them
     opens_round: bool  # the first stage of its round
     closes_round: bool  # the last one
 
@@ -35,7 +36,7 @@ def planned_stages(cfg: DictConfig) -> list[PlannedStage]:
         PlannedStage(
             number,
             stage["name"] if rounds == 1 else f"round_{number}/{stage['name']}",
-            {**stage},
+            Stage.of(stage),
             opens_round=place == 0,
             closes_round=place == last,
         )
@@ -57,11 +58,11 @@ def resolve_stages(cfg: DictConfig) -> list[dict[str, Any]]:
     return [resolve_stage(cfg, name) for name in cfg.method.stages]
 
 
-def preference_stage(cfg: DictConfig) -> dict[str, Any]:
+def preference_stage(cfg: DictConfig) -> Stage:
     """The method's first stage that learns from pairs, for tasks that are about those. Raises ConfigError when it has none."""
     for stage in resolve_stages(cfg):
         if stage["fit"] == "preference":
-            return stage
+            return Stage.of(stage)
     raise ConfigError(f"task={cfg.task.name}: the method {cfg.method.name} has no stage that uses pairs")
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.records.skipped import skipped_counts
+from parallax.settings.groups import Stage, Trainer
 from parallax.settings.stages import PlannedStage, planned_stages
 from parallax.tasks.publish import check_publish, publish
 from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
@@ -46,7 +47,7 @@ def align(cfg: DictConfig) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     check_publish(plain)
     device = pick_device(plain["trainer"]["accelerator"])
-    builder = join_processes(plain["trainer"])
+    builder = join_processes(Trainer.of(plain["trainer"]))
     folder = processes.broadcast(claim_folder(plain) if processes.is_first() else None)
     assert folder is not None
     plain["paths"]["output_dir"] = str(folder)
@@ -86,9 +87,9 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         plain["evaluation"]["harnesses"]
     )  # programs of others are given a merged model by the first process
 
-    def loaded(stage: Mapping[str, Any], *, whole: bool = False) -> Policy:
-        sharded = stage["trainer"]["strategy"] == "fsdp2" and not whole
-        made = make_policy(plain, stage["lora"], adapter=adapter, device=this.device, sharded=sharded)
+    def loaded(stage: Stage, *, whole: bool = False) -> Policy:
+        sharded = stage.trainer.strategy == "fsdp2" and not whole
+        made = make_policy(plain, stage.lora, adapter=adapter, device=this.device, sharded=sharded)
         trained = sum(parameter.numel() for _, parameter in made.trainable_parameters())
         log.info("policy %s, %s parameters trained", made.name, f"{trained:,}")
         _check_room(this, plan, trained, sum(parameter.numel() for parameter in made.model.parameters()))
@@ -193,10 +194,10 @@ def _watch(this: Run, policy: Policy, suites: list[Any]) -> Callable[[int], dict
     from parallax.tasks.memory_forecast import explained_generation
 
     limit = this.plain["evaluation"]["watch_limit"]
-    suites = [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
+    suites = [suite.limited(limit) for suite in suites]
 
     def act(step: int) -> dict[str, float]:
-        with explained_generation(policy, this.plain["evaluation"]):
+        with explained_generation(policy, **_answering(this.plain)):
             found = run_suites(policy, suites, this.plain, f"at step {step}", shown=False, cache=False)
         answers = [(len(item.answer.split()), not item.finished) for item in found.items]
         about = {"answers/words": sum(n for n, _ in answers), "answers/cut": sum(cut for _, cut in answers)}
@@ -225,7 +226,7 @@ def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Pat
     from parallax.tasks.memory_forecast import explained_generation
 
     log.info("evaluating %s", when)
-    with explained_generation(policy, this.plain["evaluation"]):
+    with explained_generation(policy, **_answering(this.plain)):
         evaluation = run_suites(policy, suites, this.plain, when, at_first=lambda: this.loggers)
     if processes.is_first():
         add_harnesses(evaluation, policy, this.plain, path.parent / "harnesses" / when)
@@ -255,3 +256,8 @@ def _report(this: Run, suites: list[Any], before: Evaluation | None, after: Eval
     return write_report(
         this.folder, pairs=this.pairs, samples=samples, before=before, after=after, warnings=this.warnings
     )  # fmt: skip
+
+
+def _answering(plain: Mapping[str, Any]) -> dict[str, int]:
+    """How many answers an evaluation asks for at once, of how many tokens."""
+    return {name: int(plain["evaluation"][name]) for name in ("batch_size", "max_new_tokens")}

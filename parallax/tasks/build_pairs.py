@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.settings.groups import Trainer
 from parallax.settings.stages import preference_stage
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     stage = preference_stage(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(plain["trainer"]["accelerator"])
-    builder = join_processes(plain["trainer"])
+    builder = join_processes(Trainer.of(plain["trainer"]))
     folder = processes.broadcast(Path(plain["paths"]["output_dir"]))
     with run_log(folder, number=processes.rank()):
         if processes.is_first():
             write_environment(folder, plain)
-        policy = make_policy(plain, stage["lora"], adapter=plain.get("adapter"), device=device)
-        with explained_generation(policy, stage["generation"]):
+        policy = make_policy(plain, stage.lora, adapter=plain.get("adapter"), device=device)
+        with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
             report = make_datamodule(stage, plain, folder).build_pairs(policy, builder)
         if processes.is_first():
             atomic_write_json(folder / "pairs.json", report.as_data())

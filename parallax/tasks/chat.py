@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.settings.build import build
+from parallax.settings.groups import Lora
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,7 +38,7 @@ def run(cfg: DictConfig) -> None:
     device = pick_device(str(config["trainer"]["accelerator"]))
     image = open_image(task["image"]) if task["image"] else _of_data(config)
     image.load()  # a bad image is said at once
-    lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
+    lora = replace(Lora.of(config["lora"]), enabled=bool(adapter))
     policy = make_policy(config, lora, adapter=adapter, device=device)
     console = Console()
     console.print(
@@ -70,8 +72,9 @@ def answers(policy: Policy, image: ImageRef, question: str, config: dict[str, An
     request = GenerationRequest("chat", image, question, ViewSpec(), decoding)
 
     def answer() -> str:
-        text = policy.generate([request], batch_size=1)[0].text
-        return str(text)
+        (said,) = policy.generate([request], batch_size=1)
+        assert said is not None, "only `set_aside` leaves a place empty"
+        return said.text
 
     if not policy.has_adapter:
         return [("answer", answer())]

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.records.plain_text import printable
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Stage
 from parallax.settings.stages import resolve_stages
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     with run_log(folder):
         evaluated = _evaluated(plain)
         for key, stage in _sources(cfg, plain):
-            started, share = time.perf_counter(), float(stage["pairs"]["max_skipped_share"])
+            started, share = time.perf_counter(), stage.pairs.max_skipped_share
             found, fault = _inspected(stage, plain, evaluated)
             if found is None:
                 print(printable(f"{key}: {fault}"), flush=True)
@@ -67,12 +68,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return {"data": content}
 
 
-def _sources(cfg: DictConfig, plain: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _sources(cfg: DictConfig, plain: Mapping[str, Any]) -> list[tuple[str, Stage]]:
     """Every different source that the stages read: its group's key, and the first stage that reads it."""
-    known: list[tuple[str, dict[str, Any]]] = []
-    for stage in resolve_stages(cfg):
-        key = "data" if stage["data"] == plain["data"] else f"stages.{stage['name']}.data"
-        if all(other["data"] != stage["data"] for _, other in known):
+    known: list[tuple[str, Stage]] = []
+    for stage in map(Stage.of, resolve_stages(cfg)):
+        key = "data" if stage.data == plain["data"] else f"stages.{stage.name}.data"
+        if all(other.data != stage.data for _, other in known):
             known.append((key, stage))
     return known
 
@@ -93,22 +94,20 @@ def _evaluated(plain: Mapping[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-def _looks_at_images(stage: Mapping[str, Any]) -> bool:
+def _looks_at_images(stage: Stage) -> bool:
     """Whether the stage's objective learns from pairs whose images alone differ."""
     from datamodules.further_columns import FurtherColumns
 
-    return FurtherColumns(tuple(build(stage["loss"], f"stages.{stage['name']}.loss").looks)).looks_at_images
+    return FurtherColumns(tuple(build(stage.loss, f"stages.{stage.name}.loss").looks)).looks_at_images
 
 
-def _inspected(
-    stage: Mapping[str, Any], plain: Mapping[str, Any], evaluated: Mapping[str, set[str]]
-) -> tuple[Any, str]:
+def _inspected(stage: Stage, plain: Mapping[str, Any], evaluated: Mapping[str, set[str]]) -> tuple[Any, str]:
     """(what was found, ""), or (None, why the source cannot be read at all)."""
     from hydra.errors import InstantiationException
 
     from datamodules.inspection import inspect
 
-    node, task = stage["data"], plain["task"]
+    node, task = stage.data, plain["task"]
 
     def encoder() -> Any:
         from parallax.models.encoding.encoder_only import load_encoder
@@ -121,9 +120,9 @@ def _inspected(
         found = inspect(
             source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(plain["seed"]),
             encoder=encoder if task["tokens"] else None, evaluated=evaluated,
-            room=1 if given or stage["fit"] == "supervised" else int((stage.get("generation") or {}).get("max_new_tokens") or 1),
-            looks_at_images=given and stage.get("loss") is not None and _looks_at_images(stage),
-            selector=build(stage["selector"], f"stages.{stage['name']}.selector") if given and stage.get("selector") else None,
+            room=1 if given or stage.fit == "supervised" else stage.generation.max_new_tokens,
+            looks_at_images=given and _looks_at_images(stage),
+            selector=build(stage.selector, f"stages.{stage.name}.selector") if given else None,
         )  # fmt: skip
     except (InstantiationException, OSError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ is not None else error

@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from parallax.preference.proposer import Generate, Proposer
+from parallax.preference.selector import Selector
 from parallax.settings.errors import ConfigError
 from parallax.settings.stages import preference_stage
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from parallax.preference.judge import Judgement
-    from parallax.records import Candidate, Sample
+    from parallax.models.policy import Policy
+    from parallax.preference.judge import Judgement, Scores
+    from parallax.records import Candidate, Dropped, PreferencePair, Sample
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     with run_log(folder):
         write_environment(folder, plain)
         device = pick_device(plain["trainer"]["accelerator"])
-        policy = make_policy(plain, stage["lora"], adapter=plain.get("adapter"), device=device)
+        policy = make_policy(plain, stage.lora, adapter=plain.get("adapter"), device=device)
         module = make_datamodule(stage, plain, folder)
         samples = [s for s in islice(module.source, int(plain["task"]["samples"])) if s.objects is not None]
         if not samples:
@@ -55,7 +58,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
                 "task=check_judge: no sample of `data` says which objects are in its image; use data=shapes"
             )
         maker = CandidateMaker(
-            policy, CandidateStore(module.cache_dir / "candidates"), batch_size=module.generation_batch_size
+            policy, CandidateStore(module.cache_dir / "candidates"), batch_size=stage.generation.batch_size
         )
         proposer = Corrupted() if plain["task"]["answers"] == "corrupted" else module.proposer
         skipped = SkippedLog(folder / "skipped.jsonl", total=len(samples))
@@ -67,14 +70,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             )
         )  # fmt: skip
         content = compared(heard.samples, heard.groups, heard.judged)
-        log.info("%s: %s", getattr(module.judge, "name", type(module.judge).__name__), content["words"])
-        if content["counts"] and hasattr(module.judge, "words"):
+        log.info("%s: %s", module.judge.name, content["words"])
+        if content["counts"]:
             log.info(module.judge.words(content["counts"]))
         atomic_write_json(folder / "judge.json", content)
     return {"judge": content}
 
 
-class Listener:
+class Listener(Selector):
     """Stands where a selector would and keeps what was judged instead of choosing."""
 
     def __init__(self) -> None:
@@ -82,7 +85,7 @@ class Listener:
         self.groups: list[Sequence[Candidate]] = []
         self.judged: list[Judgement] = []
 
-    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Any) -> Any:
+    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
         from parallax.preference.judge import as_judgement
         from parallax.records import Dropped
 
@@ -91,7 +94,7 @@ class Listener:
         self.judged.append(as_judgement(scores))
         return Dropped(sample.id, sample.source, "listened")
 
-    def check(self, pair: Any) -> Any:
+    def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
         return pair
 
     def settings(self) -> dict[str, Any]:
@@ -132,10 +135,12 @@ def compared(
     }
 
 
-class Corrupted:
+class Corrupted(Proposer):
     """Not the model's answers but known ones: the true description, and the same with one to three things wrong."""
 
-    def propose(self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Any) -> list[list[Candidate]]:
+    def propose(
+        self, policy: Policy, samples: Sequence[Sample], *, seed: int, generate: Generate
+    ) -> list[list[Candidate]]:
         """The true answer and a wrong one, in an order drawn per sample."""
         return [self._pair(sample, seed) for sample in samples]
 

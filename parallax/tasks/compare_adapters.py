@@ -9,10 +9,12 @@ Written are `comparison.json`, both evaluations and their answers, and `results.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.settings.build import build
+from parallax.settings.groups import Lora
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,7 +45,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         suites = make_suites(config)
         sides = []
         for name, adapter in (("first", config.get("adapter")), ("second", task["other"])):
-            lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
+            lora = replace(Lora.of(config["lora"]), enabled=bool(adapter))
             policy = make_policy(config, lora, adapter=adapter, device=device)
             sides.append(run_suites(policy, suites, config, f"{name} ({adapter or 'base model'})"))
             sides[-1].save(folder / "evaluations" / f"{name}.json")

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from parallax.settings.groups import Stage
+
 MIB = 2**20
 ALWAYS = 64 * MIB  # logs, curves, report, answers of a few thousand samples
 COPIES = 3  # of every trained number in a checkpoint: its value and the optimiser's two moments
@@ -48,21 +50,19 @@ def check_writable(folders: Mapping[str, Path | str]) -> None:
 
 
 def needed_in_run_folder(
-    plain: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], trained: int, all_numbers: int
+    plain: Mapping[str, Any], stages: Sequence[Stage], trained: int, all_numbers: int
 ) -> dict[str, int]:
     """Bytes by purpose: an upper estimate of what a run leaves in its folder.
 
     Args:
-        stages: the planned stages, as `resolve_stages` gives them.
+        stages: the planned stages.
         trained: numbers that are trained.
         all_numbers: numbers of the whole model, for a merged copy.
     """
     checkpoint = COPIES * BYTES * trained
     kept = 0
     for stage in stages:
-        settings = stage["trainer"].get("checkpoint") or {}
-        segments = 0 if str(stage["pairs"].get("refresh", "never")) == "never" else 1
-        kept += int(settings.get("keep") or 2) + segments
+        kept += stage.trainer.checkpoint.keep + (stage.pairs.refresh != "never")
     needed = {
         "checkpoints": (kept + 1) * checkpoint,  # the newest is whole before the oldest goes
         "adapters": len(stages) * BYTES * trained,

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.settings.build import build
+from parallax.settings.groups import Lora, Trainer
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,7 +42,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(str(config["trainer"]["accelerator"]))
-    join_processes(config["trainer"])
+    join_processes(Trainer.of(config["trainer"]))
     folder = processes.broadcast(Path(config["paths"]["output_dir"]))
     config["paths"]["output_dir"] = str(folder)
     adapter = config.get("adapter")
@@ -56,11 +58,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
         try:
             if adapter and "before" in config["evaluation"].get("when", ["before"]):
-                base = make_policy(config, {"enabled": False}, adapter=None, device=device)
+                base = make_policy(config, Lora(enabled=False), adapter=None, device=device)
                 sides["before"] = run_suites(base, suites, config, "base", at_first=start_loggers)
                 add_harnesses(sides["before"], base, config, folder / "harnesses" / "before", plain_base=True)
                 del base  # one copy of the weights at a time
-            lora = {**(config.get("lora") or {}), "enabled": bool(adapter)}
+            lora = replace(Lora.of(config["lora"]), enabled=bool(adapter))
             policy = make_policy(config, lora, adapter=adapter, device=device)
             sides["after"] = run_suites(
                 policy, suites, config, "adapter" if adapter else "model", at_first=start_loggers
@@ -94,7 +96,7 @@ def build_suites(evaluation: Mapping[str, Any]) -> list[Suite]:
         build(node, f"evaluation.suites.{name}") for name, node in (evaluation.get("suites") or {}).items() if node
     ]
     limit = evaluation.get("limit")
-    return [suite.limited(limit) if hasattr(suite, "limited") else suite for suite in suites]
+    return [suite.limited(limit) for suite in suites]
 
 
 def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None:

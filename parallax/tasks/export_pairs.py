@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Stage
 from parallax.settings.stages import preference_stage
 from parallax.settings.targets import UnknownTarget
 
@@ -99,18 +100,18 @@ def _source(node: Mapping[str, Any]) -> Any:
         raise ConfigError(f"the data of the run cannot be had again: {error.__cause__ or error}") from error
 
 
-def _pairs(stage: Mapping[str, Any], plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
+def _pairs(stage: Stage, plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
     from parallax.tasks.memory_forecast import explained_generation
     from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
-    source = build(stage["data"], "data")
+    source = build(stage.data, "data")
     if getattr(source, "pairs", None) is not None:
         return list(source.pairs)
     policy = make_policy(
-        plain, stage["lora"], adapter=plain.get("adapter"), device=pick_device(plain["trainer"]["accelerator"])
+        plain, stage.lora, adapter=plain.get("adapter"), device=pick_device(plain["trainer"]["accelerator"])
     )
     datamodule = make_datamodule(stage, plain, folder)
-    with explained_generation(policy, stage["generation"]):
+    with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
         datamodule.build_pairs(policy)
     return list(datamodule.pairs)
 

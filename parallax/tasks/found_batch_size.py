@@ -6,13 +6,13 @@ A resumed fit takes the remembered size, so that it goes on exactly as it began.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_modules.callbacks import FindBatchSize
 from parallax.records.atomic import atomic_write_json
+from parallax.settings.groups import Trainer
 from parallax.tasks.memory_forecast import Forecast
 from parallax.tasks.trial_batches import trial_batch
 
@@ -29,8 +29,8 @@ class FoundBatchSize:
         resuming: whether the fit goes on from a checkpoint.
     """
 
-    def __init__(self, settings: Mapping[str, Any], folder: Path, forecast: Forecast, *, resuming: bool) -> None:
-        self.wanted = bool(settings.get("find_batch_size"))
+    def __init__(self, settings: Trainer, folder: Path, forecast: Forecast, *, resuming: bool) -> None:
+        self.wanted = settings.find_batch_size
         self.path, self.forecast = folder / FILE, forecast
         self._data: dict[str, Any] | None = None
         self._callback: FindBatchSize | None = None

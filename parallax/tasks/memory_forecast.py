@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallax.models.backbone import base_model
 from parallax.models.fused_lora import FusedLinear
@@ -19,7 +19,11 @@ from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.chunked_head import rows_per_chunk
 from parallax.models.scoring.log_probs import has_plain_head
 from parallax.models.scoring.shared_prefix import can_share, shared_prefix
+from parallax.settings.groups import Stage, Trainer
 from parallax.tasks.trial_batches import LOOKED_AT, trial_batch
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +38,15 @@ class Forecast:
     Args:
         policy: as it is loaded.
         datamodule: with its pairs.
-        stage: the stage's groups as plain data.
+        stage: as it runs.
         trainer: Lightning's, for precision and strategy.
         module: the Lightning module.
     """
 
-    def __init__(self, policy: Any, datamodule: Any, stage: Mapping[str, Any], trainer: Any, module: Any) -> None:
+    def __init__(self, policy: Policy, datamodule: Any, stage: Stage, trainer: Any, module: Any) -> None:
         self.policy, self.datamodule, self.stage = policy, datamodule, stage
         self.shape: ModelShape = shape_of(policy.model)
-        self.situation = _situation(policy, stage["trainer"])
+        self.situation = _situation(policy, stage.trainer)
         self.work = self._work(trainer, module)
         self.device = "cuda" if trainer.strategy.root_device.type == "cuda" else "cpu"
         self.memory = device_memory(self.device)
@@ -94,7 +98,7 @@ class Forecast:
         return advice.training_knobs(self.shape, self.work, self.situation, have)
 
     def _work(self, trainer: Any, module: Any) -> Workload:
-        policy, settings = self.policy, self.stage["trainer"]
+        policy, settings = self.policy, self.stage.trainer
         trial = trial_batch(self.datamodule, policy, min(LOOKED_AT, len(self.datamodule.pairs)))
         batch = trial.scoring
         precision, full = str(trainer.precision), not policy.has_adapter
@@ -118,8 +122,8 @@ class Forecast:
             quantization=_quantization(policy.model),
             rank=0 if full else int(policy.model.peft_config["default"].r),
             targets=None if full else adapted,
-            dropout=bool(module.keep_dropout and (self.stage.get("lora") or {}).get("dropout")),
-            optimiser=str(self.stage["optim"].get("name", "adamw")),
+            dropout=bool(module.keep_dropout and self.stage.lora.dropout),
+            optimiser=self.stage.optim.name,
             checkpointing=bool(module.activation_checkpointing),
             attention=_attention(policy.model),
             reference=module.reference_mode if objective is not None and objective.needs_reference else "none",
@@ -138,15 +142,16 @@ class Forecast:
 
 
 @contextmanager
-def explained_generation(policy: Any, generation: Mapping[str, Any]) -> Iterator[None]:
+def explained_generation(policy: Policy, batch_size: int, max_new_tokens: int) -> Iterator[None]:
     """Inside, answers are generated: an allocation that fails ends with the levers of generation.
 
     Args:
-        generation: the `generation` group: batch_size, max_new_tokens.
+        batch_size: answers at once.
+        max_new_tokens: of each, at most.
     """
 
     def explain() -> str:
-        rows, new = int(generation["batch_size"]), int(generation["max_new_tokens"])
+        rows, new = batch_size, max_new_tokens
         image = _usual_image_tokens(policy)
         rank = int(policy.model.peft_config["default"].r) if policy.has_adapter else 0
         work = Workload(
@@ -155,7 +160,7 @@ def explained_generation(policy: Any, generation: Mapping[str, Any]) -> Iterator
         )  # fmt: skip
         shape = shape_of(policy.model)
         plan = plan_generation(shape, work, rows, new)
-        situation = _situation(policy, {})
+        situation = _situation(policy, None)
         levers = advice.generation_knobs(shape, work, situation, rows, new)
         memory = device_memory(policy.device)
         return (
@@ -168,31 +173,31 @@ def explained_generation(policy: Any, generation: Mapping[str, Any]) -> Iterator
         yield
 
 
-def _situation(policy: Any, trainer: Mapping[str, Any]) -> Options:
+def _situation(policy: Policy, trainer: Trainer | None) -> Options:
     size = getattr(getattr(policy.encoder.processor, "image_processor", None), "size", None)
     pixels = dict(size).get("longest_edge") if size is not None else None
     free = pixels if hasattr(policy.encoder.processor.image_processor, "merge_size") else None
     return Options(
-        micro_batch_tokens=_token_budget(trainer),
+        micro_batch_tokens=_token_budget(trainer) if trainer is not None else 0,
         max_pixels=int(free or 0),
         shares_prompts=can_share(base_model(policy.model)),
-        eight_bit_moments=trainer.get("strategy") != "deepspeed",
+        eight_bit_moments=trainer is None or trainer.strategy != "deepspeed",
     )
 
 
-def _token_budget(trainer: Mapping[str, Any]) -> int:
+def _token_budget(trainer: Trainer) -> int:
     """Tokens per forward pass where they are given as a number; 0 where micro_batch_size decides."""
-    budget = trainer.get("micro_batch_tokens")
+    budget = trainer.micro_batch_tokens
     return budget if isinstance(budget, int) else 0
 
 
-def _image_tokens(policy: Any, prompt_ids: Any) -> int:
+def _image_tokens(policy: Policy, prompt_ids: Any) -> int:
     config = base_model(policy.model).config
     token = getattr(config, "image_token_id", None)
     return int((prompt_ids == token).sum(1).max()) if token is not None else 0
 
 
-def _usual_image_tokens(policy: Any) -> int:
+def _usual_image_tokens(policy: Policy) -> int:
     """Image tokens of a prompt before one is encoded: as the configuration says; tiles and free sizes at their largest."""
     config = base_model(policy.model).config
     processor = policy.encoder.processor.image_processor

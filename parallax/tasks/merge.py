@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from parallax.settings.groups import Lora
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,6 @@ def run(cfg: DictConfig) -> None:
     if output.exists() and any(output.iterdir()):
         raise FileExistsError(f"task.output={output} is not empty; name a folder that does not exist yet")
     with run_log(folder):
-        lora = {**plain["lora"], "enabled": True}
+        lora = replace(Lora.of(plain["lora"]), enabled=True)
         make_policy(plain, lora, adapter=plain["adapter"], device="cpu").save_merged(output, corrupt=True)
         log.info("merged model in %s", output)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.settings.build import build
+from parallax.settings.groups import Lora, Stage, Trainer
 
 if TYPE_CHECKING:
     from datamodules.preference import PreferenceDataModule
@@ -28,10 +30,9 @@ def pick_device(accelerator: str) -> str:
     return "cpu"
 
 
-def join_processes(trainer: Mapping[str, Any]) -> Any:
+def join_processes(trainer: Trainer) -> Any:
     """`joined_processes`, without importing Lightning for a run that is alone anyway: its first answers need none of it."""
-    alone = trainer.get("devices", 1) in (1, "1") and int(trainer.get("num_nodes", 1)) == 1
-    if alone and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if trainer.devices == trainer.num_nodes == 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return None
     from lightning_modules.trainer import joined_processes
 
@@ -39,7 +40,7 @@ def join_processes(trainer: Mapping[str, Any]) -> Any:
 
 
 def make_policy(
-    plain: Mapping[str, Any], lora: Mapping[str, Any], *, adapter: Path | str | None, device: str, sharded: bool = False
+    plain: Mapping[str, Any], lora: Lora, *, adapter: Path | str | None, device: str, sharded: bool = False
 ) -> Policy:
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
     if plain["model"].get("dtype") == "float16" and device == "cpu":
@@ -53,7 +54,7 @@ def make_policy(
         )
     cache = Path(plain["paths"]["cache_dir"]).expanduser()
     policy = load_policy(
-        plain["model"], lora, device=device, adapter=adapter, seed=int(plain["seed"]),
+        plain["model"], _plain(lora), device=device, adapter=adapter, seed=int(plain["seed"]),
         digest_memory=cache / "weight_digests.json", feature_folder=cache / "features",
         mesh=processes.mesh(device) if sharded else None,
     )  # fmt: skip
@@ -61,16 +62,21 @@ def make_policy(
     return policy
 
 
-def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
+def _plain(lora: Lora) -> dict[str, Any]:
+    targets = lora.targets
+    return {**asdict(lora), "targets": list(targets) if isinstance(targets, tuple) else targets}
+
+
+def make_datamodule(stage: Stage, plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
     """The datamodule of a preference stage; nothing is read or built yet but the source's index."""
     from datamodules.preference import PreferenceDataModule
     from parallax.models import processes
     from parallax.preference.looks import Look
 
     def part(name: str) -> Any:
-        return build(stage[name], name) if stage.get(name) is not None else None
+        node = getattr(stage, name)
+        return build(node, name) if node is not None else None
 
-    debug = plain.get("debug") or {}
     objective, noise = part("loss"), part("noise")
     return PreferenceDataModule(
         part("data"),
@@ -78,39 +84,40 @@ def make_datamodule(stage: Mapping[str, Any], plain: Mapping[str, Any], run_fold
         part("judge"),
         part("selector"),
         cache_dir=plain["paths"]["cache_dir"],
-        pairs=stage["pairs"],
-        trainer=stage["trainer"],
-        generation=stage["generation"],
-        reference_mode=stage["reference"]["mode"],
-        seed=int(plain["seed"]),
+        pairs=stage.pairs,
+        trainer=stage.trainer,
+        generation=stage.generation,
+        reference_mode=stage.reference.mode,
+        seed=stage.seed,
         skipped=run_folder / "skipped.jsonl",
-        limit=debug.get("limit_samples"),
-        limit_pairs=debug.get("overfit_pairs"),
+        limit=stage.debug.limit_samples,
+        limit_pairs=stage.debug.overfit_pairs,
         looks=objective.looks if noise is None else [Look(view=noise, purpose="training noise")],
         token_weights=objective.token_weights,
         show_progress=processes.is_first(),
     )
 
 
-def make_supervised(stage: Mapping[str, Any], plain: Mapping[str, Any], run_folder: Path) -> SupervisedDataModule:
+def make_supervised(stage: Stage, plain: Mapping[str, Any], run_folder: Path) -> SupervisedDataModule:
     """The datamodule of a supervised stage; nothing is read yet but the source's index."""
     from datamodules.supervised import SupervisedDataModule
 
     def part(name: str) -> Any:
-        return build(stage[name], name) if stage.get(name) is not None else None
+        node = getattr(stage, name)
+        return build(node, name) if node is not None else None
 
     return SupervisedDataModule(
         part("data"),
-        share=float(stage.get("share") or 1.0),
+        share=stage.share or 1.0,
         proposer=part("proposer"),
         infusion=part("infusion"),
         cache_dir=plain["paths"]["cache_dir"],
-        generation=stage["generation"],
-        trainer=stage["trainer"],
-        seed=int(plain["seed"]),
-        max_skipped_share=stage["pairs"]["max_skipped_share"],
+        generation=stage.generation,
+        trainer=stage.trainer,
+        seed=stage.seed,
+        max_skipped_share=stage.pairs.max_skipped_share,
         skipped=run_folder / "skipped.jsonl",
-        limit=(plain.get("debug") or {}).get("limit_samples"),
+        limit=stage.debug.limit_samples,
     )
 
 

@@ -25,6 +25,7 @@ from parallax.records.atomic import remove_leftovers
 from parallax.records.interruption import Interrupted, listening
 from parallax.records.run_lock import HOLDER, LOCK, FolderInUse, RunLock, in_use
 from parallax.reports.run_log import is_shown
+from parallax.settings.groups import Trainer
 from parallax.tasks.disk_room import check_writable
 from parallax.tasks.error_messages import sentence_of
 from parallax.tasks.naming import is_multirun
@@ -119,7 +120,7 @@ def _telling(plain: dict[str, Any]) -> Callable[[Any], Any]:
     from lightning_modules.trainer import joined_processes
     from parallax.models import processes
 
-    joined_processes(plain["trainer"])
+    joined_processes(Trainer.of(plain["trainer"]))
     return processes.broadcast
 
 

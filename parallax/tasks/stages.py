@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.settings.build import build
+from parallax.settings.groups import Stage
 from parallax.settings.stages import PlannedStage
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run_stage(
     from parallax.reports.artifacts import note_adapter, note_policy
     from parallax.reports.loggers import begin_stage
 
-    stage, folder = dict(planned.stage), this.stage_folder(planned)
+    stage, folder = replace(planned.stage, name=planned.name), this.stage_folder(planned)
     folder.mkdir(parents=True, exist_ok=True)
     log.info("stage %s", planned.name)
     for logger in this.loggers:
@@ -99,15 +100,13 @@ def run_stage(
             logger.begin(planned.name)
     this.now = planned.name
     begin_stage(this.loggers, planned.name if this.several else "")
-    stage["debug"], stage["seed"] = this.plain.get("debug") or {}, int(this.plain["seed"])
-    stage["name"] = planned.name
     before = policy.fingerprint()
     if this.wandb_options.get("artifacts"):
         model, given = this.plain["model"], _relative(start.adapter, this.folder)
         note_policy(this.loggers, str(model["name"]), before, base=str(model["path"]), adapter=given)
     reference = _set_reference(policy, stage, start)
     extra: dict[str, Any] = {"resume_from": _checkpoint(this.plain, folder), "callbacks": _callbacks(this, evaluate)}
-    fit = _supervised if stage["fit"] == "supervised" else _preference
+    fit = _supervised if stage.fit == "supervised" else _preference
     summary = fit(this, policy, stage, folder, extra)
     adapter = folder / "adapter"
     policy.save_adapter(adapter)
@@ -119,8 +118,8 @@ def run_stage(
             note_adapter(this.loggers, adapter, after, stage=planned.name, upload=upload)
     note = {
         "round": planned.round,
-        "stage": planned.stage["name"],
-        "fit": stage["fit"],
+        "stage": planned.stage.name,
+        "fit": stage.fit,
         "policy_before": before,
         "adapter_before": _relative(start.adapter, this.folder),
         "reference": reference,
@@ -157,9 +156,9 @@ def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) ->
 
     from parallax.records.pair_store import PairSet, images_of
 
-    if planned.stage["fit"] != "preference" or not entry["data"]:
+    if planned.stage.fit != "preference" or not entry["data"]:
         return
-    source = build(planned.stage["data"], "data")
+    source = build(planned.stage.data, "data")
     known = getattr(source, "pairs", None)
     try:
         self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(images_of(known if known is not None else source))
@@ -168,16 +167,16 @@ def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) ->
         log.warning("the pairs of stage %s are not in the report: %s", planned.name, error)
 
 
-def _set_reference(policy: Policy, stage: Mapping[str, Any], start: StageStart) -> dict[str, Any] | None:
+def _set_reference(policy: Policy, stage: Stage, start: StageStart) -> dict[str, Any] | None:
     """Make the policy's reference what `reference.source` says; what the manifest is told about it."""
-    if stage["fit"] != "preference":
+    if stage.fit != "preference":
         return None
-    source = stage["reference"]["source"]
+    source = stage.reference.source
     if source == "previous_stage":
         policy.take_reference()
     elif source == "previous_round" and start.round_adapter is not None:
         policy.take_reference(start.round_adapter if start.round_adapter != start.adapter else None)
-    return {"source": source, "mode": stage["reference"]["mode"], "policy": policy.reference_fingerprint()}
+    return {"source": source, "mode": stage.reference.mode, "policy": policy.reference_fingerprint()}
 
 
 def _checkpoint(plain: Mapping[str, Any], folder: Path) -> Path | None:
@@ -206,9 +205,7 @@ def _callbacks(this: Run, evaluate: Callable[[int], dict[str, float]] | None) ->
     return [BestStep(int(every), evaluate, f"eval/{monitor}", direction(str(monitor)) or 1, patience)]
 
 
-def _preference(
-    this: Run, policy: Policy, stage: dict[str, Any], folder: Path, extra: dict[str, Any]
-) -> dict[str, Any]:
+def _preference(this: Run, policy: Policy, stage: Stage, folder: Path, extra: dict[str, Any]) -> dict[str, Any]:
     from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
     from parallax.reports.artifacts import note_pairs
@@ -218,11 +215,11 @@ def _preference(
     from parallax.tasks.training import fit_preference
 
     datamodule = make_datamodule(stage, this.plain, this.folder)
-    with explained_generation(policy, stage["generation"]):
+    with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
         report = datamodule.build_pairs(policy, this.builder)
     if processes.is_first():
         atomic_write_json(folder / "pairs.json", report.as_data())
-    this.pairs[stage["name"]] = datamodule.pairs
+    this.pairs[stage.name] = datamodule.pairs
     shown = this.wandb_options
     if processes.is_first():
         if rows := int(shown.get("log_pairs") or 0):
@@ -233,9 +230,7 @@ def _preference(
     return fit_preference(policy, datamodule, stage, folder, this.loggers, **extra)
 
 
-def _supervised(
-    this: Run, policy: Policy, stage: dict[str, Any], folder: Path, extra: dict[str, Any]
-) -> dict[str, Any]:
+def _supervised(this: Run, policy: Policy, stage: Stage, folder: Path, extra: dict[str, Any]) -> dict[str, Any]:
     from parallax.models import processes
     from parallax.records.atomic import atomic_write_json
     from parallax.tasks.parts import make_supervised

@@ -7,7 +7,7 @@ on, and who watches; what one step does is `DPOModule`'s and `SFTModule`'s matte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,19 +27,21 @@ from parallax.models.memory.advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
 from parallax.reports.metrics_file import late_mean, read_metrics
 from parallax.settings.build import build
+from parallax.settings.groups import Stage, Trainer
 from parallax.tasks.found_batch_size import FoundBatchSize
 from parallax.tasks.memory_forecast import Forecast, explained_generation
 
 if TYPE_CHECKING:
     from lightning_modules.tuning import TuningModule
+    from parallax.models.policy import Policy
 
 __all__ = ["fit_preference", "fit_supervised", "make_trainer", "total_steps"]
 
 
 def fit_preference(
-    policy: Any,
+    policy: Policy,
     datamodule: Any,
-    stage: Mapping[str, Any],
+    stage: Stage,
     folder: Path | str,
     loggers: Sequence[Any] = (),
     resume_from: Path | str | None = None,
@@ -51,7 +53,7 @@ def fit_preference(
     Args:
         policy: the policy as the stage begins.
         datamodule: builds the pairs and brings the steps (`PreferenceDataModule`). Pairs it already holds are used.
-        stage: the stage's groups as plain data: loss, reference, optim, trainer, pairs; debug where present.
+        stage: what the method says of it, and the groups as it uses them.
         folder: the stage's folder; checkpoints and metrics.csv go there.
         loggers: Lightning loggers of the run.
         resume_from: a checkpoint of this stage to go on from, or None.
@@ -64,26 +66,22 @@ def fit_preference(
         checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what trainer.find_batch_size
         found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
     """
-    loss = stage["loss"]
-    objective = build(loss, "loss") if isinstance(loss, Mapping) else loss
-    mode = (stage.get("reference") or {}).get("mode", "cached")
-    scorer: Any = (stage.get("pairs") or {}).get("rejected_scorer") or "label"
+    objective = build(stage.loss, "loss")
 
     def module(total: int) -> TuningModule:
         return DPOModule(
-            policy, objective, stage["optim"], reference_mode=mode, rejected_scorer=scorer, total_steps=total,
-            **_step_settings(stage),
+            policy, objective, stage.optim, reference_mode=stage.reference.mode,
+            rejected_scorer=stage.pairs.rejected_scorer, total_steps=total, **_step_settings(stage.trainer),
         )  # fmt: skip
 
-    refresh = str((stage.get("pairs") or {}).get("refresh", "never"))
-    fit = _Fit(policy, datamodule, stage, Path(folder), module, refresh)
+    fit = _Fit(policy, datamodule, stage, Path(folder), module, stage.pairs.refresh)
     return fit.run(loggers, callbacks, Path(resume_from) if resume_from is not None else None)
 
 
 def fit_supervised(
-    policy: Any,
+    policy: Policy,
     datamodule: Any,
-    stage: Mapping[str, Any],
+    stage: Stage,
     folder: Path | str,
     loggers: Sequence[Any] = (),
     resume_from: Path | str | None = None,
@@ -93,27 +91,24 @@ def fit_supervised(
     """Fit `policy` to given answers (cross-entropy on all assistant turns), in place. As `fit_preference` otherwise."""
 
     def module(total: int) -> TuningModule:
-        seed = int(stage.get("seed") or 0)
-        return SFTModule(policy, stage["optim"], total_steps=total, seed=seed, **_step_settings(stage))
+        return SFTModule(policy, stage.optim, total_steps=total, seed=stage.seed, **_step_settings(stage.trainer))
 
     fit = _Fit(policy, datamodule, stage, Path(folder), module, "never")
     return fit.run(loggers, callbacks, Path(resume_from) if resume_from is not None else None)
 
 
-def total_steps(stage: Mapping[str, Any], steps_per_epoch: int) -> int:
+def total_steps(stage: Stage, steps_per_epoch: int) -> int:
     """Optimiser steps of a stage: passes over the pairs times the steps of one, at most max_steps; `debug` may say otherwise."""
-    trainer, debug = stage["trainer"], stage.get("debug") or {}
-    epochs = int(debug.get("epochs") or trainer.get("max_epochs") or 1)
-    limits = [int(limit) for limit in (trainer.get("max_steps"), debug.get("max_steps")) if limit not in (None, -1)]
-    return min([epochs * steps_per_epoch, *limits])
+    trainer, debug = stage.trainer, stage.debug
+    limits = [limit for limit in (trainer.max_steps, debug.max_steps) if limit is not None and limit != -1]
+    return min([(debug.epochs or trainer.max_epochs) * steps_per_epoch, *limits])
 
 
-def _step_settings(stage: Mapping[str, Any]) -> dict[str, Any]:
-    trainer = stage["trainer"]
+def _step_settings(trainer: Trainer) -> dict[str, Any]:
     return {
-        "clip": trainer.get("gradient_clip_val", 1.0),
-        "activation_checkpointing": bool(trainer.get("activation_checkpointing", False)),
-        "max_bad_steps": int(trainer.get("max_bad_steps", 10)),
+        "clip": trainer.gradient_clip_val,
+        "activation_checkpointing": trainer.activation_checkpointing,
+        "max_bad_steps": trainer.max_bad_steps,
     }
 
 
@@ -122,15 +117,15 @@ class _Fit:
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         datamodule: Any,
-        stage: Mapping[str, Any],
+        stage: Stage,
         folder: Path,
         make_module: Callable[[int], TuningModule],
         refresh: str,
     ) -> None:
         self.policy, self.datamodule, self.stage, self.folder = policy, datamodule, stage, folder
-        self.settings = dict(stage["trainer"])
+        self.settings = stage.trainer
         self.make_module, self.refresh = make_module, refresh
         self.reports: list[dict[str, Any]] = []
         self.home = policy.device
@@ -147,9 +142,8 @@ class _Fit:
         total = total_steps(self.stage, steps_per_epoch)
         segments = segments_of(self.refresh, steps_per_epoch, total)
         health = RewardHealth(total)
-        keeper = StepCheckpoints(self.folder / "checkpoints", **(self.settings.get("checkpoint") or {}))
-        label = str(self.stage.get("name") or "fit")
-        progress = FitProgress(label, total, every_n_steps=self.settings.get("print_every_n_steps"))
+        keeper = StepCheckpoints(self.folder / "checkpoints", **asdict(self.settings.checkpoint))
+        progress = FitProgress(self.stage.name, total, every_n_steps=self.settings.print_every_n_steps)
         trainer = self._trainer(_with_csv(loggers, self.folder), [*callbacks, health, progress, keeper], total)
         module = self.make_module(total)
         forecast = Forecast(self.policy, self.datamodule, self.stage, trainer, module)
@@ -264,8 +258,8 @@ class _Fit:
         In the middle of a fit with sharded weights each process has a whole copy for that long.
         """
         trainer = joined_processes(self.settings, self.folder)
-        generation = self.stage.get("generation") or {"batch_size": 128, "max_new_tokens": 512}
-        with self.policy.gathered(), explained_generation(self.policy, generation):
+        wanted = self.stage.generation
+        with self.policy.gathered(), explained_generation(self.policy, wanted.batch_size, wanted.max_new_tokens):
             self.datamodule.build_pairs(self.policy, trainer)
         self._note_report()
 
@@ -282,7 +276,7 @@ class _Fit:
             callbacks=callbacks,
             max_steps=max_steps,
             weights=self.policy.precision,
-            profiler=(self.stage.get("debug") or {}).get("profiler") if max_steps > 0 else None,
+            profiler=self.stage.debug.profiler if max_steps > 0 else None,
         )
 
     @staticmethod
@@ -293,7 +287,7 @@ class _Fit:
 class _Reference(pl.Callback):
     """Has the reference log-probs filled in, in the precision that training uses, once all processes are there."""
 
-    def __init__(self, datamodule: Any, policy: Any) -> None:
+    def __init__(self, datamodule: Any, policy: Policy) -> None:
         self.datamodule, self.policy = datamodule, policy
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

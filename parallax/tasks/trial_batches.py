@@ -6,12 +6,15 @@ and only the first of that ranking are encoded.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from datamodules.encoded_steps import PairBatches
 from parallax.models.batch import PairBatch
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 LOOKED_AT = 8  # pairs that are encoded to learn how long rows are
 
@@ -23,7 +26,7 @@ def longest_first(datamodule: Any) -> list[int]:
     return sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
 
 
-def trial_batch(datamodule: Any, policy: Any, size: int) -> PairBatch:
+def trial_batch(datamodule: Any, policy: Policy, size: int) -> PairBatch:
     """The `size` longest pairs as one micro-batch, with zeros for reference log-probs; pairs repeat where there are fewer."""
     from datamodules.supervised import DialogueBatches, SupervisedDataModule  # Lightning: not before the first answers
 

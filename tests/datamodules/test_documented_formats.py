@@ -36,9 +36,9 @@ KEYS = re.findall(r"`((?:[a-z_]+\.)?[a-z_0-9.]+)(?:=\w+)?`", "".join(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path:
     where = tmp_path_factory.mktemp("formats")
-    for name in ("coco/train2017/7.jpg", "ocr_vqa/images/1.jpg"):
+    for number, name in enumerate(("coco/train2017/7.jpg", "ocr_vqa/images/1.jpg")):
         (where / "images" / name).parent.mkdir(parents=True)
-        photo.rotate(90 * len(name), expand=True).save(where / "images" / name)
+        photo.rotate(90 * number, expand=True).save(where / "images" / name)
     for name, text in FILES.items():
         (where / name).parent.mkdir(parents=True, exist_ok=True)
         (where / name).write_text(text)

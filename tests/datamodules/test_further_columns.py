@@ -19,6 +19,7 @@ from lightning_modules.objectives import DDPO, DPO, MDPO, Objective, SymMPO
 from parallax.preference.judges import ByConstruction
 from parallax.preference.proposers import ByView
 from parallax.preference.selector import BestAgainstRest
+from tests import typed
 from tests.lightning_modules.tiny_steps import OPTIM
 
 COUNT = 8
@@ -35,7 +36,8 @@ def built(cache: Path, policy: Any, objective: Objective, micro: int = 3, **opti
     view = build({"name": "diffusion", "noise_steps": 700})
     module = PreferenceDataModule(
         ShapesSource("pairs_habit_free", COUNT, kinds=["describe"]), ByView(view, 1, max_new_tokens=24), ByConstruction(),
-        BestAgainstRest(1), cache_dir=cache, trainer={"batch_size": 4, "micro_batch_size": micro}, generation={"batch_size": 8},
+        BestAgainstRest(1), cache_dir=cache, trainer=typed.trainer(batch_size=4, micro_batch_size=micro),
+        generation=typed.generation(batch_size=8),
         looks=objective.looks, token_weights=objective.token_weights, **options,
     )  # fmt: skip
     module.build_pairs(policy)
@@ -114,7 +116,7 @@ def test_pairs_without_a_partner_are_dropped_and_counted(tmp_path: Path, policy:
     source = ShapesSource("pairs_habit_free", 12, kinds=["describe", "exist"])
     module = PreferenceDataModule(
         source, ByView(view, 1, max_new_tokens=24), ByConstruction(), BestAgainstRest(1, drop_equal=False), cache_dir=tmp_path,
-        trainer={"batch_size": 4}, generation={"batch_size": 8}, looks=SymMPO().looks,
+        trainer=typed.trainer(batch_size=4), generation=typed.generation(batch_size=8), looks=SymMPO().looks,
     )  # fmt: skip
     module.build_pairs(policy)
     alone = [dropped for dropped in module.dropped if dropped.reason == "no_partner"]

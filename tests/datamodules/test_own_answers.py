@@ -15,6 +15,7 @@ from parallax.preference.infusion import Infusion
 from parallax.preference.proposers import ByPrompt
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
+from tests import typed
 
 LOADER = {"batch_size": 4, "micro_batch_size": 4}
 SOURCE = ShapesSource("base_train", 4, kinds=["colour", "number"])
@@ -24,7 +25,7 @@ def test_a_description_stands_before_the_first_question_and_targets_are_unchange
     infusion = Infusion(["Describe the image."], max_new_tokens=12)
     two_turns = Sample("two", "t", SOURCE[0].image, (*SOURCE[0].turns, Turn("And?", "Nothing.")))
     source = [*SOURCE, two_turns]
-    module = SupervisedDataModule(source, infusion=infusion, cache_dir=tmp_path, trainer=LOADER)
+    module = SupervisedDataModule(source, infusion=infusion, cache_dir=tmp_path, trainer=typed.trainer(**LOADER))
     report = module.build_pairs(policy)
     assert (report.built, report.reused, report.kept) == (5, 0, 5)
     for sample, shown in zip(source, module.samples, strict=True):
@@ -32,13 +33,13 @@ def test_a_description_stands_before_the_first_question_and_targets_are_unchange
         assert shown.question == f"Image description:\n{described.text}\n\n{sample.question}"
         assert [turn.answer for turn in shown.turns] == [turn.answer for turn in sample.turns]
         assert shown.turns[1:] == sample.turns[1:]
-    again = SupervisedDataModule(source, infusion=infusion, cache_dir=tmp_path, trainer=LOADER)
+    again = SupervisedDataModule(source, infusion=infusion, cache_dir=tmp_path, trainer=typed.trainer(**LOADER))
     assert again.build_pairs(policy).reused == 5 and again.samples == module.samples
 
 
 def test_own_answers_are_learned_token_by_token_under_the_neutral_prompt(policy: Any, tmp_path: Path) -> None:
     proposer = ByPrompt(["Look closely."], ["Describe."], ["Imagine."], build({"name": "invert"}), max_new_tokens=12)
-    module = SupervisedDataModule(SOURCE, proposer=proposer, cache_dir=tmp_path, trainer=LOADER)
+    module = SupervisedDataModule(SOURCE, proposer=proposer, cache_dir=tmp_path, trainer=typed.trainer(**LOADER))
     report = module.build_pairs(policy)
     assert (report.built, report.kept) == (4, 4)  # nothing is asked for the rejected side
     (batch,) = module.batches()
@@ -56,7 +57,7 @@ def test_images_that_cannot_be_described_are_set_aside(policy: Any, tmp_path: Pa
         [SOURCE[0], lost],
         infusion=Infusion(["Describe."], max_new_tokens=4),
         cache_dir=tmp_path / "cache",
-        trainer=LOADER,
+        trainer=typed.trainer(**LOADER),
     )
     report = module.build_pairs(policy)
     assert (report.kept, report.skipped) == (1, {"bad_image": 1})

@@ -27,6 +27,7 @@ from parallax.preference.proposers import ByView, Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.records.pair_store import PairSet
 from parallax.records.skipped import TooManySkipped
+from tests import typed
 
 COUNT = 10
 
@@ -38,7 +39,7 @@ def data(
     return PreferenceDataModule(
         source if source is not None else ShapesSource("pairs_habit_free", COUNT),
         ByView(view, k, max_new_tokens=tokens), ByConstruction(), BestAgainstRest(k), cache_dir=cache, seed=seed,
-        **({"trainer": {"batch_size": 4, "micro_batch_size": 3}, "generation": {"batch_size": 8}} | options),
+        **({"trainer": typed.trainer(batch_size=4, micro_batch_size=3), "generation": typed.generation(batch_size=8)} | options),
     )  # fmt: skip
 
 
@@ -90,7 +91,12 @@ def test_neither_lora_nor_batches_nor_filters_cause_new_work(cache: Path, policy
     other = load_policy(
         {"name": "tiny_llava", "path": policy.path, "family": "llava", "dtype": "float32"}, {"r": 16, "enabled": True}
     )
-    module = data(cache, pairs={"max_pairs": 3, "repeat": 2}, trainer={"batch_size": 2}, generation={"batch_size": 3})
+    module = data(
+        cache,
+        pairs=typed.pairs(max_pairs=3, repeat=2),
+        trainer=typed.trainer(batch_size=2),
+        generation=typed.generation(batch_size=3),
+    )
     report = module.build_pairs(other)
     assert (report.built, report.reused, report.kept) == (0, 2 * COUNT, 3) and report.dropped["over_cap"] > 0
 
@@ -138,7 +144,7 @@ def test_the_pair_set_is_readable_and_says_what_made_it(cache: Path, policy: Any
 
 def _build_one_by_one(folder: Path, policy: Any) -> None:
     torch.set_num_threads(1)
-    data(folder, generation={"batch_size": 1}).build_pairs(policy)
+    data(folder, generation=typed.generation(batch_size=1)).build_pairs(policy)
 
 
 def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_set(cache: Path, tmp_path: Path, policy: Any) -> None:
@@ -163,7 +169,9 @@ def test_bad_photographs_and_long_prompts_are_set_aside_not_fatal(root: Path, tm
     Image.new("RGB", (4, 4)).save(tmp_path / "elsewhere.png")
     source = ImageFolderSource(root, ["Describe the image.", "word " * 3000])
     long = sum(len(sample.question) > 100 and "/" in sample.id for sample in source)
-    module = data(tmp_path / "cache", source, skipped=tmp_path / "skipped.jsonl", pairs={"max_skipped_share": 1.0})
+    module = data(
+        tmp_path / "cache", source, skipped=tmp_path / "skipped.jsonl", pairs=typed.pairs(max_skipped_share=1.0)
+    )
     report = module.build_pairs(policy)
     assert report.skipped == {"bad_image": 3, **({"long_prompt": long} if long else {})}
     assert report.samples == 13 == report.kept + sum(report.dropped.values()) + sum(report.skipped.values())
@@ -171,7 +179,7 @@ def test_bad_photographs_and_long_prompts_are_set_aside_not_fatal(root: Path, tm
         line["item"]: line["why"] for line in map(json.loads, (tmp_path / "skipped.jsonl").read_text().splitlines())
     }
     assert {"cut.jpg", "zero.png", "out.png"} <= set(lines) and "leaves the image root" in lines["out.png"]
-    strict = data(tmp_path / "cache", source, pairs={"max_skipped_share": 0.0})
+    strict = data(tmp_path / "cache", source, pairs=typed.pairs(max_skipped_share=0.0))
     with pytest.raises(TooManySkipped, match="pairs.max_skipped_share"):
         strict.build_pairs(policy)
 
@@ -252,7 +260,7 @@ def data_with_same_pairs(module: PreferenceDataModule, policy: Any) -> Preferenc
 
 def test_lengths_are_those_of_the_encoded_rows_and_padding_is_told(cache: Path, policy: Any, caplog: Any) -> None:
     module = data(
-        cache, reference_mode="live", trainer={"batch_size": 8, "micro_batch_size": 2, "micro_batch_tokens": "auto"}
+        cache, reference_mode="live", trainer=typed.trainer(batch_size=8, micro_batch_size=2, micro_batch_tokens="auto")
     )
     module.build_pairs(policy)
     lengths = module.row_lengths()
@@ -278,7 +286,7 @@ def test_lengths_are_those_of_the_encoded_rows_and_padding_is_told(cache: Path, 
 
 
 def test_the_reference_is_scored_under_the_same_budget(cache: Path, policy: Any, tmp_path: Path) -> None:
-    module = data(cache, trainer={"batch_size": 8, "micro_batch_size": 2, "micro_batch_tokens": "auto"})
+    module = data(cache, trainer=typed.trainer(batch_size=8, micro_batch_size=2, micro_batch_tokens="auto"))
     module.build_pairs(policy)
     lengths, passes = module.row_lengths(), module.passes(range(len(module.pairs)))
     assert lengths is not None and sorted(place for places in passes for place in places) == list(range(len(lengths)))
@@ -294,7 +302,7 @@ def test_the_reference_is_scored_under_the_same_budget(cache: Path, policy: Any,
 
 
 def test_repeat_lists_every_pair_so_often(cache: Path, policy: Any) -> None:
-    module = data(cache, reference_mode="live", pairs={"repeat": 2})
+    module = data(cache, reference_mode="live", pairs=typed.pairs(repeat=2))
     module.build_pairs(policy)
     ids = [name for step in module.epoch_loader() for batch in step.micro_batches for name in batch.pair_ids]
     assert sorted(ids) == sorted(module.pair_ids * 2)
@@ -321,7 +329,7 @@ def test_ready_made_pairs_are_checked_and_served_without_generation(root: Path, 
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = PreferenceFileSource(tmp_path / "pairs.jsonl", root)
     module = PreferenceDataModule(
-        source, Given(), ByConstruction(), BestAgainstRest(), cache_dir=tmp_path, trainer={"batch_size": 4}
+        source, Given(), ByConstruction(), BestAgainstRest(), cache_dir=tmp_path, trainer=typed.trainer(batch_size=4)
     )
     report = module.build_pairs(policy)
     assert (report.samples, report.kept, report.dropped) == (10, 6, {"equal": 1})

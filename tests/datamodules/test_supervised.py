@@ -11,6 +11,7 @@ from datamodules.shapes.source import ShapesSource
 from datamodules.supervised import SupervisedDataModule
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
+from tests import typed
 
 LOADER = {"batch_size": 4, "micro_batch_size": 3}
 
@@ -18,7 +19,7 @@ LOADER = {"batch_size": 4, "micro_batch_size": 3}
 def test_only_answers_and_their_end_tokens_count(policy: Any) -> None:
     scene = ShapesSource("pairs_habit_free", 1)[0]
     sample = Sample("two turns", "test", scene.image, (Turn("What?", "A star."), Turn("Where?", "Top row.")))
-    module = SupervisedDataModule([sample], trainer=LOADER)
+    module = SupervisedDataModule([sample], trainer=typed.trainer(**LOADER))
     assert module.prepare_samples(policy) == 1
     (step,) = module.epoch_loader()
     (batch,) = step.micro_batches
@@ -38,7 +39,7 @@ def test_every_dialogue_comes_once_per_epoch_and_bad_ones_are_set_aside(policy: 
         Sample("missing", "test", FileImage(str(tmp_path), "none.png"), (Turn("What?", "A"),)),
         Sample("long", "test", good[0].image, (Turn("What? " * 5000, "A"),)),
     ]
-    module = SupervisedDataModule([*good, *bad], trainer=LOADER, skipped=tmp_path / "skipped.jsonl")
+    module = SupervisedDataModule([*good, *bad], trainer=typed.trainer(**LOADER), skipped=tmp_path / "skipped.jsonl")
     report = module.build_pairs(policy)
     assert (report.samples, report.kept, report.skipped) == (12, 9, {"no_answer": 1, "bad_image": 1, "long_prompt": 1})
     assert module.steps_per_epoch() == 3

@@ -17,6 +17,7 @@ from parallax.preference.proposers import Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import PreferencePair, Response
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
+from tests import typed
 
 SENTENCE = "There is a red circle left of a blue square and nothing else but a small green star below it."
 PACKINGS: dict[str, dict[str, Any]] = {
@@ -68,7 +69,7 @@ def test_loss_and_gradients_are_those_of_one_pair_at_a_time(folder: Path, layout
     for name, packing in PACKINGS.items():
         module = PreferenceDataModule(
             Ready(), Given(), ByConstruction(), BestAgainstRest(), cache_dir=tmp_path, reference_mode="live",
-            trainer={"batch_size": 8, **packing},
+            trainer=typed.trainer(**{"batch_size": 8, **packing}),
         )  # fmt: skip
         module.build_pairs(policy)
         (step,) = module.epoch_loader()

@@ -12,7 +12,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from parallax.evaluation import Evaluation, EvaluationItem
-from parallax.evaluation.suites import score_answers
 from parallax.settings.check import find_problems
 from parallax.tasks.evaluate import build_suites
 
@@ -57,7 +56,7 @@ def metrics(suite: Any, answers: list[str]) -> dict[str, float | None]:
     pairs = list(zip(suite.samples, answers, strict=True))
     items = [
         EvaluationItem(suite.name, s.id, s.image.describe(), s.kind, s.question, "", a, True, scores)
-        for (s, a), scores in zip(pairs, score_answers(suite, pairs), strict=True)
+        for (s, a), scores in zip(pairs, suite.score_all(pairs), strict=True)
     ]
     return {name: m.value for name, m in Evaluation.from_items(items, bootstrap_draws=0).metrics.items()}
 

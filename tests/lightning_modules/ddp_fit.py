@@ -19,6 +19,7 @@ from lightning_modules.trainer import make_trainer
 from parallax.models.batch import StepBatch
 from parallax.models.loading import load_policy
 from parallax.records import ViewSpec
+from tests import typed
 from tests.lightning_modules.tiny_steps import OPTIM, look_batch, metrics_of_every_step, pair_batch, trained_state
 
 
@@ -28,7 +29,7 @@ def main(checkpoint: str, folder: Path, processes: int) -> None:
     keeper = StepCheckpoints(folder / "checkpoints", every_n_steps=1, keep=1)
     settings = {"accelerator": "cpu", "devices": processes, "precision": "64-true"}
     settings["strategy"] = "ddp" if processes > 1 else "auto"
-    trainer = make_trainer(settings, folder=folder, callbacks=[keep, keeper], max_steps=3)
+    trainer = make_trainer(typed.trainer(**settings), folder=folder, callbacks=[keep, keeper], max_steps=3)
 
     def epoch_loader(epoch: int, first: int) -> list[StepBatch]:
         steps = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def trained(
     new_policy: NewPolicy, folder: Path, watch: BestStep, steps: int = 10
 ) -> tuple[DPOModule, StepCheckpoints, dict[int, torch.Tensor]]:
     policy = new_policy()
-    module = DPOModule(policy, DPO(0.1), {**OPTIM, "scheduler": "constant"}, reference_mode="live", total_steps=steps)
+    module = DPOModule(policy, DPO(0.1), replace(OPTIM, scheduler="constant"), reference_mode="live", total_steps=steps)
     seen: dict[int, torch.Tensor] = {}
     measure = watch.act
 

@@ -1,6 +1,7 @@
 """Callbacks: words about rewards, progress lines, what happens between steps."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,7 +59,7 @@ def test_a_falling_chosen_answer_is_said_once_naming_the_knobs(
             return policy.sum(1), {}
 
     module = DPOModule(
-        policy, Unlearning(0.1), {**OPTIM, "scheduler": "constant"}, reference_mode="live", total_steps=12
+        policy, Unlearning(0.1), replace(OPTIM, scheduler="constant"), reference_mode="live", total_steps=12
     )
     with caplog.at_level(logging.WARNING):
         fit(module, [step_batch(policy, range(4), 4)] * 12, tmp_path, callbacks=[health])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_training_widens_the_margin_and_leaves_everything_but_the_adapter_alone(
 ) -> None:
     policy = new_policy()
     before = {name: value.detach().clone() for name, value in policy.model.named_parameters()}
-    module = module_for(policy, total_steps=20, optim={**OPTIM, "scheduler": "constant"})
+    module = module_for(policy, total_steps=20, optim=replace(OPTIM, scheduler="constant"))
     metrics = fit(module, [step_batch(policy, range(4), 4)] * 20, tmp_path)
     assert metrics[-1]["train/rewards/margins"] > 0.5
     assert metrics[-1]["train/rewards/accuracies"] == 1
@@ -88,7 +89,7 @@ def test_training_widens_the_margin_and_leaves_everything_but_the_adapter_alone(
 def test_metrics_of_a_step_are_means_over_all_its_pairs(new_policy: NewPolicy, tmp_path: Path) -> None:
     policy = new_policy()
     step = step_batch(policy, range(5), 2)
-    (metrics,) = fit(module_for(policy, total_steps=1, optim={**OPTIM, "lr": 1e-9}), [step], tmp_path)
+    (metrics,) = fit(module_for(policy, total_steps=1, optim=replace(OPTIM, lr=1e-9)), [step], tmp_path)
     with torch.no_grad():
         scores = policy.score(pair_batch(policy, range(5)).scoring)
     assert metrics["train/logps/chosen"] == pytest.approx(scores.total[:, 0].mean().item(), rel=1e-5)
@@ -148,7 +149,7 @@ def test_activation_checkpointing_changes_nothing_but_memory(new_policy: NewPoli
 
 def test_full_fine_tuning_compares_with_the_weights_it_began_with(new_policy: NewPolicy, tmp_path: Path) -> None:
     policy = new_policy(None)
-    metrics = fit(module_for(policy, optim={**OPTIM, "lr": 1e-3}), [step_batch(policy, range(4), 2)] * 3, tmp_path)
+    metrics = fit(module_for(policy, optim=replace(OPTIM, lr=1e-3)), [step_batch(policy, range(4), 2)] * 3, tmp_path)
     assert metrics[0]["train/loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert metrics[-1]["train/rewards/margins"] > 0.01
 
@@ -172,7 +173,7 @@ def test_mixed_precision_keeps_what_learns_in_float32(new_policy: NewPolicy, tmp
 @pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit", "paged_adamw"])
 def test_bitsandbytes_optimisers_train(new_policy: NewPolicy, tmp_path: Path, name: str) -> None:
     policy = new_policy()
-    optim = {**OPTIM, "name": name}
+    optim = replace(OPTIM, name=name)
     metrics = fit(module_for(policy, total_steps=4, optim=optim), [step_batch(policy, range(4), 4)] * 4, tmp_path)
     assert metrics[-1]["train/loss"] < metrics[0]["train/loss"] - 0.05
 

@@ -15,6 +15,7 @@ from parallax.models.generation.requests import GenerationRequest
 from parallax.models.policy import Policy
 from parallax.records import BadImage, Decoding, ViewSpec
 from parallax.records.candidate_store import CandidateStore
+from tests import typed
 from tests.lightning_modules.tiny_steps import NewPolicy, picture
 
 
@@ -48,7 +49,7 @@ def test_the_predict_loop_stores_what_a_direct_call_gives(new_policy: NewPolicy,
     policy = new_policy()
     planned = plan(policy, [0, 1, 2, 4, 5])
     store, counted = CandidateStore(tmp_path / "candidates"), []
-    trainer = make_trainer({"accelerator": "cpu"}, folder=tmp_path)
+    trainer = make_trainer(typed.trainer(accelerator="cpu"), folder=tmp_path)
     counts = generate_candidates(policy, planned, store, trainer, batch_size=2, progress=counted.append)
     assert counts.rows == 5 and 0.0 < counts.wait_share < 1.0
     assert counted == [2, 2, 1]
@@ -70,7 +71,7 @@ def test_requests_that_cannot_be_answered_are_set_aside(new_policy: NewPolicy, t
     policy = new_policy()
     planned, aside = plan(policy, [2, 3, 4]), []
     store = CandidateStore(tmp_path)
-    trainer = make_trainer({"accelerator": "cpu"}, folder=tmp_path)
+    trainer = make_trainer(typed.trainer(accelerator="cpu"), folder=tmp_path)
     generate_candidates(
         policy, planned, store, trainer, set_aside=lambda request, why: aside.append((request.sample_id, why))
     )

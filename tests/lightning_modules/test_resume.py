@@ -1,6 +1,7 @@
 """A fit that is stopped and goes on is the fit that never stopped: same losses to the last bit, same adapter."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning_modules.trainer import make_trainer
 from lightning_modules.tuning import TuningModule
 from parallax.models.batch import StepBatch
 from parallax.models.policy import Policy
+from tests import typed
 from tests.faults import Injected
 from tests.lightning_modules.tiny_steps import (
     OPTIM,
@@ -32,11 +34,11 @@ STEPS = 6
 
 def dpo(policy: Policy) -> TuningModule:
     objective = Weighted([(0.8, DPO(0.1)), (0.2, BCO(0.1))])  # one of which has a running mean in checkpoints
-    return DPOModule(policy, objective, {**OPTIM, "warmup_steps": 2}, reference_mode="live", total_steps=STEPS)
+    return DPOModule(policy, objective, replace(OPTIM, warmup_steps=2), reference_mode="live", total_steps=STEPS)
 
 
 def sft(policy: Policy) -> TuningModule:
-    return SFTModule(policy, {**OPTIM, "lr": 1e-3}, total_steps=STEPS, seed=5)
+    return SFTModule(policy, replace(OPTIM, lr=1e-3), total_steps=STEPS, seed=5)
 
 
 def steps_for(policy: Policy, negatives: int) -> list[StepBatch]:
@@ -53,7 +55,7 @@ def run(
     resume: Path | None = None,
 ) -> list[dict[str, float]]:
     keep, keeper = metrics_of_every_step(), StepCheckpoints(folder, every_n_steps=2, keep=2)
-    trainer = make_trainer({"accelerator": "cpu"}, folder=folder, callbacks=[keep, keeper], max_steps=stop)
+    trainer = make_trainer(typed.trainer(accelerator="cpu"), folder=folder, callbacks=[keep, keeper], max_steps=stop)
     stream = StepStream(lambda epoch, first: Recorder(steps[first:]), len(steps), start=start, stop=stop)
     trainer.fit(module, train_dataloaders=stream, ckpt_path=resume, weights_only=True if resume else None)
     assert trainer.global_step == stop

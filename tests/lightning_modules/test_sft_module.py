@@ -1,6 +1,7 @@
 """`SFTModule` on dialogues of several turns."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from PIL import Image
 from lightning_modules.sft import SFTModule
 from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.policy import Policy
+from tests import typed
 from tests.lightning_modules.tiny_steps import ANSWERS, NewPolicy, fit, picture, trained_state
 
-OPTIM = {"lr": 5e-3, "scheduler": "constant"}
+OPTIM = typed.optim(lr=5e-3, scheduler="constant")
 
 
 def dialogue(place: int) -> tuple[Image.Image, list[tuple[str, str]]]:
@@ -55,7 +57,7 @@ def test_micro_batching_does_not_change_the_trajectory(new_policy: NewPolicy, tm
     for micro in (6, 4, 1):
         policy = new_policy(dtype="float64")  # Adam turns rounding noise of tiny gradients into steps
         steps = [step_of(policy, range(start, start + 6), micro) for start in (0, 1)]
-        metrics = fit(SFTModule(policy, {**OPTIM, "lr": 1e-3}, total_steps=2), steps, tmp_path, precision="64-true")
+        metrics = fit(SFTModule(policy, replace(OPTIM, lr=1e-3), total_steps=2), steps, tmp_path, precision="64-true")
         results.append((metrics, trained_state(policy)))
     (whole, weights), *others = results
     for metrics, other in others:
@@ -75,7 +77,7 @@ def test_dropout_stays_on_and_is_drawn_per_step(new_policy: NewPolicy, tmp_path:
     losses = []
     for dropout in (True, True, False):
         policy = new_policy(lora)
-        module = SFTModule(policy, {**OPTIM, "lr": 1e-2}, total_steps=3, keep_dropout=dropout, seed=1)
+        module = SFTModule(policy, replace(OPTIM, lr=1e-2), total_steps=3, keep_dropout=dropout, seed=1)
         losses.append([m["train/loss"] for m in fit(module, [step_of(policy, [0, 1, 2], 3)] * 3, tmp_path)])
         torch.rand(5)  # what else is drawn must not matter
     assert losses[0] == losses[1]

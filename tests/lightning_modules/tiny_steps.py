@@ -14,6 +14,7 @@ from lightning_modules.trainer import make_trainer
 from parallax.models.batch import PairBatch, ScoringBatch, StepBatch
 from parallax.models.policy import Policy
 from parallax.records import Response, ViewSpec
+from tests import typed
 
 NewPolicy = Callable[..., Policy]
 
@@ -27,7 +28,7 @@ ANSWERS = (
     "A small white boat.",
     "I see 3 cups on the table and a dog.",
 )
-OPTIM = {"name": "adamw", "lr": 1e-2, "scheduler": "cosine", "warmup_ratio": 0.0}
+OPTIM = typed.optim(name="adamw", lr=1e-2, scheduler="cosine", warmup_ratio=0.0)
 
 
 def picture(index: int) -> Image.Image:
@@ -97,7 +98,7 @@ def fit(
     """Train on CPU through all `steps` and return the metrics of each."""
     keep = metrics_of_every_step()
     settings = {"accelerator": "cpu", "devices": 1, "precision": "32-true", **trainer}
-    made = make_trainer(settings, folder=folder, callbacks=[keep, *callbacks], max_steps=len(steps))
+    made = make_trainer(typed.trainer(**settings), folder=folder, callbacks=[keep, *callbacks], max_steps=len(steps))
     made.fit(module, train_dataloaders=Recorder(steps))
     return keep.metrics  # type: ignore[no-any-return]
 

@@ -34,6 +34,7 @@ class ScriptedEncoder:
     """The prompt is one token per image; the image's name is its token."""
 
     end_token_ids, pad_token_id, max_context = (END,), PAD, 64
+    never_said: frozenset[int] = frozenset()
     tokenizer = ScriptedTokenizer()
 
     def encode_prompt(self, image: Any, prompt: str, view: Any) -> Any:

@@ -17,6 +17,7 @@ from parallax.models.generation.server import ServerError, ServerGenerator, answ
 from parallax.models.http_client import HttpClient
 from parallax.models.policy import Policy
 from parallax.records import BadImage, Decoding, ViewSpec
+from tests import typed
 from tests.faults import Injected
 from tests.models.tiny_server import TinyServer, serving
 
@@ -244,8 +245,7 @@ def test_noise_is_carried_as_nearly_as_a_picture_can(make_policy: Callable[..., 
 
 def test_the_configuration_says_who_answers(make_policy: Callable[..., Policy], tmp_path: Path) -> None:
     policy = make_policy()
-    assert answerer_for(policy, None, tmp_path) is policy
-    assert answerer_for(policy, {"backend": "transformers"}, tmp_path) is policy
+    assert answerer_for(policy, typed.generation(), tmp_path) is policy
     keys = {"url": "http://h:1/v1", "model": "m", "concurrency": 4, "timeout": 5, "retries": 1, "key_variable": "K"}
-    made = answerer_for(policy, {"backend": "server", "adapter": "load", **keys}, tmp_path)
+    made = answerer_for(policy, typed.generation(backend="server", adapter="load", **keys), tmp_path)
     assert isinstance(made, ServerGenerator) and made.adapters == tmp_path / "adapters"

@@ -64,7 +64,7 @@ def test_the_pair_is_trained_on_the_neutral_prompt_and_other_proposers_keep_the_
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="bad_share is 1.5"):
+    with pytest.raises(ValueError, match="bad_share=1.5 is not allowed"):
         proposer(bad_share=1.5)
     with pytest.raises(ValueError, match="pool 'bad'"):
         proposer(bad=[])

@@ -62,7 +62,7 @@ def test_answers_are_handed_back_to_their_samples() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_negatives is 0"):
+    with pytest.raises(ValueError, match="num_negatives=0 is not allowed"):
         noise(500, 0)
     with pytest.raises(ValueError, match="no ready-made pairs; use data=preference_file"):
         Given().propose(None, SAMPLES, seed=0, generate=lambda asks: [])

@@ -102,9 +102,9 @@ def test_settings_name_the_image_text_model_and_every_choice() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="needs judge.image_text"):
         ClipCalibrated(None)
-    with pytest.raises(ValueError, match="judge.image_weight is 2"):
+    with pytest.raises(ValueError, match="image_weight=2 is not allowed"):
         ClipCalibrated(Words(), image_weight=2)
-    with pytest.raises(ValueError, match="judge.combine is 'product'"):
+    with pytest.raises(ValueError, match="combine='product' is not allowed"):
         ClipCalibrated(Words(), combine="product")  # type: ignore[arg-type]
     from tests.preference.test_self_critic import group
 

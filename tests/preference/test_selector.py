@@ -136,11 +136,11 @@ def test_ready_made_pairs_go_through_the_same_filters() -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_negatives is 0"):
+    with pytest.raises(ValueError, match="num_negatives=0 is not allowed"):
         BestAgainstRest(0)
     with pytest.raises(ValueError, match="min_chars 5 is larger than max_chars 4"):
         Filters(min_chars=5, max_chars=4)
-    with pytest.raises(ValueError, match="strip_newlines is 'keep'"):
+    with pytest.raises(ValueError, match="strip_newlines='keep' is not allowed"):
         BestAgainstRest(strip_newlines="keep")  # type: ignore[arg-type]
 
 

@@ -18,6 +18,7 @@ from parallax.preference.proposer import Ask
 from parallax.preference.proposers import Sampled
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Candidate, Decoding, Dropped, GenerationSpec, PreferencePair, ViewSpec
+from tests import typed
 
 SAMPLE = ShapesSource("pairs_habit_free", 1)[0]
 SPEC = GenerationSpec("p", "float32", "x", "t", "i", "What?", ViewSpec(), Decoding(8))
@@ -152,7 +153,7 @@ def test_the_ground_truth_is_shown_hidden_or_insisted_on() -> None:
 def test_options_that_would_do_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"judge.metrics=always, and the prompt critic_short has no text for it"):
         SelfCritic("critic_short", metrics="always")
-    with pytest.raises(ValueError, match="judge.order is 'twice'; it can be both, fixed, random"):
+    with pytest.raises(ValueError, match="order='twice' is not allowed: it must be one of both, fixed, random"):
         SelfCritic("critic_short", order="twice")  # type: ignore[arg-type]
     assert SelfCritic("critic_full", metrics="never").settings() != SelfCritic("critic_full").settings()
 
@@ -168,7 +169,7 @@ def policy() -> Any:
 def module(cache: Path, judge: SelfCritic, count: int = 6, **options: Any) -> PreferenceDataModule:
     return PreferenceDataModule(
         ShapesSource("pairs_habit_free", count), Sampled(temperature=1.5, max_new_tokens=16), judge, BestAgainstRest(),
-        cache_dir=cache, trainer={"batch_size": 4}, generation={"batch_size": 32}, **options,
+        cache_dir=cache, trainer=typed.trainer(batch_size=4), generation=typed.generation(batch_size=32), **options,
     )  # fmt: skip
 
 

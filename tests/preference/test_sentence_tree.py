@@ -215,10 +215,10 @@ def test_a_tree_is_plain_data_and_can_be_shown() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     for options, reason in (
-        ({"num_groups": 1}, "num_groups is 1"),
+        ({"num_groups": 1}, "num_groups=1 is not allowed"),
         ({"keep_top": 0, "keep_bottom": 0}, "continue nothing"),
         ({"prune_from": 2}, "prune_from 2 is less than"),
-        ({"prune_by": "luck"}, "prune_by is 'luck'"),
+        ({"prune_by": "luck"}, "prune_by='luck' is not allowed"),
         ({"prune_by": "calibrated"}, "needs a judge"),
     ):
         with pytest.raises(ValueError, match=reason):

@@ -20,6 +20,7 @@ from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import GenerationSpec, Sample, Turn
+from tests import typed
 from tests.faults import Injected
 
 
@@ -95,7 +96,7 @@ class Talker:
 def test_a_million_samples_stay_below_a_gigabyte(tmp_path: Path, injected: Injected, samples: int) -> None:
     datamodule = PreferenceDataModule(
         Source(samples), ByView(Diffusion(noise_steps=500), max_new_tokens=32), ByConstruction(), BestAgainstRest(),
-        cache_dir=tmp_path, generation={"batch_size": 4096}, show_progress=False,
+        cache_dir=tmp_path, generation=typed.generation(batch_size=4096), show_progress=False,
     )  # fmt: skip
     gc.collect()
     process = psutil.Process()

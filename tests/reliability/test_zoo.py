@@ -19,6 +19,7 @@ from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Decoding, ViewSpec
+from tests import typed
 from tests.faults import Injected
 from tests.tasks.tiny_fits import policy_and_pairs
 
@@ -75,7 +76,7 @@ def test_every_file_of_the_zoo_is_used_or_set_aside(
     datamodule = PreferenceDataModule(
         ImageFolderSource(root, ["What is shown?"]), ByView(Diffusion(noise_steps=900), max_new_tokens=4), ByConstruction(),
         BestAgainstRest(drop_equal=False, drop_empty=False), cache_dir=tmp_path / "cache", skipped=skipped,
-        pairs={"max_skipped_share": 0.9}, show_progress=False,
+        pairs=typed.pairs(max_skipped_share=0.9), show_progress=False,
     )  # fmt: skip
     report = datamodule.build_pairs(policy)
     assert report.samples == good + bad == len(os.listdir(root))

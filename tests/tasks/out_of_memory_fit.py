@@ -16,6 +16,7 @@ from parallax.models.memory.advice import NotEnoughMemory
 from parallax.records import Decoding, ViewSpec
 from parallax.tasks.memory_forecast import explained_generation
 from parallax.tasks.training import fit_preference
+from tests import typed
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 
 
@@ -40,12 +41,14 @@ def main(folder: Path) -> None:
     sample = datamodule.source[0]
     requests = [GenerationRequest(sample.id, sample.image, "Describe the image.", ViewSpec(), Decoding(6))] * 400
     try:
-        fit_preference(policy, datamodule, {**STAGE, "trainer": trainer}, folder / "stage", callbacks=[MemoryEnds()])
+        fit_preference(
+            policy, datamodule, typed.stage(**{**STAGE, "trainer": trainer}), folder / "stage", callbacks=[MemoryEnds()]
+        )
     except NotEnoughMemory as error:
         print("TRAINING", error)
     leave(4)
     try:
-        with explained_generation(policy, {"batch_size": 400, "max_new_tokens": 6}):
+        with explained_generation(policy, batch_size=400, max_new_tokens=6):
             policy.generate(requests, batch_size=400)
     except NotEnoughMemory as error:
         print("GENERATION", error)

@@ -19,6 +19,7 @@ from parallax.records.candidate_store import CandidateStore
 from parallax.records.keyed_store import KeyedStore
 from parallax.settings.check import check
 from parallax.tasks import run_task
+from tests import typed
 from tests.models.tiny_server import TinyServer, serving
 from tests.processes import in_processes
 from tests.tasks.test_align import SMALL
@@ -30,7 +31,7 @@ def build(folder: Path, out: Path, devices: int, dies_after: int) -> None:
     """Build the tiny pairs. The last process ends, as if killed, while its batch number `dies_after` is being stored."""
     from lightning_modules.trainer import joined_processes
 
-    trainer = joined_processes({**TRAINER, "devices": devices}, folder)
+    trainer = joined_processes(typed.trainer(**{**TRAINER, "devices": devices}), folder)
     policy, data = policy_and_pairs(folder)
     data.generation_batch_size = 2
     if dies_after and os.environ["RANK"] == str(devices - 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +15,16 @@ from omegaconf import DictConfig
 
 from parallax.tasks import run_task
 from parallax.tasks.disk_room import ALWAYS, MIB, NoRoom, check_room, check_writable, needed_in_run_folder
+from tests import typed
 
-STAGE: dict[str, Any] = {"trainer": {"checkpoint": {"keep": 2}}, "pairs": {"refresh": "never"}}
+STAGE = typed.stage(trainer={"checkpoint": {"keep": 2}}, pairs={"refresh": "never"})
 PLAIN: dict[str, Any] = {"export": {"merged": False}, "model": {"dtype": "bfloat16"}}
 
 
 def test_what_is_needed_follows_from_what_is_trained_and_kept() -> None:
     needed = needed_in_run_folder(PLAIN, [STAGE], 10_000_000, 7_000_000_000)
     assert needed == {"checkpoints": 3 * 3 * 4 * 10_000_000, "adapters": 4 * 10_000_000, "logs and report": ALWAYS}
-    rebuilt = needed_in_run_folder(PLAIN, [{**STAGE, "pairs": {"refresh": "epoch"}}], 10_000_000, 0)
+    rebuilt = needed_in_run_folder(PLAIN, [replace(STAGE, pairs=typed.pairs(refresh="epoch"))], 10_000_000, 0)
     assert (
         rebuilt["checkpoints"] - needed["checkpoints"] == 3 * 4 * 10_000_000
     )  # the state in which the pairs were made

@@ -16,8 +16,10 @@ from lightning_modules.callbacks import newest_checkpoint
 from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.reports.metrics_file import read_metrics
+from parallax.settings.groups import Stage
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks.training import fit_preference, fit_supervised, total_steps
+from tests import typed
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 
 
@@ -48,8 +50,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def stage_with(**changes: Any) -> dict[str, Any]:
-    return {**STAGE, **changes}
+def stage_with(**changes: Any) -> Stage:
+    return typed.stage(**{**STAGE, **changes})
 
 
 def losses(folder: Path) -> list[float]:
@@ -59,7 +61,7 @@ def losses(folder: Path) -> list[float]:
 def test_a_stage_is_fitted_from_images_to_a_changed_adapter(policy_and_data: Any, tmp_path: Path) -> None:
     policy, datamodule = policy_and_data()
     name = policy.fingerprint()
-    summary = fit_preference(policy, datamodule, STAGE, tmp_path / "stage")
+    summary = fit_preference(policy, datamodule, typed.stage(**STAGE), tmp_path / "stage")
     assert (summary["steps"], summary["total_steps"], summary["segments"]) == (6, 6, 1)  # two passes of 4 + 4 + 2 pairs
     rows = read_metrics(tmp_path / "stage" / "metrics.csv")
     assert [int(row["step"]) for row in rows] == list(range(6))
@@ -135,10 +137,10 @@ def test_a_resumed_stage_equals_an_uninterrupted_one(
 
 def test_a_finished_stage_is_only_loaded_again(policy_and_data: Any, tmp_path: Path) -> None:
     done, datamodule = policy_and_data()
-    fit_preference(done, datamodule, STAGE, tmp_path)
+    fit_preference(done, datamodule, typed.stage(**STAGE), tmp_path)
     again, datamodule = policy_and_data()
     summary = fit_preference(
-        again, datamodule, STAGE, tmp_path, resume_from=newest_checkpoint(tmp_path / "checkpoints")
+        again, datamodule, typed.stage(**STAGE), tmp_path, resume_from=newest_checkpoint(tmp_path / "checkpoints")
     )
     assert summary["steps"] == 6 and same(learned(again), learned(done))
     assert len(losses(tmp_path)) == 6
@@ -152,17 +154,16 @@ def test_the_number_of_steps() -> None:
     assert total_steps(stage_with(debug={"max_steps": None, "epochs": 40}), 3) == 120
 
 
-def test_an_unknown_refresh_or_trainer_key_is_refused(policy_and_data: Any, tmp_path: Path) -> None:
-    policy, datamodule = policy_and_data()
-    with pytest.raises(ValueError, match=r"pairs\.refresh='often'.*never, epoch.*50_steps"):
-        fit_preference(policy, datamodule, stage_with(pairs={"refresh": "often"}), tmp_path)
-    with pytest.raises(ValueError, match=r"trainer\.precisoin is not known"):
-        fit_preference(policy, datamodule, stage_with(trainer={**TRAINER, "precisoin": "auto"}), tmp_path)
+def test_a_value_that_is_not_allowed_and_an_unknown_key_are_refused() -> None:
+    with pytest.raises(ValueError, match="'often' is not allowed: it must be one of never, epoch, <n>_steps"):
+        stage_with(pairs={"refresh": "often"})
+    with pytest.raises(ValueError, match="Trainer has no precisoin; it has accelerator"):
+        stage_with(trainer={**TRAINER, "precisoin": "auto"})
 
 
 def test_a_supervised_stage_learns_the_answers(checkpoint: Path, tmp_path: Path) -> None:
     policy = load_policy({"path": str(checkpoint)}, {"r": 4, "enabled": True}, seed=0)
-    datamodule = SupervisedDataModule(ShapesSource("pairs_habit_free", size=8), trainer=TRAINER)
+    datamodule = SupervisedDataModule(ShapesSource("pairs_habit_free", size=8), trainer=typed.trainer(**TRAINER))
     optim = {**STAGE["optim"], "scheduler": "constant"}
     stage = stage_with(name="sft", optim=optim, trainer={**TRAINER, "max_epochs": 5})
     summary = fit_supervised(policy, datamodule, stage, tmp_path)

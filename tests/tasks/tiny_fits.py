@@ -14,6 +14,7 @@ from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
+from tests import typed
 
 TRAINER: dict[str, Any] = {
     "accelerator": "cpu", "devices": 1, "precision": "auto", "strategy": "auto", "max_epochs": 2, "max_steps": -1,
@@ -51,8 +52,8 @@ def policy_and_pairs(
         ByConstruction(),
         BestAgainstRest(drop_equal=False),
         cache_dir=folder / "cache",
-        trainer=trainer or TRAINER,
-        pairs={"repeat": repeat},
+        trainer=typed.trainer(**(trainer or TRAINER)),
+        pairs=typed.pairs(repeat=repeat),
         reference_mode=mode,
         show_progress=False,
     )

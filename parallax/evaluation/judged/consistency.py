@@ -13,12 +13,12 @@ from parallax.evaluation.files.reading import fill
 from parallax.evaluation.judged.client import Ask, JudgeClient
 from parallax.evaluation.judged.gradings import number_between
 from parallax.evaluation.special_tokens import plain_text
-from parallax.evaluation.suites import Questions, Scores, prefixed
+from parallax.evaluation.suites import Scores, Suite, prefixed
 from parallax.records import Decoding, Sample
 from parallax.settings.ranges import AnyText, Count, PositiveTemperature
 
 
-class ConsistencySuite(Questions):
+class ConsistencySuite(Suite):
     """Q-consistency and A-consistency at each temperature, 1 to 10.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from parallax.evaluation.judged.client import Ask, JudgeClient
-from parallax.evaluation.suites import Questions, Scores, prefixed
+from parallax.evaluation.suites import Scores, Suite, prefixed
 from parallax.records import Sample
 from parallax.settings.ranges import AnyText, Count
 
@@ -23,7 +23,7 @@ class Grading(Protocol):
         ...
 
 
-class JudgedSuite(Questions):
+class JudgedSuite(Suite):
     """Questions whose answers are graded by a judge.
 
     An answer without a verdict is in no metric but `<name>_judge_failures`, the share of answers that could not be graded.

@@ -12,7 +12,7 @@ import base64
 import io
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.models import processes
 from parallax.models.encoding.prompt_encoder import PromptTooLong
+from parallax.models.generation.answerer import Answerer
 from parallax.models.generation.generate import Finished, SetAside
 from parallax.models.generation.prefetch import refusal
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, OtherPrompt
@@ -30,11 +31,13 @@ from parallax.models.generation.server_reply import Completion, model_names
 from parallax.models.http_client import HttpClient, ServiceError
 from parallax.records import Conversation, GenerationSpec
 from parallax.records.plain_text import quoted
+from parallax.settings import groups as group
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from parallax.models.encoding.prompt_encoder import PromptEncoder
+    from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class ServerGenerator:
 
     def __init__(
         self,
-        policy: Any,
+        policy: Policy,
         *,
         url: str,
         model: str,
@@ -75,7 +78,7 @@ class ServerGenerator:
         adapter: str = "load",
         adapters: Path | str = "adapters",
     ) -> None:
-        self.policy, self.url, self.model = policy, url, model
+        self.policy, self.encoder, self.url, self.model = policy, policy.encoder, url, model
         self.concurrency, self.adapter, self.adapters = concurrency, adapter, Path(adapters).expanduser()
         self.client = HttpClient(
             "the server", url, setting="generation.url", key_variable=key_variable, timeout=timeout, retries=retries
@@ -284,19 +287,18 @@ def _windowed(pool: ThreadPoolExecutor, act: Callable[[Any], Any], items: Iterab
         yield future.result()
 
 
-def answerer_for(policy: Any, generation: Mapping[str, Any] | None, cache_dir: Path) -> Any:
+def answerer_for(policy: Policy, wanted: group.Generation, cache_dir: Path) -> Answerer:
     """Who answers, by the `generation` group: the policy itself, or a server with its weights."""
-    wanted = generation or {}
-    if wanted.get("backend", "transformers") == "transformers":
+    if wanted.backend == "transformers":
         return policy
     return ServerGenerator(
         policy,
-        url=str(wanted["url"]),
-        model=str(wanted["model"]),
-        concurrency=int(wanted["concurrency"]),
-        timeout=float(wanted["timeout"]),
-        retries=int(wanted["retries"]),
-        key_variable=str(wanted["key_variable"]),
-        adapter=str(wanted["adapter"]),
+        url=wanted.url,
+        model=wanted.model,
+        concurrency=wanted.concurrency,
+        timeout=wanted.timeout,
+        retries=wanted.retries,
+        key_variable=wanted.key_variable,
+        adapter=wanted.adapter,
         adapters=cache_dir / "adapters",
     )

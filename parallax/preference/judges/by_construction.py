@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from parallax.preference.judge import Judge
 from parallax.preference.proposer import Generate
 from parallax.records import Candidate, Sample
 
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
-class ByConstruction:
+
+class ByConstruction(Judge):
     """1 for candidates proposed as chosen, 0 for all others."""
 
     judges_by_role: ClassVar[bool] = True
@@ -19,7 +23,7 @@ class ByConstruction:
 
     def judge(
         self,
-        policy: Any,
+        policy: Policy,
         samples: Sequence[Sample],
         candidates: Sequence[Sequence[Candidate]],
         *,

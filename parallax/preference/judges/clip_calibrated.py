@@ -5,14 +5,17 @@ picture, and an answer by its sentences. With an image weight of 0 it is the sel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from parallax.preference.calibration import Combine, LenNorm, path_score, step_scores
-from parallax.preference.judge import Judgement
+from parallax.preference.judge import Judge, Judgement
 from parallax.preference.proposer import Generate
 from parallax.preference.tree import Leaf, Node, Tree
 from parallax.records import Candidate, ImageRef, Sample
 from parallax.settings.ranges import Share
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 
 class Relevance(Protocol):
@@ -23,7 +26,7 @@ class Relevance(Protocol):
     def digest(self) -> str: ...
 
 
-class ClipCalibrated:
+class ClipCalibrated(Judge):
     """Scores the leaves of sentence trees.
 
     Args:
@@ -80,7 +83,7 @@ class ClipCalibrated:
 
     def judge(
         self,
-        policy: Any,
+        policy: Policy,
         samples: Sequence[Sample],
         candidates: Sequence[Sequence[Candidate]],
         *,

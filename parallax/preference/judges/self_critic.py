@@ -10,15 +10,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.critic_prompt import Use, load_critic_prompt, one_line
-from parallax.preference.judge import Judgement
+from parallax.preference.judge import Judge, Judgement
 from parallax.preference.proposer import Ask, Generate
 from parallax.preference.verdict import read_verdict
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, fingerprint, seed_for
 from parallax.settings.ranges import Count, PromptFile
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 Order = Literal["both", "fixed", "random"]
 
@@ -31,7 +34,7 @@ class Comparison:
     second: int
 
 
-class SelfCritic:
+class SelfCritic(Judge):
     """In-context self-criticism with a greedy verdict.
 
     Candidates with the same text are not compared. Of more than two candidates every two are compared, and a candidate's
@@ -94,7 +97,7 @@ class SelfCritic:
 
     def judge(
         self,
-        policy: Any,
+        policy: Policy,
         samples: Sequence[Sample],
         candidates: Sequence[Sequence[Candidate]],
         *,

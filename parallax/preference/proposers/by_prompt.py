@@ -7,19 +7,18 @@ the neutral prompt alone: neither the good nor the bad wording is ever seen in t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from augment.registry import spec_of
 from augment.view import View, generator_for
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.prompts import PromptPool
-from parallax.preference.proposer import Ask, Generate, propose_planned
-from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+from parallax.preference.proposer import Ask, PlannedProposer
+from parallax.records import Decoding, Sample, ViewSpec, seed_for
 from parallax.settings.ranges import Count, Negatives, PositiveShare, Share, Temperature, Texts
 
 
-class ByPrompt:
+class ByPrompt(PlannedProposer):
     """Good prompt against bad prompt or corrupted image, by construction. The sample's own question is not used.
 
     Args:
@@ -31,6 +30,8 @@ class ByPrompt:
         temperature: 0 is greedy; the paper samples at 0.2.
         top_p: share of probability kept when sampling.
     """
+
+    view: View
 
     def __init__(
         self,
@@ -82,12 +83,6 @@ class ByPrompt:
             view = spec_of(drawn, seed_for(seed, sample.id, "view", k))
             asks.append(self._ask(sample, seed, "rejected", k, self.trained_question(sample, seed), view))
         return asks
-
-    def propose(
-        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
-    ) -> list[list[Candidate]]:
-        """Candidates per sample, chosen first."""
-        return propose_planned(self, samples, seed=seed, generate=generate)
 
     def _draws_bad_prompt(self, sample: Sample, seed: int, k: int) -> bool:
         return seed_for(seed, sample.id, "bad prompt or corrupted image", k) % 1_000_000 < self.bad_share * 1_000_000

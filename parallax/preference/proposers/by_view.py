@@ -6,18 +6,17 @@ Chosen: greedy on the clean image. Rejected: greedy on each of K views, every vi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from augment.registry import spec_of
 from augment.view import View, generator_for
 from parallax.models.generation.requests import GenerationRequest
-from parallax.preference.proposer import Ask, Generate, propose_planned
-from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+from parallax.preference.proposer import Ask, PlannedProposer
+from parallax.records import Decoding, Sample, ViewSpec, seed_for
 from parallax.settings.ranges import Count, Negatives, PositiveShare, Temperature
 
 
-class ByView:
+class ByView(PlannedProposer):
     """Clean image against K views of it, by construction.
 
     Args:
@@ -27,6 +26,8 @@ class ByView:
         temperature: 0 is greedy, as in the paper; above 0 both sides are sampled, each with its sample's own seed.
         top_p: share of probability kept when sampling.
     """
+
+    view: View
 
     def __init__(
         self,
@@ -58,12 +59,6 @@ class ByView:
             drawn = self.view.draw(generator_for(seed_for(seed, sample.id, "mixture", k)), k)
             asks.append(self._ask(sample, seed, "rejected", k, spec_of(drawn, seed_for(seed, sample.id, "view", k))))
         return asks
-
-    def propose(
-        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
-    ) -> list[list[Candidate]]:
-        """Candidates per sample, chosen first."""
-        return propose_planned(self, samples, seed=seed, generate=generate)
 
     def _ask(self, sample: Sample, seed: int, role: str, index: int, view: ViewSpec) -> Ask:
         decoding = Decoding(self.max_new_tokens)

@@ -9,20 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from parallax.preference.proposer import Generate
+from parallax.preference.proposer import Generate, Proposer
 from parallax.preference.proposers.ground_truth import no_answer
 from parallax.preference.proposers.written import written_answer
 from parallax.records import BadImage, Candidate, Sample, seed_for
 from parallax.settings.ranges import ExistingPath
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 Rewrite = Callable[
     [Sample, int], str | None
 ]  # (sample, seed of its own) -> the answer with hallucinations, None: cannot
 
 
-class GroundTruthAgainstEdited:
+class GroundTruthAgainstEdited(Proposer):
     """Ground truth chosen, its rewrite rejected. Nothing is generated.
 
     Args:
@@ -53,7 +56,7 @@ class GroundTruthAgainstEdited:
         return None
 
     def propose(
-        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
+        self, policy: Policy, samples: Sequence[Sample], *, seed: int, generate: Generate
     ) -> list[list[Candidate]]:
         """Candidates per sample, chosen first."""
         return [

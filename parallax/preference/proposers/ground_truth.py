@@ -7,16 +7,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.models.generation.requests import GenerationRequest
-from parallax.preference.proposer import Ask, Generate
+from parallax.preference.proposer import Ask, Generate, Proposer
 from parallax.preference.proposers.written import written_answer
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
 from parallax.settings.ranges import Count, Negatives, PositiveShare, Temperature
 
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
-class GroundTruth:
+
+class GroundTruth(Proposer):
     """Ground truth against the policy's own answers to the same question on the same image.
 
     Args:
@@ -62,7 +65,7 @@ class GroundTruth:
         return [Ask("rejected", k, self._request(sample, seed, k)) for k in range(self.num_negatives)]
 
     def propose(
-        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
+        self, policy: Policy, samples: Sequence[Sample], *, seed: int, generate: Generate
     ) -> list[list[Candidate]]:
         """Candidates per sample: ground truth, then the policy's answers."""
         asks = [self.requests(sample, seed) for sample in samples]

@@ -5,16 +5,15 @@ Nothing says beforehand which is better; that is the judge's matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from parallax.models.generation.requests import GenerationRequest
-from parallax.preference.proposer import Ask, Generate, propose_planned
-from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+from parallax.preference.proposer import Ask, PlannedProposer
+from parallax.records import Decoding, Sample, ViewSpec, seed_for
 from parallax.settings.ranges import Count, Negatives, PositiveShare, PositiveTemperature
 
 
-class Sampled:
+class Sampled(PlannedProposer):
     """Greedy first, then samples, each with a seed of its own.
 
     Args:
@@ -60,12 +59,6 @@ class Sampled:
                 self._ask(sample, "sample", k, Decoding(self.max_new_tokens, self.temperature, self.top_p, own))
             )
         return asks
-
-    def propose(
-        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
-    ) -> list[list[Candidate]]:
-        """Candidates per sample, greedy first."""
-        return propose_planned(self, samples, seed=seed, generate=generate)
 
     def _ask(self, sample: Sample, role: str, index: int, decoding: Decoding) -> Ask:
         return Ask(role, index, GenerationRequest.about(sample, ViewSpec(), decoding))

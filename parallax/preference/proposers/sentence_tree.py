@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 from annotated_types import Interval
 
@@ -21,7 +21,7 @@ from parallax.models.encoding.prompt_encoder import PromptTooLong
 from parallax.models.generation.requests import GenerationRequest
 from parallax.models.search.group_beams import VERSION, GroupBeams, Sentence, Start
 from parallax.preference.junk import junk_reason
-from parallax.preference.proposer import Generate, Unanswerable
+from parallax.preference.proposer import Generate, SearchProposer, Unanswerable
 from parallax.preference.tree import Leaf, Node, State, Tree, cumulative
 from parallax.records import (
     BadImage,
@@ -35,6 +35,9 @@ from parallax.records import (
 )
 from parallax.records.keyed_store import KeyedStore
 from parallax.settings.ranges import Count, NotNegative
+
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
 Kept = Annotated[int, Interval(ge=0, le=64)]
 PruneBy = Literal["model_score", "calibrated"]
@@ -63,7 +66,7 @@ class _Growing:
     active: list[int]  # node ids to be continued; 0 is the root
 
 
-class SentenceTree:
+class SentenceTree(SearchProposer):
     """Sentence-level tree search.
 
     Args:
@@ -144,7 +147,7 @@ class SentenceTree:
         }
 
     def propose(
-        self, policy: Any, samples: Sequence[Sample], *, seed: int, generate: Generate
+        self, policy: Policy, samples: Sequence[Sample], *, seed: int, generate: Generate
     ) -> list[list[Candidate]]:
         """The ends of all paths, per sample. Nothing is drawn at random, so `seed` changes nothing.
 
@@ -156,18 +159,18 @@ class SentenceTree:
             raise Unanswerable(why)
         return [self._candidates(policy, sample, trees[sample.id]) for sample in samples]
 
-    def search(self, policy: Any, samples: Sequence[Sample], *, seed: int) -> None:
+    def search(self, policy: Policy, samples: Sequence[Sample], *, seed: int) -> None:
         """Search and keep what is not in the store yet."""
         self._trees(policy, samples, {})
 
-    def spec(self, policy: Any, sample: Sample) -> GenerationSpec:
+    def spec(self, policy: Policy, sample: Sample) -> GenerationSpec:
         """All ingredients of a sample's tree; its key is the tree's."""
         request = GenerationRequest.about(sample, ViewSpec(), Decoding(self.max_path_tokens))
         return replace(policy.spec(request), generator=f"sentence_tree/{VERSION}/{fingerprint(self.settings())}")
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _trees(self, policy: Any, samples: Sequence[Sample], why: dict[str, str]) -> dict[str, Tree]:
+    def _trees(self, policy: Policy, samples: Sequence[Sample], why: dict[str, str]) -> dict[str, Tree]:
         """Trees by sample id. Samples without one are named in `why`."""
         keys: dict[str, str] = {}
         for sample in samples:
@@ -194,7 +197,7 @@ class SentenceTree:
         return trees
 
     def _grow(
-        self, policy: Any, beams: GroupBeams, samples: Sequence[Sample], keys: dict[str, str], why: dict[str, str]
+        self, policy: Policy, beams: GroupBeams, samples: Sequence[Sample], keys: dict[str, str], why: dict[str, str]
     ) -> dict[str, Tree]:
         growing: list[_Growing] = []
         for sample in samples:
@@ -217,7 +220,7 @@ class SentenceTree:
                 self._prune(tree)
         return {tree.sample.id: Tree(keys[tree.sample.id], tuple(tree.nodes)) for tree in growing}
 
-    def _check_room(self, policy: Any, prompt: int) -> None:
+    def _check_room(self, policy: Policy, prompt: int) -> None:
         if self.max_path_tokens > policy.encoder.max_context - prompt:
             raise PromptTooLong(
                 f"{self.max_path_tokens} new tokens after a prompt of {prompt} do not fit the context of "
@@ -228,7 +231,7 @@ class SentenceTree:
         said = _said(tree.nodes, parent)
         return Start(tree.start.prompt, said, min(self.max_sentence_tokens, self.max_path_tokens - len(said)))
 
-    def _children(self, policy: Any, tree: _Growing, parent: int, sentences: Sequence[Sentence]) -> list[Node]:
+    def _children(self, policy: Policy, tree: _Growing, parent: int, sentences: Sequence[Sentence]) -> list[Node]:
         """New nodes, each different from its siblings; every one of them is open, final or junk."""
         used = len(_said(tree.nodes, parent))
         children: dict[tuple[int, ...], Node] = {}
@@ -247,7 +250,7 @@ class SentenceTree:
             tree.nodes.append(node)
         return list(children.values())
 
-    def _score(self, policy: Any, born: Sequence[tuple[_Growing, int, list[Node]]]) -> None:
+    def _score(self, policy: Policy, born: Sequence[tuple[_Growing, int, list[Node]]]) -> None:
         """Step scores of new sentences, which pruning adds up along paths."""
         families = [(tree, [node for node in children if node.is_sentence]) for tree, _, children in born]
         if self.prune_by == "model_score" or self.judge is None:
@@ -273,7 +276,7 @@ class SentenceTree:
             if id not in kept:
                 tree.nodes[id - 1] = replace(tree.nodes[id - 1], state="pruned")
 
-    def _candidates(self, policy: Any, sample: Sample, tree: Tree) -> list[Candidate]:
+    def _candidates(self, policy: Policy, sample: Sample, tree: Tree) -> list[Candidate]:
         whole = self.spec(policy, sample)
         ranked = tree if self.keep_pruned else tree.without_pruned()
         leaves: list[Candidate] = []

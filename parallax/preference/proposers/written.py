@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from parallax.records import Candidate, Decoding, GenerationSpec, Sample, ViewSpec
 
+if TYPE_CHECKING:
+    from parallax.models.policy import Policy
 
-def written_answer(policy: Any, sample: Sample, role: str, text: str, author: str, index: int = 0) -> Candidate:
+
+def written_answer(policy: Policy, sample: Sample, role: str, text: str, author: str, index: int = 0) -> Candidate:
     """`text` as a candidate, tokenised once as the policy's template writes an answer, end token included.
 
     Args:
