@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
-import augment
 from augment.view import IMAGES, View, build
 from parallax.records import ViewSpec, seed_for
 
-for _module in iter_modules(augment.__path__):  # importing registers, so a new view needs its file and nothing else
+for _module in iter_modules(
+    [str(Path(__file__).parent)]
+):  # importing registers, so a new view needs its file and nothing else
     if _module.name != "registry":
         import_module(f"augment.{_module.name}")
 

@@ -54,8 +54,6 @@ class BestAgainstRest(Selector):
         max_chars: Count | None = None,
         strip_newlines: Newlines = "space",
     ) -> None:
-        if num_negatives < 1:
-            raise ValueError(f"num_negatives is {num_negatives}; a pair needs at least 1 rejected answer")
         self.num_negatives, self.min_margin = num_negatives, min_margin
         self.filters = Filters(drop_equal, drop_empty, drop_truncated, min_chars, max_chars, strip_newlines)
 

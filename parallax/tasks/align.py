@@ -16,10 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.evaluation.evaluation import Evaluation
+from parallax.models import processes
 from parallax.records.skipped import skipped_counts
+from parallax.reports.artifacts import note_results
+from parallax.reports.environment import write_environment
+from parallax.reports.examples_table import log_examples
+from parallax.reports.loggers import log_metrics, log_point
+from parallax.reports.results import flat_metrics, make_results, print_results, write_results
+from parallax.reports.run_log import run_log
+from parallax.reports.run_report import write_report
 from parallax.settings.groups import Stage, Trainer
 from parallax.settings.stages import PlannedStage, planned_stages
+from parallax.tasks.disk_room import ALWAYS, MIB, check_room, needed_in_run_folder
+from parallax.tasks.evaluate import add_harnesses, run_suites
+from parallax.tasks.manifest import RunManifest, made_with
+from parallax.tasks.memory_forecast import explained_generation
+from parallax.tasks.parts import join_processes, make_policy, make_suites, pick_device
 from parallax.tasks.publish import check_publish, publish
+from parallax.tasks.recipe import claim_folder
 from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
 
 if TYPE_CHECKING:
@@ -36,12 +51,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def align(cfg: DictConfig) -> dict[str, Any]:
     """Run all stages and return the content of `results.json`."""
-    from parallax.models import processes
-    from parallax.reports.environment import write_environment
-    from parallax.reports.run_log import run_log
-    from parallax.tasks.manifest import RunManifest, made_with
-    from parallax.tasks.parts import join_processes, pick_device
-    from parallax.tasks.recipe import claim_folder
 
     plan = planned_stages(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
@@ -74,10 +83,6 @@ def align(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
-    from parallax.models import processes
-    from parallax.reports.loggers import log_metrics, log_point
-    from parallax.reports.results import flat_metrics, make_results, print_results, write_results
-    from parallax.tasks.parts import make_policy, make_suites
 
     plain, folder = this.plain, this.folder
     adapter = Path(plain["adapter"]) if plain.get("adapter") else None
@@ -173,7 +178,6 @@ def _align(this: Run, plan: list[PlannedStage]) -> dict[str, Any]:
 
 def _check_room(this: Run, plan: list[PlannedStage], trained: int, all_numbers: int) -> None:
     """Refuse a run that would fill the disk, before it spends hours."""
-    from parallax.tasks.disk_room import ALWAYS, MIB, check_room, needed_in_run_folder
 
     left = [planned.stage for planned in plan if this.manifest.finished(planned.name) is None]
     needed = needed_in_run_folder(this.plain, left, trained, all_numbers)
@@ -190,8 +194,6 @@ def _watch(this: Run, policy: Policy, suites: list[Any]) -> Callable[[int], dict
     """What `evaluation.every_n_steps` measures."""
     if not suites:
         return None
-    from parallax.tasks.evaluate import run_suites
-    from parallax.tasks.memory_forecast import explained_generation
 
     limit = this.plain["evaluation"]["watch_limit"]
     suites = [suite.limited(limit) for suite in suites]
@@ -209,7 +211,6 @@ def _watch(this: Run, policy: Policy, suites: list[Any]) -> Callable[[int], dict
 
 def _read(path: Path, when: str, this: Run) -> Evaluation | None:
     """An evaluation that this run made before it was stopped."""
-    from parallax.evaluation.evaluation import Evaluation
 
     return Evaluation.load(path) if when in this.plain["evaluation"]["when"] and path.is_file() else None
 
@@ -221,9 +222,6 @@ def _values(evaluation: Evaluation | None) -> dict[str, float | None]:
 def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Path) -> Evaluation | None:
     if when not in this.plain["evaluation"]["when"] or not (suites or this.plain["evaluation"]["harnesses"]):
         return None
-    from parallax.models import processes
-    from parallax.tasks.evaluate import add_harnesses, run_suites
-    from parallax.tasks.memory_forecast import explained_generation
 
     log.info("evaluating %s", when)
     with explained_generation(policy, **_answering(this.plain)):
@@ -238,8 +236,6 @@ def _evaluate(this: Run, policy: Policy, suites: list[Any], when: str, path: Pat
 
 def _tell_wandb(this: Run, suites: list[Any], before: Evaluation | None, after: Evaluation | None) -> None:
     """Answers before and after as a table; results as an artifact."""
-    from parallax.reports.artifacts import note_results
-    from parallax.reports.examples_table import log_examples
 
     shown = this.wandb_options
     samples = [sample for suite in suites for sample in suite.samples]
@@ -250,7 +246,6 @@ def _tell_wandb(this: Run, suites: list[Any], before: Evaluation | None, after: 
 
 
 def _report(this: Run, suites: list[Any], before: Evaluation | None, after: Evaluation | None) -> Path:
-    from parallax.reports.run_report import write_report
 
     samples = [sample for suite in suites for sample in suite.samples]
     return write_report(

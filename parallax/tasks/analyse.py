@@ -12,7 +12,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.models.image_text import ImageTextModel
+from parallax.records import BadImage
+from parallax.records.atomic import atomic_write_json
+from parallax.reports import analysis
+from parallax.reports.run_log import run_log
 from parallax.settings.build import build
+from parallax.tasks.parts import make_suites, pick_device
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,10 +29,6 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Make what `task.what` names; returns the numbers."""
     from omegaconf import OmegaConf
-
-    from parallax.records.atomic import atomic_write_json
-    from parallax.reports import analysis
-    from parallax.reports.run_log import run_log
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     task, folder = config["task"], Path(config["paths"]["output_dir"])
@@ -56,10 +58,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def _images(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Embed pictures of `data` and of each suite, lay them out, say how well they mix."""
-    from parallax.models.image_text import ImageTextModel
-    from parallax.records import BadImage
-    from parallax.reports import analysis
-    from parallax.tasks.parts import make_suites, pick_device
 
     task = config["task"]
     sources = {"training": build(config["data"], "data")}

@@ -8,20 +8,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.models import processes
+from parallax.records.atomic import atomic_write_json
+from parallax.reports.environment import write_environment
+from parallax.reports.run_log import run_log
 from parallax.settings.groups import Trainer
 from parallax.settings.stages import preference_stage
+from parallax.tasks.memory_forecast import explained_generation
+from parallax.tasks.parts import join_processes, make_datamodule, make_policy, pick_device
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Build the pairs of the method's first preference stage. Returns `{"pairs": counts}`."""
-    from parallax.models import processes
-    from parallax.records.atomic import atomic_write_json
-    from parallax.reports.environment import write_environment
-    from parallax.reports.run_log import run_log
-    from parallax.tasks.memory_forecast import explained_generation
-    from parallax.tasks.parts import join_processes, make_datamodule, make_policy, pick_device
 
     stage = preference_stage(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]

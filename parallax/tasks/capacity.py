@@ -9,13 +9,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.models.memory.capacity import GPUS, MOST_PAIRS, SETUPS, fits, largest_generation, least_seconds_per_image
+from parallax.models.memory.model_shape import shape_of
+from parallax.models.memory.planner import Workload
+from parallax.models.scoring.chunked_head import rows_per_chunk
+from parallax.models.true_size import meta_model
+from parallax.records.atomic import atomic_write_text
+from parallax.reports.run_log import run_log
+
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
     """Write the tables of `task.models` on `task.gpus` to `task.output` and show them."""
-    from parallax.records.atomic import atomic_write_text
-    from parallax.reports.run_log import run_log
 
     task: dict[str, Any] = OmegaConf.to_container(cfg.task, resolve=True)  # type: ignore[assignment]
     folder = Path(str(cfg.paths.output_dir))
@@ -29,11 +35,6 @@ def run(cfg: DictConfig) -> None:
 
 def _model(name: str, task: dict[str, Any]) -> str:
     """The two tables of one model."""
-    from parallax.models.memory.capacity import GPUS, SETUPS, fits
-    from parallax.models.memory.model_shape import shape_of
-    from parallax.models.memory.planner import Workload
-    from parallax.models.scoring.chunked_head import rows_per_chunk
-    from parallax.models.true_size import meta_model
 
     shape = shape_of(meta_model(name))
     gpus = [GPUS[gpu] for gpu in task["gpus"]]
@@ -73,7 +74,6 @@ def _model(name: str, task: dict[str, Any]) -> str:
 
 
 def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list[list[Any]]:
-    from parallax.models.memory.capacity import largest_generation, least_seconds_per_image
 
     at_once = [largest_generation(shape, work, int(usable * gpu.bytes)) for gpu in gpus]
     seconds = [least_seconds_per_image(shape, work, gpu, rows, 2) for gpu, rows in zip(gpus, at_once, strict=True)]
@@ -85,7 +85,6 @@ def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list
 
 
 def _pairs(number: int) -> str:
-    from parallax.models.memory.capacity import MOST_PAIRS
 
     return "–" if number == 0 else f"≥ {number}" if number == MOST_PAIRS else str(number)
 

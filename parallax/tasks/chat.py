@@ -14,8 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.models.generation.requests import GenerationRequest
+from parallax.records import BadImage, Decoding, ViewSpec, seed_for
+from parallax.records.images import FileImage
+from parallax.reports.worddiff import diff_words
 from parallax.settings.build import build
 from parallax.settings.groups import Lora
+from parallax.tasks.parts import make_policy, pick_device
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,9 +34,6 @@ def run(cfg: DictConfig) -> None:
     """Ask until there are no more questions."""
     from omegaconf import OmegaConf
     from rich.console import Console
-
-    from parallax.records import BadImage
-    from parallax.tasks.parts import make_policy, pick_device
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     task, adapter = config["task"], config.get("adapter")
@@ -61,8 +63,6 @@ def run(cfg: DictConfig) -> None:
 
 def answers(policy: Policy, image: ImageRef, question: str, config: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, answer): before and after with an adapter, the model's own without one."""
-    from parallax.models.generation.requests import GenerationRequest
-    from parallax.records import Decoding, ViewSpec, seed_for
 
     wanted = config["generation"]
     decoding = Decoding(int(wanted["max_new_tokens"]))
@@ -88,8 +88,6 @@ def side_by_side(question: str, said: list[tuple[str, str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from parallax.reports.worddiff import diff_words
-
     table = Table(title=Text(question, style="bold"), title_justify="left", expand=True)
     for name, _ in said:
         table.add_column(name, ratio=1)
@@ -109,7 +107,6 @@ def side_by_side(question: str, said: list[tuple[str, str]]) -> Table:
 
 def open_image(path: str) -> ImageRef:
     """A file anywhere on this machine: who types its name may read it."""
-    from parallax.records.images import FileImage
 
     file = Path(path).expanduser().resolve()
     return FileImage(str(file.parent), file.name)

@@ -23,7 +23,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.further_columns import FurtherColumns
+from datamodules.inspection import inspect
+from parallax.models.encoding.encoder_only import load_encoder
+from parallax.records import BadImage
+from parallax.records.atomic import atomic_write_json
 from parallax.records.plain_text import printable
+from parallax.reports.data_report import complaints, data_report, remarks
+from parallax.reports.run_images import evaluation_subjects
+from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.groups import Stage
@@ -36,9 +44,6 @@ MOST_EVALUATED = 5000  # samples of a suite whose images are compared
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Print the report and write `check_data.json`. Raises ConfigError with all that stands in the way of a run."""
-    from parallax.records.atomic import atomic_write_json
-    from parallax.reports.data_report import complaints, data_report, remarks
-    from parallax.reports.run_log import run_log
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder = Path(plain["paths"]["output_dir"])
@@ -80,8 +85,6 @@ def _sources(cfg: DictConfig, plain: Mapping[str, Any]) -> list[tuple[str, Stage
 
 def _evaluated(plain: Mapping[str, Any]) -> dict[str, set[str]]:
     """Digests of the images of every evaluation suite whose samples are at hand."""
-    from parallax.records import BadImage
-    from parallax.reports.run_images import evaluation_subjects
 
     found: dict[str, set[str]] = {}
     for name, suite in ((plain.get("evaluation") or {}).get("suites") or {}).items():
@@ -96,7 +99,6 @@ def _evaluated(plain: Mapping[str, Any]) -> dict[str, set[str]]:
 
 def _looks_at_images(stage: Stage) -> bool:
     """Whether the stage's objective learns from pairs whose images alone differ."""
-    from datamodules.further_columns import FurtherColumns
 
     return FurtherColumns(tuple(build(stage.loss, f"stages.{stage.name}.loss").looks)).looks_at_images
 
@@ -105,12 +107,9 @@ def _inspected(stage: Stage, plain: Mapping[str, Any], evaluated: Mapping[str, s
     """(what was found, ""), or (None, why the source cannot be read at all)."""
     from hydra.errors import InstantiationException
 
-    from datamodules.inspection import inspect
-
     node, task = stage.data, plain["task"]
 
     def encoder() -> Any:
-        from parallax.models.encoding.encoder_only import load_encoder
 
         return load_encoder(plain["model"])
 

@@ -18,10 +18,22 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from datamodules.shapes.language import corrupted, mentioned_objects
+from datamodules.shapes.questions import DESCRIBERS
+from datamodules.shapes.scene import Scene, generator
+from parallax.evaluation.agreement import agreement, true_preference
+from parallax.preference.judge import as_judgement
 from parallax.preference.proposer import Generate, Proposer
 from parallax.preference.selector import Selector
+from parallax.records import Candidate, Decoding, Dropped, GenerationSpec, ViewSpec
+from parallax.records.atomic import atomic_write_json
+from parallax.records.candidate_store import CandidateStore
+from parallax.records.skipped import SkippedLog
+from parallax.reports.environment import write_environment
+from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
 from parallax.settings.stages import preference_stage
+from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,12 +49,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Judge, compare, write `judge.json` into the run folder. Returns its content under `judge`."""
     from datamodules.build import outcomes_of_samples
     from datamodules.candidates import CandidateMaker
-    from parallax.records.atomic import atomic_write_json
-    from parallax.records.candidate_store import CandidateStore
-    from parallax.records.skipped import SkippedLog
-    from parallax.reports.environment import write_environment
-    from parallax.reports.run_log import run_log
-    from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
     stage = preference_stage(cfg)
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
@@ -86,8 +92,6 @@ class Listener(Selector):
         self.judged: list[Judgement] = []
 
     def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
-        from parallax.preference.judge import as_judgement
-        from parallax.records import Dropped
 
         self.samples.append(sample)
         self.groups.append(candidates)
@@ -105,8 +109,6 @@ def compared(
     samples: Sequence[Sample], groups: Sequence[Sequence[Candidate]], judged: Sequence[Judgement]
 ) -> dict[str, Any]:
     """The agreement with the truth as plain data: share, interval, counts, and a sentence."""
-    from datamodules.shapes.language import mentioned_objects
-    from parallax.evaluation.agreement import agreement, true_preference
 
     decisions: list[int | None] = []
     truths: list[int | None] = []
@@ -145,10 +147,6 @@ class Corrupted(Proposer):
         return [self._pair(sample, seed) for sample in samples]
 
     def _pair(self, sample: Sample, seed: int) -> list[Candidate]:
-        from datamodules.shapes.language import corrupted
-        from datamodules.shapes.questions import DESCRIBERS
-        from datamodules.shapes.scene import Scene, generator
-        from parallax.records import Candidate, Decoding, GenerationSpec, ViewSpec
 
         if sample.kind not in DESCRIBERS or "scene" not in sample.attributes:
             raise ConfigError(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.reports.comparison import compare_runs
+from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -14,8 +16,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Compare the runs in and below `runs`; the files go to `task.output`, or into the folder that holds all of them."""
-    from parallax.reports.comparison import compare_runs
-    from parallax.reports.run_log import run_log
 
     runs = OmegaConf.to_container(cfg.runs) if OmegaConf.is_list(cfg.runs) else [cfg.runs]
     with run_log(Path(cfg.paths.output_dir)):

@@ -13,8 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.evaluation.sign_test import sign_tests
+from parallax.records.atomic import atomic_write_json
+from parallax.reports.environment import write_environment
+from parallax.reports.results import is_minor, make_results, metric_of, metric_order, show, show_parts, write_results
+from parallax.reports.run_log import run_log
+from parallax.reports.run_report import write_report
 from parallax.settings.build import build
 from parallax.settings.groups import Lora
+from parallax.tasks.evaluate import run_suites
+from parallax.tasks.parts import make_policy, make_suites, pick_device
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,15 +35,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate both, compare, write, print; returns the results."""
     from omegaconf import OmegaConf
     from rich.console import Console
-
-    from parallax.evaluation.sign_test import sign_tests
-    from parallax.records.atomic import atomic_write_json
-    from parallax.reports.environment import write_environment
-    from parallax.reports.results import make_results, write_results
-    from parallax.reports.run_log import run_log
-    from parallax.reports.run_report import write_report
-    from parallax.tasks.evaluate import run_suites
-    from parallax.tasks.parts import make_policy, make_suites, pick_device
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder, task = Path(config["paths"]["output_dir"]), config["task"]
@@ -75,8 +74,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 def comparison_table(results: dict[str, Any]) -> Table:
     """Metric, both sides, paired difference with its interval, and the sign test over images."""
     from rich.table import Table
-
-    from parallax.reports.results import is_minor, metric_of, metric_order, show, show_parts
 
     table = Table(title="Paired comparison, 95 % intervals", title_justify="left", header_style="bold", pad_edge=False)
     for heading in ("", "first", "second", "second − first", "images up : down : equal", "sign test p"):

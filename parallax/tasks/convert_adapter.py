@@ -16,18 +16,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.models.adapter import CONFIG, WEIGHTS
+from parallax.models.loading import loaded
+from parallax.models.original_llava import convert
+from parallax.models.true_size import architectures, config_of
+from parallax.records.atomic import atomic_folder, atomic_write_text
+from parallax.reports.model_card import converted_card
+from parallax.reports.run_log import run_log
+
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Write the converted adapter. Returns the counts of keys under `converted`."""
     from safetensors.torch import save_file
-
-    from parallax.models.adapter import CONFIG, WEIGHTS
-    from parallax.models.original_llava import convert
-    from parallax.records.atomic import atomic_folder, atomic_write_text
-    from parallax.reports.model_card import converted_card
-    from parallax.reports.run_log import run_log
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder, task = Path(plain["paths"]["output_dir"]), plain["task"]
@@ -52,9 +54,6 @@ def _shell(model: Mapping[str, Any]) -> Any:
     """The model without weights, by its own configuration; where that is not here, by what is known of its architecture."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
-
-    from parallax.models.loading import loaded
-    from parallax.models.true_size import architectures, config_of
 
     path, revision, known = str(model["path"]), model.get("revision") or "main", model.get("name") in architectures()
     try:

@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.reports.dashboard_file import read_specification, save_online, specification, write_specification
+from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -20,8 +22,6 @@ def run(cfg: DictConfig) -> None:
         ConfigError: `task.apply` holds no specification, or W&B could not be reached though `task.mode=online` asks for it.
         RuntimeError: W&B did not take the views; the file has them.
     """
-    from parallax.reports.dashboard_file import read_specification, save_online, write_specification
-    from parallax.reports.run_log import run_log
     from parallax.reports.wandb_run import wandb_mode
 
     task: dict[str, Any] = OmegaConf.to_container(cfg.task, resolve=True)  # type: ignore[assignment]
@@ -55,7 +55,6 @@ def run(cfg: DictConfig) -> None:
 
 def _built(task: dict[str, Any], cfg: DictConfig) -> dict[str, Any]:
     from parallax.reports.dashboard import Wanted, build_report, build_workspace
-    from parallax.reports.dashboard_file import specification
 
     metrics, settings, tables = (tuple(task[name]) for name in ("metrics", "settings", "tables"))
     wanted = Wanted(task["project"], task["entity"] or "", metrics, settings, tables, task["group"])

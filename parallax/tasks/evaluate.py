@@ -14,8 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.evaluation import evaluate
+from parallax.evaluation.harnesses import run_harness
+from parallax.models import processes
+from parallax.preference.infusion import Describe
+from parallax.records import ViewSpec
+from parallax.reports.environment import write_environment
+from parallax.reports.loggers import build_loggers, close_loggers, log_metrics
+from parallax.reports.progress import answer_progress
+from parallax.reports.results import flat_metrics, make_results, print_results, write_results
+from parallax.reports.run_log import run_log
+from parallax.reports.run_report import write_report
 from parallax.settings.build import build
 from parallax.settings.groups import Lora, Trainer
+from parallax.tasks.naming import group_name, run_name, tag_words
+from parallax.tasks.parts import join_processes, make_policy, make_suites, pick_device
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,14 +44,6 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate, write `results.json`, `report.html` and `evaluations/` into the run folder, return the results."""
     from omegaconf import OmegaConf
-
-    from parallax.models import processes
-    from parallax.reports.environment import write_environment
-    from parallax.reports.loggers import close_loggers, log_metrics
-    from parallax.reports.results import flat_metrics, make_results, print_results, write_results
-    from parallax.reports.run_log import run_log
-    from parallax.reports.run_report import write_report
-    from parallax.tasks.parts import join_processes, make_policy, make_suites, pick_device
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(str(config["trainer"]["accelerator"]))
@@ -90,20 +95,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return results
 
 
-def build_suites(evaluation: Mapping[str, Any]) -> list[Suite]:
-    """The suites of the `evaluation` group (plain data), cut to `evaluation.limit` where it is set. May be empty."""
-    suites = [
-        build(node, f"evaluation.suites.{name}") for name, node in (evaluation.get("suites") or {}).items() if node
-    ]
-    limit = evaluation.get("limit")
-    return [suite.limited(limit) for suite in suites]
-
-
 def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None:
     """The view of `evaluation.view` (a node of the `aug` group), or None for images as they are."""
     if not evaluation.get("view"):
         return None
-    from parallax.records import ViewSpec
 
     view = build(evaluation["view"], "evaluation.view")
     return ViewSpec(view.name, view.params(), seed)
@@ -113,7 +108,6 @@ def describing(evaluation: Mapping[str, Any]) -> Describe | None:
     """The first step of describe-and-respond, where `evaluation.describe_and_respond` asks for it."""
     if not evaluation.get("describe_and_respond"):
         return None
-    from parallax.preference.infusion import Describe
 
     return Describe(
         evaluation["describe_prompt"],
@@ -141,8 +135,6 @@ def run_suites(
         at_first: called when the first answers are there; what takes seconds to import can wait until then.
         cache: False inside `policy.reference()`, where the fingerprint does not name the weights that answer.
     """
-    from parallax.evaluation import evaluate
-    from parallax.reports.progress import answer_progress
 
     wanted = config["evaluation"]
     total = sum(len(suite.samples) for suite in suites)
@@ -177,8 +169,6 @@ def add_harnesses(
     """
     import shutil
 
-    from parallax.evaluation.harnesses import run_harness
-
     wanted = config["evaluation"].get("harnesses") or {}
     if not wanted:
         return
@@ -195,8 +185,6 @@ def add_harnesses(
 
 
 def _loggers(config: Mapping[str, Any], folder: Path) -> list[Any]:
-    from parallax.reports.loggers import build_loggers
-    from parallax.tasks.naming import group_name, run_name, tag_words
 
     return build_loggers(
         config.get("logger"),

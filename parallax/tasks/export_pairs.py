@@ -19,11 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.formats.pair_export import export_pairs
+from parallax.models.hub import can_upload, upload
+from parallax.records.pair_store import PairSet, images_of
+from parallax.reports.data_card import data_card
+from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.groups import Stage
 from parallax.settings.stages import preference_stage
 from parallax.settings.targets import UnknownTarget
+from parallax.tasks.memory_forecast import explained_generation
+from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
 if TYPE_CHECKING:
     from parallax.records import PreferencePair
@@ -33,10 +40,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Write the pairs. Returns counts under `export`."""
-    from datamodules.formats.pair_export import export_pairs
-    from parallax.models.hub import can_upload, upload
-    from parallax.reports.data_card import data_card
-    from parallax.reports.run_log import run_log
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder, task = Path(plain["paths"]["output_dir"]), plain["task"]
@@ -58,7 +61,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def _pairs_of_run(plain: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[PreferencePair]]:
     """The configuration that built a pair set, and its pairs: of a run's folder its own, of a bare pair set this one."""
-    from parallax.records.pair_store import PairSet, images_of
 
     folder = Path(plain["task"]["pairs"]).expanduser()
     found, stage = _pair_set(folder)
@@ -101,8 +103,6 @@ def _source(node: Mapping[str, Any]) -> Any:
 
 
 def _pairs(stage: Stage, plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
-    from parallax.tasks.memory_forecast import explained_generation
-    from parallax.tasks.parts import make_datamodule, make_policy, pick_device
 
     source = build(stage.data, "data")
     if getattr(source, "pairs", None) is not None:

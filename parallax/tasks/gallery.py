@@ -7,6 +7,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from parallax.reports.gallery import count_items, write_gallery
+from parallax.reports.progress import answer_progress
+from parallax.reports.run_folder import find_runs
+from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -14,10 +18,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Make the gallery of `run` in `task.output` (default: the run's own folder)."""
-    from parallax.reports.gallery import count_items, write_gallery
-    from parallax.reports.progress import answer_progress
-    from parallax.reports.run_folder import find_runs
-    from parallax.reports.run_log import run_log
 
     with run_log(Path(cfg.paths.output_dir)):
         try:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.small_world.clip.build import make_tiny_clip
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Make the model as `cfg.tiny_clip` says. Returns the folder it lies in and what was measured on it."""
     from omegaconf import OmegaConf
-
-    from parallax.small_world.clip.build import make_tiny_clip
 
     settings = OmegaConf.to_container(cfg.tiny_clip, resolve=True)
     folder = make_tiny_clip(settings)  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.small_world.llava.build import make_tiny_llava
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Make the model as `cfg.tiny_llava` says. Returns the folder it lies in and what was measured on it."""
     from omegaconf import OmegaConf
-
-    from parallax.small_world.llava.build import make_tiny_llava
 
     settings = OmegaConf.to_container(cfg.tiny_llava, resolve=True)
     folder = make_tiny_llava(settings)  # type: ignore[arg-type]

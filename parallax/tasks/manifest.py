@@ -14,6 +14,7 @@ from typing import Any
 from parallax.models import processes
 from parallax.records.atomic import atomic_write_json
 from parallax.records.fingerprint import file_digest
+from parallax.reports.environment import environment
 from parallax.tasks.recipe import code_digest, data_digests, model_digests
 
 FILE = "manifest.json"
@@ -59,7 +60,6 @@ class RunManifest:
 
 def made_with(plain: Mapping[str, Any]) -> dict[str, Any]:
     """All that the result follows from, beside the configuration: versions, and SHA-256 digests of code, data and base model."""
-    from parallax.reports.environment import environment
 
     facts = environment()
     return {

@@ -9,15 +9,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.reports.run_log import run_log
 from parallax.settings.groups import Lora
+from parallax.tasks.parts import make_policy
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
     """Merge `adapter` into `model` and write it to `task.output` (default: merged/ in the run folder)."""
-    from parallax.reports.run_log import run_log
-    from parallax.tasks.parts import make_policy
 
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder = Path(plain["paths"]["output_dir"])

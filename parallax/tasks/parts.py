@@ -8,12 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.models import processes
+from parallax.models.loading import load_policy
+from parallax.preference.looks import Look
 from parallax.settings.build import build
 from parallax.settings.groups import Lora, Stage, Trainer
 
 if TYPE_CHECKING:
     from datamodules.preference import PreferenceDataModule
     from datamodules.supervised import SupervisedDataModule
+    from parallax.evaluation import Suite
     from parallax.models.policy import Policy
 
 
@@ -45,8 +49,6 @@ def make_policy(
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
     if plain["model"].get("dtype") == "float16" and device == "cpu":
         raise ValueError("model.dtype=float16 needs a GPU, and torch sees none that may be used; use model.dtype=auto")
-    from parallax.models import processes
-    from parallax.models.loading import load_policy
 
     if plain["model"].get("dtype") == "float16" and device == "cpu":
         raise ValueError(
@@ -70,8 +72,6 @@ def _plain(lora: Lora) -> dict[str, Any]:
 def make_datamodule(stage: Stage, plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
     """The datamodule of a preference stage; nothing is read or built yet but the source's index."""
     from datamodules.preference import PreferenceDataModule
-    from parallax.models import processes
-    from parallax.preference.looks import Look
 
     def part(name: str) -> Any:
         node = getattr(stage, name)
@@ -123,10 +123,18 @@ def make_supervised(stage: Stage, plain: Mapping[str, Any], run_folder: Path) ->
 
 def make_suites(plain: Mapping[str, Any]) -> list[Any]:
     """The evaluation suites, shortened where `evaluation.limit` or `debug.limit_evaluation` say so."""
-    from parallax.tasks.evaluate import build_suites
 
     evaluation = dict(plain["evaluation"])
     short = (plain.get("debug") or {}).get("limit_evaluation")
     limits = [limit for limit in (evaluation.get("limit"), short) if limit is not None]
     evaluation["limit"] = min(limits) if limits else None
     return build_suites(evaluation)
+
+
+def build_suites(evaluation: Mapping[str, Any]) -> list[Suite]:
+    """The suites of the `evaluation` group (plain data), cut to `evaluation.limit` where it is set. May be empty."""
+    suites = [
+        build(node, f"evaluation.suites.{name}") for name, node in (evaluation.get("suites") or {}).items() if node
+    ]
+    limit = evaluation.get("limit")
+    return [suite.limited(limit) for suite in suites]

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parallax.records.atomic import atomic_write_text
+from parallax.reports.model_card import model_card
+
 log = logging.getLogger(__name__)
 
 
@@ -21,8 +24,6 @@ def check_publish(plain: Mapping[str, Any]) -> None:
 
 def publish(plain: Mapping[str, Any], results: Mapping[str, Any], adapter: Path) -> None:
     """Write the model card into the adapter's folder, and upload the folder where `export.push_to_hub` names a repository."""
-    from parallax.records.atomic import atomic_write_text
-    from parallax.reports.model_card import model_card
 
     repository = plain["export"]["push_to_hub"]
     atomic_write_text(adapter / "README.md", model_card(plain, results, repository or "this/folder"))

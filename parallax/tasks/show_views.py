@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from augment import build as view_of
+from augment import view_names
+from augment.combine import Chain, Mixture, Several
+from augment.view import generator_for
+from parallax.reports.contact_sheet import Picture, contact_sheet
+from parallax.reports.model_eye import ModelEye
 from parallax.settings.build import build
 
 if TYPE_CHECKING:
@@ -40,8 +46,6 @@ TRIES = 32  # seeds tried until a view that acts only sometimes acts
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Write the sheet as `cfg.task` says. Returns the path of the PNG and the names of the views on it."""
-    from parallax.reports.contact_sheet import contact_sheet
-    from parallax.reports.model_eye import ModelEye
 
     task = cfg.task
     image, name = _image(cfg)
@@ -62,21 +66,19 @@ def view_pictures(
     image: Image.Image, eye: ModelEye, noise_steps: list[int], configured: View, seed: int
 ) -> dict[str, list[Picture]]:
     """All pictures of the sheet: heading -> pictures. Every registered view occurs at least once."""
-    from augment import build, view_names
-    from parallax.reports.contact_sheet import Picture
 
     def shown(view: View, label: str) -> Picture:
         return Picture(eye.sees(image, view, _telling_seed(view, image, seed)), label)
 
-    noise = [build({"name": "diffusion", "noise_steps": step}) for step in noise_steps]
+    noise = [view_of({"name": "diffusion", "noise_steps": step}) for step in noise_steps]
     sections = {
-        "Clean, and as configured": [shown(build("identity"), "identity"), *_drawn(configured, seed, shown)],
+        "Clean, and as configured": [shown(view_of("identity"), "identity"), *_drawn(configured, seed, shown)],
         "Diffusion noise, by step of 1000": [shown(view, label_of(view)) for view in noise],
     }
     for heading in dict.fromkeys([*SECTIONS.values(), "More"]):
         sections[heading] = []
     for name in view_names():
-        view = build(name)
+        view = view_of(name)
         if name not in {"identity", "diffusion"}:
             heading = SECTIONS.get(type(view).__module__.rpartition(".")[2], "More")
             sections[heading] += _drawn(view, seed, shown)
@@ -85,7 +87,6 @@ def view_pictures(
 
 def label_of(view: View) -> str:
     """Name and what distinguishes it: `diffusion noise_steps=500`; recipes with many arguments by their name alone."""
-    from augment.combine import Chain
 
     if isinstance(view, Chain):
         return "chain " + " + ".join(label_of(part) for part in view.parts)
@@ -97,8 +98,6 @@ def label_of(view: View) -> str:
 
 def _drawn(view: View, seed: int, shown: Any) -> list[Picture]:
     """The view itself, or the different views it draws for the first few rejected answers."""
-    from augment.combine import Mixture, Several
-    from augment.view import generator_for
 
     if not isinstance(view, (Mixture, Several)):
         return [shown(view, label_of(view))]
@@ -109,7 +108,6 @@ def _drawn(view: View, seed: int, shown: Any) -> list[Picture]:
 
 def _telling_seed(view: View, image: Image.Image, seed: int) -> int:
     """The first seed from `seed` on under which the view does anything; some act only half of the time."""
-    from augment.view import generator_for
 
     if view.acts_on == "tensor":
         return seed

@@ -10,9 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.models import processes
+from parallax.records.atomic import atomic_write_json
+from parallax.records.pair_store import PairSet, images_of
+from parallax.reports.artifacts import note_adapter, note_pairs, note_policy
+from parallax.reports.loggers import begin_stage, build_loggers
+from parallax.reports.pairs_table import log_pairs
+from parallax.reports.results import direction
 from parallax.settings.build import build
 from parallax.settings.groups import Stage
 from parallax.settings.stages import PlannedStage
+from parallax.tasks.memory_forecast import explained_generation
+from parallax.tasks.naming import group_name, run_name, tag_words
+from parallax.tasks.parts import make_datamodule, make_supervised
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
@@ -43,8 +53,6 @@ class Run:
     @cached_property
     def loggers(self) -> list[Any]:
         """Started when first asked for, which is once the policy answers: Lightning and W&B take seconds to import."""
-        from parallax.reports.loggers import build_loggers
-        from parallax.tasks.naming import group_name, run_name, tag_words
 
         return build_loggers(
             self.plain.get("logger"),
@@ -87,10 +95,6 @@ def run_stage(
 
     `evaluate` is asked every `evaluation.every_n_steps` optimiser steps; None for never.
     """
-    from parallax.models import processes
-    from parallax.records.atomic import atomic_write_json
-    from parallax.reports.artifacts import note_adapter, note_policy
-    from parallax.reports.loggers import begin_stage
 
     stage, folder = replace(planned.stage, name=planned.name), this.stage_folder(planned)
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,8 +158,6 @@ def accumulate(this: Run, entry: Mapping[str, Any]) -> None:
 def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
     """The pairs of a stage that an earlier process finished, for the report. Left out, with a word, if they are gone."""
 
-    from parallax.records.pair_store import PairSet, images_of
-
     if planned.stage.fit != "preference" or not entry["data"]:
         return
     source = build(planned.stage.data, "data")
@@ -182,7 +184,6 @@ def _set_reference(policy: Policy, stage: Stage, start: StageStart) -> dict[str,
 def _checkpoint(plain: Mapping[str, Any], folder: Path) -> Path | None:
     """The checkpoint this stage goes on from: the newest whole one in its folder, if the run is resumed."""
     from lightning_modules.callbacks.checkpoints import newest_checkpoint
-    from parallax.models import processes
 
     found = newest_checkpoint(folder / "checkpoints") if plain["resume"] != "never" else None
     found = processes.broadcast(found)
@@ -197,7 +198,6 @@ def _callbacks(this: Run, evaluate: Callable[[int], dict[str, float]] | None) ->
     if not every or evaluate is None:
         return []
     from lightning_modules.callbacks import BestStep, EveryNSteps
-    from parallax.reports.results import direction
 
     monitor, patience = this.plain["evaluation"]["monitor"], this.plain["evaluation"]["patience"]
     if monitor is None:
@@ -206,12 +206,6 @@ def _callbacks(this: Run, evaluate: Callable[[int], dict[str, float]] | None) ->
 
 
 def _preference(this: Run, policy: Policy, stage: Stage, folder: Path, extra: dict[str, Any]) -> dict[str, Any]:
-    from parallax.models import processes
-    from parallax.records.atomic import atomic_write_json
-    from parallax.reports.artifacts import note_pairs
-    from parallax.reports.pairs_table import log_pairs
-    from parallax.tasks.memory_forecast import explained_generation
-    from parallax.tasks.parts import make_datamodule
     from parallax.tasks.training import fit_preference
 
     datamodule = make_datamodule(stage, this.plain, this.folder)
@@ -231,9 +225,6 @@ def _preference(this: Run, policy: Policy, stage: Stage, folder: Path, extra: di
 
 
 def _supervised(this: Run, policy: Policy, stage: Stage, folder: Path, extra: dict[str, Any]) -> dict[str, Any]:
-    from parallax.models import processes
-    from parallax.records.atomic import atomic_write_json
-    from parallax.tasks.parts import make_supervised
     from parallax.tasks.training import fit_supervised
 
     datamodule = make_supervised(stage, this.plain, this.folder)

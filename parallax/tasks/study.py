@@ -14,9 +14,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.reports.run_log import run_log
+from parallax.reports.study import write_study
 from parallax.settings.check import check
 from parallax.settings.errors import ConfigError
+from parallax.tasks.align import align
 from parallax.tasks.recipe import is_finished, recipe_key
+from parallax.tasks.run_folder import in_run_folder
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +28,6 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> float:
     """Run all arms of `study.arms` for all `study.seeds`; returns the first arm's relative effect on `study.metric`."""
     from datamodules.preference import NoPairs
-    from parallax.reports.run_log import run_log
-    from parallax.reports.study import write_study
 
     study: dict[str, Any] = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
     if not study.get("arms"):
@@ -64,8 +66,6 @@ def run(cfg: DictConfig) -> float:
 
 
 def _align(cfg: DictConfig) -> None:
-    from parallax.tasks.align import align
-    from parallax.tasks.run_folder import in_run_folder
 
     in_run_folder(cfg, align, Path(cfg.paths.output_dir))
 

@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.records.fingerprint import fingerprint
+from parallax.reports.results import flat_metrics
 from parallax.reports.sweep_progress import SweepProgress
 from parallax.settings.command_line import compose_checked
 from parallax.settings.errors import ConfigError
@@ -126,7 +127,6 @@ def _outcome(sweep: SweepFile, folder: Path) -> str:
 
 def value_of(metric: str, folder: Path) -> float | None:
     """A logged metric of a finished run, by the name it has in W&B; None when the run has no such number."""
-    from parallax.reports.results import flat_metrics
 
     path = folder / "results.json"
     found = flat_metrics(json.loads(path.read_text("utf-8"))).get(metric) if path.is_file() else None

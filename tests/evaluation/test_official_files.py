@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from parallax.evaluation import Evaluation, EvaluationItem
 from parallax.settings.check import find_problems
-from parallax.tasks.evaluate import build_suites
+from parallax.tasks.parts import build_suites
 
 OFFICIAL = Path(__file__).with_name("official")
 FILES = {  # choice → its keys, below tests/evaluation/official

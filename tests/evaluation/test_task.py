@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from parallax.evaluation import Evaluation
-from parallax.tasks.evaluate import build_suites, describing, evaluation_view, run
+from parallax.tasks.evaluate import describing, evaluation_view, run
+from parallax.tasks.parts import build_suites
 
 SMALL = (
     "task=evaluate", "evaluation.scenes=6", "evaluation.pope_scenes=2", "evaluation.bootstrap=50", "logger=none",

@@ -69,8 +69,8 @@ def test_check_data_counts_a_refused_image_as_one_that_cannot_be_used(make_polic
     images = [FileImage(str(tmp_path), name) for name in ("thin.png", "fine.png")]
     samples = [Sample(f"s{n}", "test", image, (Turn("What?"),)) for n, image in enumerate(images)]
     found = inspect(samples, encoder=lambda: encoder)
-    assert len(found.unreadable) == 1 and found.unreadable[0].startswith("image 'thin.png' is refused by")
-    assert len(found.tokens) == 1
+    assert sum(found.refused.values()) == 1 and len(found.tokens) == 1
+    assert "image 'thin.png' is refused by" in str(found.refused_why)
 
 
 def test_control_tokens_are_never_said_greedy_or_sampled(make_policy: Any) -> None:

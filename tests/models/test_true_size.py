@@ -60,7 +60,7 @@ def test_true_size_is_the_published_one_and_lora_is_on_the_language_model_only(n
 
 
 def test_an_architecture_that_is_not_described_is_refused() -> None:
-    with pytest.raises(ValueError, match="'llava_9' is not described; there are llava15_13b"):
+    with pytest.raises(ValueError, match="'llava_9' is not described; there are gemma3_4b"):
         meta_model("llava_9")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from parallax.models.encoding.prompt_encoder import PromptEncoder
-from parallax.records import BadImage, Conversation, ImageRef, Response, naming
+from parallax.records import Conversation, Response
 from parallax.records.images import image_size
 
 Size = tuple[int, int]  # width, height in pixels
@@ -49,17 +49,6 @@ class TokenCounts:
         texts = list(dict.fromkeys(r.text for r in responses if r.token_ids is None))
         of_text = dict(zip(texts, self.chat.response_lengths(texts), strict=True))
         return [len(r.token_ids) if r.token_ids is not None else of_text[r.text] for r in responses]
-
-    def refused(self, image: ImageRef) -> str | None:
-        """Why the processor takes no image of this one's size, or None."""
-        if self.size_does_not_matter():
-            return None
-        try:
-            with naming(image):
-                self.image_tokens(image_size(image))
-        except BadImage as bad:
-            return str(bad)
-        return None
 
     def image_tokens(self, size: Size) -> int:
         """Tokens that an image of this size adds to the text around it, which has one placeholder for it."""

@@ -38,8 +38,6 @@ class ByView(PlannedProposer):
         temperature: Temperature = 0.0,
         top_p: PositiveShare = 1.0,
     ) -> None:
-        if num_negatives < 1:
-            raise ValueError(f"num_negatives is {num_negatives}; a pair needs at least 1 rejected answer")
         self.view, self.num_negatives = view, num_negatives
         self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
 
