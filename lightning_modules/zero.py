@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch.optim import Optimizer
 
 from lightning_modules.sharded_checkpoints import ShardedCheckpoints
 from parallax.models.policy import Policy
@@ -56,6 +57,7 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
         self.config["zero_force_ds_cpu_optimizer"] = False  # torch's AdamW steps moments in host memory, too
         _put_into(self.config, settings.config or {})
         self.sharded_files = sharded_files
+        self._made: list[Optimizer] = []  # of the first fit; those after it go on with them
         self._groups: list[dict[str, Any]] = []  # the optimiser's, before DeepSpeed takes the parameters out
 
     # -- one engine for all fits of a module ----------------------------------------------------------------------
@@ -69,8 +71,9 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
             super().setup(trainer)
             policy = self.module.policy
             policy.sharding = Zero(policy.model, self.deepspeed_engine)
+            self._made = self.optimizers
         else:
-            self.model = self._zero.engine
+            self.model, self.optimizers = self._zero.engine, self._made
 
     def teardown(self) -> None:
         """End a fit. Everything stays where DeepSpeed has put it, as pairs may be rebuilt now and training go on."""
