@@ -74,7 +74,8 @@ class Zero(Sharding):
 
     def whole(self, value: Tensor, like: nn.Parameter | None = None) -> Tensor:
         """A trained parameter's float32 master, on every process; any other tensor as it is."""
-        return joined(self.shard(value)) if id(value) in self._trained else value
+        parameter = value if like is None else like
+        return joined(self.shard(parameter)) if id(parameter) in self._trained else value
 
     def part_of(self, full: Tensor, like: Tensor) -> Tensor:
         mine = computed_with(like)
