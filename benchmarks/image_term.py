@@ -22,6 +22,8 @@ from lightning_modules.dpo import DPOModule
 from lightning_modules.objectives import DPO, MDPO, Objective
 from parallax.models.batch import PairBatch
 from parallax.models.policy import Policy
+from parallax.settings.groups import Optim
+from parallax.settings.shipped import shipped
 
 RANK, TEXT = 64, 24  # of the adapter; tokens of a prompt beside its image
 
@@ -41,7 +43,7 @@ def with_look(batch: PairBatch) -> PairBatch:
 
 def step(policy: Policy, objective: Objective, batch: PairBatch, optimiser: torch.optim.Optimizer) -> tuple[float, int]:
     """Seconds of one step, and the bytes that torch held at most on a GPU (0 on a CPU)."""
-    module = DPOModule(policy, objective, {"name": "adamw", "lr": 1e-5}, total_steps=1)
+    module = DPOModule(policy, objective, shipped(Optim, lr=1e-5), total_steps=1)
     on_gpu = policy.device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize()

@@ -116,3 +116,28 @@ def test_a_multirun_makes_one_folder_for_each_job(tmp_path: Path) -> None:
     (time,) = (tmp_path / "multirun").glob("*/*")
     for job in ("0", "1"):
         assert (time / job / "views.png").stat().st_size > 1000
+
+
+def test_completion_offers_groups_choices_and_keys(tmp_path: Path) -> None:
+    """The script for bash is printed, and a shell's question (`-sc query=bash`) is answered with what may follow."""
+    done, _ = run(tmp_path, "-sc", "install=bash")
+    assert done.returncode == 0 and "hydra_bash_completion" in done.stdout
+    for typed, offered in (("meth", "method="), ("method=se", "method=seva"), ("loss.be", "loss.beta=")):
+        asked = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), "-sc", "query=bash"],
+            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COMP_LINE": f"python run.py {typed}"},
+        )  # fmt: skip
+        assert asked.returncode == 0 and offered in asked.stdout.split(), asked.stdout + asked.stderr
+
+
+def test_hydras_own_options_answer(tmp_path: Path) -> None:
+    for words, part in (
+        (["--version"], "parallax "),
+        (["--hydra-help"], "Hydra"),
+        (["--info", "defaults"], "config"),
+        (["stages.align.loss=stic", "--cfg", "hydra", "-p", "hydra.overrides.task"], "- stages.align.loss=stic"),
+        (["stages.align.loss=stic", "--cfg", "hydra", "-p", "hydra.job.override_dirname"], "stages.align.loss=stic"),
+    ):
+        done, _ = run(tmp_path, *words)
+        assert done.returncode == 0 and part in done.stdout, (words, done.stdout[-500:], done.stderr[-500:])
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from parallax.settings.choices import choices
+from parallax.settings.choices import choices, named_targets
 from parallax.settings.comments import title
 from parallax.settings.places import CONF
 
@@ -149,8 +149,7 @@ def _unknown_loss(config: Mapping[str, Any], target: str) -> str:
 
 def _choice_of(group: str, target: str) -> str | None:
     """The choice of a group that names this part; None where no file does."""
-    files = (CONF / group / f"{name}.yaml" for name in choices(group))
-    return next((file.stem for file in files if f"_target_: {target}\n" in file.read_text("utf-8")), None)
+    return next((name for name, of in named_targets(group).items() if of == target), None)
 
 
 def _at(config: Mapping[str, Any], path: str) -> Any:

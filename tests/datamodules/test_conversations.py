@@ -23,6 +23,7 @@ from parallax.preference.selector import BestAgainstRest
 from parallax.records import Conversation, Decoding, Message, PreferencePair, ViewSpec, fingerprint
 from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import PairSet, images_of
+from tests import typed
 
 ONE, TWO = "gqa/images/1.jpg", "gqa/images/2.jpg"
 
@@ -163,7 +164,7 @@ def test_pairs_of_conversations_are_built_and_what_the_objective_cannot_learn_fr
     source: PreferenceFileSource, tmp_path: Path, policy: Any
 ) -> None:
     module = PreferenceDataModule(
-        source, Given(), ByConstruction(), BestAgainstRest(), cache_dir=tmp_path, trainer={"batch_size": 2}
+        source, Given(), ByConstruction(), BestAgainstRest(), cache_dir=tmp_path, trainer=typed.trainer(batch_size=2)
     )
     report = module.build_pairs(policy)
     assert (report.kept, report.skipped) == (3, {"rejected_images": 1})

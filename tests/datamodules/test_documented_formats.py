@@ -17,6 +17,7 @@ from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.given import Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.settings.schema import rule_at
+from tests import typed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (
@@ -52,7 +53,7 @@ def test_an_example_is_read_and_trains_two_steps(folder: Path, tmp_path: Path, p
     assert {pair.chosen.text for pair in source.pairs} <= {"A temple.", "A book.", "The first."}
     module = PreferenceDataModule(
         source, Given(), ByConstruction(), BestAgainstRest(len(source.pairs[0].rejected)), cache_dir=tmp_path,
-        trainer={"batch_size": 4}, reference_mode="live",
+        trainer=typed.trainer(batch_size=4), reference_mode="live",
     )  # fmt: skip
     if source.pairs[0].compares_images:  # for losses that compare images; what they show is encoded as they do it
         pair = source.pairs[0]
