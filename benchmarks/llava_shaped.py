@@ -48,7 +48,7 @@ def write_checkpoint(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Pat
         LlavaProcessor,
     )
 
-    from parallax.small_world.toys.tiny_checkpoints import VICUNA
+    from parallax.small_world.toys.recipes import VICUNA
 
     stamp = folder / "shape.json"
     content = json.dumps({**asdict(shape), "seed": seed})

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.gpu import main, model_flops, peak_flops
 from parallax.models.memory.model_shape import LinearKind, ModelShape
-from parallax.models.memory.planner import Work
+from parallax.models.memory.planner import Workload
 
 
 def test_the_script_runs_end_to_end_on_a_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +66,7 @@ def test_floating_point_operations_by_hand() -> None:
         layers=1, hidden=10, heads=1, kv_heads=1, head_dim=4, intermediate=20, vocabulary=7,
         linears=(LinearKind("up_proj", 10, 20, 1),), embedding=70, head=70, other_language=0, vision_and_projector=100,
     )  # fmt: skip
-    work = Work(6, 3, 2, responses=2, pairs=1, rank=2)
+    work = Workload(6, 3, 2, responses=2, pairs=1, rank=2)
     base, adapter, tokens = 4 * 10 * 20, 6 * 2 * 30, 2 * 8
     attention = 3 * 4 * (2 * 8 * 8 / 2) * 4
     head, images = 4 * 4 * 7 * 10, 2 * 100 * 3

@@ -50,6 +50,8 @@ def judge_says(body: dict[str, Any], before: int) -> str:
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     from hydra import compose, initialize_config_dir
 
+    from parallax.settings.groups import Lora
+    from parallax.settings.shipped import shipped
     from parallax.tasks.parts import make_policy
 
     folder = tmp_path_factory.mktemp("docs")
@@ -57,7 +59,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         plain: Any = OmegaConf.to_container(
             compose("config", overrides=[f"paths.cache_dir={folder / 'cache'}"]), resolve=True
         )
-    make_policy(plain, {"enabled": True, "r": 4}, adapter=None, device="cpu").save_adapter(folder / "adapter")
+    make_policy(plain, shipped(Lora, r=4), adapter=None, device="cpu").save_adapter(folder / "adapter")
     (folder / "kit").mkdir()
     (folder / "lmms").mkdir()
     with judging(judge_says) as server:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from parallax.records.conversation import Conversation
+
 WORDS = ("<pad>", "</s>", "ant", "bee", "cat", "dog", ".", "3", "!", "Mr.")  # word i is token i
 PAD, END, POINT = 0, 1, 6
 Rule = Callable[[tuple[str, ...]], dict[str, float]]  # words said so far -> logits of some words; the others get -20
@@ -41,6 +43,9 @@ class ScriptedEncoder:
         from parallax.models.batch import EncodedPrompt
 
         return EncodedPrompt(torch.tensor([2] * len(prompt)), {"pixel_values": torch.zeros(1, 1)})
+
+    def encode_conversation(self, conversation: Conversation) -> Any:
+        return self.encode_prompt(conversation.images[0].load(), conversation.question, None)
 
     def decode(self, ids: Sequence[int]) -> str:
         said = " ".join(WORDS[token] for token in ids if token not in (PAD, END))

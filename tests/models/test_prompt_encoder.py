@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from augment.registry import view_from_spec
 from augment.view import generator_for
-from parallax.models.encoding.pixels import change_pixels, flatten, unflatten
+from parallax.models.encoding.control_tokens import ids_of
+from parallax.models.encoding.pixels import change_pixels, flatten, pixel_names, unflatten
 from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong, pad_to_square
 from parallax.records import Response, ViewSpec
 from tests.models.examples import Picture
@@ -227,7 +230,43 @@ def test_image_views_act_before_the_processor(make_policy: Any) -> None:
 
 def test_an_unknown_layout_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="cannot be put together again"):
-        change_pixels({"pixel_values": torch.zeros(3, 3, 8, 8)}, lambda picture: picture, object())
+        change_pixels({"pixel_values": torch.zeros(1, 9, 48)}, lambda picture: picture, object())
+    with pytest.raises(ValueError, match="object gives no pixel_values, only sound"):
+        change_pixels({"sound": torch.zeros(3)}, lambda picture: picture, object())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("DeepseekVLHybridImageProcessor", {}),  # two sizes of the picture
+        ("Step3p7ImageProcessor", {}),  # crops in a tensor of their own
+        ("VideoLlavaImageProcessor", {}),  # another name for pixels
+        ("MuseGlimmerImageProcessor", {}),  # patches in rows, frame before colour
+        ("LlavaNextImageProcessor", {"crop_size": 224}),  # tiles that do not make up the picture
+    ],
+)
+def test_every_tensor_of_pixels_is_noised_and_put_back_in_its_order(name: str, settings: dict[str, int]) -> None:
+    if not hasattr(transformers, name):
+        pytest.skip(f"this transformers has no {name}")
+    processor = getattr(transformers, name)(**settings)
+    for size in ((300, 230), (60, 50)):
+        clean = dict(processor(images=[Picture(7, size).load()], return_tensors="pt"))
+        same = change_pixels(clean, lambda picture: picture.clone(), processor)
+        assert all(torch.equal(same[key], clean[key]) for key in clean)
+        first, again = (
+            change_pixels(clean, partial(view_from_spec(NOISE).on_tensor, generator=generator_for(seed)), processor)
+            for seed in (3, 3)
+        )
+        for key in pixel_names(clean):
+            added = first[key] - KEEP * clean[key]
+            assert torch.equal(first[key], again[key])
+            assert not added.numel() or (abs(added.std() - STD) < 0.25 and bool((added != 0).all()))
+
+
+def test_a_placeholder_that_is_no_token_has_no_id(make_policy: Any) -> None:
+    tokenizer = make_policy("llava").encoder.tokenizer
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    assert ids_of(tokenizer, ["<image>", "<no such token>"]) == {image}
 
 
 def test_padding_to_a_square_centres_on_the_mean_colour(make_policy: Any) -> None:

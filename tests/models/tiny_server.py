@@ -64,7 +64,7 @@ class TinyServer:
             if body["model"] in self.adapters:
                 from parallax.models.adapter import read_adapter
 
-                read_adapter(self.policy.model, Path(self.adapters[body["model"]]))
+                read_adapter(self.policy.model, Path(self.adapters[body["model"]]), self.policy.sharding)
                 self.policy.touched()
             request = GenerationRequest("sent", Sent(data), text["text"], ViewSpec(), decoding)
             said = self.policy.generate([request], num_workers=0)[0]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from parallax.models.encoding.control_tokens import HOLE, ControlTokens
+from parallax.models.encoding.control_tokens import HOLE, ControlTokens, ids_of
 from parallax.records import Conversation, Message, fingerprint
 
 TRIED = 8  # prompts rendered in full before a template is trusted to copy questions as they are
@@ -36,7 +36,7 @@ class Chat:
         self.tokenizer = processor.tokenizer
         names = tuple(getattr(processor, name, None) or "" for name in ("image_token", "video_token", "audio_token"))
         self.control = ControlTokens(self.tokenizer, names)
-        self.placeholder_ids = frozenset(self.tokenizer.convert_tokens_to_ids([name for name in names if name]))
+        self.placeholder_ids = ids_of(self.tokenizer, [name for name in names if name])
         self.end_token_ids = end_token_ids
 
     def fingerprint(self) -> str:

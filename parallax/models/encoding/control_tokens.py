@@ -22,6 +22,16 @@ class UnusableText(ValueError):
     """A text or an answer that cannot be put before the model, since one of its control tokens would act in it."""
 
 
+def ids_of(tokenizer: Any, names: Sequence[str]) -> frozenset[int]:
+    """Ids of those names that are tokens; the others have none, or are read as the unknown token."""
+    found = tokenizer.convert_tokens_to_ids(list(names))
+    return frozenset(
+        number
+        for name, number in zip(names, found, strict=True)
+        if number is not None and tokenizer.convert_ids_to_tokens(number) == name
+    )
+
+
 class ControlTokens:
     """Knows the control tokens of one tokenizer. Picklable."""
 
@@ -31,7 +41,7 @@ class ControlTokens:
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         names = {name for name in (*special, *tokenizer.all_special_tokens, *extra) if name and not name.isspace()}
         self.names: tuple[str, ...] = tuple(sorted(names, key=lambda name: (-len(name), name)))
-        self.ids = frozenset(tokenizer.convert_tokens_to_ids(list(self.names)))
+        self.ids = ids_of(tokenizer, self.names)
         self._pattern = re.compile("|".join(map(re.escape, self.names)) or r"(?!)")
         self._newline = tokenizer.encode("\n", add_special_tokens=False)
 

@@ -20,12 +20,12 @@ from torch import Tensor
 from parallax.models.backbone import base_model, cast_vision
 from parallax.models.batch import EncodedPrompt, ScoringBatch
 from parallax.models.encoding.image_features import ImageFeatures, encode_images, takes_features
+from parallax.models.encoding.pixels import pixel_names
 from parallax.records.atomic import atomic_file
 
 log = logging.getLogger(__name__)
 
 MIB = 2**20
-PIXELS = "pixel_values"
 
 
 class FeatureCache:
@@ -116,7 +116,7 @@ class ReadyFeatures:
     def remember(self, image: str, question: str, prompt: EncodedPrompt) -> None:
         """Keep an encoded prompt for later passes, as long as there is room for features."""
         if not self.cache.full:
-            bare = {name: value for name, value in prompt.vision.items() if name != PIXELS}
+            bare = {name: value for name, value in prompt.vision.items() if name not in pixel_names(prompt.vision)}
             self._prompts[f"{image} {question}"] = replace(prompt, vision=bare)
 
     def fill(self, model: Any, batch: ScoringBatch) -> ScoringBatch:
@@ -136,7 +136,7 @@ class ReadyFeatures:
         known = self.cache.get(name)
         if known is not None:
             return known.to(device)
-        if PIXELS not in vision:
+        if not pixel_names(vision):
             raise RuntimeError(
                 f"the features of image {image} were known and are gone, and its pixels were not loaded; is somebody "
                 "deleting the cache folder? Start again, or use model.feature_cache=memory"

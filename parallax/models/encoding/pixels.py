@@ -4,12 +4,13 @@ Some processors hand over one picture, some cut it into flat patches (Qwen-VL), 
 (LLaVA-NeXT). A view must see one picture, so that noise is drawn once per pixel and is the same in every copy of that
 pixel. The picture is therefore put together again from the processor's own output (a permutation of numbers, nothing is
 resampled), shown to the view, and taken apart as before. Tiles whose picture is not known (InternVL, SmolVLM) are shown to the
-view side by side.
+view side by side. A family that is shown the picture at two sizes (DeepSeek-VL's hybrid) or its crops in a tensor of their own
+(Step3) has each of these tensors changed in turn, by one generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -24,7 +25,21 @@ def change_pixels(vision: dict[str, Tensor], change: Change, image_processor: An
 
     `vision` is the image processor's output for one image. Raises ValueError for a layout that is not known.
     """
-    pixels = vision["pixel_values"].float()
+    if not pixel_names(vision):
+        raise ValueError(
+            f"{type(image_processor).__name__} gives no pixel_values, only {', '.join(vision) or 'nothing'}"
+        )
+    changed = {name: _changed(name, vision, change, image_processor) for name in pixel_names(vision)}
+    return {**vision, **changed}
+
+
+def pixel_names(vision: Iterable[str]) -> list[str]:
+    """Those of the vision inputs that hold pixels: `pixel_values`, and what some families have beside it or instead of it."""
+    return [name for name in vision if "pixel_values" in name]
+
+
+def _changed(name: str, vision: dict[str, Tensor], change: Change, image_processor: Any) -> Tensor:
+    pixels = vision[name].float()
     if "image_grid_thw" in vision and pixels.ndim == 2:
         changed = _change_flattened(pixels, vision["image_grid_thw"], change, image_processor)
     elif pixels.ndim == 5 and pixels.shape[0] == 1 and getattr(image_processor, "image_grid_pinpoints", None):
@@ -32,13 +47,17 @@ def change_pixels(vision: dict[str, Tensor], change: Change, image_processor: An
     elif pixels.ndim in (4, 5) and pixels.shape[-3] == 3:
         changed = _change_tiles(pixels, change)
     else:
-        raise ValueError(
-            f"{type(image_processor).__name__} gives pixel_values of shape {tuple(pixels.shape)}, a layout whose picture "
-            "cannot be put together again; use a view that acts on the image itself (such as aug=moco or aug=low_resolution)"
-        )
+        raise _unknown(f"{name} of shape {tuple(pixels.shape)}", image_processor)
     if changed.shape != pixels.shape:
         raise ValueError(f"a view must keep the tensor's shape {tuple(pixels.shape)}, it gave {tuple(changed.shape)}")
-    return {**vision, "pixel_values": changed}
+    return changed
+
+
+def _unknown(what: str, image_processor: Any) -> ValueError:
+    return ValueError(
+        f"{type(image_processor).__name__} gives {what}, a layout whose picture cannot be put together again; use a view that "
+        "acts on the image itself (such as aug=moco_v2 or aug=low_resolution)"
+    )
 
 
 def painted(vision: dict[str, Tensor], change: Change, image_processor: Any) -> Any:
@@ -48,10 +67,10 @@ def painted(vision: dict[str, Tensor], change: Change, image_processor: Any) -> 
     """
     from PIL import Image
 
-    pixels = vision["pixel_values"]
-    if pixels.ndim == 5 or (pixels.ndim == 4 and len(pixels) > 1):
+    shown = [vision[name] for name in pixel_names(vision)]
+    if len(shown) > 1 or shown[0].ndim == 5 or (shown[0].ndim == 4 and len(shown[0]) > 1):
         raise ValueError(
-            f"{type(image_processor).__name__} cuts images into tiles, and a view of the normalised tensor cannot be sent to it "
+            f"{type(image_processor).__name__} shows images in parts, and a view of the normalised tensor cannot be sent to it "
             "as a picture; use generation=transformers, or a view that acts on the image itself"
         )
     seen: list[Tensor] = []
@@ -88,9 +107,20 @@ def _change_flattened(patches: Tensor, grid_thw: Tensor, change: Change, process
     if len(grid_thw) != 1 or int(grid_thw[0, 0]) != 1:
         raise ValueError(f"a view needs exactly one still image, got image_grid_thw = {grid_thw.tolist()}")
     patch, merge, frames = processor.patch_size, processor.merge_size, processor.temporal_patch_size
-    frames, rows, columns = int(frames), int(grid_thw[0, 1]), int(grid_thw[0, 2])
-    picture = unflatten(patches, (1, rows, columns), patch, merge, frames)
-    return flatten(change(picture), patch, merge, frames)
+    frames, grid = int(frames), (1, int(grid_thw[0, 1]), int(grid_thw[0, 2]))
+    picture = unflatten(patches, grid, patch, merge, frames)
+    if torch.equal(flatten(picture, patch, merge, frames), patches):
+        return flatten(change(picture), patch, merge, frames)
+    ours = _swapped(patches, frames, 3)  # Muse: row by row, in each patch the colours of a frame after one another
+    picture = unflatten(ours, grid, patch, 1, frames)
+    if not torch.equal(flatten(picture, patch, 1, frames), ours):
+        raise _unknown("patches whose frames are no copies of one picture", processor)
+    return _swapped(flatten(change(picture), patch, 1, frames), 3, frames)
+
+
+def _swapped(patches: Tensor, first: int, second: int) -> Tensor:
+    """Two inner dimensions of flat patches, exchanged. (N, first * second * …) -> (N, second * first * …)."""
+    return patches.reshape(len(patches), first, second, -1).transpose(1, 2).reshape(patches.shape)
 
 
 def _change_tiles(pixels: Tensor, change: Change) -> Tensor:
@@ -119,8 +149,10 @@ def _change_tiled(pixels: Tensor, image_sizes: Tensor, change: Change, processor
     best_height, best_width = select_best_resolution((height, width), processor.image_grid_pinpoints)
     rows, columns = best_height // side, best_width // side
     tiles = pixels[0, 1 : 1 + rows * columns]
-    if len(tiles) != rows * columns:  # an image that is not tiled
-        return torch.cat([change(pixels[0, 0])[None], pixels[0, 1:]])[None]
+    if (
+        len(tiles) != rows * columns or best_height % side or best_width % side
+    ):  # one tile, or tiles that make no picture
+        return _change_tiles(pixels, change)
     picture = tiles.reshape(rows, columns, 3, side, side).permute(2, 0, 3, 1, 4).reshape(3, best_height, best_width)
     changed = change(picture)
     new_tiles = changed.reshape(3, rows, side, columns, side).permute(1, 3, 0, 2, 4).reshape(-1, 3, side, side)

@@ -218,7 +218,8 @@ RECIPES = {
         named={"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
                "video_token": "<video>"},
         config={"image_token_id": "<IMG_CONTEXT>"},
-        settings={"vision_config.image_size": [56, 56], "vision_config.patch_size": [14, 14], "image_seq_length": 4},
+        settings={"vision_config.image_size": [56, 56], "vision_config.patch_size": [14, 14], "image_seq_length": 4,
+                  "tie_word_embeddings": False, "text_config.tie_word_embeddings": False},
     ),
     "gemma3": Recipe(
         ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>",
