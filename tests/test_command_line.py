@@ -45,7 +45,7 @@ def test_help_reads_like_documentation_and_imports_nothing_heavy(tmp_path: Path)
     for group in (
         "method: continual_sft, csr, dpo_file",
         "loss: apo_down, ",
-        "model: llava15_13b",
+        "model: gemma3_4b, hub",
         "trainer: auto, cpu",
     ):
         assert group in done.stdout

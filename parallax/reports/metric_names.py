@@ -28,13 +28,16 @@ WHOLE = {
 BENCHMARKS = {  # the first word of a key
     "pope": "POPE", "amber": "AMBER", "mme": "MME", "mmbench": "MMBench", "mathvista": "MathVista", "textvqa": "TextVQA",
     "gqa": "GQA", "vizwiz": "VizWiz", "scienceqa": "ScienceQA", "seed": "SEED-Bench", "llava": "LLaVA-Bench", "mmvet": "MM-Vet",
-    "chartqa": "ChartQA", "coco": "COCO", "lmms": "lmms-eval",
+    "chartqa": "ChartQA", "coco": "COCO",
 }  # fmt: skip
+HARNESSES = ("lmms_eval/", "vlmevalkit/")
 WORDS = {"f1": "F1", "cn": "CN", "qa": "QA"}
 
 
 def short_name(metric: str) -> str:
     """`POPE F1` for `pope_f1`, `POPE random accuracy` for `pope_random_accuracy`, `Accuracy, colour` for `accuracy/colour`."""
+    if metric.startswith(HARNESSES):  # called as the harness calls it
+        return metric
     metric, _, of = metric.partition(":")
     head, _, kind = metric.partition("/")
     if metric in SHORT:

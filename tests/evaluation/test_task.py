@@ -10,6 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from parallax.evaluation import Evaluation
+from parallax.settings.groups import Lora
+from parallax.settings.shipped import shipped
 from parallax.tasks.evaluate import describing, evaluation_view, run
 from parallax.tasks.parts import build_suites
 
@@ -66,7 +68,7 @@ def test_the_task_measures_a_model_and_then_its_adapter(compose_config: Callable
     assert json.loads((tmp_path / "alone" / "results.json").read_text()) == results
     assert (tmp_path / "alone" / "report.html").is_file() and (tmp_path / "alone" / "run.log").read_text()
 
-    policy = make_policy(plain(cfg), {"enabled": True, "r": 4}, adapter=None, device="cpu")
+    policy = make_policy(plain(cfg), shipped(Lora, r=4), adapter=None, device="cpu")
     with torch.no_grad():
         for name, value in policy.model.named_parameters():
             if "lora_B" in name:

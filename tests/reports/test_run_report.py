@@ -60,7 +60,7 @@ def run(tmp_path: Path) -> dict[str, Any]:
     config = {
         "method": {"name": "seva"},
         "model": {"name": EVIL, "path": "none"},
-        "aug": {"_target_": "Diffusion", "noise_steps": 500},
+        "aug": {"_target_": "augment.diffusion.Diffusion", "noise_steps": 500},
         "tags": [EVIL],
     }
     write_environment(folder, config)

@@ -8,6 +8,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def build(folder: Path, out: Path, devices: int, dies_after: int) -> None:
 
     trainer = joined_processes(typed.trainer(**{**TRAINER, "devices": devices}), folder)
     policy, data = policy_and_pairs(folder)
-    data.generation_batch_size = 2
+    data.generation = replace(data.generation, batch_size=2)
     if dies_after and os.environ["RANK"] == str(devices - 1):
         add, left = CandidateStore.add, [dies_after]
 
@@ -67,7 +68,7 @@ def test_a_build_whose_process_was_killed_goes_on_to_the_same_set(tmp_path: Path
 
 def build_in(folder: Path, cache: Path, out: Path, start: Any) -> None:
     policy, data = policy_and_pairs(folder)
-    data.cache_dir, data.generation_batch_size = cache, 2
+    data.cache_dir, data.generation = cache, replace(data.generation, batch_size=2)
     start.wait()
     out.write_text(json.dumps({**data.build_pairs(policy).as_data(), "ids": data.pair_ids}))
     os._exit(0)

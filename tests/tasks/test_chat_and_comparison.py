@@ -26,6 +26,8 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of the built-in model that does something."""
     from hydra import compose, initialize_config_dir
 
+    from parallax.settings.groups import Lora
+    from parallax.settings.shipped import shipped
     from parallax.tasks.parts import make_policy
 
     folder = tmp_path_factory.mktemp("adapter")
@@ -33,7 +35,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plain: Any = OmegaConf.to_container(
             compose("config", overrides=[f"paths.cache_dir={folder / 'cache'}"]), resolve=True
         )
-    policy = make_policy(plain, {"enabled": True, "r": 4}, adapter=None, device="cpu")
+    policy = make_policy(plain, shipped(Lora, r=4), adapter=None, device="cpu")
     with torch.no_grad():
         for name, value in policy.model.named_parameters():
             if "lora_B" in name:

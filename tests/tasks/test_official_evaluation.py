@@ -66,7 +66,7 @@ def test_seva_on_photographs_is_measured_with_pope_and_chair_before_and_after(
             assert results[side][name]["value"] is not None, (side, name)
     assert results["after"]["pope_accuracy"]["n"] == 24 and results["after"]["chair_s"]["n"] == 4
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "pope_adversarial_accuracy" in page and "data:image" in page
+    assert "POPE adversarial accuracy" in page and "data:image" in page
 
     adapter = tmp_path / "run" / "stages" / "align" / "adapter"
     alone = run_words(compose_config, tmp_path / "alone", "task=evaluate", f"adapter={adapter}", *BOTH)

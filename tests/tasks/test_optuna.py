@@ -44,7 +44,7 @@ def test_optuna_is_told_none_where_there_is_no_number(
 
 def test_without_the_plugin_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers, "find_spec", lambda module: None)
-    with pytest.raises(ConfigError, match=r"hydra/sweeper=optuna_full needs .*parallax-vlm\[optuna\]"):
+    with pytest.raises(ConfigError, match=r"hydra/sweeper=optuna_full needs .*our extra `optuna`"):
         prepare(["-m", "hydra/sweeper=optuna_full"], ROOT / "conf")
 
 
