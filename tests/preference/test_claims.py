@@ -1,4 +1,4 @@
-"""The judge of claims, by hand-made replies: what is asked, what counts, what is kept; and with the built-in model, its probabilities."""
+"""The judge of claims, by hand-made replies: what is asked, what counts, what is kept; with the built-in model, probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RLAIF-V's judge (arXiv 2405.17220, section 3.2): answers are taken apart into claims, and the policy is asked about each of them,
+"""RLAIF-V's judge (arXiv 2405.17220, section 3.2): answers are taken apart into claims that the policy is asked about one by one,
 with the image before it. An answer's score is minus the number of claims that are denied.
 
 Every step is asked for all answers of all samples at once.
