@@ -93,7 +93,8 @@ def test_an_answer_that_claims_nothing_or_gets_no_readable_reply_stands_in_no_pa
 
 
 def test_a_model_lists_the_claims_turns_them_into_questions_and_checks_them() -> None:
-    replies = {"claims": "### Claims\n- A dog lies there.\n- It is no cat.", "questions": "1. Does a dog lie there?\n2. Is it no cat?"}
+    listed_claims = "### Claims\n- A dog lies there.\n- It is no cat."
+    replies = {"claims": listed_claims, "questions": "1. Does a dog lie there?\n2. Is it no cat?"}
     says = Says(lambda role, prompt: replies.get(role, "Yes, it does." if "dog" in prompt else "No."))
     made = judged(says, "A dog lies there, which is no cat.", prompt="claims_full")
     assert [[ask.role for ask in call] for call in says.calls] == [["claims"], ["questions"], ["verdict", "verdict"]]
