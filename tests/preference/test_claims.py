@@ -73,7 +73,9 @@ def test_all_answers_of_all_samples_are_asked_about_at_once() -> None:
     says = sees("a red circle")
     groups = [group("I see a red circle.", "I see a blue star."), group("I see a grey cat.")]
     made = Claims("claims_short").judge(None, [SCENES[0], SCENES[1]], groups, seed=0, generate=says)  # type: ignore[arg-type]
-    assert len(says.calls) == 1 and [ask.request.sample_id for ask in says.calls[0]] == [SCENES[i].id for i in (0, 0, 1)]
+    assert len(says.calls) == 1 and [ask.request.sample_id for ask in says.calls[0]] == [
+        SCENES[i].id for i in (0, 0, 1)
+    ]
     assert [m.scores for m in made] == [(0.0, -1.0), (-1.0,)]
 
 
@@ -98,7 +100,9 @@ def test_a_model_lists_the_claims_turns_them_into_questions_and_checks_them() ->
     says = Says(lambda role, prompt: replies.get(role, "Yes, it does." if "dog" in prompt else "No."))
     made = judged(says, "A dog lies there, which is no cat.", prompt="claims_full")
     assert [[ask.role for ask in call] for call in says.calls] == [["claims"], ["questions"], ["verdict", "verdict"]]
-    assert SAMPLE.question in says.calls[0][0].request.prompt and "- A dog lies there." in says.calls[1][0].request.prompt
+    assert (
+        SAMPLE.question in says.calls[0][0].request.prompt and "- A dog lies there." in says.calls[1][0].request.prompt
+    )
     assert says.calls[2][0].request.prompt == "Does a dog lie there? Answer yes or no." and made.scores == (-1.0,)
     assert [claim["claim"] for claim in made.each[0]["claims"]] == ["A dog lies there.", "It is no cat."]
 
@@ -115,7 +119,10 @@ def test_questions_that_do_not_match_the_claims_leave_an_answer_unscored() -> No
         ("check: Is it there?\npattern: a b", "check lacks {claim} or {question}"),
         ("check: '{question}'\npattern: a b", "no ask that makes one"),
         ("check: '{claim}?'\npattern: '(a'", "pattern is no regular expression"),
-        ("check: '{claim}?'\npattern: a\ncolour: red", "has colour; a claims prompt is made of check, pattern, split, ask"),
+        (
+            "check: '{claim}?'\npattern: a\ncolour: red",
+            "has colour; a claims prompt is made of check, pattern, split, ask",
+        ),
         ("check: 3\npattern: a", "check is 3; it must be a text"),
     ],
 )
