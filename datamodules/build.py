@@ -13,10 +13,10 @@ from datamodules.encoded_steps import encode_pair, mapped
 from parallax.models import processes
 from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
-from parallax.preference.judge import Judge, Scores, as_judgement
+from parallax.preference.judge import Judge, Judgement, Scores, as_judgement
 from parallax.preference.proposer import Proposer, SearchProposer
 from parallax.preference.selector import Selector
-from parallax.records import BadImage, Dropped, PreferencePair, Sample
+from parallax.records import BadImage, Candidate, Dropped, PreferencePair, Sample
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:
@@ -44,16 +44,41 @@ def outcomes_of_samples(
 
     What the judge counted is added to `counts`.
     """
+    for sample, candidates, judged in judged_samples(
+        samples,
+        policy=policy,
+        proposer=proposer,
+        judge=judge,
+        maker=maker,
+        skipped=skipped,
+        seed=seed,
+        finished=finished,
+    ):
+        if counts is not None:
+            counts.update(judged.counts)
+        made = selector.select(sample, candidates, judged)
+        yield from made if isinstance(made, list) else [made]
+
+
+def judged_samples(
+    samples: Iterable[Sample],
+    *,
+    policy: Policy,
+    proposer: Proposer,
+    judge: Judge,
+    maker: CandidateMaker,
+    skipped: SkippedLog,
+    seed: int,
+    finished: Callable[[int], None] = lambda samples: None,
+) -> Iterator[tuple[Sample, Sequence[Candidate], Judgement]]:
+    """Every sample that can be answered, as it is trained on, with its candidates and what the judge says of them, in order."""
     stream = iter(samples)
     while batch := list(islice(stream, SLICE)):
         usable, groups = _propose(fit_for(proposer, batch, skipped), policy, proposer, maker, skipped, seed)
         usable = [as_trained(proposer, sample, seed) for sample in usable]
         usable, groups, scores = _judge(usable, groups, policy, judge, maker, skipped, seed)
         for sample, candidates, own in zip(usable, groups, scores, strict=True):
-            if counts is not None:
-                counts.update(as_judgement(own).counts)
-            made = selector.select(sample, candidates, own)
-            yield from made if isinstance(made, list) else [made]
+            yield sample, candidates, as_judgement(own)
         finished(len(batch))
 
 

@@ -160,7 +160,7 @@ class ServerGenerator:
             said, read = self.client.post(
                 "chat/completions",
                 {
-                    "model": model, "messages": _messages(asked, pictures), "max_tokens": decoding.max_new_tokens,
+                    "model": model, "messages": chat_messages(asked, pictures), "max_tokens": decoding.max_new_tokens,
                     **sampling, **extra,
                 },
                 reply.checked,
@@ -252,7 +252,7 @@ def lost_in_picture(encoder: PromptEncoder, request: GenerationRequest) -> float
     return float((seen - sent).square().mean().sqrt())
 
 
-def _messages(asked: Conversation, pictures: Sequence[Image.Image]) -> list[Any]:
+def chat_messages(asked: Conversation, pictures: Sequence[Image.Image]) -> list[Any]:
     """The conversation as a server of OpenAI's interface takes it."""
     left = iter(pictures)
     return [
