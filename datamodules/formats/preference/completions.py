@@ -45,7 +45,7 @@ def read_completions(row: Row, choices: Choices) -> list[RawPair]:
     return [named(pair, str(number)) for number, pair in enumerate(pairs, start=1)]
 
 
-def _listed(value: Any) -> list[Mapping[str, Any]]:
+def _listed(value: object) -> list[Mapping[str, Any]]:
     if isinstance(value, Mapping):
         lists = {key: items for key, items in value.items() if isinstance(items, list)}
         count = max(map(len, lists.values()), default=0)
@@ -70,7 +70,7 @@ def _score(completion: Mapping[str, Any], choices: Choices) -> float | None:
     return sum(kept) / len(kept) if kept and len(kept) == len(numbers) else None
 
 
-def _number(value: Any) -> float | None:
+def _number(value: str | float) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):

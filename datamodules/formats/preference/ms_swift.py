@@ -60,10 +60,9 @@ def _chosen(row: Row) -> tuple[list[Said], str]:
     return [*said, Said("user", parts_of(text_in(row, "query")))], text_in(row, "response")
 
 
-def _several(value: Any) -> list[Any]:
+def _several(value: object) -> list[Any]:
     """Rejected answers: texts in a list are several, messages in a list are one."""
-    is_list = isinstance(value, list) and value and not isinstance(value[0], Mapping)
-    return value if is_list else [value]
+    return value if isinstance(value, list) and value and not isinstance(value[0], Mapping) else [value]
 
 
 def _is_ms_swift(row: Row) -> bool:

@@ -52,7 +52,7 @@ def _reached(row: Row, column: str) -> Any:
     return _opened(value)
 
 
-def _opened(value: Any) -> Any:
+def _opened(value: object) -> Any:
     """JSON texts of objects and lists as what they hold."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         with suppress(ValueError):
@@ -60,6 +60,5 @@ def _opened(value: Any) -> Any:
     return value
 
 
-def _several(value: Any) -> Sequence[Any]:
-    is_list = isinstance(value, list) and value and not isinstance(value[0], Mapping)
-    return value if is_list else [value]
+def _several(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) and value and not isinstance(value[0], Mapping) else [value]
