@@ -12,7 +12,7 @@ from parallax.settings.comments import CONF
 
 @cache
 def groups(conf: Path = CONF) -> tuple[str, ...]:
-    """Names of the groups a user chooses from, sorted. (`on_data` and `on_model` follow from method, data and model, and are not chosen.)"""
+    """Names of the groups a user chooses from, sorted. `on_data` and `on_model` follow from method, data and model."""
     found = {folder.name for folder in conf.iterdir() if folder.is_dir() and any(folder.glob("*.yaml"))}
     return tuple(sorted(found - {"hydra", "local", "on_data", "on_model"}))
 
