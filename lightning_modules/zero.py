@@ -86,7 +86,7 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
         self.checkpoint_io.teardown()
 
     def _setup_model_and_optimizer(
-        self, model: nn.Module, optimizer: Optimizer | None, lr_scheduler: object = None
+        self, model: nn.Module, optimizer: Optimizer | None, lr_scheduler: Any = None
     ) -> Any:
         assert optimizer is not None
         self._groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]

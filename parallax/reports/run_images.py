@@ -44,7 +44,7 @@ def pair_subjects(config: Mapping[str, Any], stage: str = "") -> dict[str, Subje
     return _subjects(own.get("data") or config.get("data"), "the data")
 
 
-def _subjects(node: object, what: str) -> dict[str, Subject]:
+def _subjects(node: Any, what: str) -> dict[str, Subject]:
     try:
         for sentence in part_problems(node, "data"):
             raise UnknownTarget(sentence)

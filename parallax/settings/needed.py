@@ -80,7 +80,7 @@ def _place_problem(key: str, path: str, kind: str, plain: dict[str, Any]) -> str
         is_path = path.endswith((".yaml", ".yml")) or "/" in path
         if (place if is_path else CONF / "prompts" / f"{path}.yaml").is_file():
             return ""
-        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("critic*.yaml")))
+        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("c*_*.yaml")))
         return f"{key}={path} names no prompt file; use {known}, or the path of a YAML file of that form."
     if kind == "model":
         is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1

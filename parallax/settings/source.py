@@ -135,7 +135,7 @@ def annotation(node: ast.expr | None, module: str, depth: int = 0) -> Any:
             return Any
 
 
-def _subscript(outer: object, inner: ast.expr, module: str, depth: int) -> Any:
+def _subscript(outer: Any, inner: ast.expr, module: str, depth: int) -> Any:
     items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     try:
         if outer is Literal:

@@ -26,7 +26,7 @@ from parallax.models.sharding.base import Offset, Shard, Sharding, joined
 class Zero(Sharding):
     """A network in the hands of `engine`, a `DeepSpeedEngine`."""
 
-    def __init__(self, model: VLM, engine: Engine) -> None:
+    def __init__(self, model: VLM, engine: Any) -> None:
         super().__init__(model)
         self.engine = engine
         self._trained = {id(parameter) for parameter in self.network.parameters() if parameter.requires_grad}
@@ -89,7 +89,7 @@ class Zero(Sharding):
     def shape_of(self, parameter: Tensor) -> tuple[int, ...]:
         return tuple(parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape)
 
-    def values_here(self, parameter: nn.Parameter) -> Tensor:
+    def values_here(self, parameter: Any) -> Tensor:
         return computed_with(parameter)
 
     @torch.no_grad()
@@ -183,7 +183,7 @@ class Zero(Sharding):
         start, local = self._span(parameter, moment)
         local.copy_(full.reshape(-1)[start : start + local.numel()])
 
-    def _span(self, parameter: nn.Parameter, moment: str | None) -> tuple[int, Tensor]:
+    def _span(self, parameter: Any, moment: str | None) -> tuple[int, Tensor]:
         """Where this process's part begins in the whole tensor, and the part, a view of the flat row it lies in."""
         if self.shards_weights:
             group, offset, count = self.optimiser.grad_position[self.optimiser.get_param_id(parameter)]
@@ -214,7 +214,7 @@ class Zero(Sharding):
             self.optimiser._lazy_init_hp_params_optimizer_state()  # tells parameters where their moments lie
 
 
-def computed_with(parameter: nn.Parameter) -> Tensor:
+def computed_with(parameter: Any) -> Tensor:
     """What this process holds of the weights that a pass computes with: a part under stage 3, in the type of the pass."""
     return parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter.data  # type: ignore[no-any-return]
 
@@ -247,7 +247,7 @@ def _weights_there(network: VLM) -> Iterator[None]:
 
 
 @contextmanager
-def _without_hooks(offload: Offload) -> Iterator[None]:
+def _without_hooks(offload: Any) -> Iterator[None]:
     """Inside: the hooks that gather and drop weights are gone. Afterwards they stand where they stood."""
     handles = [*offload.forward_hooks, *offload.backward_hooks]
     places = {id(hooks): hooks for handle in handles if (hooks := handle.hooks_dict_ref()) is not None}

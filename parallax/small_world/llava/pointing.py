@@ -34,7 +34,7 @@ class Pointing(nn.Module):
         rows, columns = torch.arange(patches) // side * 3 // side, torch.arange(patches) % side * 3 // side
         self.register_buffer("cell_of_patch", rows * 3 + columns, persistent=False)
 
-    def forward(self, decoder: nn.Module, states: tuple[torch.Tensor, ...], batch: Batch, image_id: int) -> torch.Tensor:
+    def forward(self, decoder: Any, states: tuple[torch.Tensor, ...], batch: Batch, image_id: int) -> torch.Tensor:
         """The sum of the three losses. `states` are the decoder's hidden states, from the embeddings on."""
         row, place, cell = batch.named.unbind(1)
         loss = nn.functional.cross_entropy(self.cell(states[ASKED_AFTER][row, place]), cell)
@@ -49,7 +49,7 @@ class Pointing(nn.Module):
         return loss + self._looks(decoder, LATE, states, batch, speakers[:, 0], speakers[:, 1], wanted)
 
     def _looks(
-        self, decoder: nn.Module, layer: int, states: tuple[torch.Tensor, ...], batch: Batch, row: torch.Tensor,
+        self, decoder: Any, layer: int, states: tuple[torch.Tensor, ...], batch: Batch, row: torch.Tensor,
         place: torch.Tensor, wanted: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         """Mean −log of the attention that (row, place) pays to `wanted` (pairs, length), over the helped heads."""
