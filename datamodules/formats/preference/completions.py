@@ -50,9 +50,9 @@ def read_completions(row: Row, choices: Choices) -> list[RawPair]:
 
 
 def _listed(value: object, scores: object) -> list[Mapping[str, Any]]:
-    texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
-    if texts and isinstance(scores, list) and len(scores) == len(value):
-        return [{"response": text, "score": score} for text, score in zip(value, scores, strict=True)]
+    texts = value if isinstance(value, list) and all(isinstance(one, str) for one in value) else None
+    if texts is not None and isinstance(scores, list) and len(scores) == len(texts):
+        return [{"response": text, "score": score} for text, score in zip(texts, scores, strict=True)]
     if isinstance(value, Mapping):
         lists = {key: items for key, items in value.items() if isinstance(items, list)}
         count = max(map(len, lists.values()), default=0)

@@ -51,8 +51,8 @@ def answers_of(value: object, name: str) -> list[str]:
     """One answer or several: texts in a list are several, messages in a list are one. Raises `Unusable`."""
     if isinstance(value, list) and not value:
         raise Unusable("bad_row", f"its {name} is an empty list; an answer is needed")
-    is_list = isinstance(value, list) and not isinstance(value[0], Mapping)
-    return [answer_of(one, name) for one in (value if is_list else [value])]
+    answers = value if isinstance(value, list) and not isinstance(value[0], Mapping) else [value]
+    return [answer_of(one, name) for one in answers]
 
 
 def split_answer(value: object, name: str) -> tuple[list[Said], str]:
