@@ -1,10 +1,10 @@
 """Packages of others without the parts that a run does not use: seconds in every process.
 
-torchmetrics' `__init__` imports every metric, and with them scipy.signal and matplotlib; torchvision brings its models; transformers
-wants one function of `scipy.optimize`; and torch's compiler comes in through `torch.compiler.disable`, which every optimiser calls,
-though nothing is compiled. After `light_imports()` the names that are asked for on the way come from where they are defined, or
-are what they come to without a compiler; any other name, and any other submodule of the compiler, has the package import itself
-whole, as always (only torchmetrics' own plots stay away).
+torchmetrics' `__init__` imports every metric, and with them scipy.signal and matplotlib; torchvision brings its models;
+transformers wants one function of `scipy.optimize`; and torch's compiler comes in through `torch.compiler.disable`, which every
+optimiser calls, though nothing is compiled. After `light_imports()` the names that are asked for on the way come from where they
+are defined, or are what they come to without a compiler; any other name, and any other submodule of the compiler, has the package
+import itself whole, as always (only torchmetrics' own plots stay away).
 """
 
 from __future__ import annotations

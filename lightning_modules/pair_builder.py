@@ -74,7 +74,6 @@ def answer(
         progress: told how many more requests are done, after each batch.
         set_aside: told of requests that cannot be answered, and why; None raises.
     """
-
     counts, left, tried = GenerationCounts(), list(planned), 0
     with Leases(store.folder / "leases") as leases:
         while left:
@@ -145,7 +144,7 @@ class PairBuilderModule(pl.LightningModule):
             torch.set_default_dtype(before)
         return len(batch.planned)
 
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: object, device: torch.device | str, dataloader_idx: int) -> Any:
         """Requests are plain values; the policy moves what it makes of them."""
         return batch
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.dashboard_keys import dashboard_problems
+from parallax.settings.places import COMMAND
 from parallax.settings.schema import FILE_GROUPS
 from parallax.settings.sweep_file import sweep_problems
 
@@ -52,7 +53,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str], places: dict[str,
     return problems
 
 
-def _is_not_read(key: str, plain: dict[str, Any], task: Any) -> bool:
+def _is_not_read(key: str, plain: dict[str, Any], task: str) -> bool:
     """Whether this run can do without the value: data of a task that reads none, or of a stage that does not run."""
     stage = re.match(r"stages\.([^.]+)\.", key)
     if (key.startswith("data.") or stage is not None) and task not in DATA_TASKS:
@@ -60,7 +61,7 @@ def _is_not_read(key: str, plain: dict[str, Any], task: Any) -> bool:
     return stage is not None and ".data." in key and stage[1] not in plain.get("method", {}).get("stages", [])
 
 
-def _looks_at(key: str, plain: dict[str, Any], task: Any) -> bool:
+def _looks_at(key: str, plain: dict[str, Any], task: str) -> bool:
     """Whether this task reads what a path of this key leads to."""
     group, stage = key.split(".")[0], re.match(r"stages\.([^.]+)\.", key)
     if stage is not None:
@@ -79,7 +80,7 @@ def _place_problem(key: str, path: str, kind: str, plain: dict[str, Any]) -> str
         is_path = path.endswith((".yaml", ".yml")) or "/" in path
         if (place if is_path else CONF / "prompts" / f"{path}.yaml").is_file():
             return ""
-        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("critic*.yaml")))
+        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("c*_*.yaml")))
         return f"{key}={path} names no prompt file; use {known}, or the path of a YAML file of that form."
     if kind == "model":
         is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
@@ -97,7 +98,7 @@ def _how_it_is_made(name: str) -> str:
         return ""
     root = os.environ.get("PARALLAX_ROOT")
     place = f"; it belongs in {Path(root) / 'assets' / name}" if root else ""
-    return f" `python run.py experiment=make_{name}` makes the built-in model{place}."
+    return f" `{COMMAND} experiment=make_{name}` makes the built-in model{place}."
 
 
 def _judge_problems(evaluation: dict[str, Any]) -> dict[str, str]:
@@ -126,7 +127,7 @@ def _comparison_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, 
     return problems
 
 
-def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
+def _folders_problems(plain: dict[str, Any], task: str) -> dict[str, str]:
     """`run` and `runs` go with the tasks that read them."""
     problems = {}
     for key, reader, example in (
@@ -142,7 +143,7 @@ def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
     return problems
 
 
-def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:
+def _adapter_problems(adapter: object, task: str) -> dict[str, str]:
     if adapter is None:
         if task == "merge":
             return {"adapter": "task=merge folds an adapter into its base: add adapter=<folder> to the command."}

@@ -6,15 +6,25 @@ on, and who watches; what one step does is `DPOModule`'s and `SFTModule`'s matte
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from lightning_modules.callbacks import BestStep, FindBatchSize, FitProgress, RewardHealth, StepCheckpoints
+from datamodules.preference import PreferenceDataModule
+from lightning_modules.callbacks import (
+    BestStep,
+    EveryNSteps,
+    FindBatchSize,
+    FitProgress,
+    RewardHealth,
+    StepCheckpoints,
+    newest_checkpoint,
+)
 from lightning_modules.callbacks.checkpoints import checkpoints_in, remove_later_than, step_of
 from lightning_modules.dpo import DPOModule
 from lightning_modules.segments import Segment, segments_of
@@ -26,21 +36,25 @@ from parallax.models import processes
 from parallax.models.memory.advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
 from parallax.reports.metrics_file import late_mean, read_metrics
+from parallax.reports.results import direction
 from parallax.settings.build import build
 from parallax.settings.groups import Stage, Trainer
 from parallax.tasks.found_batch_size import FoundBatchSize
 from parallax.tasks.memory_forecast import Forecast, explained_generation
 
 if TYPE_CHECKING:
+    from datamodules.supervised import SupervisedDataModule
     from lightning_modules.tuning import TuningModule
     from parallax.models.policy import Policy
 
 __all__ = ["fit_preference", "fit_supervised", "make_trainer", "total_steps"]
 
+log = logging.getLogger(__name__)
+
 
 def fit_preference(
     policy: Policy,
-    datamodule: Any,
+    datamodule: PreferenceDataModule,
     stage: Stage,
     folder: Path | str,
     loggers: Sequence[Any] = (),
@@ -80,7 +94,7 @@ def fit_preference(
 
 def fit_supervised(
     policy: Policy,
-    datamodule: Any,
+    datamodule: SupervisedDataModule,
     stage: Stage,
     folder: Path | str,
     loggers: Sequence[Any] = (),
@@ -95,6 +109,26 @@ def fit_supervised(
 
     fit = _Fit(policy, datamodule, stage, Path(folder), module, "never")
     return fit.run(loggers, callbacks, Path(resume_from) if resume_from is not None else None)
+
+
+def checkpoint_in(folder: Path) -> Path | None:
+    """The checkpoint that a stage goes on from: the newest whole one in its folder, as the first process sees it."""
+    found = processes.broadcast(newest_checkpoint(folder / "checkpoints"))
+    if found is not None:
+        log.info("going on from %s", found)
+    return found
+
+
+def between_steps(
+    evaluation: Mapping[str, Any], evaluate: Callable[[int], dict[str, float]] | None
+) -> list[pl.Callback]:
+    """Evaluation between optimiser steps, where `evaluation.every_n_steps` asks for it."""
+    every, monitor = evaluation["every_n_steps"], evaluation["monitor"]
+    if not every or evaluate is None:
+        return []
+    if monitor is None:
+        return [EveryNSteps(int(every), evaluate)]
+    return [BestStep(int(every), evaluate, f"eval/{monitor}", direction(str(monitor)) or 1, evaluation["patience"])]
 
 
 def total_steps(stage: Stage, steps_per_epoch: int) -> int:
@@ -118,7 +152,7 @@ class _Fit:
     def __init__(
         self,
         policy: Policy,
-        datamodule: Any,
+        datamodule: PreferenceDataModule | SupervisedDataModule,
         stage: Stage,
         folder: Path,
         make_module: Callable[[int], TuningModule],
@@ -202,6 +236,7 @@ class _Fit:
         trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, passing)]  # type: ignore[attr-defined]
         search = self.found.search()
         if self._needs_cached_reference(module):
+            assert isinstance(self.datamodule, PreferenceDataModule)
             reference = _Reference(self.datamodule, self.policy)
             if isinstance(trainer.strategy, ZeroStrategy):  # once it has the weights nobody else computes with them
                 reference.fill(joined_processes(self.settings, self.folder) or trainer)
@@ -209,7 +244,7 @@ class _Fit:
                 reference.fill(trainer)
             else:
                 trainer.callbacks.insert(0, reference)  # type: ignore[attr-defined]
-        elif isinstance(module, DPOModule):
+        elif isinstance(self.datamodule, PreferenceDataModule):
             self.datamodule.reference_mode = "live"  # its batches need no reference log-probs
         if search is not None:  # before the reference is scored, which takes as many rows at a time
             trainer.callbacks.insert(0, search)  # type: ignore[attr-defined]
@@ -264,9 +299,8 @@ class _Fit:
         self._note_report()
 
     def _note_report(self) -> None:
-        report = getattr(self.datamodule, "report", None)
-        if report is not None:
-            self.reports.append(report.as_data())
+        if self.datamodule.report is not None:
+            self.reports.append(self.datamodule.report.as_data())
 
     def _trainer(self, loggers: Sequence[Any], callbacks: Sequence[Any], max_steps: int) -> pl.Trainer:
         return make_trainer(
@@ -287,7 +321,7 @@ class _Fit:
 class _Reference(pl.Callback):
     """Has the reference log-probs filled in, in the precision that training uses, once all processes are there."""
 
-    def __init__(self, datamodule: Any, policy: Policy) -> None:
+    def __init__(self, datamodule: PreferenceDataModule, policy: Policy) -> None:
         self.datamodule, self.policy = datamodule, policy
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,7 +1,7 @@
 """A walk over every image-text-to-text family of transformers, through the code that runs use.
 
-    python -m parallax.small_world.toys.families                      # all of them
-    python -m parallax.small_world.toys.families llava qwen2_vl       # only these
+    python -m tests.models.family_walk.walk                      # all of them
+    python -m tests.models.family_walk.walk llava qwen2_vl       # only these
 
 Each family is built at random with a few thousand to a few million parameters and taken through the steps of `steps.py`: its
 own processor and chat template where there is a recipe for them (`recipes.py`), log-probs of a batch with images of different
@@ -25,10 +25,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from parallax.models.family_support import FILE
+from parallax.models.foreign import Config
 
 SECONDS = 90  # of processor time that one family may take
 LARGEST = 120_000_000  # parameters of a toy; more means that it was not made small
@@ -106,9 +108,9 @@ def _walk(model_type: str, folder: Path) -> Trial:
     import torch
 
     from parallax.models.lora import add_lora
-    from parallax.small_world.toys import steps
     from parallax.small_world.toys.recipes import RECIPES
-    from parallax.small_world.toys.toy_prompts import by_hand, with_processor
+    from tests.models.family_walk import steps
+    from tests.models.family_walk.prompts import by_hand, with_processor
 
     if model_type in UNSUITED:
         raise Refused("configuration", UNSUITED[model_type])
@@ -142,7 +144,7 @@ def _config(model_type: str) -> Any:
     return tiny_config(model_type) if model_type in BY_HAND else shrunken_config(model_type)
 
 
-def _network(config: Any) -> Any:
+def _network(config: Config) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -168,8 +170,8 @@ def _guarded(step: str, function: Callable[..., Any], *arguments: Any, **options
 
 def _sentence(error: Exception) -> str:
     """The first telling sentence of an error, short enough for a table."""
-    from parallax.small_world.toys.family_inputs import NoImageToken
-    from parallax.small_world.toys.steps import Wrong
+    from tests.models.family_walk.inputs import NoImageToken
+    from tests.models.family_walk.steps import Wrong
 
     if isinstance(error, ImportError) and (library := re.search(r"requires the (\S+) library", str(error))):
         return f"needs the {library.group(1)} library, which Parallax does not install"
@@ -209,7 +211,7 @@ def walk(names: Sequence[str], seconds: float = SECONDS) -> list[Trial]:
     return trials
 
 
-def _report(name: str, sender: Any, seconds: float) -> None:
+def _report(name: str, sender: Connection, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
