@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_modules.light_imports import light_imports
 from parallax.reports.run_log import is_shown, quiet_third_parties
+from parallax.settings.errors import ConfigError
+from parallax.settings.launchers import has_no_gpu
 from parallax.tasks.run_folder import is_helper
 
 LOADS_A_MODEL = ("align", "build_pairs", "chat", "check_judge", "compare_adapters", "evaluate", "merge")
@@ -26,6 +28,8 @@ def first_minute(cfg: DictConfig) -> None:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     if config["task"]["name"] not in LOADS_A_MODEL:
         return
+    if config["trainer"]["accelerator"] == "gpu" and has_no_gpu():
+        raise ConfigError("trainer.accelerator=gpu, and there is no GPU here. Use trainer=cpu or trainer=auto.")
     if not is_helper() and is_shown():
         print(loading_line(config), flush=True)
 
