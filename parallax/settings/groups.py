@@ -229,7 +229,7 @@ class Trainer(Group):
     micro_batch_size: Count
     micro_batch_tokens: Count | Literal["auto"] | None
     group_by_length: bool
-    num_workers: Annotated[int, Interval(ge=0, le=1024)]
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] | Literal["auto"]
     activation_checkpointing: bool
     log_every_n_steps: Count
     print_every_n_steps: Count | None

@@ -12,13 +12,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.models.devices import pick_device
 from parallax.models.image_text import ImageTextModel
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
 from parallax.reports import analysis
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
-from parallax.tasks.parts import make_suites, pick_device
+from parallax.tasks.parts import make_suites
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

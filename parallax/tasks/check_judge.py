@@ -22,6 +22,7 @@ from datamodules.shapes.language import corrupted, mentioned_objects
 from datamodules.shapes.questions import DESCRIBERS
 from datamodules.shapes.scene import Scene, generator
 from parallax.evaluation.agreement import agreement, true_preference
+from parallax.models.devices import pick_device
 from parallax.preference.judge import as_judgement
 from parallax.preference.proposer import Generate, Proposer
 from parallax.preference.selector import Selector
@@ -33,7 +34,7 @@ from parallax.reports.environment import write_environment
 from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
 from parallax.settings.stages import preference_stage
-from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import make_datamodule, make_policy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.sign_test import sign_tests
+from parallax.models.devices import pick_device
 from parallax.records.atomic import atomic_write_json
 from parallax.reports.environment import write_environment
 from parallax.reports.results import is_minor, make_results, metric_of, metric_order, show, show_parts, write_results
@@ -22,7 +23,7 @@ from parallax.reports.run_report import write_report
 from parallax.settings.build import build
 from parallax.settings.groups import Lora
 from parallax.tasks.evaluate import run_suites
-from parallax.tasks.parts import make_policy, make_suites, pick_device
+from parallax.tasks.parts import make_policy, make_suites
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
