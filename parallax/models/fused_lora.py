@@ -20,9 +20,7 @@ from torch import Tensor, nn
 class FusedLinear(Linear):
     """peft's LoRA layer with a shorter forward. Made of an existing layer by `fuse`; state, names and files are peft's."""
 
-    ready: tuple[Tensor, Tensor] | None = (
-        None  # A, and B times the scale, in the precision of the base (`ready_adapters`)
-    )
+    ready: tuple[Tensor, Tensor] | None = None  # A, and B times the scale, in the base's precision (`ready_adapters`)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Shape: (…, in) -> (…, out)."""
@@ -30,7 +28,7 @@ class FusedLinear(Linear):
         if name is None:
             return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        base = self.base_layer
+        base: Any = self.base_layer
         if base.weight.dtype != dtype:
             return super().forward(x)  # type: ignore[no-any-return]
         if self.ready is not None:
@@ -95,7 +93,7 @@ def ready_adapters(model: nn.Module) -> Iterator[None]:
 
     Costs a copy of the adapter where its precision is another. The numbers are the same to the last bit.
     """
-    layers = [module for module in model.modules() if isinstance(module, FusedLinear)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, FusedLinear)]
     try:
         for layer in layers:
             name, dtype = layer._plain_adapter(), layer.base_layer.weight.dtype
