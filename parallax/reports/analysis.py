@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from parallax.evaluation.evaluation import Evaluation
 from parallax.reports.results import lookup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def answer_lengths(run: Path) -> dict[str, dict[str, list[int]]]:
@@ -57,7 +60,7 @@ def noise_row(run: Path, metric: str) -> dict[str, float]:
     return {"noise_steps": float(step), "margin": float(margins[-1]), "metric": lookup(results, metric)}
 
 
-def layout(embeddings: Any, how: str, seed: int) -> Any:
+def layout(embeddings: Sequence[Sequence[float]], how: str, seed: int) -> Any:
     """Embeddings in two dimensions. Shape: (images, features) → (images, 2)."""
     count = len(embeddings)
     if how == "umap":
@@ -74,7 +77,7 @@ def layout(embeddings: Any, how: str, seed: int) -> Any:
     return TSNE(2, perplexity=perplexity, random_state=seed, init="pca").fit_transform(np.asarray(embeddings))
 
 
-def mixing(embeddings: Any, is_training: Sequence[bool], neighbours: int = 5) -> float | None:
+def mixing(embeddings: Sequence[Sequence[float]], is_training: Sequence[bool], neighbours: int = 5) -> float | None:
     """Share of training images among the nearest neighbours of benchmark images, over what chance would give; 1 is well mixed.
 
     By cosine, in the space of the embeddings (the picture of two dimensions distorts distances).
@@ -124,7 +127,7 @@ def draw_noise(rows: Sequence[Mapping[str, float]], metric: str, path: Path) -> 
     _save(figure, path)
 
 
-def draw_images(places: Any, names: Sequence[str], path: Path) -> None:
+def draw_images(places: np.ndarray, names: Sequence[str], path: Path) -> None:
     """A point per image, a colour per source."""
     figure, (axis,) = _figure(1)
     for name in dict.fromkeys(names):
@@ -145,6 +148,6 @@ def _figure(count: int) -> tuple[Any, Any]:
     return figure, figure.subplots(rows, columns, squeeze=False).ravel()
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140)

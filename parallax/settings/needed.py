@@ -53,7 +53,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str], places: dict[str,
     return problems
 
 
-def _is_not_read(key: str, plain: dict[str, Any], task: Any) -> bool:
+def _is_not_read(key: str, plain: dict[str, Any], task: str) -> bool:
     """Whether this run can do without the value: data of a task that reads none, or of a stage that does not run."""
     stage = re.match(r"stages\.([^.]+)\.", key)
     if (key.startswith("data.") or stage is not None) and task not in DATA_TASKS:
@@ -61,7 +61,7 @@ def _is_not_read(key: str, plain: dict[str, Any], task: Any) -> bool:
     return stage is not None and ".data." in key and stage[1] not in plain.get("method", {}).get("stages", [])
 
 
-def _looks_at(key: str, plain: dict[str, Any], task: Any) -> bool:
+def _looks_at(key: str, plain: dict[str, Any], task: str) -> bool:
     """Whether this task reads what a path of this key leads to."""
     group, stage = key.split(".")[0], re.match(r"stages\.([^.]+)\.", key)
     if stage is not None:
@@ -127,7 +127,7 @@ def _comparison_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, 
     return problems
 
 
-def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
+def _folders_problems(plain: dict[str, Any], task: str) -> dict[str, str]:
     """`run` and `runs` go with the tasks that read them."""
     problems = {}
     for key, reader, example in (
@@ -143,7 +143,7 @@ def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
     return problems
 
 
-def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:
+def _adapter_problems(adapter: object, task: str) -> dict[str, str]:
     if adapter is None:
         if task == "merge":
             return {"adapter": "task=merge folds an adapter into its base: add adapter=<folder> to the command."}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from parallax.models.batch import ScoringBatch
+from parallax.models.foreign import VLM
 from parallax.models.packed_tensors import sent
 
 
@@ -35,4 +36,4 @@ class Arranged:
 class Layout(Protocol):
     """Arranges a batch for `model` (a transformers model, adapters injected)."""
 
-    def __call__(self, model: Any, batch: ScoringBatch) -> Arranged: ...
+    def __call__(self, model: VLM, batch: ScoringBatch) -> Arranged: ...
