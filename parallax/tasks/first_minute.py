@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_modules.light_torchmetrics import light_torchmetrics
 from parallax.reports.run_log import is_shown, quiet_third_parties
+from parallax.settings.tasks import task_fact
 from parallax.tasks.run_folder import is_helper
 
-LOADS_A_MODEL = ("align", "build_pairs", "chat", "check_judge", "compare_adapters", "evaluate", "merge")
 BY_BITSANDBYTES = ("8bit", "paged", "nf4", "int8")  # in names of optimisers and quantisations
 
 
@@ -24,9 +24,10 @@ def first_minute(cfg: DictConfig) -> None:
     quiet_third_parties()
     light_torchmetrics()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    if config["task"]["name"] not in LOADS_A_MODEL:
-        return
-    if not is_helper() and is_shown():
+    loads = (
+        "model" in task_fact(config["task"]["name"], "reads") and "pairs" not in config["task"]
+    )  # which may be ready-made
+    if loads and not is_helper() and is_shown():
         print(loading_line(config), flush=True)
 
 
