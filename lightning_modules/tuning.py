@@ -231,11 +231,11 @@ class TuningModule(pl.LightningModule):
         """Stay on the device, see `on_fit_end`."""
         return self
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+    def on_before_batch_transfer(self, batch: object, dataloader_idx: int) -> Any:
         """Loaders may wrap a step so that precision plugins do not touch its tensors (see `StepStream`)."""
         return batch.step if isinstance(batch, SealedStep) else batch
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> Any:
         """Micro-batches go to the device one by one, when they are needed."""
         return batch
 

@@ -22,14 +22,15 @@ from parallax.models.encoding.image_features import (
     joined_features,
     takes_features,
 )
+from parallax.models.foreign import VLM, Config
 
 
-def base_model(model: Any) -> Any:
+def base_model(model: VLM) -> VLM:
     """The transformers model inside a PEFT wrapper; LoRA layers stay where they were injected."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def decoder_name(model: Any) -> str:
+def decoder_name(model: VLM) -> str:
     """Dotted name of the text decoder inside `model`, e.g. `model.language_model`. Raises ValueError if there is none."""
     decoder = model.get_decoder()
     for name, module in model.named_modules():
@@ -38,7 +39,7 @@ def decoder_name(model: Any) -> str:
     raise ValueError(f"{type(model).__name__} has no text decoder of its own that LoRA could be limited to")
 
 
-def text_config(model: Any) -> Any:
+def text_config(model: VLM) -> Config:
     """The configuration of the language model."""
     return model.config.get_text_config()
 
@@ -56,7 +57,7 @@ class ImageInputs:
 
     def __init__(
         self,
-        model: Any,
+        model: VLM,
         images: Sequence[dict[str, Tensor]],
         dtype: torch.dtype,
         features: Sequence[ImageFeatures] | None = None,
@@ -90,13 +91,13 @@ class ImageInputs:
 ON_RESPONSES = {("paligemma", "token_type_ids"): 1}
 
 
-def on_responses(model: Any, name: str) -> int:
+def on_responses(model: VLM, name: str) -> int:
     """The value of the per-token input `name` on tokens of an answer, and on padding behind it."""
     return ON_RESPONSES.get((model.config.model_type, name), 0)
 
 
 def positions(
-    model: Any,
+    model: VLM,
     input_ids: Tensor,
     mask: Tensor,
     images: Sequence[dict[str, Tensor]],

@@ -18,7 +18,7 @@ from parallax.models.encoding.image_features import ImageFeatures
 T = TypeVar("T")
 
 
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     """Apply `change` to every tensor inside lists, tuples, dicts and dataclasses; everything else is kept."""
     if isinstance(value, Tensor):
         return change(value)

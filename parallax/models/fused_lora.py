@@ -14,6 +14,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from parallax.models.foreign import Pass
+
 
 class FusedLinear(Linear):
     """peft's LoRA layer with a shorter forward. Made of an existing layer by `fuse`; state, names and files are peft's."""
@@ -50,7 +52,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+        ctx: Pass, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (M, in)
         down, up = a.to(x.dtype), (b * scale).to(x.dtype)  # (r, in), (out, r)
@@ -62,7 +64,7 @@ class _Fused(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Pass, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         rows, weight, a, b, inner = ctx.saved_tensors
         outer = gradient.reshape(-1, gradient.shape[-1])  # (M, out)

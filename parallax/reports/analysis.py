@@ -59,7 +59,7 @@ def noise_row(run: Path, metric: str) -> dict[str, float]:
     return {"noise_steps": float(step), "margin": float(margins[-1]), "metric": lookup(results, metric)}
 
 
-def layout(embeddings: Any, how: str, seed: int) -> Any:
+def layout(embeddings: Sequence[Sequence[float]], how: str, seed: int) -> Any:
     """Embeddings in two dimensions. Shape: (images, features) → (images, 2)."""
     count = len(embeddings)
     if how == "umap":
@@ -76,7 +76,7 @@ def layout(embeddings: Any, how: str, seed: int) -> Any:
     return TSNE(2, perplexity=perplexity, random_state=seed, init="pca").fit_transform(np.asarray(embeddings))
 
 
-def mixing(embeddings: Any, is_training: Sequence[bool], neighbours: int = 5) -> float | None:
+def mixing(embeddings: Sequence[Sequence[float]], is_training: Sequence[bool], neighbours: int = 5) -> float | None:
     """Share of training images among the nearest neighbours of benchmark images, over what chance would give; 1 is well mixed.
 
     By cosine, in the space of the embeddings (the picture of two dimensions distorts distances).
@@ -127,7 +127,7 @@ def draw_noise(rows: Sequence[Mapping[str, float]], metric: str, path: Path) -> 
         save(whole, path)
 
 
-def draw_images(places: Any, names: Sequence[str], path: Path) -> None:
+def draw_images(places: np.ndarray, names: Sequence[str], path: Path) -> None:
     """A point per image; colour and marker tell the source."""
     with panels(1, size=(5.5, 4.2)) as (whole, (axis,)):
         for number, name in enumerate(dict.fromkeys(names)):

@@ -79,7 +79,7 @@ def _place_problem(key: str, path: str, kind: str, plain: dict[str, Any]) -> str
         is_path = path.endswith((".yaml", ".yml")) or "/" in path
         if (place if is_path else CONF / "prompts" / f"{path}.yaml").is_file():
             return ""
-        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("critic*.yaml")))
+        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("c*_*.yaml")))
         return f"{key}={path} names no prompt file; use {known}, or the path of a YAML file of that form."
     if kind == "model":
         is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
@@ -126,7 +126,7 @@ def _comparison_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, 
     return problems
 
 
-def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
+def _folders_problems(plain: dict[str, Any], task: str) -> dict[str, str]:
     """`run` and `runs` go with the tasks that read them."""
     problems = {}
     for key, reader, example in (
@@ -142,7 +142,7 @@ def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
     return problems
 
 
-def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:
+def _adapter_problems(adapter: object, task: str) -> dict[str, str]:
     if adapter is None:
         if task == "merge":
             return {"adapter": "task=merge folds an adapter into its base: add adapter=<folder> to the command."}

@@ -12,7 +12,7 @@ from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.models.memory.capacity import GPUS, MOST_PAIRS, SETUPS, fits, largest_generation, least_seconds_per_image
-from parallax.models.memory.model_shape import shape_of
+from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import Workload
 from parallax.models.scoring.chunked_head import rows_per_chunk
 from parallax.models.true_size import meta_model
@@ -95,7 +95,7 @@ def _model(name: str, task: dict[str, Any]) -> str:
     )
 
 
-def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list[list[Any]]:
+def _building(shape: ModelShape, work: Workload, gpus: Sequence[Any], usable: float) -> list[list[Any]]:
     at_once = [largest_generation(shape, work, int(usable * gpu.bytes)) for gpu in gpus]
     seconds = [least_seconds_per_image(shape, work, gpu, rows, 2) for gpu, rows in zip(gpus, at_once, strict=True)]
     return [

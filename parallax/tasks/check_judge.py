@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -126,8 +127,9 @@ def compared(
         scores = own.scores or (0.0,) * len(group)
         if len(group) < 2:
             continue
-        best = max(range(len(scores)), key=lambda i: scores[i])
-        worst = min(reversed(range(len(scores))), key=lambda i: scores[i])
+        scored = [place for place, score in enumerate(scores) if not isnan(score)] or [0]
+        best = max(scored, key=lambda i: scores[i])
+        worst = min(reversed(scored), key=lambda i: scores[i])
         decided = scores[best] > scores[worst]
         pair = (best, worst) if decided else (0, len(group) - 1)
         said = [mentioned_objects(group[place].text) for place in pair]

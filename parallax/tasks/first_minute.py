@@ -62,7 +62,7 @@ def needs_bitsandbytes(config: Mapping[str, Any]) -> bool:
         return True
 
 
-def _texts(node: Any, keys: tuple[str, ...]) -> Iterator[str]:
+def _texts(node: object, keys: tuple[str, ...]) -> Iterator[str]:
     """The values of these keys, at any depth."""
     for key, value in node.items() if isinstance(node, Mapping) else enumerate(node if isinstance(node, list) else ()):
         if key in keys and value is not None:

@@ -125,7 +125,7 @@ def _telling(config: dict[str, Any]) -> Callable[[Any], Any]:
     return processes.broadcast
 
 
-def _alone(value: Any) -> Any:
+def _alone(value: object) -> Any:
     return value
 
 

@@ -10,7 +10,7 @@ of the pictures where these are smaller (shrinking a noisy picture would average
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,7 +107,7 @@ def label_of(view: View) -> str:
     return " ".join([view.name, *(f"{key}={_short(value)}" for key, value in params.items() if value != 0)])
 
 
-def _drawn(view: View, seed: int, shown: Any) -> list[Picture]:
+def _drawn(view: View, seed: int, shown: Callable[[View, str], Picture]) -> list[Picture]:
     """The view itself, or the different views it draws for the first few rejected answers."""
     if not isinstance(view, (Mixture, Several)):
         return [shown(view, label_of(view))]
@@ -127,7 +127,7 @@ def _telling_seed(view: View, image: Image.Image, seed: int) -> int:
     return seed
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, list):
         return "-".join(_short(item) for item in value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from parallax.models.backbone import base_model, cast_vision
 from parallax.models.batch import EncodedPrompt, ScoringBatch
 from parallax.models.encoding.image_features import ImageFeatures, encode_images, takes_features
 from parallax.models.encoding.pixels import pixel_names
+from parallax.models.foreign import VLM
 from parallax.records.atomic import atomic_file
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class ReadyFeatures:
             bare = {name: value for name, value in prompt.vision.items() if name not in pixel_names(prompt.vision)}
             self._prompts[f"{image} {question}"] = replace(prompt, vision=bare)
 
-    def fill(self, model: Any, batch: ScoringBatch) -> ScoringBatch:
+    def fill(self, model: VLM, batch: ScoringBatch) -> ScoringBatch:
         """The batch with ready features in place of pixels. Batches whose images have no names are left as they are."""
         if batch.image_names is None:
             return batch
@@ -131,7 +131,7 @@ class ReadyFeatures:
         ]
         return replace(batch, features=made)
 
-    def _features(self, network: Any, image: str, vision: Mapping[str, Tensor], device: torch.device) -> ImageFeatures:
+    def _features(self, network: VLM, image: str, vision: Mapping[str, Tensor], device: torch.device) -> ImageFeatures:
         name = self._name(image)
         known = self.cache.get(name)
         if known is not None:
@@ -158,6 +158,6 @@ class ReadyFeatures:
         return image
 
 
-def can_cache(model: Any) -> bool:
+def can_cache(model: VLM) -> bool:
     """Whether ready features can be handed to this model."""
     return takes_features(base_model(model))

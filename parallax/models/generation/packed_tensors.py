@@ -21,11 +21,11 @@ class _Place:
 class Packed:
     """A nest of lists, dicts and tensors whose tensors lie in flat buffers. A tensor met twice is stored once."""
 
-    def __init__(self, buffers: dict[torch.dtype, Tensor], layout: Any) -> None:
+    def __init__(self, buffers: dict[torch.dtype, Tensor], layout: object) -> None:
         self.buffers, self.layout = buffers, layout
 
     @classmethod
-    def of(cls, values: Any) -> Packed:
+    def of(cls, values: object) -> Packed:
         """Copy the tensors of `values` (CPU) into buffers."""
         parts: dict[torch.dtype, list[Tensor]] = {}
         sizes: dict[torch.dtype, int] = {}
@@ -61,7 +61,7 @@ class Packed:
         return Packed({dtype: buffer.pin_memory() for dtype, buffer in self.buffers.items()}, self.layout)
 
 
-def _mapped(values: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+def _mapped(values: object, kind: type, change: Callable[[Any], Any]) -> Any:
     if isinstance(values, kind):
         return change(values)
     if isinstance(values, dict):

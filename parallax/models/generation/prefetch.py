@@ -240,7 +240,7 @@ def _runs(requests: Sequence[GenerationRequest], places: Sequence[int]) -> Itera
         yield run
 
 
-def _as_it_is(item: Any) -> Any:
+def _as_it_is(item: object) -> Any:
     return item
 
 

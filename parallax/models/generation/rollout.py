@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, base_model, positions, text_config
-from parallax.models.generation.kv_cache import has_full_attention, joined, keep_rows, new_cache
+from parallax.models.foreign import VLM
+from parallax.models.generation.kv_cache import Cache, has_full_attention, joined, keep_rows, new_cache
 from parallax.models.generation.prefetch import EncodedPart, pad_left
 from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.sampling import TokenPicker
@@ -52,13 +53,7 @@ class Rollout:
     """
 
     def __init__(
-        self,
-        model: Any,
-        *,
-        pad: int,
-        ends: Iterable[int],
-        counts: GenerationCounts,
-        never_said: Iterable[int] = (),
+        self, model: VLM, *, pad: int, ends: Iterable[int], counts: GenerationCounts, never_said: Iterable[int] = ()
     ) -> None:
         self.model = base_model(model)
         self.never_said = frozenset(never_said) - frozenset(ends)
@@ -190,7 +185,7 @@ class Rollout:
         cache = joined([part.cache for part in parts], more) if self.in_parts else parts[0].cache
         return torch.cat([part.logits for part in parts]), cache, mask, torch.cat([part.following for part in parts])
 
-    def _step(self, picked: Tensor, mask: Tensor | None, following: Tensor, cache: Any) -> Tensor:
+    def _step(self, picked: Tensor, mask: Tensor | None, following: Tensor, cache: Cache) -> Tensor:
         position_ids = following[:, None]
         if self.position_rank == 3:
             position_ids = position_ids[None].expand(3, -1, -1)

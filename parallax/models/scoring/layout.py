@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from parallax.models.batch import ScoringBatch
+from parallax.models.foreign import VLM
 
 
 @dataclass
@@ -25,4 +26,4 @@ class Arranged:
 class Layout(Protocol):
     """Arranges a batch for `model` (a transformers model, adapters injected)."""
 
-    def __call__(self, model: Any, batch: ScoringBatch) -> Arranged: ...
+    def __call__(self, model: VLM, batch: ScoringBatch) -> Arranged: ...

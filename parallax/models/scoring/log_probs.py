@@ -9,14 +9,13 @@ soft-capping) run as they are.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from parallax.models.backbone import base_model
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.family_support import support_of
+from parallax.models.foreign import VLM
 from parallax.models.scoring.chunked_head import head_log_probs
 from parallax.models.scoring.layout import Arranged, Layout
 from parallax.models.scoring.separate import separate_sequences
@@ -26,7 +25,7 @@ WHOLE_HEAD = "_parallax_whole_head"
 
 
 def score(
-    model: Any, batch: ScoringBatch, layout: Layout = separate_sequences, pick: Pick = "label"
+    model: VLM, batch: ScoringBatch, layout: Layout = separate_sequences, pick: Pick = "label"
 ) -> ResponseLogProbs:
     """Log-probs of all responses of a batch, with gradients where they are enabled. Float32, or float64 for such a model.
 
@@ -48,7 +47,7 @@ def score(
     return ResponseLogProbs(total=weighted.sum(-1), counts=counted.sum(-1), per_token=per_token)
 
 
-def has_plain_head(model: Any) -> bool:
+def has_plain_head(model: VLM) -> bool:
     """Whether the log-probs of this model's head can be taken in chunks."""
     network = base_model(model)
     if network.__dict__.get(WHOLE_HEAD):
@@ -57,13 +56,13 @@ def has_plain_head(model: Any) -> bool:
     return linear and support_of(network.config.model_type).plain_head
 
 
-def keep_head_whole(model: Any) -> None:
+def keep_head_whole(model: VLM) -> None:
     """Have logits made by the head itself from now on: its weights may be there only while it computes."""
     base_model(model).__dict__[WHOLE_HEAD] = True
 
 
 @torch.no_grad()
-def choose(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> Tensor:
+def choose(model: VLM, batch: ScoringBatch, layout: Layout = separate_sequences) -> Tensor:
     """The most likely token at every counted response position, given the response up to there. Shape: (B, 1 + K, R).
 
     Where nothing is counted the response's own token stands.
@@ -80,7 +79,7 @@ def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
 
 
-def _label_log_probs(network: Any, arranged: Arranged, targets: Tensor) -> Tensor:
+def _label_log_probs(network: VLM, arranged: Arranged, targets: Tensor) -> Tensor:
     """The log-prob of each scored token. Shape: (M,)."""
     if has_plain_head(network):
         hidden, _ = _forward(network, arranged, through_head=False)
@@ -88,16 +87,16 @@ def _label_log_probs(network: Any, arranged: Arranged, targets: Tensor) -> Tenso
     return token_log_probs(_logits(network, arranged), targets)
 
 
-def _logits(network: Any, arranged: Arranged) -> Tensor:
+def _logits(network: VLM, arranged: Arranged) -> Tensor:
     """Logits at the scored positions only. Shape: (M, V)."""
     return _forward(network, arranged, through_head=True)[1]
 
 
-def _forward(network: Any, arranged: Arranged, through_head: bool) -> tuple[Tensor, Tensor]:
+def _forward(network: VLM, arranged: Arranged, through_head: bool) -> tuple[Tensor, Tensor]:
     """What the head is given at the scored positions, and what it makes of them: (M, H) and (M, V), or (0, V) without it."""
     picked: list[Tensor] = []
 
-    def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def pick(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0]  # (rows, S, H)
         picked.append(hidden.reshape(-1, hidden.shape[-1])[arranged.predictors])
         return ((picked[0] if through_head else picked[0][:0])[None], *args[1:])

@@ -5,17 +5,16 @@ The image is still encoded once per prompt, however many responses follow it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, on_responses, positions
 from parallax.models.batch import ScoringBatch
+from parallax.models.foreign import VLM
 from parallax.models.scoring.layout import Arranged
 
 
-def separate_sequences(model: Any, batch: ScoringBatch) -> Arranged:
+def separate_sequences(model: VLM, batch: ScoringBatch) -> Arranged:
     """B prompts with 1 + K responses as B * (1 + K) rows of [prompt, response, padding].
 
     Padding comes last and attention is causal, so no mask is needed: nothing that is scored can see it.
