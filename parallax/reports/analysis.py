@@ -106,7 +106,9 @@ def draw_lengths(lengths: Mapping[str, Mapping[str, Mapping[str, list[int]]]], p
             bins = np.histogram_bin_edges(every, bins=min(30, 1 + max(every)))
             for number, (side, counts) in enumerate(sides.items()):
                 style = {key: value for key, value in line_style(number).items() if key != "marker"}
-                axis.hist(counts, bins=bins, histtype="step", label=f"{side}, mean {np.mean(counts):.1f}", **style)
+                axis.hist(
+                    counts, bins=list(bins), histtype="step", label=f"{side}, mean {np.mean(counts):.1f}", **style
+                )
             axis.set_title(f"{Path(run).name} · {suite}")
             axis.set_xlabel("words of an answer")
             axis.set_ylabel("answers")
@@ -133,7 +135,8 @@ def draw_images(places: np.ndarray, names: Sequence[str], path: Path) -> None:
         for number, name in enumerate(dict.fromkeys(names)):
             mine = np.asarray([other == name for other in names])
             style = {key: value for key, value in line_style(number).items() if key != "linestyle"}
-            axis.scatter(*np.asarray(places)[mine].T, s=14, alpha=0.7, label=f"{name} ({mine.sum()})", **style)
+            x, y = np.asarray(places)[mine].T
+            axis.scatter(x, y, s=14, alpha=0.7, label=f"{name} ({mine.sum()})", **style)
         axis.set_xticks([])
         axis.set_yticks([])
         whole.legend(loc="outside right upper")

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_modules.light_torchmetrics import light_torchmetrics
+from lightning_modules.light_imports import light_imports
 from parallax.reports.run_log import is_shown, quiet_third_parties
 from parallax.settings.tasks import task_fact
 from parallax.tasks.run_folder import is_helper
@@ -22,7 +22,7 @@ BY_BITSANDBYTES = ("8bit", "paged", "nf4", "int8")  # in names of optimisers and
 def first_minute(cfg: DictConfig) -> None:
     """Say what is loaded; keep the noise and the weight of others away. Takes no time and imports nothing slow."""
     quiet_third_parties()
-    light_torchmetrics()
+    light_imports()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     loads = (
         "model" in task_fact(config["task"]["name"], "reads") and "pairs" not in config["task"]
