@@ -46,9 +46,18 @@ Decay = Annotated[float, Interval(ge=0, lt=1)]
 
 @dataclass(frozen=True)
 class Task(Group):
-    """The task to run; what only one task has is in `task_keys`."""
+    """The task to run. Keys that only one task has are the fields of the class `Keys(Task)` in its module."""
 
     name: FileName
+    # What the program must know of a task before it begins:
+    reads: ClassVar[
+        tuple[str, ...]
+    ] = ()  # whose values and files must be there: data, model, evaluation, pairs (all they need)
+    tells_what_is_missing: ClassVar[bool] = (
+        False  # files of `data` need not be there: to find out is what the task is for
+    )
+    is_run: ClassVar[bool] = False  # its folder is a run, or holds runs: it goes below outputs/, not made/
+    resumes: ClassVar[bool] = False  # an unfinished run is gone on with; several processes share the work
 
 
 @dataclass(frozen=True)

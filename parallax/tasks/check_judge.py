@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 
@@ -36,6 +37,8 @@ from parallax.records.skipped import SkippedLog
 from parallax.reports.environment import write_environment
 from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
+from parallax.settings.ranges import Count
 from parallax.settings.stages import preference_stage
 from parallax.tasks.parts import make_datamodule, make_policy
 
@@ -47,6 +50,14 @@ if TYPE_CHECKING:
     from parallax.records import Candidate, Dropped, PreferencePair, Sample
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("pairs", "data", "model")
+
+    answers: Literal["own", "corrupted"]
+    samples: Count
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

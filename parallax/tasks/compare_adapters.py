@@ -9,9 +9,9 @@ Written are `comparison.json`, both evaluations and their answers, and `results.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.evaluation.judged.win_rate import win_rate
 from parallax.evaluation.sign_test import sign_tests
@@ -22,7 +22,7 @@ from parallax.reports.results import is_minor, make_results, metric_of, metric_o
 from parallax.reports.run_log import run_log
 from parallax.reports.run_report import write_report
 from parallax.settings.build import build
-from parallax.settings.groups import Lora
+from parallax.settings.groups import Lora, Task
 from parallax.tasks.evaluate import run_suites
 from parallax.tasks.parts import make_policy, make_suites
 
@@ -31,6 +31,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("model", "evaluation")
+
+    other: str
+    win_rate: bool
+    win_rate_instructions: str
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

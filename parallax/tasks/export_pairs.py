@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,7 +28,7 @@ from parallax.reports.data_card import data_card
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
-from parallax.settings.groups import Stage
+from parallax.settings.groups import Stage, Task
 from parallax.settings.stages import preference_stage
 from parallax.settings.targets import UnknownTarget
 from parallax.tasks.memory_forecast import explained_generation
@@ -37,6 +38,18 @@ if TYPE_CHECKING:
     from parallax.records import PreferencePair
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("data", "model")
+
+    format: Literal["trl", "ms_swift", "llama_factory", "llava"]
+    images: Literal["auto", "embedded", "files", "paths"]
+    pairs: str | None
+    license: str | None
+    push_to_hub: str | None
+    output: str | None
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
