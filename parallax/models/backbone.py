@@ -44,9 +44,10 @@ def text_config(model: VLM) -> Config:
     return model.config.get_text_config()
 
 
-def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Floating vision inputs in the model's precision."""
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in vision.items()}
+def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Vision inputs on `device` (None: where they are), floating ones in the model's precision."""
+    there = {name: value if device is None else value.to(device, non_blocking=True) for name, value in vision.items()}
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in there.items()}
 
 
 class ImageInputs:
@@ -61,9 +62,10 @@ class ImageInputs:
         images: Sequence[dict[str, Tensor]],
         dtype: torch.dtype,
         features: Sequence[ImageFeatures] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.model = model
-        self.images = [cast_vision(image, dtype) for image in images]
+        self.images = [cast_vision(image, dtype, device) for image in images]
         self.features = list(features) if features is not None else None
         if self.features is None and takes_features(model):
             self.features = encode_images(model, self.images)

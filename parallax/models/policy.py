@@ -366,7 +366,8 @@ class Policy:
                     with self.model.disable_adapter(), bare_layers(self.model):
                         yield
                 else:
-                    yield
+                    with fused_lora.ready_adapters(self.model):
+                        yield
         finally:
             for module, training in modes.items():
                 module.training = training

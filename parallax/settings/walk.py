@@ -18,9 +18,10 @@ from parallax.settings.comments import CONF, described_keys, meaning_of
 from parallax.settings.kinds import kinds_at, named, require_part
 from parallax.settings.places import COMMAND
 from parallax.settings.rules import Rule
-from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at, task_rule
+from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at
 from parallax.settings.suggestions import closest, closest_keys, or_list
 from parallax.settings.targets import Signature, UnknownTarget, is_a, signature
+from parallax.settings.tasks import task_rule
 
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
 

@@ -15,9 +15,9 @@ from lightning_modules.light_imports import light_imports
 from parallax.reports.run_log import is_shown, quiet_third_parties
 from parallax.settings.errors import ConfigError
 from parallax.settings.launchers import has_no_gpu
+from parallax.settings.tasks import task_fact
 from parallax.tasks.run_folder import is_helper
 
-LOADS_A_MODEL = ("align", "build_pairs", "chat", "check_judge", "compare_adapters", "evaluate", "merge")
 BY_BITSANDBYTES = ("8bit", "paged", "nf4", "int8")  # in names of optimisers and quantisations
 
 
@@ -26,11 +26,12 @@ def first_minute(cfg: DictConfig) -> None:
     quiet_third_parties()
     light_imports()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    if config["task"]["name"] not in LOADS_A_MODEL:
-        return
-    if config["trainer"]["accelerator"] == "gpu" and has_no_gpu():
+    loads = (
+        "model" in task_fact(config["task"]["name"], "reads") and "pairs" not in config["task"]
+    )  # which may be ready-made
+    if loads and config["trainer"]["accelerator"] == "gpu" and has_no_gpu():
         raise ConfigError("trainer.accelerator=gpu, and there is no GPU here. Use trainer=cpu or trainer=auto.")
-    if not is_helper() and is_shown():
+    if loads and not is_helper() and is_shown():
         print(loading_line(config), flush=True)
 
 

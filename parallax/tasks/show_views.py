@@ -10,11 +10,12 @@ of the pictures where these are smaller (shrinking a noisy picture would average
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Interval
 from omegaconf import OmegaConf
 
 from augment import build as view_of
@@ -25,6 +26,8 @@ from parallax.records.images import FileImage
 from parallax.reports.contact_sheet import Picture, contact_sheet
 from parallax.reports.model_eye import ModelEye
 from parallax.settings.build import build
+from parallax.settings.groups import Task
+from parallax.settings.ranges import Natural
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,6 +45,16 @@ SECTIONS = {  # module of augment/ -> heading; views of modules that are not lis
 }
 DRAWS = 4  # pictures of a mixture or a list of views
 TRIES = 32  # seeds tried until a view that acts only sometimes acts
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    image: str | None
+    index: Natural
+    noise_steps: Sequence[Annotated[int, Interval(ge=0, le=999)]]
+    side: Annotated[int, Interval(ge=32, le=1024)]
+    columns: Annotated[int, Interval(ge=1, le=20)]
+    output: str | None
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
