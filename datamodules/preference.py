@@ -33,6 +33,7 @@ from parallax.preference.asker import Asker, GivenQuestions
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
+from parallax.preference.length_balance import balance_lengths
 from parallax.preference.looks import Look
 from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector
@@ -301,6 +302,9 @@ class PreferenceDataModule(StepDataModule):
                 made.append(outcome)
                 ids.append(outcome.id)
         kept: Sequence[PreferencePair] = made
+        if self.settings.length_balance:
+            kept, uneven = balance_lengths(kept)
+            dropped += uneven
         if any(value is not None for value in self.caps.values()):
             kept, over = cap(kept, seed=self.seed, **self.caps)
             dropped += over
@@ -319,7 +323,7 @@ class PreferenceDataModule(StepDataModule):
             "proposer": self.proposer.settings(),
             "judge": self._judge_settings(),
             "selector": self.selector.settings(),
-            "caps": self.caps,
+            "caps": {**self.caps, **({"length_balance": True} if self.settings.length_balance else {})},
             "control": self.settings.control,
             "seed": self.seed,
             "versions": _versions(),

@@ -74,7 +74,6 @@ def answer(
         progress: told how many more requests are done, after each batch.
         set_aside: told of requests that cannot be answered, and why; None raises.
     """
-
     counts, left, tried = GenerationCounts(), list(planned), 0
     with Leases(store.folder / "leases") as leases:
         while left:

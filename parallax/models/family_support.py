@@ -1,4 +1,4 @@
-"""What each family of transformers can do here, as the walk over all of them showed it (`parallax/small_world/toys/families.py`).
+"""What each family of transformers can do here, as the walk over all of them showed it (`tests/models/family_walk/walk.py`).
 
 The walk writes `family_support.json` and the table in docs/models.md together. A family that went wrong on it is refused before
 its weights are read. One that is not in the file gets what is right for every family: one sequence for each response, the head as

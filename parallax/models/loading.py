@@ -35,6 +35,7 @@ from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.settings.extras import install_package
+from parallax.settings.places import COMMAND
 
 log = logging.getLogger(__name__)
 
@@ -404,7 +405,7 @@ def _in_words(path: str) -> Iterator[None]:
     if looks_local and not Path(path).is_dir():
         raise FileNotFoundError(
             f"model.path={path} is not a folder here; give the folder of a downloaded checkpoint, or a Hugging Face name "
-            "such as llava-hf/llava-1.5-7b-hf. The built-in model is made by `python run.py experiment=make_tiny_llava`"
+            f"such as llava-hf/llava-1.5-7b-hf. The built-in model is made by `{COMMAND} experiment=make_tiny_llava`"
         )
     try:
         yield

@@ -19,6 +19,7 @@ from parallax.reports.metric_names import short_name
 from parallax.reports.results import direction
 from parallax.reports.wandb_run import AXIS
 from parallax.settings.comments import meaning_of
+from parallax.settings.places import COMMAND
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -123,7 +124,7 @@ def build_report(wanted: Wanted, plain: Mapping[str, Any]) -> Report:
         project=wanted.project,
         entity=wanted.entity,
         title=f"{wanted.project}: {TITLE[0].lower()}{TITLE[1:]}",
-        description="Written by `python run.py task=dashboard`.",
+        description=f"Written by `{COMMAND} task=dashboard`.",
         blocks=[wr.TableOfContents(), *chain.from_iterable(chapters)],
         width="fluid",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.records.atomic import atomic_write_text
+from parallax.settings.places import COMMAND
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -49,7 +50,7 @@ def read_specification(path: Path) -> dict[str, Any]:
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path} is no specification of a dashboard ({reason}); python run.py task=dashboard makes one"
+            f"{path} is no specification of a dashboard ({reason}); {COMMAND} task=dashboard makes one"
         ) from error
     return views
 

@@ -12,8 +12,8 @@ from parallax.reports.environment import environment, without_secrets
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.metric_names import whole_name
 from parallax.reports.results import HEADLINE, LOWER_IS_BETTER, is_minor
+from parallax.settings.places import COMMAND, PACKAGES
 
-ROOT = Path(__file__).resolve().parents[2]
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+")
 LOAD_ADAPTER = """```python
 from peft import PeftModel
@@ -144,7 +144,7 @@ def _made() -> str:
     command = " ".join(word if " " not in word else f"'{word}'" for word in words)
     commit = f", commit {facts['git']['commit'][:12]}" if facts["git"].get("commit") else ""
     return f"With {versions}{commit}" + (
-        f": `python run.py {command}` (paths left out)." if command and "=" in command else "."
+        f": `{COMMAND} {command}` (paths left out)." if command and "=" in command else "."
     )
 
 
@@ -158,7 +158,7 @@ def _named(base: str, name: str) -> str:
     if HUB_NAME.fullmatch(base):
         return base
     place = Path(base).expanduser().resolve()
-    return place.relative_to(ROOT).as_posix() if place.is_relative_to(ROOT) else f"folder of {name}"
+    return place.relative_to(PACKAGES).as_posix() if place.is_relative_to(PACKAGES) else f"folder of {name}"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

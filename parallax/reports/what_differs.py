@@ -16,7 +16,7 @@ from parallax.reports.run_folder import RunFolder
 
 NOT_COMPARED = (  # where files go, what is logged, what the run is called
     "paths", "hydra", "logger", "resume", "tags", "task", "study", "sweep", "runs", "run", "optimized_metric",
-    "export", "experiment", "local", "on_data",
+    "export", "experiment", "local", "on_data", "on_model",
 )  # fmt: skip
 ABSENT = "–"  # the value of a key that a run does not have
 

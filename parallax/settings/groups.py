@@ -75,6 +75,7 @@ class Recipe(Group):
     max_new_tokens: Count = LACKING
     critic: str = LACKING
     critic_tokens: Count = LACKING
+    claims: str = LACKING
     image_text: str = LACKING
 
 
@@ -115,6 +116,7 @@ class Pairs(Group):
     min_margin: NotNegative | None
     max_per_source: Count | dict[str, Count] | None
     max_pairs: Count | None
+    length_balance: bool
     repeat: Annotated[int, Interval(ge=1, le=100)]
     control: Literal["none", "swapped", "random_rejected"]
     rejected_scorer: Literal["label", "argmax", "argmax_not_label"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from parallax.settings.extras import install
+from parallax.settings.places import COMMAND, IS_CLONE
 
 SEVERAL_PROCESSES = ("align", "build_pairs", "evaluate")  # tasks that share their work out
 PLUGINS = {  # launchers and sweepers that are packages of their own: pattern → (module, extra of ours that brings it)
@@ -30,6 +31,7 @@ OF_A_SWEEP = (
     "hydra.sweep",
     "hydra.mode=MULTIRUN",
 )  # words that a single run does without
+TORCHRUN = "torchrun … run.py" if IS_CLONE else "torchrun … --no-python parallax"
 SHOWN = 4  # points written out in a message
 
 
@@ -58,14 +60,14 @@ def multirun_problem(
     if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return (
             "-m was started in several processes (torchrun), and each would go through the whole sweep in folders of its own. "
-            f"Start them once for each point: {_loop('torchrun … run.py', shared, points)}."
+            f"Start them once for each point: {_loop(TORCHRUN, shared, points)}."
         )
     if str(launcher.get("_target_", "")).endswith(".SlurmLauncher"):
         return _slurm_problem(launcher, trainer)
     processes = processes_of(trainer)
     if processes == 1:
         return ""
-    program = "python run.py" if trainer["num_nodes"] == 1 else "torchrun … run.py"
+    program = COMMAND if trainer["num_nodes"] == 1 else TORCHRUN
     return (
         f"-m does not go with jobs of {processes or 'several'} processes (trainer.devices={trainer['devices']}, "
         f"trainer.num_nodes={trainer['num_nodes']}): each process is started with the whole command, and would begin the whole "

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from parallax.settings.extras import install
+from parallax.settings.places import COMMAND
 from parallax.settings.refusals import Found, refused
 
 SHARDED = ("fsdp", "fsdp2", "deepspeed")  # strategies that divide weights over processes
@@ -74,7 +75,7 @@ def quantised(plain: dict[str, Any]) -> Found:
         yield refused(
             "model.quantization" if merges else "export.merged",
             f"An adapter is merged into whole weights, and model.quantization={kind} has none. Merge afterwards: "
-            "python run.py task=merge adapter=<folder> model.quantization=none.",
+            f"{COMMAND} task=merge adapter=<folder> model.quantization=none.",
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.dashboard_keys import dashboard_problems
+from parallax.settings.places import COMMAND
 from parallax.settings.schema import FILE_GROUPS
 from parallax.settings.sweep_file import sweep_problems
 
@@ -79,7 +80,7 @@ def _place_problem(key: str, path: str, kind: str, plain: dict[str, Any]) -> str
         is_path = path.endswith((".yaml", ".yml")) or "/" in path
         if (place if is_path else CONF / "prompts" / f"{path}.yaml").is_file():
             return ""
-        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("critic*.yaml")))
+        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("c*_*.yaml")))
         return f"{key}={path} names no prompt file; use {known}, or the path of a YAML file of that form."
     if kind == "model":
         is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
@@ -97,7 +98,7 @@ def _how_it_is_made(name: str) -> str:
         return ""
     root = os.environ.get("PARALLAX_ROOT")
     place = f"; it belongs in {Path(root) / 'assets' / name}" if root else ""
-    return f" `python run.py experiment=make_{name}` makes the built-in model{place}."
+    return f" `{COMMAND} experiment=make_{name}` makes the built-in model{place}."
 
 
 def _judge_problems(evaluation: dict[str, Any]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from parallax.settings.blame import Blame
 from parallax.settings.choices import choices, groups, named_targets
 from parallax.settings.comments import CONF, described_keys, meaning_of
 from parallax.settings.kinds import kinds_at, named, require_part
+from parallax.settings.places import COMMAND
 from parallax.settings.rules import Rule
 from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at, task_rule
 from parallax.settings.suggestions import closest, closest_keys, or_list
@@ -140,7 +141,7 @@ class Walk(Blame):
         near = closest_keys(
             path, known if path.startswith("stages.") else {key for key in known if key[:7] != "stages."}
         )
-        hint = f" Did you mean {or_list(near)}?" if near else " `python run.py --help` lists the groups and keys."
+        hint = f" Did you mean {or_list(near)}?" if near else f" `{COMMAND} --help` lists the groups and keys."
         self.say(path, f"There is no key {path} (given as {path}={shown(value)}).{hint}")
 
     def _component(self, rule: Rule, node: Any, raw: Any, path: str) -> None:

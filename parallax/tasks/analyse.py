@@ -58,7 +58,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def _images(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Embed pictures of `data` and of each suite, lay them out, say how well they mix."""
-
     task = config["task"]
     sources = {"training": build(config["data"], "data")}
     sources |= {suite.name: suite.samples for suite in make_suites(config)}

@@ -22,18 +22,17 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Build the pairs of the method's first preference stage. Returns `{"pairs": counts}`."""
-
     stage = preference_stage(cfg)
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    device = pick_device(plain["trainer"]["accelerator"])
-    builder = join_processes(Trainer.of(plain["trainer"]))
-    folder = processes.broadcast(Path(plain["paths"]["output_dir"]))
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    device = pick_device(config["trainer"]["accelerator"])
+    builder = join_processes(Trainer.of(config["trainer"]))
+    folder = processes.broadcast(Path(config["paths"]["output_dir"]))
     with run_log(folder, number=processes.rank()):
         if processes.is_first():
-            write_environment(folder, plain)
-        policy = make_policy(plain, stage.lora, adapter=plain.get("adapter"), device=device)
+            write_environment(folder, config)
+        policy = make_policy(config, stage.lora, adapter=config.get("adapter"), device=device)
         with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
-            report = make_datamodule(stage, plain, folder).build_pairs(policy, builder)
+            report = make_datamodule(stage, config, folder).build_pairs(policy, builder)
         if processes.is_first():
             atomic_write_json(folder / "pairs.json", report.as_data())
         log.info("pair set in %s", report.pair_set)

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Write the tables of `task.models` on `task.gpus` to `task.output` and show them."""
-
     task: dict[str, Any] = OmegaConf.to_container(cfg.task, resolve=True)  # type: ignore[assignment]
     folder = Path(str(cfg.paths.output_dir))
     with run_log(folder):
@@ -35,7 +34,6 @@ def run(cfg: DictConfig) -> None:
 
 def _model(name: str, task: dict[str, Any]) -> str:
     """The two tables of one model."""
-
     shape = shape_of(meta_model(name))
     gpus = [GPUS[gpu] for gpu in task["gpus"]]
     prompt = int(task["image_tokens"]) + int(task["question_tokens"])
@@ -74,7 +72,6 @@ def _model(name: str, task: dict[str, Any]) -> str:
 
 
 def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list[list[Any]]:
-
     at_once = [largest_generation(shape, work, int(usable * gpu.bytes)) for gpu in gpus]
     seconds = [least_seconds_per_image(shape, work, gpu, rows, 2) for gpu, rows in zip(gpus, at_once, strict=True)]
     return [
@@ -85,7 +82,6 @@ def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list
 
 
 def _pairs(number: int) -> str:
-
     return "–" if number == 0 else f"≥ {number}" if number == MOST_PAIRS else str(number)
 
 

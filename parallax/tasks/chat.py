@@ -63,7 +63,6 @@ def run(cfg: DictConfig) -> None:
 
 def answers(policy: Policy, image: ImageRef, question: str, config: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, answer): before and after with an adapter, the model's own without one."""
-
     wanted = config["generation"]
     decoding = Decoding(int(wanted["max_new_tokens"]))
     if wanted["temperature"] > 0:
@@ -107,7 +106,6 @@ def side_by_side(question: str, said: list[tuple[str, str]]) -> Table:
 
 def open_image(path: str) -> ImageRef:
     """A file anywhere on this machine: who types its name may read it."""
-
     file = Path(path).expanduser().resolve()
     return FileImage(str(file.parent), file.name)
 

@@ -44,17 +44,16 @@ MOST_EVALUATED = 5000  # samples of a suite whose images are compared
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Print the report and write `check_data.json`. Raises ConfigError with all that stands in the way of a run."""
-
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder = Path(plain["paths"]["output_dir"])
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder = Path(config["paths"]["output_dir"])
     width = max(80, shutil.get_terminal_size((120, 40)).columns)
     content: dict[str, Any] = {}
     wrong: list[str] = []
     with run_log(folder):
-        evaluated = _evaluated(plain)
-        for key, stage in _sources(cfg, plain):
+        evaluated = _evaluated(config)
+        for key, stage in _sources(cfg, config):
             started, share = time.perf_counter(), stage.pairs.max_skipped_share
-            found, fault = _inspected(stage, plain, evaluated)
+            found, fault = _inspected(stage, config, evaluated)
             if found is None:
                 print(printable(f"{key}: {fault}"), flush=True)
                 content[key] = {"error": fault}
@@ -73,21 +72,20 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return {"data": content}
 
 
-def _sources(cfg: DictConfig, plain: Mapping[str, Any]) -> list[tuple[str, Stage]]:
+def _sources(cfg: DictConfig, config: Mapping[str, Any]) -> list[tuple[str, Stage]]:
     """Every different source that the stages read: its group's key, and the first stage that reads it."""
     known: list[tuple[str, Stage]] = []
     for stage in map(Stage.of, resolve_stages(cfg)):
-        key = "data" if stage.data == plain["data"] else f"stages.{stage.name}.data"
+        key = "data" if stage.data == config["data"] else f"stages.{stage.name}.data"
         if all(other.data != stage.data for _, other in known):
             known.append((key, stage))
     return known
 
 
-def _evaluated(plain: Mapping[str, Any]) -> dict[str, set[str]]:
+def _evaluated(config: Mapping[str, Any]) -> dict[str, set[str]]:
     """Digests of the images of every evaluation suite whose samples are at hand."""
-
     found: dict[str, set[str]] = {}
-    for name, suite in ((plain.get("evaluation") or {}).get("suites") or {}).items():
+    for name, suite in ((config.get("evaluation") or {}).get("suites") or {}).items():
         subjects = evaluation_subjects({"evaluation": {"suites": {name: suite}}})
         found[name] = set()
         for subject in islice(subjects.values(), MOST_EVALUATED):
@@ -99,25 +97,23 @@ def _evaluated(plain: Mapping[str, Any]) -> dict[str, set[str]]:
 
 def _looks_at_images(stage: Stage) -> bool:
     """Whether the stage's objective learns from pairs whose images alone differ."""
-
     return FurtherColumns(tuple(build(stage.loss, f"stages.{stage.name}.loss").looks)).looks_at_images
 
 
-def _inspected(stage: Stage, plain: Mapping[str, Any], evaluated: Mapping[str, set[str]]) -> tuple[Any, str]:
+def _inspected(stage: Stage, config: Mapping[str, Any], evaluated: Mapping[str, set[str]]) -> tuple[Any, str]:
     """(what was found, ""), or (None, why the source cannot be read at all)."""
     from hydra.errors import InstantiationException
 
-    node, task = stage.data, plain["task"]
+    node, task = stage.data, config["task"]
 
     def encoder() -> Any:
-
-        return load_encoder(plain["model"])
+        return load_encoder(config["model"])
 
     try:
         source = build(node, "data")
         given = getattr(source, "pairs", None) is not None
         found = inspect(
-            source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(plain["seed"]),
+            source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(config["seed"]),
             encoder=encoder if task["tokens"] else None, evaluated=evaluated,
             room=1 if given or stage.fit == "supervised" else stage.generation.max_new_tokens,
             looks_at_images=given and _looks_at_images(stage),

@@ -13,11 +13,14 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from datamodules.build import outcomes_of_samples
+from datamodules.candidates import CandidateMaker
 from datamodules.shapes.language import corrupted, mentioned_objects
 from datamodules.shapes.questions import DESCRIBERS
 from datamodules.shapes.scene import Scene, generator
@@ -47,18 +50,15 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Judge, compare, write `judge.json` into the run folder. Returns its content under `judge`."""
-    from datamodules.build import outcomes_of_samples
-    from datamodules.candidates import CandidateMaker
-
     stage = preference_stage(cfg)
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder = Path(plain["paths"]["output_dir"])
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder = Path(config["paths"]["output_dir"])
     with run_log(folder):
-        write_environment(folder, plain)
-        device = pick_device(plain["trainer"]["accelerator"])
-        policy = make_policy(plain, stage.lora, adapter=plain.get("adapter"), device=device)
-        module = make_datamodule(stage, plain, folder)
-        samples = [s for s in islice(module.source, int(plain["task"]["samples"])) if s.objects is not None]
+        write_environment(folder, config)
+        device = pick_device(config["trainer"]["accelerator"])
+        policy = make_policy(config, stage.lora, adapter=config.get("adapter"), device=device)
+        module = make_datamodule(stage, config, folder)
+        samples = [s for s in islice(module.source, int(config["task"]["samples"])) if s.objects is not None]
         if not samples:
             raise ConfigError(
                 "task=check_judge: no sample of `data` says which objects are in its image; use data=shapes"
@@ -66,13 +66,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         maker = CandidateMaker(
             policy, CandidateStore(module.cache_dir / "candidates"), batch_size=stage.generation.batch_size
         )
-        proposer = Corrupted() if plain["task"]["answers"] == "corrupted" else module.proposer
+        proposer = Corrupted() if config["task"]["answers"] == "corrupted" else module.proposer
         skipped = SkippedLog(folder / "skipped.jsonl", total=len(samples))
         heard = Listener()
         list(
             outcomes_of_samples(
                 samples, policy=policy, proposer=proposer, judge=module.judge, selector=heard, maker=maker, skipped=skipped,
-                seed=int(plain["seed"]),
+                seed=int(config["seed"]),
             )
         )  # fmt: skip
         content = compared(heard.samples, heard.groups, heard.judged)
@@ -92,7 +92,6 @@ class Listener(Selector):
         self.judged: list[Judgement] = []
 
     def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
-
         self.samples.append(sample)
         self.groups.append(candidates)
         self.judged.append(as_judgement(scores))
@@ -109,7 +108,6 @@ def compared(
     samples: Sequence[Sample], groups: Sequence[Sequence[Candidate]], judged: Sequence[Judgement]
 ) -> dict[str, Any]:
     """The agreement with the truth as plain data: share, interval, counts, and a sentence."""
-
     decisions: list[int | None] = []
     truths: list[int | None] = []
     counts: Counter[str] = Counter()
@@ -118,8 +116,9 @@ def compared(
         scores = own.scores or (0.0,) * len(group)
         if len(group) < 2:
             continue
-        best = max(range(len(scores)), key=lambda i: scores[i])
-        worst = min(reversed(range(len(scores))), key=lambda i: scores[i])
+        scored = [place for place, score in enumerate(scores) if not isnan(score)] or [0]
+        best = max(scored, key=lambda i: scores[i])
+        worst = min(reversed(scored), key=lambda i: scores[i])
         decided = scores[best] > scores[worst]
         pair = (best, worst) if decided else (0, len(group) - 1)
         said = [mentioned_objects(group[place].text) for place in pair]
@@ -147,7 +146,6 @@ class Corrupted(Proposer):
         return [self._pair(sample, seed) for sample in samples]
 
     def _pair(self, sample: Sample, seed: int) -> list[Candidate]:
-
         if sample.kind not in DESCRIBERS or "scene" not in sample.attributes:
             raise ConfigError(
                 "task.answers=corrupted describes scenes of the built-in world: use data=shapes data.kinds=[describe]"

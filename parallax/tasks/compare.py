@@ -16,7 +16,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Compare the runs in and below `runs`; the files go to `task.output`, or into the folder that holds all of them."""
-
     runs = OmegaConf.to_container(cfg.runs) if OmegaConf.is_list(cfg.runs) else [cfg.runs]
     with run_log(Path(cfg.paths.output_dir)):
         try:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.evaluation.judged.win_rate import win_rate
 from parallax.evaluation.sign_test import sign_tests
 from parallax.records.atomic import atomic_write_json
 from parallax.reports.environment import write_environment
@@ -54,8 +55,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         results = make_results(first, second, method="compare_adapters", seed=config["seed"], seconds=seconds)
         results["sign_tests"] = {name: test.as_data() for name, test in sign_tests(first, second).items()}
         if task["win_rate"]:
-            from parallax.evaluation.judged.win_rate import win_rate
-
             judge = build(config["evaluation"]["judge"], "evaluation.judge")
             results["win_rate"] = win_rate(first, second, judge, task["win_rate_instructions"]).as_data()
         write_results(folder / "results.json", results)

@@ -31,8 +31,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """Write the converted adapter. Returns the counts of keys under `converted`."""
     from safetensors.torch import save_file
 
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder, task = Path(plain["paths"]["output_dir"]), plain["task"]
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder, task = Path(config["paths"]["output_dir"]), config["task"]
     source = Path(task["input"]).expanduser()
     output = Path(task["output"] or folder / "adapter").expanduser()
     if not source.is_dir():
@@ -40,11 +40,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if output.exists():
         raise FileExistsError(f"task.output={output} is there already; name a folder that does not exist yet")
     with run_log(folder):
-        made = convert(source, _shell(plain["model"]), str(plain["model"]["path"]))
+        made = convert(source, _shell(config["model"]), str(config["model"]["path"]))
         with atomic_folder(output) as temporary:
             save_file(made.state, str(temporary / WEIGHTS), metadata={"format": "pt"})
             atomic_write_text(temporary / CONFIG, json.dumps(made.config, indent=2, sort_keys=True) + "\n")
-            atomic_write_text(temporary / "README.md", converted_card(plain, source.name, made.line()))
+            atomic_write_text(temporary / "README.md", converted_card(config, source.name, made.line()))
         log.info("%s: %s", source.name, made.line())
         log.info("converted adapter in %s", output)
     return {"converted": dict(made.counts)}

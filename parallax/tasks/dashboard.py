@@ -8,9 +8,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.reports.dashboard import Wanted, build_report, build_workspace
 from parallax.reports.dashboard_file import read_specification, save_online, specification, write_specification
 from parallax.reports.run_log import run_log
+from parallax.reports.wandb_reach import wandb_mode
 from parallax.settings.errors import ConfigError
+from parallax.settings.places import COMMAND
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +25,6 @@ def run(cfg: DictConfig) -> None:
         ConfigError: `task.apply` holds no specification, or W&B could not be reached though `task.mode=online` asks for it.
         RuntimeError: W&B did not take the views; the file has them.
     """
-    from parallax.reports.wandb_run import wandb_mode
-
     task: dict[str, Any] = OmegaConf.to_container(cfg.task, resolve=True)  # type: ignore[assignment]
     path = Path(task["apply"] or task["file"])
     with run_log(Path(str(cfg.paths.output_dir))):
@@ -35,7 +36,7 @@ def run(cfg: DictConfig) -> None:
         else:
             views = _built(task, cfg)
             write_specification(views, path)
-        again = f"python run.py task=dashboard task.apply={path}"
+        again = f"{COMMAND} task=dashboard task.apply={path}"
         mode, why = wandb_mode({"mode": task["mode"]})
         if mode != "online":
             if task["mode"] == "online":
@@ -54,9 +55,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def _built(task: dict[str, Any], cfg: DictConfig) -> dict[str, Any]:
-    from parallax.reports.dashboard import Wanted, build_report, build_workspace
-
     metrics, settings, tables = (tuple(task[name]) for name in ("metrics", "settings", "tables"))
     wanted = Wanted(task["project"], task["entity"] or "", metrics, settings, tables, task["group"])
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
-    return specification(build_workspace(wanted), build_report(wanted, plain))
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    return specification(build_workspace(wanted), build_report(wanted, config))

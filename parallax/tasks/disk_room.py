@@ -50,7 +50,7 @@ def check_writable(folders: Mapping[str, Path | str]) -> None:
 
 
 def needed_in_run_folder(
-    plain: Mapping[str, Any], stages: Sequence[Stage], trained: int, all_numbers: int
+    config: Mapping[str, Any], stages: Sequence[Stage], trained: int, all_numbers: int
 ) -> dict[str, int]:
     """Bytes by purpose: an upper estimate of what a run leaves in its folder.
 
@@ -68,8 +68,8 @@ def needed_in_run_folder(
         "adapters": len(stages) * BYTES * trained,
         "logs and report": ALWAYS,
     }
-    if (plain.get("export") or {}).get("merged"):
-        needed["merged model"] = all_numbers * (2 if plain["model"].get("dtype") in ("bfloat16", "float16") else BYTES)
+    if (config.get("export") or {}).get("merged"):
+        needed["merged model"] = all_numbers * (2 if config["model"].get("dtype") in ("bfloat16", "float16") else BYTES)
     return needed
 
 

@@ -15,8 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
+from parallax.settings.places import PACKAGES as ROOT
 from parallax.tasks.disk_room import FULL, NoRoom
-from parallax.tasks.recipe import CODE, ROOT
+from parallax.tasks.recipe import CODE
 
 FORESEEN = (ValueError, OSError, RuntimeError)
 NEVER = (RecursionError, NotImplementedError, UnicodeError)

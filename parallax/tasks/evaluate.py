@@ -135,7 +135,6 @@ def run_suites(
         at_first: called when the first answers are there; what takes seconds to import can wait until then.
         cache: False inside `policy.reference()`, where the fingerprint does not name the weights that answer.
     """
-
     wanted = config["evaluation"]
     total = sum(len(suite.samples) for suite in suites)
     with answer_progress(f"evaluating {what}".strip(), total, shown=shown) as count:
@@ -185,7 +184,6 @@ def add_harnesses(
 
 
 def _loggers(config: Mapping[str, Any], folder: Path) -> list[Any]:
-
     return build_loggers(
         config.get("logger"),
         run_folder=folder,

@@ -40,15 +40,14 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Write the pairs. Returns counts under `export`."""
-
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder, task = Path(plain["paths"]["output_dir"]), plain["task"]
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder, task = Path(config["paths"]["output_dir"]), config["task"]
     output = Path(task["output"] or folder / f"pairs_{task['format']}").expanduser()
     stage = preference_stage(cfg)
     if task["push_to_hub"] is not None:
         can_upload(task["push_to_hub"], "task.push_to_hub")
     with run_log(folder):
-        made_by, pairs = _pairs_of_run(plain) if task["pairs"] is not None else (plain, _pairs(stage, plain, folder))
+        made_by, pairs = _pairs_of_run(config) if task["pairs"] is not None else (config, _pairs(stage, config, folder))
         card = data_card(made_by, task["format"], task["license"])
         done = export_pairs(pairs, output, task["format"], None if task["images"] == "auto" else task["images"], card)
         log.info(done.line())
@@ -59,12 +58,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return {"export": {"pairs": done.pairs, "rows": done.rows, "images": done.images, "dropped": done.dropped}}
 
 
-def _pairs_of_run(plain: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[PreferencePair]]:
+def _pairs_of_run(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[PreferencePair]]:
     """The configuration that built a pair set, and its pairs: of a run's folder its own, of a bare pair set this one."""
-
-    folder = Path(plain["task"]["pairs"]).expanduser()
+    folder = Path(config["task"]["pairs"]).expanduser()
     found, stage = _pair_set(folder)
-    made_by = _config_of(folder) or dict(plain)
+    made_by = _config_of(folder) or dict(config)
     own = (made_by.get("stages") or {}).get(stage) or {}
     source = _source(own.get("data") or made_by["data"])
     image_of = images_of(getattr(source, "pairs", None) or source)
@@ -102,15 +100,14 @@ def _source(node: Mapping[str, Any]) -> Any:
         raise ConfigError(f"the data of the run cannot be had again: {error.__cause__ or error}") from error
 
 
-def _pairs(stage: Stage, plain: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
-
+def _pairs(stage: Stage, config: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
     source = build(stage.data, "data")
     if getattr(source, "pairs", None) is not None:
         return list(source.pairs)
     policy = make_policy(
-        plain, stage.lora, adapter=plain.get("adapter"), device=pick_device(plain["trainer"]["accelerator"])
+        config, stage.lora, adapter=config.get("adapter"), device=pick_device(config["trainer"]["accelerator"])
     )
-    datamodule = make_datamodule(stage, plain, folder)
+    datamodule = make_datamodule(stage, config, folder)
     with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
         datamodule.build_pairs(policy)
     return list(datamodule.pairs)

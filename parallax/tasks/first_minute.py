@@ -23,11 +23,11 @@ def first_minute(cfg: DictConfig) -> None:
     """Say what is loaded; keep the noise and the weight of others away. Takes no time and imports nothing slow."""
     quiet_third_parties()
     light_torchmetrics()
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    if plain["task"]["name"] not in LOADS_A_MODEL:
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    if config["task"]["name"] not in LOADS_A_MODEL:
         return
     if not is_helper() and is_shown():
-        print(loading_line(plain), flush=True)
+        print(loading_line(config), flush=True)
 
 
 def leave_out_unused(cfg: DictConfig) -> None:
@@ -39,23 +39,23 @@ def leave_out_unused(cfg: DictConfig) -> None:
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 
 
-def loading_line(plain: Mapping[str, Any]) -> str:
+def loading_line(config: Mapping[str, Any]) -> str:
     """`align tiny_llava on shapes by seva: loading torch, transformers and the model`."""
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    task = plain["task"]["name"]
+    task = config["task"]["name"]
     on = f" on {chosen['data']}" if task in ("align", "build_pairs") and chosen.get("data") else ""
-    by = f" by {plain['method']['name']}" if task in ("align", "build_pairs") else ""
-    return f"{task} {plain['model']['name']}{on}{by}: loading torch, transformers and the model"
+    by = f" by {config['method']['name']}" if task in ("align", "build_pairs") else ""
+    return f"{task} {config['model']['name']}{on}{by}: loading torch, transformers and the model"
 
 
-def needs_bitsandbytes(plain: Mapping[str, Any]) -> bool:
+def needs_bitsandbytes(config: Mapping[str, Any]) -> bool:
     """Whether an optimiser, a quantisation or the model's own file asks for it; a model that is not a folder here may."""
-    asked = any(word in text for text in _texts(plain, ("name", "quantization")) for word in BY_BITSANDBYTES)
+    asked = any(word in text for text in _texts(config, ("name", "quantization")) for word in BY_BITSANDBYTES)
     if asked:
         return True
     try:
         return "quantization_config" in json.loads(
-            (Path(plain["model"]["path"]).expanduser() / "config.json").read_text()
+            (Path(config["model"]["path"]).expanduser() / "config.json").read_text()
         )
     except (OSError, ValueError):
         return True

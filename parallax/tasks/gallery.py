@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Make the gallery of `run` in `task.output` (default: the run's own folder)."""
-
     with run_log(Path(cfg.paths.output_dir)):
         try:
             folders = find_runs([cfg.run])

@@ -58,15 +58,14 @@ class RunManifest:
         atomic_write_json(self.path, content)
 
 
-def made_with(plain: Mapping[str, Any]) -> dict[str, Any]:
+def made_with(config: Mapping[str, Any]) -> dict[str, Any]:
     """All that the result follows from, beside the configuration: versions, and SHA-256 digests of code, data and base model."""
-
     facts = environment()
     return {
         "code": code_digest(),
         "commit": facts["git"]["commit"],
-        "data": data_digests(plain),
-        "model": model_digests(plain),
+        "data": data_digests(config),
+        "model": model_digests(config),
         "python": facts["python"],
         "packages": facts["packages"],
     }

@@ -18,13 +18,12 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """Merge `adapter` into `model` and write it to `task.output` (default: merged/ in the run folder)."""
-
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    folder = Path(plain["paths"]["output_dir"])
-    output = Path(plain["task"]["output"] or folder / "merged")
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    folder = Path(config["paths"]["output_dir"])
+    output = Path(config["task"]["output"] or folder / "merged")
     if output.exists() and any(output.iterdir()):
         raise FileExistsError(f"task.output={output} is not empty; name a folder that does not exist yet")
     with run_log(folder):
-        lora = replace(Lora.of(plain["lora"]), enabled=True)
-        make_policy(plain, lora, adapter=plain["adapter"], device="cpu").save_merged(output, corrupt=True)
+        lora = replace(Lora.of(config["lora"]), enabled=True)
+        make_policy(config, lora, adapter=config["adapter"], device="cpu").save_merged(output, corrupt=True)
         log.info("merged model in %s", output)

@@ -20,7 +20,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from parallax.records.atomic import atomic_write_json
 from parallax.reports.run_log import only_warnings
+from parallax.reports.shared_work import shared_work
 from parallax.settings.check import check
 from parallax.tasks import number_of, run_task
 from parallax.tasks.naming import is_multirun, own_words
@@ -113,8 +115,6 @@ def place_of(job: Path) -> Path:
 
 def _note_place(folder: Path) -> Path:
     """Where the job took place, noted in its own folder if that was elsewhere."""
-    from parallax.records.atomic import atomic_write_json
-
     place = took_place()
     if place is not None and place.resolve() != folder.resolve() and not is_helper():
         atomic_write_json(folder / ELSEWHERE, {"folder": str(place.resolve())})
@@ -130,8 +130,6 @@ def finish(folder: Path, finished: Sequence[Path], failures: Mapping[str, str], 
         finished: folders of the jobs that ended well; those without results.json (other tasks) are not compared.
         failures: job → its reason.
     """
-    from parallax.reports.shared_work import shared_work
-
     with_results = [path for path in finished if (path / "results.json").is_file()]
     if with_results:
         _compare(with_results, folder)
@@ -155,8 +153,6 @@ def _compare(folders: Sequence[Path], out: Path) -> None:
 
 def note_failure(folder: Path, error: BaseException) -> None:
     """Leave the reason and the trace in the job's folder."""
-    from parallax.records.atomic import atomic_write_json
-
     folder.mkdir(parents=True, exist_ok=True)
     trace = "".join(traceback.format_exception(error))
     atomic_write_json(folder / FAILURE, {"reason": reason_of(error), "trace": trace})

@@ -50,10 +50,10 @@ def own_words() -> list[str]:
     return [word.lstrip("+") for word in words if word not in shared]
 
 
-def run_name(plain: Mapping[str, Any]) -> str:
+def run_name(config: Mapping[str, Any]) -> str:
     """What differs from the defaults, as typed; the method's name when nothing does."""
     words = [word for word in own_words() if not word.startswith(SILENT)]
-    return " ".join(words)[:LONGEST_NAME] or str(plain["method"]["name"])
+    return " ".join(words)[:LONGEST_NAME] or str(config["method"]["name"])
 
 
 def group_name() -> str | None:
@@ -72,11 +72,11 @@ def group_name() -> str | None:
     return None
 
 
-def tag_words(plain: Mapping[str, Any]) -> list[str]:
+def tag_words(config: Mapping[str, Any]) -> list[str]:
     """The run's own tags, and what it ran: method, model, kind of data."""
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    what = [plain["method"]["name"], plain["model"].get("name"), chosen.get("data")]
-    return list(dict.fromkeys(str(tag) for tag in [*(plain.get("tags") or []), *what] if tag))
+    what = [config["method"]["name"], config["model"].get("name"), chosen.get("data")]
+    return list(dict.fromkeys(str(tag) for tag in [*(config.get("tags") or []), *what] if tag))
 
 
 def _of_the_multirun(folder: Path) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""From a stage's plain configuration to its live parts: source, proposer, judge, selector, datamodule, policy, suites."""
+"""From a stage's configuration to its live parts: source, proposer, judge, selector, datamodule, policy, suites."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def join_processes(trainer: Trainer) -> Any:
 
 
 def make_policy(
-    plain: Mapping[str, Any], lora: Lora, *, adapter: Path | str | None, device: str, sharded: bool = False
+    config: Mapping[str, Any], lora: Lora, *, adapter: Path | str | None, device: str, sharded: bool = False
 ) -> Policy:
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
-    if plain["model"].get("dtype") == "float16" and device == "cpu":
+    if config["model"].get("dtype") == "float16" and device == "cpu":
         raise ValueError("model.dtype=float16 needs a GPU, and torch sees none that may be used; use model.dtype=auto")
 
-    if plain["model"].get("dtype") == "float16" and device == "cpu":
+    if config["model"].get("dtype") == "float16" and device == "cpu":
         raise ValueError(
             "model.dtype=float16 needs a GPU, and torch sees none that may be used here; use model.dtype=auto"
         )
-    cache = Path(plain["paths"]["cache_dir"]).expanduser()
+    cache = Path(config["paths"]["cache_dir"]).expanduser()
     policy = load_policy(
-        plain["model"], _plain(lora), device=device, adapter=adapter, seed=int(plain["seed"]),
+        config["model"], _plain(lora), device=device, adapter=adapter, seed=int(config["seed"]),
         digest_memory=cache / "weight_digests.json", feature_folder=cache / "features",
         mesh=processes.mesh(device) if sharded else None,
     )  # fmt: skip
-    policy.num_workers = (plain.get("generation") or {}).get("num_workers", "auto")
+    policy.num_workers = (config.get("generation") or {}).get("num_workers", "auto")
     return policy
 
 
@@ -69,7 +69,7 @@ def _plain(lora: Lora) -> dict[str, Any]:
     return {**asdict(lora), "targets": list(targets) if isinstance(targets, tuple) else targets}
 
 
-def make_datamodule(stage: Stage, plain: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
+def make_datamodule(stage: Stage, config: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
     """The datamodule of a preference stage; nothing is read or built yet but the source's index."""
     from datamodules.preference import PreferenceDataModule
 
@@ -83,7 +83,7 @@ def make_datamodule(stage: Stage, plain: Mapping[str, Any], run_folder: Path) ->
         part("proposer"),
         part("judge"),
         part("selector"),
-        cache_dir=plain["paths"]["cache_dir"],
+        cache_dir=config["paths"]["cache_dir"],
         pairs=stage.pairs,
         trainer=stage.trainer,
         generation=stage.generation,
@@ -99,7 +99,7 @@ def make_datamodule(stage: Stage, plain: Mapping[str, Any], run_folder: Path) ->
     )
 
 
-def make_supervised(stage: Stage, plain: Mapping[str, Any], run_folder: Path) -> SupervisedDataModule:
+def make_supervised(stage: Stage, config: Mapping[str, Any], run_folder: Path) -> SupervisedDataModule:
     """The datamodule of a supervised stage; nothing is read yet but the source's index."""
     from datamodules.supervised import SupervisedDataModule
 
@@ -113,7 +113,7 @@ def make_supervised(stage: Stage, plain: Mapping[str, Any], run_folder: Path) ->
         proposer=part("proposer"),
         infusion=part("infusion"),
         asker=part("asker"),
-        cache_dir=plain["paths"]["cache_dir"],
+        cache_dir=config["paths"]["cache_dir"],
         generation=stage.generation,
         trainer=stage.trainer,
         seed=stage.seed,
@@ -123,11 +123,10 @@ def make_supervised(stage: Stage, plain: Mapping[str, Any], run_folder: Path) ->
     )
 
 
-def make_suites(plain: Mapping[str, Any]) -> list[Any]:
+def make_suites(config: Mapping[str, Any]) -> list[Any]:
     """The evaluation suites, shortened where `evaluation.limit` or `debug.limit_evaluation` say so."""
-
-    evaluation = dict(plain["evaluation"])
-    short = (plain.get("debug") or {}).get("limit_evaluation")
+    evaluation = dict(config["evaluation"])
+    short = (config.get("debug") or {}).get("limit_evaluation")
     limits = [limit for limit in (evaluation.get("limit"), short) if limit is not None]
     evaluation["limit"] = min(limits) if limits else None
     return build_suites(evaluation)

@@ -1,7 +1,6 @@
-"""What makes two runs the same run: everything of the configuration that changes the result, the data and the base model.
+"""What makes two runs the same run: all of the configuration that changes the result, the data and the base model.
 
-`recipe_key` names the recipe and the weights. `run_key` names a run that can be gone on with or be called finished: the recipe,
-the task, and the bytes of every file the configuration points at. The code is named beside it (`code_digest`).
+`run_key` names a run that can be gone on with or be called finished; the code is named beside it (`code_digest`).
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from parallax.records.atomic import atomic_write_text
 from parallax.records.fingerprint import file_digest, fingerprint
+from parallax.settings.places import PACKAGES as ROOT
 
 NOT_PART_OF_THE_RECIPE = (
     "task",
@@ -31,7 +30,6 @@ NOT_PART_OF_THE_RECIPE = (
     "experiment",
 )
 CODE = ("run.py", "parallax", "lightning_modules", "datamodules", "augment")
-ROOT = Path(__file__).resolve().parents[2]
 
 SHARING = (
     "devices",
@@ -44,56 +42,25 @@ SHARING = (
 )  # of the trainer: a run goes on with others
 
 
-def recipe_key(plain: Mapping[str, Any]) -> str:
-    """Names the resolved configuration `plain`. The weights count.
+def run_key(config: Mapping[str, Any]) -> str:
+    """Names the run of a resolved configuration: its task, its recipe, the bytes of its data and of its weights.
 
-    Folders of caches and of the repository do not, nor does how many processes share the work in which way.
+    Folders of caches and of the repository do not count, nor does how many processes share the work in which way.
     """
-    return fingerprint({"recipe": _recipe(plain), "weights": list(model_digests(plain).values())})
-
-
-def run_key(plain: Mapping[str, Any]) -> str:
-    """Names the run of this task and recipe on these very data."""
+    kept = {name: value for name, value in config.items() if name not in NOT_PART_OF_THE_RECIPE}
+    model = {name: value for name, value in kept["model"].items() if name != "path" or not Path(str(value)).is_dir()}
     facts = {
-        "task": plain.get("task"),
-        "recipe": _recipe(plain),
-        "files": data_digests(plain),
-        "weights": model_digests(plain),
+        "task": config.get("task"),
+        "recipe": {**kept, "model": model},
+        "files": data_digests(config),
+        "weights": model_digests(config),
     }
-    return fingerprint(_without_places(facts, _root(plain)))
+    return fingerprint(_without_places(facts, str((config.get("paths") or {}).get("root") or ROOT)))
 
 
-def claim_folder(plain: Mapping[str, Any]) -> Path:
-    """The run folder, marked with the run's key: the folder to resume, else the one Hydra made.
-
-    With `resume=auto` the same command goes on in the folder as it finds it.
-
-    Raises:
-        FileExistsError: the folder holds a run of another configuration, or any run with `resume=never`.
-    """
-    resume = str(plain["resume"])
-    folder = Path(plain["paths"]["output_dir"]) if resume in ("auto", "never") else Path(resume)
-    mark, key = folder / "recipe_key", recipe_key(plain)
-    if (folder / "stages").exists():
-        advice = "choose another paths.output_dir, or remove the folder"
-        if resume == "never":
-            raise FileExistsError(f"resume=never, and {folder} holds a run already; {advice}")
-        if mark.is_file() and mark.read_text().strip() != key:
-            raise FileExistsError(f"{folder} holds a run of another configuration (see its config.yaml); {advice}")
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(mark, key + "\n")
-    return folder
-
-
-def is_finished(folder: Path, plain: Mapping[str, Any]) -> bool:
-    """Whether `folder` holds the results of this very configuration."""
-    mark = folder / "recipe_key"
-    return mark.is_file() and mark.read_text().strip() == recipe_key(plain) and (folder / "results.json").is_file()
-
-
-def model_digests(plain: Mapping[str, Any]) -> dict[str, str]:
+def model_digests(config: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of each weight file of the base model and of the adapter it starts from, where these are local folders."""
-    folders = {"model": plain["model"]["path"], "adapter": plain.get("adapter")}
+    folders = {"model": config["model"]["path"], "adapter": config.get("adapter")}
     return {
         f"{name}/{path.name}": _digest(path)
         for name, folder in folders.items()
@@ -102,9 +69,9 @@ def model_digests(plain: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def data_digests(plain: Mapping[str, Any]) -> dict[str, str]:
+def data_digests(config: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of each file that a key `path` or `…_path` points at; of a folder, the names and sizes of what is in it."""
-    kept = {name: value for name, value in plain.items() if name not in (*NOT_PART_OF_THE_RECIPE, "model")}
+    kept = {name: value for name, value in config.items() if name not in (*NOT_PART_OF_THE_RECIPE, "model")}
     return {key: _content(Path(value).expanduser()) for key, value in sorted(_paths(kept))}
 
 
@@ -114,16 +81,6 @@ def code_digest() -> str:
     files = [ROOT / top for top in CODE if (ROOT / top).is_file()]
     files += [path for top in CODE for path in (ROOT / top).rglob("*.py")]
     return fingerprint({str(path.relative_to(ROOT)): file_digest(path) for path in sorted(files)})
-
-
-def _recipe(plain: Mapping[str, Any]) -> Any:
-    kept = {name: value for name, value in plain.items() if name not in NOT_PART_OF_THE_RECIPE}
-    model = {name: value for name, value in kept["model"].items() if name != "path" or not Path(str(value)).is_dir()}
-    return _without_places({**kept, "model": model}, _root(plain))
-
-
-def _root(plain: Mapping[str, Any]) -> str:
-    return str((plain.get("paths") or {}).get("root") or ROOT)
 
 
 def _without_places(value: Any, root: str) -> Any:

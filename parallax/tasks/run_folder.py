@@ -78,20 +78,20 @@ def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path, name
         own: the folder the run has by itself: Hydra's, or `paths.output_dir`.
         named: whether the user chose it; the run then takes place nowhere else.
     """
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    key, task = run_key(plain), str(plain["task"]["name"])
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    key, task = run_key(config), str(config["task"]["name"])
     if is_helper() and FOLDER in os.environ:  # started by the first process, which holds the folder
         return act(_placed(cfg, Path(os.environ[FOLDER])))
-    tell = _telling(plain) if task in SEARCHED else _alone
+    tell = _telling(config) if task in SEARCHED else _alone
     with ExitStack() as holding:
         found: Choice | Exception | None = None
         if not is_helper():
             try:
-                found = choose(str(plain["resume"]), key, task, own, named=named)
+                found = choose(str(config["resume"]), key, task, own, named=named)
                 if not found.finished:
                     if task in SEARCHED:
                         check_writable(
-                            {"paths.output_dir": found.folder, "paths.cache_dir": plain["paths"]["cache_dir"]}
+                            {"paths.output_dir": found.folder, "paths.cache_dir": config["paths"]["cache_dir"]}
                         )
                     os.environ[FOLDER] = str(holding.enter_context(held(found, key, task)))
                     holding.callback(os.environ.pop, FOLDER, None)
@@ -108,7 +108,7 @@ def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path, name
         return _finished(choice) if choice.finished else act(_placed(cfg, choice.folder))
 
 
-def _telling(plain: dict[str, Any]) -> Callable[[Any], Any]:
+def _telling(config: dict[str, Any]) -> Callable[[Any], Any]:
     """A function that gives the first process's value on every process of this run, once they have met.
 
     Whether a run is finished is for the first process alone to say: the folders that Hydra makes differ from process to
@@ -120,7 +120,7 @@ def _telling(plain: dict[str, Any]) -> Callable[[Any], Any]:
     from lightning_modules.trainer import joined_processes
     from parallax.models import processes
 
-    joined_processes(Trainer.of(plain["trainer"]))
+    joined_processes(Trainer.of(config["trainer"]))
     return processes.broadcast
 
 

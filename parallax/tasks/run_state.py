@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -56,6 +57,21 @@ def state_of(folder: Path) -> RunState | None:
         return RunState(**json.loads((folder / FILE).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Whether `folder` holds the results of the run of this key."""
+    state = state_of(folder)
+    return state is not None and state.finished and state.key == key and (folder / "results.json").is_file()
+
+
+def clear_other_run(folder: Path, key: str) -> bool:
+    """Remove a folder that holds a run of another key, which is to be made anew. Returns whether there was one."""
+    state = state_of(folder)
+    if state is None or state.key == key:
+        return False
+    shutil.rmtree(folder)
+    return True
 
 
 def now() -> str:

@@ -20,6 +20,7 @@ from augment import build as view_of
 from augment import view_names
 from augment.combine import Chain, Mixture, Several
 from augment.view import generator_for
+from parallax.records.images import FileImage
 from parallax.reports.contact_sheet import Picture, contact_sheet
 from parallax.reports.model_eye import ModelEye
 from parallax.settings.build import build
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from augment.view import View
-    from parallax.reports.contact_sheet import Picture
-    from parallax.reports.model_eye import ModelEye
 
 SECTIONS = {  # module of augment/ -> heading; views of modules that are not listed here come last
     "geometric": "Where things are",
@@ -46,7 +45,6 @@ TRIES = 32  # seeds tried until a view that acts only sometimes acts
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Write the sheet as `cfg.task` says. Returns the path of the PNG and the names of the views on it."""
-
     task = cfg.task
     image, name = _image(cfg)
     eye = ModelEye.of(str(cfg.model.path))
@@ -87,7 +85,6 @@ def view_pictures(
 
 def label_of(view: View) -> str:
     """Name and what distinguishes it: `diffusion noise_steps=500`; recipes with many arguments by their name alone."""
-
     if isinstance(view, Chain):
         return "chain " + " + ".join(label_of(part) for part in view.parts)
     params = view.params()
@@ -98,7 +95,6 @@ def label_of(view: View) -> str:
 
 def _drawn(view: View, seed: int, shown: Any) -> list[Picture]:
     """The view itself, or the different views it draws for the first few rejected answers."""
-
     if not isinstance(view, (Mixture, Several)):
         return [shown(view, label_of(view))]
     drawn = [view.draw(generator_for(seed + index), index) for index in range(8 * DRAWS)]
@@ -108,7 +104,6 @@ def _drawn(view: View, seed: int, shown: Any) -> list[Picture]:
 
 def _telling_seed(view: View, image: Image.Image, seed: int) -> int:
     """The first seed from `seed` on under which the view does anything; some act only half of the time."""
-
     if view.acts_on == "tensor":
         return seed
     for candidate in range(seed, seed + TRIES):
@@ -127,8 +122,6 @@ def _short(value: Any) -> str:
 def _image(cfg: DictConfig) -> tuple[Image.Image, str]:
     """The image to show and its name. Raises `BadImage` for a file that cannot be read."""
     if cfg.task.image:
-        from parallax.records.images import FileImage
-
         path = Path(cfg.task.image).expanduser()
         return FileImage(str(path.parent), path.name).load(), path.name
     source = build(_plain(cfg.data), "data")

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,8 @@ from parallax.models import processes
 from parallax.records.atomic import atomic_write_json
 from parallax.records.pair_store import PairSet, images_of
 from parallax.reports.artifacts import note_adapter, note_pairs, note_policy
-from parallax.reports.loggers import begin_stage, build_loggers
+from parallax.reports.loggers import begin_stage, build_loggers, close_loggers
 from parallax.reports.pairs_table import log_pairs
-from parallax.reports.results import direction
 from parallax.settings.build import build
 from parallax.settings.groups import Stage
 from parallax.settings.stages import PlannedStage
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 class Run:
     """What the stages of one run share, and what they add up to."""
 
-    plain: dict[str, Any]
+    config: dict[str, Any]
     folder: Path
     device: str
     manifest: RunManifest
@@ -53,28 +52,25 @@ class Run:
     @cached_property
     def loggers(self) -> list[Any]:
         """Started when first asked for, which is once the policy answers: Lightning and W&B take seconds to import."""
-
         return build_loggers(
-            self.plain.get("logger"),
+            self.config.get("logger"),
             run_folder=self.folder,
-            config=self.plain,
-            name=run_name(self.plain),
+            config=self.config,
+            name=run_name(self.config),
             group=group_name(),
-            tags=tag_words(self.plain),
-            job_type=self.plain["method"]["name"],
+            tags=tag_words(self.config),
+            job_type=self.config["method"]["name"],
         )
 
     def close_loggers(self, *, failed: bool) -> None:
         """Finish those that were started."""
         if "loggers" in self.__dict__:
-            from parallax.reports.loggers import close_loggers
-
             close_loggers(self.loggers, failed=failed)
 
     @property
     def wandb_options(self) -> dict[str, Any]:
         """The `logger.wandb` group; empty where W&B is not among the loggers."""
-        return dict((self.plain.get("logger") or {}).get("wandb") or {})
+        return dict((self.config.get("logger") or {}).get("wandb") or {})
 
     def stage_folder(self, planned: PlannedStage) -> Path:
         return self.folder / "stages" / planned.name
@@ -89,82 +85,85 @@ class StageStart:
 
 
 def run_stage(
-    this: Run, policy: Policy, planned: PlannedStage, start: StageStart, evaluate: Callable[[int], dict[str, float]] | None
+    run: Run, policy: Policy, planned: PlannedStage, start: StageStart, evaluate: Callable[[int], dict[str, float]] | None
 ) -> Path:  # fmt: skip
     """Build the stage's data, fit, write the adapter, note it in the manifest. Returns the adapter's folder.
 
     `evaluate` is asked every `evaluation.every_n_steps` optimiser steps; None for never.
     """
+    from parallax.tasks import training  # with Lightning, whose import the first answers need not wait for
 
-    stage, folder = replace(planned.stage, name=planned.name), this.stage_folder(planned)
+    stage, folder = replace(planned.stage, name=planned.name), run.stage_folder(planned)
     folder.mkdir(parents=True, exist_ok=True)
     log.info("stage %s", planned.name)
-    for logger in this.loggers:
+    for logger in run.loggers:
         if hasattr(logger, "begin"):
             logger.begin(planned.name)
-    this.now = planned.name
-    begin_stage(this.loggers, planned.name if this.several else "")
+    run.now = planned.name
+    begin_stage(run.loggers, planned.name if run.several else "")
     before = policy.fingerprint()
-    if this.wandb_options.get("artifacts"):
-        model, given = this.plain["model"], _relative(start.adapter, this.folder)
-        note_policy(this.loggers, str(model["name"]), before, base=str(model["path"]), adapter=given)
+    if run.wandb_options.get("artifacts"):
+        model, given = run.config["model"], _relative(start.adapter, run.folder)
+        note_policy(run.loggers, str(model["name"]), before, base=str(model["path"]), adapter=given)
     reference = _set_reference(policy, stage, start)
-    extra: dict[str, Any] = {"resume_from": _checkpoint(this.plain, folder), "callbacks": _callbacks(this, evaluate)}
-    fit = _supervised if stage.fit == "supervised" else _preference
-    summary = fit(this, policy, stage, folder, extra)
+    prepare, fit = (
+        (_supervised, training.fit_supervised) if stage.fit == "supervised" else (_preference, training.fit_preference)
+    )
+    resume = training.checkpoint_in(folder) if run.config["resume"] != "never" else None
+    callbacks = training.between_steps(run.config["evaluation"], evaluate)
+    summary = prepare(run, policy, stage, folder, partial(fit, resume_from=resume, callbacks=callbacks))
     adapter = folder / "adapter"
     policy.save_adapter(adapter)
     after = policy.fingerprint()
     if processes.is_first():
         atomic_write_json(folder / "fit.json", summary)
-        if this.wandb_options.get("artifacts"):
-            upload = bool(this.wandb_options.get("log_model"))
-            note_adapter(this.loggers, adapter, after, stage=planned.name, upload=upload)
+        if run.wandb_options.get("artifacts"):
+            upload = bool(run.wandb_options.get("log_model"))
+            note_adapter(run.loggers, adapter, after, stage=planned.name, upload=upload)
     note = {
         "round": planned.round,
         "stage": planned.stage.name,
         "fit": stage.fit,
         "policy_before": before,
-        "adapter_before": _relative(start.adapter, this.folder),
+        "adapter_before": _relative(start.adapter, run.folder),
         "reference": reference,
         "data": summary["pair_reports"],
-        "adapter": _relative(adapter, this.folder),
+        "adapter": _relative(adapter, run.folder),
         "policy_after": after,
         "summary": {
             key: summary[key]
             for key in ("steps", "seconds", "metrics", "late_margin", "bad_steps", "segments", "warnings")
         },
     }
-    this.manifest.note(planned.name, **note)
-    accumulate(this, this.manifest.stages[planned.name])
+    run.manifest.note(planned.name, **note)
+    accumulate(run, run.manifest.stages[planned.name])
     return adapter
 
 
-def accumulate(this: Run, entry: Mapping[str, Any]) -> None:
+def accumulate(run: Run, entry: Mapping[str, Any]) -> None:
     """Count a finished stage, just now or in an earlier process, into the run's results."""
     summary = dict(entry["summary"])
-    this.steps += int(summary["steps"])
-    this.warnings += [warning for warning in summary.pop("warnings") if warning not in this.warnings]
-    this.fits[entry["name"]] = summary
+    run.steps += int(summary["steps"])
+    run.warnings += [warning for warning in summary.pop("warnings") if warning not in run.warnings]
+    run.fits[entry["name"]] = summary
     for report in entry["data"][:1]:  # pairs that are built anew while training are not counted twice
         for key in ("built", "reused"):
-            this.counts[key] += report[key]
+            run.counts[key] += report[key]
         kept = "dialogues" if entry["fit"] == "supervised" else "kept"
-        this.counts[kept] = this.counts.get(kept, 0) + report["kept"]
+        run.counts[kept] = run.counts.get(kept, 0) + report["kept"]
         for reason, count in report["dropped"].items():
-            this.counts["dropped"][reason] = this.counts["dropped"].get(reason, 0) + count
+            run.counts["dropped"][reason] = run.counts["dropped"].get(reason, 0) + count
 
 
-def restore_pairs(this: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
+def restore_pairs(run: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> None:
     """The pairs of a stage that an earlier process finished, for the report. Left out, with a word, if they are gone."""
-
     if planned.stage.fit != "preference" or not entry["data"]:
         return
     source = build(planned.stage.data, "data")
     known = getattr(source, "pairs", None)
     try:
         self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(images_of(known if known is not None else source))
-        this.pairs[planned.name] = self_made
+        run.pairs[planned.name] = self_made
     except (OSError, ValueError, KeyError) as error:
         log.warning("the pairs of stage %s are not in the report: %s", planned.name, error)
 
@@ -181,54 +180,30 @@ def _set_reference(policy: Policy, stage: Stage, start: StageStart) -> dict[str,
     return {"source": source, "mode": stage.reference.mode, "policy": policy.reference_fingerprint()}
 
 
-def _checkpoint(plain: Mapping[str, Any], folder: Path) -> Path | None:
-    """The checkpoint this stage goes on from: the newest whole one in its folder, if the run is resumed."""
-    from lightning_modules.callbacks.checkpoints import newest_checkpoint
-
-    found = newest_checkpoint(folder / "checkpoints") if plain["resume"] != "never" else None
-    found = processes.broadcast(found)
-    if found is not None:
-        log.info("going on from %s", found)
-    return found
-
-
-def _callbacks(this: Run, evaluate: Callable[[int], dict[str, float]] | None) -> list[Any]:
-    """Evaluation between optimiser steps, where `evaluation.every_n_steps` asks for it."""
-    every = this.plain["evaluation"]["every_n_steps"]
-    if not every or evaluate is None:
-        return []
-    from lightning_modules.callbacks import BestStep, EveryNSteps
-
-    monitor, patience = this.plain["evaluation"]["monitor"], this.plain["evaluation"]["patience"]
-    if monitor is None:
-        return [EveryNSteps(int(every), evaluate)]
-    return [BestStep(int(every), evaluate, f"eval/{monitor}", direction(str(monitor)) or 1, patience)]
-
-
-def _preference(this: Run, policy: Policy, stage: Stage, folder: Path, extra: dict[str, Any]) -> dict[str, Any]:
-    from parallax.tasks.training import fit_preference
-
-    datamodule = make_datamodule(stage, this.plain, this.folder)
+def _preference(
+    run: Run, policy: Policy, stage: Stage, folder: Path, fit: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
+    datamodule = make_datamodule(stage, run.config, run.folder)
     with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
-        report = datamodule.build_pairs(policy, this.builder)
+        report = datamodule.build_pairs(policy, run.builder)
     if processes.is_first():
         atomic_write_json(folder / "pairs.json", report.as_data())
-    this.pairs[stage.name] = datamodule.pairs
-    shown = this.wandb_options
+    run.pairs[stage.name] = datamodule.pairs
+    shown = run.wandb_options
     if processes.is_first():
         if rows := int(shown.get("log_pairs") or 0):
-            key = f"pairs/{this.now}" if this.several else "pairs"
-            log_pairs(this.loggers, datamodule.pairs, limit=rows, key=key, side=int(shown.get("thumbnail") or 160))
+            key = f"pairs/{run.now}" if run.several else "pairs"
+            log_pairs(run.loggers, datamodule.pairs, limit=rows, key=key, side=int(shown.get("thumbnail") or 160))
         if shown.get("artifacts"):
-            note_pairs(this.loggers, report.pair_set, report.as_data())
-    return fit_preference(policy, datamodule, stage, folder, this.loggers, **extra)
+            note_pairs(run.loggers, report.pair_set, report.as_data())
+    return fit(policy, datamodule, stage, folder, run.loggers)
 
 
-def _supervised(this: Run, policy: Policy, stage: Stage, folder: Path, extra: dict[str, Any]) -> dict[str, Any]:
-    from parallax.tasks.training import fit_supervised
-
-    datamodule = make_supervised(stage, this.plain, this.folder)
-    summary = fit_supervised(policy, datamodule, stage, folder, this.loggers, **extra)
+def _supervised(
+    run: Run, policy: Policy, stage: Stage, folder: Path, fit: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
+    datamodule = make_supervised(stage, run.config, run.folder)
+    summary = fit(policy, datamodule, stage, folder, run.loggers)
     if datamodule.report is not None and processes.is_first():
         atomic_write_json(folder / "dialogues.json", datamodule.report.as_data())
     return summary

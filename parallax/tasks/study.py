@@ -7,7 +7,6 @@ command goes on where it stopped, and a run whose configuration has not changed 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from parallax.reports.run_log import run_log
 from parallax.reports.study import write_study
 from parallax.settings.check import check
 from parallax.settings.errors import ConfigError
-from parallax.tasks.align import align
-from parallax.tasks.recipe import is_finished, recipe_key
+from parallax.tasks import align
+from parallax.tasks.recipe import run_key
 from parallax.tasks.run_folder import in_run_folder
+from parallax.tasks.run_state import clear_other_run, is_finished
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,15 @@ def run(cfg: DictConfig) -> float:
     for number, ((arm, seed), run_cfg) in enumerate(planned.items(), start=1):
         where = f"{number} of {len(planned)}: {arm}, seed {seed}"
         target = Path(run_cfg.paths.output_dir)
-        plain: dict[str, Any] = OmegaConf.to_container(run_cfg, resolve=True)  # type: ignore[assignment]
-        if is_finished(target, plain):
+        config: dict[str, Any] = OmegaConf.to_container(run_cfg, resolve=True)  # type: ignore[assignment]
+        key = run_key(config)
+        if is_finished(target, key):
             print(f"study run {where}: done before, kept", flush=True)
             continue
         print(f"study run {where}", flush=True)
-        mark = target / "recipe_key"
-        if mark.is_file() and mark.read_text().strip() != recipe_key(plain):
-            shutil.rmtree(target)  # a run of this study's folder whose recipe has changed since
+        clear_other_run(target, key)  # its recipe has changed since
         try:
-            _align(run_cfg)
+            in_run_folder(run_cfg, align.run, target)
         except Exception as error:  # one failing arm must not cost the others
             log.warning("study run %s came to nothing: %s", where, error, exc_info=not isinstance(error, NoPairs))
             failures.setdefault(arm, []).append(str(error).partition(";")[0].partition(". ")[0])
@@ -63,11 +62,6 @@ def run(cfg: DictConfig) -> float:
         summary = write_study(folder, study, runs, failures)
     effect = summary["arms"][next(iter(study["arms"]))]["effects"].get(study["metric"])
     return float(effect["relative"]) if effect else float("nan")
-
-
-def _align(cfg: DictConfig) -> None:
-
-    in_run_folder(cfg, align, Path(cfg.paths.output_dir))
 
 
 def _compose(arm: str, words: Sequence[str], seed: int, folder: Path) -> DictConfig:

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,8 @@ from parallax.settings.errors import ConfigError
 from parallax.settings.sweep_file import SweepFile, point_words, read_sweep
 from parallax.tasks.multirun import failure_in, finish
 from parallax.tasks.naming import typed_words
-from parallax.tasks.recipe import is_finished, recipe_key
+from parallax.tasks.recipe import run_key
+from parallax.tasks.run_state import clear_other_run, is_finished
 from parallax.tasks.sweep_pool import Job, run_jobs
 
 FOLDER = "outputs/sweeps"  # where sweeps go that name no folder
@@ -127,7 +127,6 @@ def _outcome(sweep: SweepFile, folder: Path) -> str:
 
 def value_of(metric: str, folder: Path) -> float | None:
     """A logged metric of a finished run, by the name it has in W&B; None when the run has no such number."""
-
     path = folder / "results.json"
     found = flat_metrics(json.loads(path.read_text("utf-8"))).get(metric) if path.is_file() else None
     return found if found is not None and math.isfinite(found) else None
@@ -139,15 +138,13 @@ def _best(sweep: SweepFile, jobs: Sequence[Job]) -> tuple[Job, float] | None:
 
 
 def _is_done(job: Job) -> bool:
-    return not failure_in(job.folder) and is_finished(job.folder, _plain(job))
+    return not failure_in(job.folder) and is_finished(job.folder, run_key(_plain(job)))
 
 
 def _clear_other_recipe(job: Job) -> None:
     """A run of this sweep's folder whose configuration has changed since is made anew."""
-    mark = job.folder / "recipe_key"
-    if mark.is_file() and mark.read_text().strip() != recipe_key(_plain(job)):
+    if clear_other_run(job.folder, run_key(_plain(job))):
         print(f"{job.name} ran with another configuration before; it is made again", flush=True)
-        shutil.rmtree(job.folder)
 
 
 @cache

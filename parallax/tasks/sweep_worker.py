@@ -14,11 +14,14 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from parallax.records.interruption import Interrupted
+from parallax.tasks.multirun import FAILURE, note_failure, reason_of
+from parallax.tasks.program import main
 
 CONSOLE = "console.log"  # in the job's folder
 GLANCE = 0.2  # seconds between two looks at whether the sweep still lives
@@ -37,9 +40,6 @@ def serve() -> None:
 
 def run_one(folder: Path, words: list[str]) -> str:
     """Run one job in this process; returns why it failed, or an empty string."""
-    from parallax.tasks.multirun import FAILURE, note_failure, reason_of
-    from parallax.tasks.program import main
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE).unlink(missing_ok=True)
     with _printing_to(folder / CONSOLE):
@@ -54,8 +54,6 @@ def run_one(folder: Path, words: list[str]) -> str:
                 note_failure(folder, error)
                 return reason_of(error)
         except Exception as error:
-            import traceback
-
             traceback.print_exc()
             note_failure(folder, error)
             return reason_of(error)

@@ -6,15 +6,24 @@ on, and who watches; what one step does is `DPOModule`'s and `SFTModule`'s matte
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from lightning_modules.callbacks import BestStep, FindBatchSize, FitProgress, RewardHealth, StepCheckpoints
+from lightning_modules.callbacks import (
+    BestStep,
+    EveryNSteps,
+    FindBatchSize,
+    FitProgress,
+    RewardHealth,
+    StepCheckpoints,
+    newest_checkpoint,
+)
 from lightning_modules.callbacks.checkpoints import checkpoints_in, remove_later_than, step_of
 from lightning_modules.dpo import DPOModule
 from lightning_modules.segments import Segment, segments_of
@@ -26,6 +35,7 @@ from parallax.models import processes
 from parallax.models.memory.advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
 from parallax.reports.metrics_file import late_mean, read_metrics
+from parallax.reports.results import direction
 from parallax.settings.build import build
 from parallax.settings.groups import Stage, Trainer
 from parallax.tasks.found_batch_size import FoundBatchSize
@@ -36,6 +46,8 @@ if TYPE_CHECKING:
     from parallax.models.policy import Policy
 
 __all__ = ["fit_preference", "fit_supervised", "make_trainer", "total_steps"]
+
+log = logging.getLogger(__name__)
 
 
 def fit_preference(
@@ -95,6 +107,26 @@ def fit_supervised(
 
     fit = _Fit(policy, datamodule, stage, Path(folder), module, "never")
     return fit.run(loggers, callbacks, Path(resume_from) if resume_from is not None else None)
+
+
+def checkpoint_in(folder: Path) -> Path | None:
+    """The checkpoint that a stage goes on from: the newest whole one in its folder, as the first process sees it."""
+    found = processes.broadcast(newest_checkpoint(folder / "checkpoints"))
+    if found is not None:
+        log.info("going on from %s", found)
+    return found
+
+
+def between_steps(
+    evaluation: Mapping[str, Any], evaluate: Callable[[int], dict[str, float]] | None
+) -> list[pl.Callback]:
+    """Evaluation between optimiser steps, where `evaluation.every_n_steps` asks for it."""
+    every, monitor = evaluation["every_n_steps"], evaluation["monitor"]
+    if not every or evaluate is None:
+        return []
+    if monitor is None:
+        return [EveryNSteps(int(every), evaluate)]
+    return [BestStep(int(every), evaluate, f"eval/{monitor}", direction(str(monitor)) or 1, evaluation["patience"])]
 
 
 def total_steps(stage: Stage, steps_per_epoch: int) -> int:

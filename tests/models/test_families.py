@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from packaging.version import Version
 
 from parallax.models.family_support import known_families, refuse_unfit, support_of
-from parallax.small_world.toys import families
-from parallax.small_world.toys.families import BEGIN, END, Trial, model_types, row, try_family, write
 from parallax.small_world.toys.recipes import RECIPES
 from parallax.small_world.toys.shrunken_configs import shrunken_config
 from parallax.small_world.toys.tiny_configs import BY_HAND, tiny_config
+from tests.models.family_walk import walk as families
+from tests.models.family_walk.walk import BEGIN, END, Trial, model_types, row, try_family, write
 
 ROOT = Path(__file__).parents[2]
 WORK = [name for name, support in known_families().items() if support.works]
@@ -130,7 +130,7 @@ def test_toy_configurations_are_small_and_unknown_ones_refused() -> None:
 @pytest.mark.slow
 def test_the_command_tries_families_in_processes_of_their_own() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "parallax.small_world.toys.families", "--dry", "llava", "pi0"],
+        [sys.executable, "-m", "tests.models.family_walk.walk", "--dry", "llava", "pi0"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -138,6 +138,6 @@ def test_the_command_tries_families_in_processes_of_their_own() -> None:
     assert done.returncode == 0, done.stderr
     assert "| `llava` | works | own |" in done.stderr and "| `pi0` | refused |" in done.stderr
     wrong = subprocess.run(
-        [sys.executable, "-m", "parallax.small_world.toys.families", "lava"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.models.family_walk.walk", "lava"], cwd=ROOT, capture_output=True, text=True
     )
     assert wrong.returncode == 2 and "not in transformers' mapping: lava" in wrong.stderr

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(disk_library() is None, reason="needs Linux and 
 WORDS = (*SMALL, "method=seva", "export.merged=true", "evaluation.when=[after]")
 PLACES = (
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "(is it writable?)", "cache/(is it writable?)",
-    "run.lock.json", "run_state.json", "recipe_key", "config.yaml", "environment.json", "run.log", "cache/weight_digests.json",
+    "run.lock.json", "run_state.json", "config.yaml", "environment.json", "run.log", "cache/weight_digests.json",
     "cache/candidates/leases/*", "cache/candidates/*.parquet", "cache/(file without a name)", "cache/pairs/*/pairs.parquet",
     "cache/pairs/*/dropped.parquet", "cache/pairs/*/manifest.json", "stages/align/pairs.json", "cache/references/*/*.parquet",
     "metrics.csv", "stages/align/metrics.csv", "stages/align/checkpoints/step-*.ckpt",

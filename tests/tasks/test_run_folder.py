@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.records.interruption import Interrupted
 from parallax.records.run_lock import FolderInUse, RunLock
-from parallax.tasks.recipe import code_digest, recipe_key, run_key
+from parallax.tasks.recipe import code_digest, run_key
 from parallax.tasks.run_folder import Choice, choose, in_run_folder
 from parallax.tasks.run_state import RunState, now, state_of
 from tests.processes import in_processes, write_here
@@ -187,20 +187,19 @@ def test_the_key_follows_the_data_and_the_recipe_and_not_the_place(
     images.mkdir()
     file.write_text("[]")
 
-    def keys(*words: str) -> tuple[str, str]:
+    def key(*words: str) -> str:
         cfg = compose_config("data=llava_json", f"data.path={file}", f"data.image_root={images}", *words)
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-        return run_key(plain), recipe_key(plain)
+        return run_key(plain)
 
-    base = keys()
+    base = key()
     assert (
-        keys("paths.output_dir=elsewhere", "paths.cache_dir=elsewhere", "resume=never", "logger=none", "tags=[a]")
+        key("paths.output_dir=elsewhere", "paths.cache_dir=elsewhere", "resume=never", "logger=none", "tags=[a]")
         == base
     )
-    assert keys("loss.beta=0.2")[0] != base[0] and keys("loss.beta=0.2")[1] != base[1]
-    assert keys("task=evaluate")[0] != base[0] and keys("task=evaluate")[1] == base[1]
+    assert key("loss.beta=0.2") != base != key("task=evaluate")
     file.write_text("[ ]")  # the same name with other bytes
-    assert keys()[0] != base[0] and keys()[1] == base[1]
+    assert key() != base
 
 
 def test_a_folder_the_user_names_gets_the_results_whatever_lies_beside_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from parallax.settings.errors import ConfigError
 from parallax.settings.sweep_file import read_sweep
 from parallax.tasks import sweep_pool
 from parallax.tasks.multirun import failure_in
-from parallax.tasks.recipe import recipe_key
+from parallax.tasks.recipe import run_key
+from parallax.tasks.run_state import RunState
 from parallax.tasks.sweep import _clear_other_recipe, _is_done, _plain, planned, point_name, value_of
 from parallax.tasks.sweep_pool import Job, run_jobs, worker_environment
 
@@ -58,13 +60,16 @@ def test_a_finished_point_is_kept_and_one_of_another_recipe_is_made_again(
     job.folder.mkdir()
     results = {"after": {"chair_i": {"value": 0.25}}, "pairs": {"kept": 3}, "stages": {}}
     (job.folder / "results.json").write_text(json.dumps(results))
-    (job.folder / "recipe_key").write_text(recipe_key(_plain(job)))
+    state = RunState.new(run_key(_plain(job)), "code", "align")
+    state.write(job.folder)
+    assert not _is_done(job), "it says that it is running"
+    replace(state, state="finished").write(job.folder)
     assert _is_done(job) and value_of("eval/chair_i", job.folder) == 0.25 and value_of("eval/x", job.folder) is None
     (job.folder / "failure.json").write_text('{"reason": "no memory"}')
     assert not _is_done(job)
     _clear_other_recipe(job)
     assert job.folder.exists()
-    (job.folder / "recipe_key").write_text("another")
+    replace(state, key="another").write(job.folder)
     _clear_other_recipe(job)
     assert not job.folder.exists() and "made again" in capsys.readouterr().out
 

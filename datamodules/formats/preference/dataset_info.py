@@ -61,6 +61,8 @@ def declared(path: Path, name: str | None = None) -> Declared | None:
         wanted = {key: entry for key, entry in entries.items() if entry["file_name"] == path.name}
     elif name is not None:
         wanted = {key: entry for key, entry in entries.items() if key == name}
+        if entries and not wanted and not (path / name).is_dir():
+            raise ValueError(f"{folder / FILE} has no set {name!r} (data.subset); it has {', '.join(entries)}")
     else:
         wanted = {key: entry for key, entry in entries.items() if entry.get("ranking")}
         if len(wanted) > 1:

@@ -29,9 +29,10 @@ def messages_of(value: Any, name: str = "conversation") -> list[Said]:
     if isinstance(value, str):
         return [Said("user", parts_of(value))]
     if isinstance(value, Mapping):
-        value = [value]
+        value = value.get("messages", [value])
     if not isinstance(value, Sequence) or not all(isinstance(message, Mapping) for message in value):
-        raise Unusable("bad_row", f"its {name} is no list of messages with role and content")
+        given = "missing" if value is None else f"a {type(value).__name__}"
+        raise Unusable("bad_row", f"its {name} is {given}; a text, or messages with role and content, are needed")
     return [_message(message) for message in value]
 
 
@@ -44,6 +45,14 @@ def answer_of(value: Any, name: str) -> str:
         roles = ", ".join(message.role for message in said) or "nobody"
         raise Unusable("bad_turns", f"its {name} is by {roles}; one answer of the assistant is needed")
     return answer_text(said[0])
+
+
+def answers_of(value: Any, name: str) -> list[str]:
+    """One answer or several: texts in a list are several, messages in a list are one. Raises `Unusable`."""
+    if isinstance(value, list) and not value:
+        raise Unusable("bad_row", f"its {name} is an empty list; an answer is needed")
+    is_list = isinstance(value, list) and not isinstance(value[0], Mapping)
+    return [answer_of(one, name) for one in (value if is_list else [value])]
 
 
 def split_answer(value: Any, name: str) -> tuple[list[Said], str]:

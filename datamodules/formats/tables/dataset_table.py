@@ -102,7 +102,7 @@ def opened(location: Location) -> Any:
     path = Path(location.path)
     try:
         if path.is_file():
-            found = datasets.Dataset.from_file(str(path))
+            found = _of_file(path)
         elif (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
             found = datasets.load_from_disk(str(path))
         else:
@@ -112,10 +112,23 @@ def opened(location: Location) -> Any:
             f"{location.path} cannot be opened as a data set ({first_line(error)}){_hint(location)}"
         ) from error
     if isinstance(found, datasets.DatasetDict):
+        if location.split == "all":
+            return as_bytes(datasets.concatenate_datasets(list(found.values())))
         if location.split not in found:
-            raise ValueError(f"{path} has no split {location.split!r} (data.split); it has {', '.join(found)}")
+            raise ValueError(f"{path} has no split {location.split!r} (data.split); it has {', '.join(found)}, or all")
         found = found[location.split]
     return as_bytes(found)
+
+
+def _of_file(path: Path) -> Any:
+    """The rows of an Arrow file of either kind: a stream, as `datasets` writes it, or one with a footer, as Feather is."""
+    import datasets
+    import pyarrow
+
+    with open(path, "rb") as stream:
+        if stream.read(6) != b"ARROW1":
+            return datasets.Dataset.from_file(str(path))
+    return datasets.Dataset(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())
 
 
 def as_bytes(dataset: Any) -> Any:

@@ -83,9 +83,10 @@ def member_value(extension: str, image: ImageRef, data: Callable[[], bytes]) -> 
         return {extension: image}
     if extension == "json":
         return object_in(data(), "its json")
-    if extension in TEXTS:
+    if extension.rpartition(".")[2] in TEXTS:
+        name = extension.rpartition(".")[0] or extension  # `question.txt` is the column question
         try:
-            return {extension: data().decode("utf-8").strip()}
+            return {name: data().decode("utf-8").strip()}
         except UnicodeDecodeError as error:
             raise ValueError(f"its {extension} is not UTF-8 text") from error
     return {}

@@ -1,6 +1,6 @@
 """Prompts and answers of a toy model: by its family's own processor and chat template, or by hand where there is no recipe.
 
-By hand the shapes follow from the configuration (`family_inputs`), and the images of a batch differ in size where a family's
+By hand the shapes follow from the configuration (`inputs.py`), and the images of a batch differ in size where a family's
 inputs say how large an image is.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from parallax.models.batch import EncodedPrompt
 from parallax.records import Response
-from parallax.small_world.toys.family_inputs import candidates, prompts
-from parallax.small_world.toys.steps import Toy, Wrong
+from tests.models.family_walk.inputs import candidates, prompts
+from tests.models.family_walk.steps import Toy, Wrong
 
 SIZES = ((80, 60), (60, 130), (200, 90))  # width and height in pixels of the toy images
 QUESTIONS = ("What is this?", "Describe the image in detail, please.", "Red?")

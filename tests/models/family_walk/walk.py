@@ -1,7 +1,7 @@
 """A walk over every image-text-to-text family of transformers, through the code that runs use.
 
-    python -m parallax.small_world.toys.families                      # all of them
-    python -m parallax.small_world.toys.families llava qwen2_vl       # only these
+    python -m tests.models.family_walk.walk                      # all of them
+    python -m tests.models.family_walk.walk llava qwen2_vl       # only these
 
 Each family is built at random with a few thousand to a few million parameters and taken through the steps of `steps.py`: its
 own processor and chat template where there is a recipe for them (`recipes.py`), log-probs of a batch with images of different
@@ -106,9 +106,9 @@ def _walk(model_type: str, folder: Path) -> Trial:
     import torch
 
     from parallax.models.lora import add_lora
-    from parallax.small_world.toys import steps
     from parallax.small_world.toys.recipes import RECIPES
-    from parallax.small_world.toys.toy_prompts import by_hand, with_processor
+    from tests.models.family_walk import steps
+    from tests.models.family_walk.prompts import by_hand, with_processor
 
     if model_type in UNSUITED:
         raise Refused("configuration", UNSUITED[model_type])
@@ -168,8 +168,8 @@ def _guarded(step: str, function: Callable[..., Any], *arguments: Any, **options
 
 def _sentence(error: Exception) -> str:
     """The first telling sentence of an error, short enough for a table."""
-    from parallax.small_world.toys.family_inputs import NoImageToken
-    from parallax.small_world.toys.steps import Wrong
+    from tests.models.family_walk.inputs import NoImageToken
+    from tests.models.family_walk.steps import Wrong
 
     if isinstance(error, ImportError) and (library := re.search(r"requires the (\S+) library", str(error))):
         return f"needs the {library.group(1)} library, which Parallax does not install"
