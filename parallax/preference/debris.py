@@ -33,7 +33,7 @@ class NoDebris(BestAgainstRest):
             return kept
         reason = next((why for one in kept.responses if (why := debris(one.text, self.most_repeats))), None)
         if reason is None and any(one.text.lower().strip() in kept.chosen.text.lower() for one in kept.rejected):
-            reason = "contained"
+            reason = "contains_rejected"
         return kept if reason is None else Dropped(pair.sample_id, pair.source, reason)
 
 
