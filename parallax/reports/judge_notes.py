@@ -1,7 +1,7 @@
-"""What a judge noted about a pair and its answers, as lines for a page: claims with their questions and verdicts, marks, comparisons.
+"""What a judge noted about a pair and its answers, as lines for a page: claims with questions and verdicts, marks, comparisons.
 
-Notes are plain data of any judge (`Judgement.notes` and `each`). A list of mappings gives a line for each; `holds` or `right` of a
-mapping is its mark.
+Notes are plain data of any judge (`Judgement.notes` and `each`). A list of mappings gives a line for each; `holds` or `right` of
+a mapping is its mark.
 """
 
 from __future__ import annotations
