@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datamodules.build import as_trained, fit_for, proposed, reason_of
 from datamodules.candidates import CandidateMaker, Unanswerable
 from parallax.preference.infusion import Infusion
-from parallax.preference.proposer import Ask, PlannedProposer
+from parallax.preference.proposer import Ask, PlannedProposer, Proposer
 from parallax.records import Candidate, Response, Sample, seed_for
 from parallax.records.skipped import SetAside, SkippedLog
 
@@ -37,15 +37,23 @@ def infused_samples(
 
 
 def own_answers(
-    policy: Policy, samples: Sequence[Sample], proposer: Any, maker: CandidateMaker, skipped: SkippedLog, *, seed: int
+    policy: Policy,
+    samples: Sequence[Sample],
+    proposer: Proposer,
+    maker: CandidateMaker,
+    skipped: SkippedLog,
+    *,
+    seed: int,
 ) -> list[tuple[Sample, Response]]:
     """What the proposer would call chosen, with the sample as it is trained on. Where it is planned, no more is asked."""
 
-    def chosen(sample: Sample) -> Ask:
-        return next(ask for ask in proposer.requests(sample, seed) if ask.role == "chosen")
-
     fit = fit_for(proposer, list(samples), skipped)
     if isinstance(proposer, PlannedProposer):
+        planned = proposer.requests
+
+        def chosen(sample: Sample) -> Ask:
+            return next(ask for ask in planned(sample, seed) if ask.role == "chosen")
+
         kept, answers = _answered(fit, chosen, maker, skipped)
     else:
         kept, groups = proposed(fit, policy, proposer, maker, skipped, seed)

@@ -80,7 +80,7 @@ class PreferenceDataModule(StepDataModule):
 
     def __init__(
         self,
-        source: Any,
+        source: Sequence[Sample],
         proposer: Proposer,
         judge: Judge,
         selector: Selector,
@@ -371,7 +371,7 @@ class PreferenceDataModule(StepDataModule):
         )
 
 
-def _first(source: Iterable[Sample], total: int) -> Iterable[Sample]:
+def _first(source: Sequence[Sample], total: int) -> Iterable[Sample]:
     for place, sample in enumerate(source):
         if place == total:
             return

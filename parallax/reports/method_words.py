@@ -42,12 +42,12 @@ _METHODS = {
         "The model's own answer is chosen. Rejected are what the same model made of it, to be wrong, and its answer to {view}."
     ),
     "shape": (
-        "The model answered each question about several views of the image. What it made of these answers is chosen, its answer to "
-        "the clean image is rejected."
+        "The model answered each question about several views of the image. What it made of these answers is chosen, its answer "
+        "to the clean image is rejected."
     ),
     "sena": (
-        "The model wrote questions about each image itself, answered them, and improved its answers. These are chosen, its answers "
-        "to {view} are rejected, and descriptions are learned as well."
+        "The model wrote questions about each image itself, answered them, and improved its answers. These are chosen, its "
+        "answers to {view} are rejected, and descriptions are learned as well."
     ),
     "opa_dpo": (
         "The model first learned the chosen answers by plain fine-tuning, and then to prefer them, compared with the model as it "
@@ -124,6 +124,11 @@ HIGHLIGHTS = (
     ("epochs", "trainer.max_epochs"), ("precision", "trainer.precision"), ("token limit", "generation.max_new_tokens"),
     ("seed", "seed"),
 )  # fmt: skip
+
+
+def setting_name(key: str) -> str:
+    """What a setting is called where people read it: `LoRA rank` for `lora.r`, `noise steps` for `aug.noise_steps`."""
+    return {path: label for label, path in HIGHLIGHTS}.get(key) or key.rpartition(".")[2].replace("_", " ")
 
 
 def highlights(config: Mapping[str, Any]) -> list[tuple[str, str]]:

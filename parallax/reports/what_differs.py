@@ -73,7 +73,7 @@ def shortened(keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def value_words(value: Any) -> str:
+def value_words(value: object) -> str:
     """A value as people type it."""
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 
@@ -25,6 +26,7 @@ from datamodules.shapes.language import corrupted, mentioned_objects
 from datamodules.shapes.questions import DESCRIBERS
 from datamodules.shapes.scene import Scene, generator
 from parallax.evaluation.agreement import agreement, true_preference
+from parallax.models.devices import pick_device
 from parallax.preference.judge import as_judgement
 from parallax.preference.proposer import Generate, Proposer
 from parallax.preference.selector import Selector
@@ -35,8 +37,10 @@ from parallax.records.skipped import SkippedLog
 from parallax.reports.environment import write_environment
 from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
+from parallax.settings.ranges import Count
 from parallax.settings.stages import preference_stage
-from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import make_datamodule, make_policy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,6 +50,14 @@ if TYPE_CHECKING:
     from parallax.records import Candidate, Dropped, PreferencePair, Sample
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("pairs", "data", "model")
+
+    answers: Literal["own", "corrupted"]
+    samples: Count
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
