@@ -53,6 +53,7 @@ def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype, device: torch.dev
 class ImageInputs:
     """How the images of a batch are given to the model: as ready features where the family allows it, else as pixels.
 
+    A row whose image is empty (no vision inputs) shows none.
     `expanded(counts)` gives keyword arguments for a batch in which image i is looked at by `counts[i]` rows in a row.
     """
 
@@ -66,9 +67,10 @@ class ImageInputs:
     ) -> None:
         self.model = model
         self.images = [cast_vision(image, dtype, device) for image in images]
-        self.features = list(features) if features is not None else None
+        self.features: list[ImageFeatures | None] | None = list(features) if features is not None else None
         if self.features is None and takes_features(model):
-            self.features = encode_images(model, self.images)
+            seen = iter(encode_images(model, [image for image in self.images if image]))
+            self.features = [next(seen) if image else None for image in self.images]
 
     def add(self, more: ImageInputs) -> None:
         """Take in the images of another batch for the same model."""
@@ -85,7 +87,8 @@ class ImageInputs:
         """Keyword arguments for a batch whose row r looks at image `rows[r]`."""
         if self.features is None:
             return dict(join_vision([self.images[row] for row in rows]))
-        return {"mm_encoder_outputs": {"image": joined_features([self.features[row] for row in rows])}}
+        seen = [features for row in rows if (features := self.features[row]) is not None]
+        return {"mm_encoder_outputs": {"image": joined_features(seen)}} if seen else {}
 
 
 # Per-token inputs that are not 0 on the tokens of an answer. PaliGemma's training code marks the answer with 1: everything

@@ -168,7 +168,7 @@ class Rollout:
             for look in new:
                 self._place_of[look] = len(self._place_of)
             more = ImageInputs(self.model, [visions[row] for row in new.values()], self.dtype)
-            self.counts.images_encoded += len(new)
+            self.counts.images_encoded += sum(bool(visions[row]) for row in new.values())
             if self._images is None:
                 self._images = more
             else:
