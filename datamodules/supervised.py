@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytorch_lightning as pl
 
-from datamodules.build import reason_of
+from datamodules.build import asked_samples, reason_of
 from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import mapped
 from datamodules.own_answers import infused_samples, kept_answers, own_answers, share_of
@@ -28,6 +28,8 @@ from parallax.models.batch import EncodedDialogue, PairBatch
 from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.generation.server import answerer_for
+from parallax.preference.asker import Asker, GivenQuestions
+from parallax.preference.filters import REASONS
 from parallax.preference.infusion import Infusion
 from parallax.preference.judge import Judge
 from parallax.preference.keep import Keep
@@ -39,6 +41,7 @@ from parallax.settings.shipped import shipped
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
+    from parallax.preference.proposer import Proposer
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +119,7 @@ class SupervisedDataModule(StepDataModule):
         proposer: whose chosen answers are learned in place of the source's own; None for the source's.
         judge, keep: the proposer's answers are judged, and those that `keep` says are learned; None for those it calls chosen.
         infusion: puts the policy's own description before each first question; None leaves questions as they are.
+        asker: says which questions are asked, where a proposer answers them; None for those of the source.
         cache_dir: holds `candidates/`; needed where the policy is asked for something.
         generation: of the `generation` group: batch_size.
     """
@@ -127,10 +131,11 @@ class SupervisedDataModule(StepDataModule):
         source: Sequence[Sample],
         *,
         share: float = 1.0,
-        proposer: Any = None,
+        proposer: Proposer | None = None,
         judge: Judge | None = None,
         keep: Keep | None = None,
         infusion: Infusion | None = None,
+        asker: Asker | None = None,
         cache_dir: Path | str | None = None,
         generation: Generation | None = None,
         trainer: Trainer | None = None,
@@ -147,6 +152,7 @@ class SupervisedDataModule(StepDataModule):
         self.judge, self.keep = judge, keep
         self.dropped: Counter[str] = Counter()  # samples of which no answer is kept, by reason
         self.judge_counts: Counter[str] = Counter()
+        self.asker = asker or GivenQuestions()
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
         self.generation = generation or shipped(Generation)
         if (proposer is not None or infusion is not None) and cache_dir is None:
@@ -183,13 +189,16 @@ class SupervisedDataModule(StepDataModule):
                 num_workers=self.generation.num_workers,
             )
             if self.proposer is not None:
+                samples, dropped = asked_samples(samples, self.asker, maker, skipped, self.seed)
+                for item in dropped:
+                    skipped.add(SetAside(item.sample_id, item.source, item.reason, REASONS[item.reason]))
                 if self.judge is not None and self.keep is not None:
                     learned, self.dropped, self.judge_counts = kept_answers(
                         samples, self.proposer, self.judge, self.keep, policy, maker, skipped, seed=self.seed
                     )
                     log.info(self.judge.words(self.judge_counts))
                 else:
-                    learned = own_answers(samples, self.proposer, maker, skipped, seed=self.seed)
+                    learned = own_answers(policy, samples, self.proposer, maker, skipped, seed=self.seed)
                 samples, responses = [sample for sample, _ in learned], [answer for _, answer in learned]
             if self.infusion is not None:
                 answer_of = dict(zip([s.id for s in samples], responses or [], strict=False))

@@ -13,10 +13,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 
@@ -26,16 +27,19 @@ from datamodules.shapes.language import corrupted, mentioned_objects, same_answe
 from datamodules.shapes.questions import DESCRIBERS, SHORT_KINDS
 from datamodules.shapes.scene import Scene, generator
 from parallax.evaluation.agreement import agreement, true_preference
+from parallax.models.devices import pick_device
 from parallax.preference.proposer import Generate, Proposer
-from parallax.records import Candidate, Decoding, GenerationSpec, ViewSpec
+from parallax.records import Candidate, Decoding, Dropped, GenerationSpec, ViewSpec
 from parallax.records.atomic import atomic_write_json
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SkippedLog
 from parallax.reports.environment import write_environment
 from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
+from parallax.settings.ranges import Count
 from parallax.settings.stages import preference_stage
-from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import make_datamodule, make_policy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,6 +49,14 @@ if TYPE_CHECKING:
     from parallax.records import Sample
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("pairs", "data", "model")
+
+    answers: Literal["own", "corrupted"]
+    samples: Count
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -70,7 +82,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         judged = judged_samples(
             samples, policy=policy, proposer=proposer, judge=module.judge, maker=maker, skipped=skipped, seed=int(config["seed"])
         )  # fmt: skip
-        content = compared(list(judged))
+        content = compared([found for found in judged if not isinstance(found, Dropped)])
         log.info("%s: %s", module.judge.name, content["words"])
         if content["counts"]:
             log.info(module.judge.words(content["counts"]))

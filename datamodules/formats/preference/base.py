@@ -17,7 +17,7 @@ from datamodules.formats.placeholders import IMAGE
 from parallax.records import ImageRef, Message
 
 Row = Mapping[str, Any]
-PLAIN = str | int | float | list | dict  # what is no handle, told without asking for its methods
+PLAIN = (str, int, float, list, dict)  # what is no handle, told without asking for its methods
 Role = Literal["system", "user", "assistant"]
 
 END = re.compile(r"(?:\s*(?:</s>|<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>))+\s*$")

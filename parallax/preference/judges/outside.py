@@ -125,7 +125,7 @@ class Outside(Judge):
         try:
             pictures = [image.load() for image in request.conversation.images]
             body = {
-                "model": self.model, "messages": chat_messages(request.conversation, pictures), "temperature": 0,
+                "model": self.model, "messages": chat_messages(request.conversation.messages, pictures), "temperature": 0,
                 "max_tokens": request.decoding.max_new_tokens,
             }  # fmt: skip
             text, finished = self.client.post("chat/completions", body, _said)
