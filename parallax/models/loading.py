@@ -19,6 +19,7 @@ from torch import nn
 from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, text_config
 from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
+from parallax.models.encoding.image_features import accepts
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.family_support import refuse_unfit
 from parallax.models.fused_lora import fuse
@@ -359,6 +360,10 @@ def load_processor(path: str, model: Mapping[str, Any], network: Any, **options:
     ):
         if hasattr(processor, name) and getattr(processor, name) is None:  # checkpoints older than these settings
             setattr(processor, name, value)
+    if accepts(network, "mm_token_type_ids") and not getattr(processor, "return_mm_token_type_ids", True):
+        processor.return_mm_token_type_ids = (
+            True  # Cosmos3-Edge's model asks for what its processor leaves out by itself
+        )
     limit_pixels(processor, network, model.get("min_pixels"), model.get("max_pixels"))
     return processor
 
@@ -416,6 +421,13 @@ def _in_words(path: str) -> Iterator[None]:
         name = package[1] or package[2]
         raise ImportError(
             f"{path} needs the package {name}, which is not installed; run `{install_package(name)}`"
+        ) from error
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"model.path={path} brings code of its own, which is never run here; take a checkpoint that transformers reads by "
+            "itself, such as those of the families in docs/models.md (names often end in -hf)"
         ) from error
     except OSError as error:
         raise FileNotFoundError(
