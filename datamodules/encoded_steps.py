@@ -64,7 +64,8 @@ class PairBatches:
         columns = scoring.responses_per_prompt + len(self.further.looks)
         assert reference is None or reference.shape == (len(places), columns), "one log-prob per response and look"
         looks = [self.look(places, group) for group in self.further.groups]
-        return PairBatch(scoring, reference, [self.ids[place] for place in places], scoring.response_lengths, looks)
+        ids, kinds = [self.ids[place] for place in places], [self.pairs[place].kind for place in places]
+        return PairBatch(scoring, reference, ids, scoring.response_lengths, looks, kinds)
 
     def own(self, places: Sequence[int]) -> ScoringBatch:
         """The pairs' own answers beside their own images. Shapes: (B, 1 + K, …)."""
@@ -161,7 +162,7 @@ def mapped(make: Callable[[Any], Any], arguments: Sequence[Any], num_workers: in
         yield item
 
 
-def _loader(dataset: Dataset[Any], sampler: Any, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
+def _loader(dataset: Dataset[Any], sampler: Sequence[Any], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenizers complain about worker processes otherwise
     return DataLoader(
         dataset, batch_size=None, sampler=sampler, num_workers=num_workers, collate_fn=_as_it_is, pin_memory=pin_memory,
@@ -169,5 +170,5 @@ def _loader(dataset: Dataset[Any], sampler: Any, num_workers: int, pin_memory: b
     )  # fmt: skip
 
 
-def _as_it_is(item: Any) -> Any:
+def _as_it_is(item: object) -> Any:
     return item

@@ -29,9 +29,11 @@ from datamodules.serving import StepDataModule
 from parallax.models import processes
 from parallax.models.batch import PairBatch
 from parallax.models.generation.server import answerer_for
+from parallax.preference.asker import Asker, GivenQuestions
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
+from parallax.preference.length_balance import balance_lengths
 from parallax.preference.looks import Look
 from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector
@@ -71,13 +73,14 @@ class PreferenceDataModule(StepDataModule):
         skipped: path of the run's skipped.jsonl; None keeps the list in memory.
         limit: only the first so many samples; None for all.
         limit_pairs: only the first so many kept pairs are trained on; None for all.
+        asker: says which questions are asked; None for those of the source.
         looks, token_weights: what the objective asks for beside the pairs' own answers (see `Objective`).
         show_progress: draw progress bars where there is a terminal.
     """
 
     def __init__(
         self,
-        source: Any,
+        source: Sequence[Sample],
         proposer: Proposer,
         judge: Judge,
         selector: Selector,
@@ -91,6 +94,7 @@ class PreferenceDataModule(StepDataModule):
         skipped: Path | str | None = None,
         limit: int | None = None,
         limit_pairs: int | None = None,
+        asker: Asker | None = None,
         looks: Sequence[Look] = (),
         token_weights: TokenWeights | None = None,
         show_progress: bool = True,
@@ -98,6 +102,7 @@ class PreferenceDataModule(StepDataModule):
         self.settings = pairs or shipped(Pairs)
         super().__init__(trainer or shipped(Trainer), seed=seed, repeat=self.settings.repeat)
         self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
+        self.asker = asker or GivenQuestions()
         self.cache_dir = Path(cache_dir).expanduser()
         self.generation = generation or shipped(Generation)
         if reference_mode not in ("cached", "live"):
@@ -284,7 +289,7 @@ class PreferenceDataModule(StepDataModule):
             maker.progress = progress
             yield from outcomes_of_samples(
                 samples, policy=policy, proposer=self.proposer, judge=self.judge, selector=self.selector, maker=maker,
-                skipped=skipped, seed=self.seed, counts=self.judge_counts,
+                skipped=skipped, seed=self.seed, counts=self.judge_counts, asker=self.asker,
             )  # fmt: skip
 
     def _keep(self, outcomes: Iterable[Outcome]) -> None:
@@ -297,6 +302,9 @@ class PreferenceDataModule(StepDataModule):
                 made.append(outcome)
                 ids.append(outcome.id)
         kept: Sequence[PreferencePair] = made
+        if self.settings.length_balance:
+            kept, uneven = balance_lengths(kept)
+            dropped += uneven
         if any(value is not None for value in self.caps.values()):
             kept, over = cap(kept, seed=self.seed, **self.caps)
             dropped += over
@@ -315,10 +323,11 @@ class PreferenceDataModule(StepDataModule):
             "proposer": self.proposer.settings(),
             "judge": self._judge_settings(),
             "selector": self.selector.settings(),
-            "caps": self.caps,
+            "caps": {**self.caps, **({"length_balance": True} if self.settings.length_balance else {})},
             "control": self.settings.control,
             "seed": self.seed,
             "versions": _versions(),
+            **({"asker": asker} if (asker := self.asker.settings()) else {}),
         }
 
     def _judge_settings(self) -> Any:
@@ -362,7 +371,7 @@ class PreferenceDataModule(StepDataModule):
         )
 
 
-def _first(source: Iterable[Sample], total: int) -> Iterable[Sample]:
+def _first(source: Sequence[Sample], total: int) -> Iterable[Sample]:
     for place, sample in enumerate(source):
         if place == total:
             return

@@ -6,9 +6,9 @@ import base64
 import binascii
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from datamodules.formats.listed import Unusable, existing_root, image_path, shortened
 from datamodules.formats.slice_image import Spill
@@ -25,6 +25,7 @@ BEGINNINGS = (
     "TU0AK",
     "Qk",
 )  # of JPEG, PNG, GIF, WebP, TIFF, BMP in base64
+URL_SAFE = str.maketrans("-_", "+/")  # the other alphabet of base64
 SHORTEST = 200  # characters of base64: below that it is a name
 LARGEST = 64 << 20  # bytes of a picture that stands in a row
 
@@ -36,17 +37,21 @@ class FoundImages:
         image_root: folder that paths are relative to; None where pictures are inside the table.
         names_only: take only the last part of every path.
         prefix: put before each file's name.
+        beside: where paths are looked for without an image root: the folder of the rows.
     """
 
-    def __init__(self, image_root: Path | str | None, names_only: bool = False, prefix: str = "") -> None:
+    def __init__(
+        self, image_root: Path | str | None, names_only: bool = False, prefix: str = "", beside: Path | None = None
+    ) -> None:
         self.image_root = existing_root(image_root) if image_root is not None else None
+        self.beside = beside
         self.names_only, self.prefix = names_only, prefix
         self._spill = Spill()
         self._dropped: dict[
             str, int | None
         ] = {}  # folder of a path -> how many of its leading parts are not below the root
 
-    def __call__(self, value: Any, where: str) -> ImageRef:
+    def __call__(self, value: object, where: str) -> ImageRef:
         """The picture. `where` names one that has no name of its own. Raises `Unusable`."""
         if isinstance(value, Mapping):
             data = value.get("bytes") or value.get("base64")
@@ -68,19 +73,31 @@ class FoundImages:
 
     def _file(self, value: str) -> ImageRef:
         path = image_path(value.removeprefix("file://"))
-        if self.image_root is None:
-            raise Unusable(
-                "no_image", f"its image is the file {shortened(path)}; set data.image_root to the folder it lies in"
-            )
-        root, path = str(self.image_root), with_prefix(path, self.prefix)
-        if self.names_only:
-            return FileImage(root, PurePosixPath(path).name)
+        root, path = str(self.image_root or self.beside), with_prefix(path, self.prefix)
+        if self.names_only and self.image_root is not None:
+            return FileImage(root, PurePosixPath(path.replace("\\", "/")).name)
+        path = _as_stored(root, path)
         folder = os.path.dirname(path)
         if folder not in self._dropped:
             self._dropped[folder] = _leading(root, path)
         if (dropped := self._dropped[folder]) is not None:
             path = "/".join([part for part in PurePosixPath(path).parts if part != "/"][dropped:])
+        if self.image_root is None and (self.beside is None or not os.path.isfile(os.path.join(root, path))):
+            raise Unusable(
+                "no_image", f"its image is the file {shortened(value)}; set data.image_root to the folder it lies in"
+            )
         return FileImage(root, path)
+
+
+def _as_stored(root: str, path: str) -> str:
+    """A path of Windows with slashes; one whose letters are composed otherwise on this disk as they are there."""
+    if "\\" in path and not os.path.isfile(os.path.join(root, path)):
+        path = re.sub(r"^[A-Za-z]:", "", path).replace("\\", "/")
+        image_path(path)  # what leaves the root by backslashes too
+    if path.isascii() or os.path.isfile(os.path.join(root, path)):
+        return path
+    forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.isfile(os.path.join(root, form))), path)
 
 
 def with_prefix(image: str, prefix: str) -> str:
@@ -116,7 +133,8 @@ def _decoded(text: str) -> bytes:
             "bad_image", f"its image takes {len(text) * 3 // 4 >> 20} MiB; at most {LARGEST >> 20} are read from a row"
         )
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        plain = "".join(text.split()).translate(URL_SAFE).rstrip("=")
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Unusable("bad_image", f"its image is base64 that cannot be decoded ({error})") from error
 

@@ -6,13 +6,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from datamodules.formats.json_scan import BrokenFile, Scan
 
 __all__ = ["BrokenFile", "Row", "json_rows"]
 
 CHUNK = 1 << 20  # characters read at a time
+WRAPPERS = (
+    "data",
+    "rows",
+    "items",
+    "examples",
+    "samples",
+    "instances",
+    "annotations",
+)  # names of a list of rows in an object
 HALF = "it holds half a character (a lone surrogate such as \\ud800), which is no text"
 
 
@@ -30,7 +39,7 @@ class Row:
             object.__setattr__(self, "error", HALF)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: object) -> bool:
     """Whether every string inside, however deep, can be written as UTF-8."""
     left = [value]
     while left:
@@ -47,8 +56,49 @@ def is_text(value: Any) -> bool:
     return True
 
 
-def json_rows(path: Path | str) -> Iterator[Row]:
-    """Rows of a `.json` list or of JSON lines; which of the two it is shows in the first character.
+def layout(path: Path | str) -> Literal["list", "lines", "object"]:
+    """How a JSON file holds its rows: as a list, as an object on each line, or inside one object. Raises `BrokenFile`."""
+    file = Path(path)
+    try:
+        with open(file, encoding="utf-8-sig") as stream:
+            if (first := Scan(stream, file, 4096).peek()) != "{":
+                return "list" if first == "[" else "lines"
+            stream.seek(0)
+            line = next(line for line in stream if line.strip())
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                return "lines" if line.rstrip().endswith("}") else "object"
+            more = any(line.strip() for line in stream)
+            return "lines" if more or _inside(value, "train") == [value] else "object"
+    except UnicodeDecodeError as error:
+        raise _no_text(file, error) from error
+
+
+def _inside(value: Any, split: str) -> list[Any]:
+    """The rows one object holds: under a split's name or a usual word, by key, by column as pandas writes it, or itself."""
+    if not isinstance(value, dict):
+        return [value]
+    for name in (split, *(name for name in WRAPPERS if split == "train")):
+        if isinstance(rows := value.get(name), list) and all(isinstance(row, dict) for row in rows):
+            return rows
+    cells = list(value.values())
+    if all(isinstance(cell, dict) and cell.keys() == cells[0].keys() for cell in cells) and "0" in (cells or [{}])[0]:
+        return [{name: cell[number] for name, cell in value.items()} for number in cells[0]]
+    if cells and all(isinstance(cell, dict) for cell in cells):
+        return [{"id": name, **cell} for name, cell in value.items()]
+    is_list = all(isinstance(cell, list) and not any(isinstance(one, dict) for one in cell) for cell in cells)
+    if is_list and len({len(cell) for cell in cells}) == 1 and len(cells) > 1:
+        return [dict(zip(value, row, strict=True)) for row in zip(*cells, strict=True)]
+    return [value]
+
+
+def _no_text(file: Path, error: UnicodeDecodeError) -> BrokenFile:
+    return BrokenFile(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first")
+
+
+def json_rows(path: Path | str, split: str = "train") -> Iterator[Row]:
+    """Rows of a `.json` list, of JSON lines, or of one object that holds a list of rows (see `layout`).
 
     A line that is no JSON comes as a row with an error. A list that breaks off raises `BrokenFile`: what is behind the break
     cannot be found.
@@ -60,15 +110,16 @@ def json_rows(path: Path | str) -> Iterator[Row]:
             first = scan.peek()
             if first == "[":
                 yield from (Row(number, value) for number, value in enumerate(scan.items(), start=1))
+            elif first == "{" and layout(file) == "object":
+                rows = _inside(scan.value("the object"), split)
+                yield from (Row(number, value) for number, value in enumerate(rows, start=1))
             elif first == "{":
                 stream.seek(0)
                 yield from _lines(stream)
             elif first:
                 raise BrokenFile(f"{file} starts with {first!r}; a JSON list starts with '[' and JSON lines with '{{'")
     except UnicodeDecodeError as error:
-        raise BrokenFile(
-            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
-        ) from error
+        raise _no_text(file, error) from error
 
 
 def _lines(stream: IO[str]) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from datamodules.formats.listed import Unusable, check_limit, unique_id
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.base import messages_with
 from datamodules.formats.preference.dataset_info import Declared, declared
-from datamodules.formats.preference.named_columns import by_names
+from datamodules.formats.preference.named_columns import by_names, check_reached
 from datamodules.formats.tables import Table, open_table
 from parallax.records import BadImage, Conversation, PreferencePair, Response, Sample, Turn
 from parallax.records.disk_pairs import DiskPairs
@@ -81,10 +81,12 @@ class PreferenceFileSource(Sequence[Sample]):
         self.choices = Choices(pairing, min_margin, tuple(aspects or ()))
         self.name, self.limit, self.split, self.subset = name, limit, split, subset
         self.form = format
-        self.read_columns = by_names(columns) if columns else None
-        self.images = FoundImages(image_root, file_names_only)
+        self.named_columns, self.read_columns = dict(columns or {}), by_names(columns) if columns else None
         self.paths = [str(one) for one in ([path] if isinstance(path, str | Path) else path)]
         self.path = Path(self.paths[0]) if self.paths else Path()
+        there = self.path.expanduser()
+        beside = there if there.is_dir() else there.parent if there.is_file() else None
+        self.images = FoundImages(image_root, file_names_only, beside=beside)
         self.table, self.declared = self._opened()
         self.rows = 0
         self.set_aside: list[SetAside] = []
@@ -157,6 +159,7 @@ class PreferenceFileSource(Sequence[Sample]):
         if self.form in FORMATS:
             return FORMATS[self.form]
         rows = [self._row(row) for row in head if isinstance(row, dict)]
+        check_reached(self.named_columns, rows, self.paths[0])
         if self.form == OWN or self.read_columns is not None or not rows or _is_own(rows[0]):
             return None
         known = Counter(found.names[0] for row in rows if (found := recognised(row)) is not None)

@@ -172,6 +172,13 @@ def _views(stage: dict[str, Any]) -> Found:
 def _data(stage: dict[str, Any]) -> Found:
     if stage["fit"] != "preference":
         return
+    given = stage.get("proposer") is not None and fact(stage["proposer"]["_target_"], "chosen_is_given")
+    if given and fact(stage["data"]["_target_"], "has_answers") is False:
+        yield refused(
+            "data",
+            "This method prefers the data's own answers, and images alone have none. Use data with answers, such as "
+            "data=llava_json data.path=…, or a method that writes its own, such as method=seva.",
+        )
     has_pairs = fact(stage["data"]["_target_"], "holds_pairs")
     takes_pairs = stage.get("proposer") is None or fact(stage["proposer"]["_target_"], "takes_pairs")
     if has_pairs and not takes_pairs:
@@ -210,7 +217,7 @@ def _judge(stage: dict[str, Any]) -> Found:
     if fact(judge["_target_"], "judges_by_role") and fact(proposer["_target_"], "undecided"):
         yield refused(
             "judge",
-            f"{kind} knows no better one among samples. Use judge=self_critic, or another method.",
+            f"{kind} knows no better one among samples. Use judge=self_critic or judge=claims, or another method.",
         )
     if judge.get("image_weight") and judge.get("image_text", judge) is None:
         yield refused(
@@ -266,6 +273,12 @@ def _server(stage: dict[str, Any], family: str | None) -> Found:
         return
     if "url" not in generation:
         yield refused("generation.backend", "generation.backend=server lacks an address. Use generation=server.")
+    if stage["judge"].get("by") == "probability":
+        yield refused(
+            "judge.by",
+            "judge.by=probability reads the policy's own probabilities, and generation=server gives whole answers. "
+            "Use judge.by=words, or generation=transformers.",
+        )
     if fact(proposer, "makes_trees"):
         yield refused(
             "generation.backend",

@@ -47,6 +47,7 @@ KINDS: dict[str, Kind] = {
         "a data source", ("datamodules.formats", "datamodules.shapes.source", "parallax.evaluation.files",
                           "parallax.evaluation.pope_files"), _any_of("__len__+__getitem__"), SAMPLES,
     ),
+    "asker": Kind("an asker", ("parallax.preference.asker",), _any_of("asked")),
     "proposer": Kind("a proposer", ("parallax.preference.proposers",), _any_of("requests", "propose")),
     "judge": Kind("a judge", ("parallax.preference.judges",), _any_of("judge")),
     "selector": Kind("a selector", ("parallax.preference",), _any_of("select")),
@@ -73,8 +74,10 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "data": ("source",), "samples": ("source",), "aug": ("view",), "view": ("view",), "views": ("view",), "noise": ("view",),
     "proposer": ("proposer",), "judge": ("judge", "client"), "selector": ("selector",), "infusion": ("infusion",),
     "loss": ("objective",), "base": ("objective",), "objective": ("objective",), "suites": ("suite",),
-    "harnesses": ("harness",), "protocol": ("grading",), "rewrite": ("rewrite", "function"), "image_text": ("image_text",),
-    "images": ("images",), "extract": ("function",), "same": ("function",), "scorer": ("function",), "words": ("function",),
+    "harnesses": ("harness",), "protocol": ("grading",), "rewrite": ("rewrite", "function"),
+    "image_text": ("image_text",),
+    "asker": ("asker",), "images": ("images",),
+    "extract": ("function",), "same": ("function",), "scorer": ("function",), "words": ("function",),
 }  # fmt: skip
 
 
@@ -106,7 +109,7 @@ def kinds_at(path: str) -> tuple[str, ...]:
     return HOLDS.get(names[-1], ()) if names else ()
 
 
-def nodes(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def nodes(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(key, node) of every mapping with a `_target_` in `value`, wherever it stands: arguments, `_args_`, lists, mappings."""
     if depth > DEEPEST:
         raise UnknownTarget(f"{path} is nested more than {DEEPEST} deep")
@@ -120,7 +123,7 @@ def nodes(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[
             yield from nodes(item, f"{path}.{place}", depth + 1)
 
 
-def require_parts(node: Any, key: str) -> None:
+def require_parts(node: object, key: str) -> None:
     """Raises `UnknownTarget`, naming the key, unless all that `node` would have built are parts, of a kind that fits."""
     for path, inner in nodes(node, key):
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -18,8 +19,8 @@ from typing import Any
 
 from parallax.settings.extras import install
 from parallax.settings.places import COMMAND, IS_CLONE
+from parallax.settings.tasks import task_fact
 
-SEVERAL_PROCESSES = ("align", "build_pairs", "evaluate")  # tasks that share their work out
 PLUGINS = {  # launchers and sweepers that are packages of their own: pattern → (module, extra of ours that brings it)
     "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
     r"hydra/launcher=(submitit_\w+|slurm_\w+)": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
@@ -55,7 +56,7 @@ def multirun_problem(
         points: typed words in which jobs differ, one list for each job.
     """
     trainer = plain["trainer"]
-    if plain["task"]["name"] not in SEVERAL_PROCESSES:
+    if not task_fact(plain["task"]["name"], "resumes"):
         return ""
     if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return (
@@ -91,6 +92,12 @@ def visible_gpus() -> list[str]:
         return [name.strip() for name in named.split(",") if name.strip() and name.strip() != "-1"]
     files = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
     return sorted((name for name in files if name.isdigit()), key=int)
+
+
+def has_no_gpu() -> bool:
+    """Whether it is plain, without asking torch, that there is none: no device file of CUDA, ROCm or WSL, or none visible."""
+    there = any(Path("/dev", name).exists() for name in ("nvidiactl", "nvidia0", "kfd", "dxg"))
+    return sys.platform == "linux" and (not there or not os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip())
 
 
 def _slurm_problem(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> str:

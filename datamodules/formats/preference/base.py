@@ -5,8 +5,10 @@ Readers know nothing of files and pictures: a picture is whatever the row names 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from datamodules.formats.placeholders import IMAGE
 from parallax.records import ImageRef, Message
 
 Row = Mapping[str, Any]
+PLAIN = (str, int, float, list, dict)  # what is no handle, told without asking for its methods
 Role = Literal["system", "user", "assistant"]
 
 END = re.compile(r"(?:\s*(?:</s>|<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>))+\s*$")
@@ -28,6 +31,9 @@ class Picture:
 
 
 PICTURE = Picture()
+IMAGE_KEYS = (
+    "images", "image", "image_id", "image_path", "img_path", "img", "image_file", "image_name", "file_name", "image_url",
+)  # fmt: skip
 Part = str | Picture
 
 
@@ -115,6 +121,8 @@ def make_pair(
     Pictures that no message shows come before the first question. One picture and one question are in that form whatever
     place the picture had. End tokens at the end of answers are taken off.
     """
+    if row.get("video") or row.get("videos"):
+        raise Unusable("other_media", "it shows a video; texts and images can be read")
     said = [tidy(message) for message in messages]
     if not said or said[-1].role != "user":
         roles = ", ".join(message.role for message in said) or "nobody"
@@ -179,11 +187,11 @@ def without_gap(message: Said) -> str:
 
 
 def parts_of(text: str) -> tuple[Part, ...]:
-    """A text with `<image>` in it as parts."""
-    pieces = text.split(IMAGE)
+    """A text with `<image>`, or `<img>path</img>`, in it as parts."""
+    pieces = re.split(rf"{IMAGE}|<img>([^<>\s]+)</img>", text)
     parts: list[Part] = [pieces[0]]
-    for piece in pieces[1:]:
-        parts += [PICTURE, piece]
+    for path, piece in zip(pieces[1::2], pieces[2::2], strict=True):
+        parts += [Picture(path), piece]
     return tuple(part for part in parts if part)
 
 
@@ -196,11 +204,24 @@ def text_in(row: Row, key: str) -> str:
 
 
 def images_in(row: Row, *keys: str) -> tuple[Any, ...]:
-    """The pictures under the first of the keys that holds something; a list, or one."""
-    value = next((row[key] for key in keys or ("images", "image", "image_path", "img_path") if row.get(key)), None)
-    if value is None:
-        return ()
-    return tuple(item for item in value if item is not None) if isinstance(value, list | tuple) else (value,)
+    """The pictures under the first of the keys that holds something: a list, also as JSON text, or one.
+
+    Without keys these are the usual ones; pictures that lie in the row itself, whatever they are called (a member of a shard has
+    only its ending), stand in where there is nothing else, or only the name of a member.
+    """
+    value = next((row[key] for key in keys or IMAGE_KEYS if row.get(key)), None)
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    listed = value if isinstance(value, list | tuple) else [value]
+    found = tuple(item[0] if isinstance(item, list) and len(item) == 1 else item for item in listed if item is not None)
+    if not keys and all(isinstance(item, str) for item in found):
+        own = [item for item in row.values() if not isinstance(item, PLAIN) and isinstance(item, ImageRef)]
+        if not found or [item.rpartition("/")[2] for item in found] == [
+            item.describe().rpartition("/")[2] for item in own
+        ]:
+            return tuple(own)
+    return found
 
 
 def named(pair: RawPair, suffix: str) -> RawPair:

@@ -5,7 +5,8 @@
 - `bpo`: `prompt`, `image` and `completions` of {`response`, `score`}
 - `symmpo`: two images with a question and two answers each
 
-Through `datasets` a list of completions comes as a mapping of lists; both are read.
+Lists of texts (`completions` or `responses`) with a list of `scores` are read as `bpo`. Through `datasets` a list of completions
+comes as a mapping of lists; both are read.
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ from datamodules.formats.preference.base import (
     text_in,
 )
 
+COMPLETIONS = ("completions", "responses")
+
 
 def read_completions(row: Row, choices: Choices) -> list[RawPair]:
     asked = [Said("user", parts_of(text_in(row, "prompt" if "prompt" in row else "question")))]
-    scored = [(text_in(one, "response"), _score(one, choices)) for one in _listed(row.get("completions"))]
+    answers = _listed(next((row[key] for key in COMPLETIONS if key in row), None), row.get("scores"))
+    scored = [(text_in(one, "response"), _score(one, choices)) for one in answers]
     known = [(text, score) for text, score in scored if score is not None]
     ranked = sorted(known, key=lambda item: -item[1])
     two = [(ranked[0], ranked[-1])] if choices.pairing == "best_worst" and len(ranked) > 1 else combinations(ranked, 2)
     pairs = [
-        make_pair(asked, images_in(row, "image", "images", "img_path", "image_path"), better, [worse], row=row)
+        make_pair(asked, images_in(row), better, [worse], row=row)
         for (better, high), (worse, low) in two
         if high - low > 0 and high - low >= choices.min_margin
     ]
@@ -45,7 +49,10 @@ def read_completions(row: Row, choices: Choices) -> list[RawPair]:
     return [named(pair, str(number)) for number, pair in enumerate(pairs, start=1)]
 
 
-def _listed(value: Any) -> list[Mapping[str, Any]]:
+def _listed(value: object, scores: object) -> list[Mapping[str, Any]]:
+    texts = value if isinstance(value, list) and all(isinstance(one, str) for one in value) else None
+    if texts is not None and isinstance(scores, list) and len(scores) == len(texts):
+        return [{"response": text, "score": score} for text, score in zip(texts, scores, strict=True)]
     if isinstance(value, Mapping):
         lists = {key: items for key, items in value.items() if isinstance(items, list)}
         count = max(map(len, lists.values()), default=0)
@@ -70,7 +77,7 @@ def _score(completion: Mapping[str, Any], choices: Choices) -> float | None:
     return sum(kept) / len(kept) if kept and len(kept) == len(numbers) else None
 
 
-def _number(value: Any) -> float | None:
+def _number(value: str | float) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -89,7 +96,12 @@ def read_symmpo(row: Row, _: Choices) -> list[RawPair]:
 
 
 FORMATS = (
-    Format(("vlfeedback", "bpo", "completions"), lambda row: "completions" in row, read_completions, weight=4),
+    Format(
+        ("vlfeedback", "bpo", "completions"),
+        lambda row: "completions" in row or {"responses", "scores"} <= row.keys(),
+        read_completions,
+        weight=4,
+    ),
     Format(
         ("symmpo",), lambda row: {"question", "resp_1_w", "resp_1_l", "resp_2_w"} <= row.keys(), read_symmpo, weight=4
     ),

@@ -41,7 +41,7 @@ class Declared:
         renamed = {self.columns.get(name, name): value for name, value in row.items()}
         return {name: self._said(value) for name, value in renamed.items()} if self.speakers is not None else renamed
 
-    def _said(self, value: Any) -> Any:
+    def _said(self, value: object) -> Any:
         if isinstance(value, list):
             return [self._said(item) for item in value]
         if isinstance(value, Mapping) and self.role in value and self.content in value:
@@ -61,6 +61,8 @@ def declared(path: Path, name: str | None = None) -> Declared | None:
         wanted = {key: entry for key, entry in entries.items() if entry["file_name"] == path.name}
     elif name is not None:
         wanted = {key: entry for key, entry in entries.items() if key == name}
+        if entries and not wanted and not (path / name).is_dir():
+            raise ValueError(f"{folder / FILE} has no set {name!r} (data.subset); it has {', '.join(entries)}")
     else:
         wanted = {key: entry for key, entry in entries.items() if entry.get("ranking")}
         if len(wanted) > 1:

@@ -23,8 +23,7 @@ from datamodules.formats.preference.base import (
     parts_of,
     text_in,
 )
-from datamodules.formats.preference.messages import answer_of, messages_of
-from datamodules.formats.preference.question import texts_in
+from datamodules.formats.preference.messages import answer_of, answers_of, messages_of
 
 
 def read_sharegpt(row: Row, _: Choices) -> list[RawPair]:
@@ -45,7 +44,13 @@ def read_alpaca(row: Row, _: Choices) -> list[RawPair]:
     asked = "\n".join(text for text in (text_in(row, "instruction"), row.get("input") or "") if text)
     said.append(Said("user", parts_of(asked)))
     return [
-        make_pair(with_system(row, said), images_in(row), text_in(row, "chosen"), texts_in(row, "rejected"), row=row)
+        make_pair(
+            with_system(row, said),
+            images_in(row),
+            answer_of(row.get("chosen"), "chosen"),
+            answers_of(row.get("rejected"), "rejected"),
+            row=row,
+        )
     ]
 
 

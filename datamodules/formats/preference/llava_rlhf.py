@@ -20,9 +20,9 @@ def read_llava_rlhf(row: Row, _: Choices) -> list[RawPair]:
         asked = asked[:-1]
     answers = [_output(row, f"output_{number}") for number in (1, 2)]
     preferred = row.get("preference")
-    if isinstance(preferred, bool) or str(preferred) not in ("1", "2"):
+    if isinstance(preferred, bool) or str(preferred).removesuffix(".0") not in ("1", "2"):
         raise Unusable("no_preference", f"its preference is {preferred!r}; 1 or 2 says which output is better")
-    better, worse = answers if str(preferred) == "1" else reversed(answers)
+    better, worse = answers if str(preferred)[0] == "1" else reversed(answers)
     pair = make_pair(asked, images_in(row), better, [worse], row=row)
     return [replace(pair, kind="hallucination") if row.get("hallucination") is True else pair]
 

@@ -21,7 +21,7 @@ MESSAGES_AS_TEXT = re.compile(r'\s*\[\s*\{\s*"(?:role|from|content|value)"\s*:')
 SHOWN = ("image", "image_url")  # types of parts that are pictures
 
 
-def messages_of(value: Any, name: str = "conversation") -> list[Said]:
+def messages_of(value: object, name: str = "conversation") -> list[Said]:
     """Messages, whoever wrote them. A text is the user's; one message may stand without a list. Raises `Unusable`."""
     if isinstance(value, str) and MESSAGES_AS_TEXT.match(value):
         with suppress(ValueError):
@@ -29,13 +29,14 @@ def messages_of(value: Any, name: str = "conversation") -> list[Said]:
     if isinstance(value, str):
         return [Said("user", parts_of(value))]
     if isinstance(value, Mapping):
-        value = [value]
+        value = value.get("messages", [value])
     if not isinstance(value, Sequence) or not all(isinstance(message, Mapping) for message in value):
-        raise Unusable("bad_row", f"its {name} is no list of messages with role and content")
+        given = "missing" if value is None else f"a {type(value).__name__}"
+        raise Unusable("bad_row", f"its {name} is {given}; a text, or messages with role and content, are needed")
     return [_message(message) for message in value]
 
 
-def answer_of(value: Any, name: str) -> str:
+def answer_of(value: object, name: str) -> str:
     """An answer: a text, a message, or a list that ends with one. Raises `Unusable`."""
     if isinstance(value, str) and not MESSAGES_AS_TEXT.match(value):
         return value
@@ -46,7 +47,15 @@ def answer_of(value: Any, name: str) -> str:
     return answer_text(said[0])
 
 
-def split_answer(value: Any, name: str) -> tuple[list[Said], str]:
+def answers_of(value: object, name: str) -> list[str]:
+    """One answer or several: texts in a list are several, messages in a list are one. Raises `Unusable`."""
+    if isinstance(value, list) and not value:
+        raise Unusable("bad_row", f"its {name} is an empty list; an answer is needed")
+    answers = value if isinstance(value, list) and not isinstance(value[0], Mapping) else [value]
+    return [answer_of(one, name) for one in answers]
+
+
+def split_answer(value: object, name: str) -> tuple[list[Said], str]:
     """A conversation as what comes before its last answer, and that answer. Raises `Unusable`."""
     said = messages_of(value, name)
     if len(said) < 2 or said[-1].role != "assistant":
@@ -77,7 +86,7 @@ def _message(message: Mapping[str, Any]) -> Said:
     return Said(role, _content(message.get("content", message.get("value"))))
 
 
-def _content(content: Any) -> tuple[Part, ...]:
+def _content(content: object) -> tuple[Part, ...]:
     if isinstance(content, str) and PARTS_AS_TEXT.match(content):
         with suppress(ValueError):
             content = json.loads(content)

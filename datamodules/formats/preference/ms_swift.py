@@ -9,9 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from datamodules.formats.listed import Unusable
 from datamodules.formats.preference.base import (
     Choices,
@@ -25,7 +22,7 @@ from datamodules.formats.preference.base import (
     text_in,
 )
 from datamodules.formats.preference.llama_factory import with_system
-from datamodules.formats.preference.messages import answer_of, same_question, split_answer
+from datamodules.formats.preference.messages import answers_of, same_question, split_answer
 
 REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
 
@@ -33,13 +30,13 @@ REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
 def read_ms_swift(row: Row, _: Choices) -> list[RawPair]:
     asked, better = _chosen(row)
     asked = with_system(row, asked)
-    images, other_images = images_in(row, "images", "image"), images_in(row, "rejected_images", "rejected_image")
+    images, other_images = images_in(row), images_in(row, "rejected_images", "rejected_image")
     if row.get("rejected_messages") is not None:
         other, worse = split_answer(row["rejected_messages"], "rejected_messages")
         same_question(asked, with_system(row, other))
         answers = [worse]
     elif row.get("rejected_response") is not None:
-        answers = [answer_of(value, "rejected_response") for value in _several(row["rejected_response"])]
+        answers = answers_of(row["rejected_response"], "rejected_response")
     elif other_images:
         answers = [better]
     else:
@@ -58,12 +55,6 @@ def _chosen(row: Row) -> tuple[list[Said], str]:
             raise Unusable("bad_row", "its history is no list of [question, answer]")
         said += [Said("user", parts_of(str(turn[0]))), Said("assistant", parts_of(str(turn[1])))]
     return [*said, Said("user", parts_of(text_in(row, "query")))], text_in(row, "response")
-
-
-def _several(value: Any) -> list[Any]:
-    """Rejected answers: texts in a list are several, messages in a list are one."""
-    is_list = isinstance(value, list) and value and not isinstance(value[0], Mapping)
-    return value if is_list else [value]
 
 
 def _is_ms_swift(row: Row) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 from datamodules.formats.preference.base import Choices, RawPair, Row, images_in, make_pair
 from datamodules.formats.preference.llama_factory import with_system
-from datamodules.formats.preference.messages import answer_of, messages_of
+from datamodules.formats.preference.messages import answer_of, answers_of, messages_of
+from parallax.settings.suggestions import closest, or_list
 
 ROLES = ("question", "chosen", "rejected", "image", "rejected_image", "system", "id", "source")
 NEEDED = ("question", "chosen", "rejected", "image")
@@ -29,7 +30,7 @@ def by_names(columns: Mapping[str, str | None]) -> Any:
     def read(row: Row, _: Choices) -> list[RawPair]:
         value = {role: _reached(row, column) for role, column in given.items()}
         asked = with_system(value, messages_of(value["question"], given["question"]))
-        rejected = [answer_of(one, given["rejected"]) for one in _several(value["rejected"])]
+        rejected = answers_of(value["rejected"], given["rejected"])
         own = {"id": value.get("id"), "data_source": value.get("source")}
         other = images_in(value, "rejected_image")
         return [
@@ -41,6 +42,18 @@ def by_names(columns: Mapping[str, str | None]) -> Any:
     return read
 
 
+def check_reached(columns: Mapping[str, str | None], rows: Sequence[Row], path: str) -> None:
+    """Raises ValueError for a needed column that none of the rows has."""
+    for role in NEEDED:
+        column = columns.get(role)
+        if column and rows and all(_reached(row, column) is None for row in rows):
+            near = closest(column, tuple(rows[0]))
+            raise ValueError(
+                f"data.columns.{role}={column}: {path} has no such column; it has {', '.join(map(str, rows[0]))}."
+                + (f" Did you mean {or_list(near)}?" if near else "")
+            )
+
+
 def _reached(row: Row, column: str) -> Any:
     """What a column holds; through objects and JSON texts where its name has dots and no column has that name."""
     if column in row:
@@ -48,18 +61,16 @@ def _reached(row: Row, column: str) -> Any:
     value: Any = row
     for name in column.split("."):
         value = _opened(value)
-        value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            value = value[int(name)] if name.isdecimal() and int(name) < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, Mapping) else None
     return _opened(value)
 
 
-def _opened(value: Any) -> Any:
+def _opened(value: object) -> Any:
     """JSON texts of objects and lists as what they hold."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         with suppress(ValueError):
             return json.loads(value)
     return value
-
-
-def _several(value: Any) -> Sequence[Any]:
-    is_list = isinstance(value, list) and value and not isinstance(value[0], Mapping)
-    return value if is_list else [value]

@@ -3,6 +3,7 @@
 - `rlaif_v` (openbmb/RLAIF-V-Dataset) and `mmpr` (OpenGVLab/MMPR): `question`, `chosen`, `rejected` and `image`
 - `seva`: `{"question", "chosen", "reject", "image_id"}`; `sena`: the same with `image`
 - `rlhf_v` (openbmb/RLHF-V-Dataset): `image`, and `text`, a JSON text that holds question, chosen and rejected
+- the same under the other names that people give them, as OpenAI's `input`, `preferred_output` and `non_preferred_output`
 """
 
 from __future__ import annotations
@@ -13,39 +14,42 @@ from dataclasses import replace
 from typing import Any
 
 from datamodules.formats.listed import Unusable
-from datamodules.formats.preference.base import (
-    Choices,
-    Format,
-    RawPair,
-    Row,
-    Said,
-    images_in,
-    make_pair,
-    parts_of,
-    text_in,
+from datamodules.formats.preference.base import Choices, Format, RawPair, Row, images_in, make_pair
+from datamodules.formats.preference.llama_factory import with_system
+from datamodules.formats.preference.messages import answers_of, messages_of
+
+QUESTION = ("question", "query", "instruction", "input", "prompt")
+CHOSEN = (
+    "chosen",
+    "chosen_response",
+    "chosen_answer",
+    "preferred",
+    "preferred_response",
+    "preferred_output",
+    "win",
+    "winner",
 )
-
-
-def texts_in(row: Row, key: str) -> list[str]:
-    """One text, or a list of them. Raises `Unusable`."""
-    value = row.get(key)
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise Unusable("bad_row", f"its {key} is neither a text nor a list of texts")
-    return texts
+REJECTED = (
+    "rejected", "reject", "rejected_response", "rejected_answer", "dispreferred", "dispreferred_response",
+    "non_preferred_output", "lose", "loser",
+)  # fmt: skip
 
 
 def read_question(row: Row, _: Choices) -> list[RawPair]:
-    rejected = "rejected" if "rejected" in row else "reject"
-    said = [Said("user", parts_of(text_in(row, "question")))]
-    if row.get("video"):
-        raise Unusable("other_media", "it shows a video; texts and images can be read")
-    images = images_in(row, "image", "images", "image_id", "image_path", "img_path")
-    pair = make_pair(said, images, text_in(row, "chosen"), texts_in(row, rejected), row=row)
+    asked, better, worse = (_first(row, keys) for keys in (QUESTION, CHOSEN, REJECTED))
+    said = with_system(row, messages_of(row.get(asked), asked))
+    chosen = answers_of(row.get(better), better)
+    pair = make_pair(said, images_in(row), chosen[0], answers_of(row.get(worse), worse), row=row)
+    if len(chosen) > 1:
+        raise Unusable("bad_row", f"its {better} holds {len(chosen)} answers; one is needed")
     if pair.id is None and row.get("idx") is not None:
         pair = replace(pair, id=row["idx"])
     source = row.get("origin_dataset")
     return [replace(pair, source=source) if pair.source is None and isinstance(source, str) and source else pair]
+
+
+def _first(row: Row, keys: tuple[str, ...]) -> str:
+    return next((key for key in keys if key in row), keys[0])
 
 
 def read_json_text(row: Row, choices: Choices) -> list[RawPair]:
@@ -55,7 +59,7 @@ def read_json_text(row: Row, choices: Choices) -> list[RawPair]:
     return read_question({**row, **inside}, choices)
 
 
-def _object(text: Any) -> Mapping[str, Any] | None:
+def _object(text: object) -> Mapping[str, Any] | None:
     try:
         value = json.loads(text) if isinstance(text, str) else text
     except (ValueError, RecursionError):
@@ -63,20 +67,19 @@ def _object(text: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def _looks_like_json(value: Any) -> bool:
+def _looks_like_json(value: object) -> bool:
     return isinstance(value, Mapping) or (
         isinstance(value, str) and value.lstrip().startswith("{") and '"chosen"' in value
     )
 
 
+def _is_question(row: Row) -> bool:
+    asked, better, worse = (_first(row, keys) for keys in (QUESTION, CHOSEN, REJECTED))
+    return {asked, better, worse} <= row.keys() and (asked, better) != ("prompt", "chosen")
+
+
 FORMATS = (
-    Format(
-        ("rlaif_v", "mmpr", "question"),
-        lambda row: {"question", "chosen", "rejected"} <= row.keys() and "prompt" not in row,
-        read_question,
-        weight=3,
-    ),
-    Format(("seva", "sena"), lambda row: {"question", "reject"} <= row.keys(), read_question, weight=3),
+    Format(("rlaif_v", "mmpr", "question", "seva", "sena"), _is_question, read_question, weight=2),
     Format(
         ("rlhf_v",), lambda row: "chosen" not in row and _looks_like_json(row.get("text")), read_json_text, weight=2
     ),

@@ -12,8 +12,7 @@ from typing import Any
 
 from datamodules.formats.listed import Unusable
 from datamodules.formats.preference.base import Choices, Format, RawPair, Row, Said, images_in, make_pair
-from datamodules.formats.preference.messages import answer_text, messages_of, same_question
-from datamodules.formats.preference.question import texts_in
+from datamodules.formats.preference.messages import answer_text, answers_of, messages_of, same_question
 
 
 def read_trl(row: Row, _: Choices) -> list[RawPair]:
@@ -22,7 +21,7 @@ def read_trl(row: Row, _: Choices) -> list[RawPair]:
     if isinstance(chosen, str) and not _is_conversation(chosen):
         if prompt is None:
             raise Unusable("bad_row", "its chosen is a text, and it has no prompt")
-        return [make_pair(messages_of(prompt, "prompt"), images, chosen, texts_in(row, "rejected"), row=row)]
+        return [make_pair(messages_of(prompt, "prompt"), images, chosen, answers_of(rejected, "rejected"), row=row)]
     asked, better = _conversation(prompt, chosen)
     several = isinstance(rejected, list) and bool(rejected) and not isinstance(rejected[0], Mapping)
     answers: list[Any] = list(rejected or ()) if several else [rejected]
@@ -36,7 +35,7 @@ def _is_conversation(text: str) -> bool:
     return text.lstrip().startswith('[{"role"')
 
 
-def _conversation(prompt: Any, answer: Any) -> tuple[list[Said], str]:
+def _conversation(prompt: object, answer: object) -> tuple[list[Said], str]:
     before = messages_of(prompt, "prompt") if prompt is not None else []
     said = [*before, *messages_of(answer, "answer")]
     if len(said) < 2 or said[-1].role != "assistant":

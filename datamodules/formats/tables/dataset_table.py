@@ -18,6 +18,7 @@ from parallax.records.images import upright_rgb, upright_size
 from parallax.records.sample import BadImage
 
 if TYPE_CHECKING:
+    import datasets
     from PIL import Image
 
 
@@ -84,7 +85,7 @@ class DatasetTable:
     def _with_handles(self, row: dict[str, Any], place: int) -> dict[str, Any]:
         return {name: self._handle(value, place, name) for name, value in row.items()}
 
-    def _handle(self, value: Any, place: int, column: str, index: int = 0) -> Any:
+    def _handle(self, value: object, place: int, column: str, index: int = 0) -> Any:
         if isinstance(value, list):
             return [self._handle(item, place, column, index) for index, item in enumerate(value)]
         if holds_bytes(value):
@@ -102,7 +103,7 @@ def opened(location: Location) -> Any:
     path = Path(location.path)
     try:
         if path.is_file():
-            found = datasets.Dataset.from_file(str(path))
+            found = _of_file(path)
         elif (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
             found = datasets.load_from_disk(str(path))
         else:
@@ -112,13 +113,26 @@ def opened(location: Location) -> Any:
             f"{location.path} cannot be opened as a data set ({first_line(error)}){_hint(location)}"
         ) from error
     if isinstance(found, datasets.DatasetDict):
+        if location.split == "all":
+            return as_bytes(datasets.concatenate_datasets(list(found.values())))
         if location.split not in found:
-            raise ValueError(f"{path} has no split {location.split!r} (data.split); it has {', '.join(found)}")
+            raise ValueError(f"{path} has no split {location.split!r} (data.split); it has {', '.join(found)}, or all")
         found = found[location.split]
     return as_bytes(found)
 
 
-def as_bytes(dataset: Any) -> Any:
+def _of_file(path: Path) -> Any:
+    """The rows of an Arrow file of either kind: a stream, as `datasets` writes it, or one with a footer, as Feather is."""
+    import datasets
+    import pyarrow
+
+    with open(path, "rb") as stream:
+        if stream.read(6) != b"ARROW1":
+            return datasets.Dataset.from_file(str(path))
+    return datasets.Dataset(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())
+
+
+def as_bytes(dataset: datasets.Dataset) -> Any:
     """The set with columns of pictures, single or in lists, given as bytes and path."""
     import datasets
 

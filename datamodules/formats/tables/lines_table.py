@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from datamodules.formats.json_rows import BrokenFile, Row, json_rows
+from datamodules.formats.json_rows import Row, json_rows
 from datamodules.formats.tables.table import RowByRow, columns_of, object_in
+
+BOM = b"\xef\xbb\xbf"
 
 
 class LinesTable:
@@ -24,7 +26,7 @@ class LinesTable:
     @cached_property
     def starts(self) -> list[array[int]]:
         """Where each line of each file begins, in bytes. Found out when rows are first asked for by number."""
-        return [_starts(file) for file in self.files]
+        return [array("q", (start for start, _ in self._records(file))) for file in self.files]
 
     @cached_property
     def ends(self) -> list[int]:
@@ -37,18 +39,33 @@ class LinesTable:
     def row(self, place: int) -> dict[str, Any]:
         file, inside = self._find(place)
         with open(self.files[file], "rb") as stream:
-            stream.seek(self.starts[file][inside])
-            return object_in(stream.readline(), "it")
+            return self.record(stream, self.files[file], self.starts[file][inside])
 
     def rows(self) -> Iterator[dict[str, Any] | ValueError]:
         for file in self.files:
-            with open(file, "rb") as stream:
-                for line in stream:
-                    if line.strip():
-                        try:
-                            yield object_in(line, "it")
-                        except ValueError as error:
-                            yield error
+            yield from (row for _, row in self._records(file))
+
+    def _records(self, file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+        with open(file, "rb") as stream:
+            yield from self.records(stream, file)
+
+    @staticmethod
+    def records(stream: IO[bytes], file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+        """Each row with the byte it begins at."""
+        place = 0
+        for line in stream:
+            if line.strip():
+                try:
+                    yield place, object_in(line.removeprefix(BOM), "it")
+                except ValueError as error:
+                    yield place, error
+            place += len(line)
+
+    @staticmethod
+    def record(stream: IO[bytes], file: Path, start: int) -> dict[str, Any]:
+        """The row that begins at a byte."""
+        stream.seek(start)
+        return object_in(stream.readline().removeprefix(BOM), "it")
 
     def where(self, place: int) -> str:
         file, inside = self._find(place) if len(self.files) > 1 else (0, place)
@@ -60,10 +77,10 @@ class LinesTable:
 
 
 class ListTable(RowByRow):
-    """JSON lists. Read as a stream from beginning to end; whole, once, when rows are asked for by number."""
+    """JSON lists, and objects that hold one: a stream from beginning to end; whole, once, when rows are asked for by number."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = list(files)
+    def __init__(self, files: Sequence[Path], split: str = "train") -> None:
+        self.files, self.split = list(files), split
         self.columns = columns_of(self)
 
     def __len__(self) -> int:
@@ -74,7 +91,7 @@ class ListTable(RowByRow):
 
     def rows(self) -> Iterator[dict[str, Any] | ValueError]:
         for file in self.files:
-            for row in json_rows(file):
+            for row in json_rows(file, self.split):
                 try:
                     yield _object(row)
                 except ValueError as error:
@@ -88,7 +105,7 @@ class ListTable(RowByRow):
 
     @cached_property
     def _values(self) -> list[tuple[str, Row]]:
-        return [(file.name, row) for file in self.files for row in json_rows(file)]
+        return [(file.name, row) for file in self.files for row in json_rows(file, self.split)]
 
 
 def _object(row: Row) -> dict[str, Any]:
@@ -97,15 +114,3 @@ def _object(row: Row) -> dict[str, Any]:
     if not isinstance(row.value, dict):
         raise ValueError(f"it is a {type(row.value).__name__}; an object is needed")
     return dict(row.value)
-
-
-def _starts(file: Path) -> array[int]:
-    starts, place = array("q"), 0
-    with open(file, "rb") as stream:
-        for line in stream:
-            if line.strip():
-                starts.append(place)
-            place += len(line)
-    if not starts:
-        raise BrokenFile(f"{file} is empty; one JSON object a line is expected")
-    return starts

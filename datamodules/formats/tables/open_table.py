@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
 
+from datamodules.formats.json_rows import layout
+from datamodules.formats.tables.csv_table import CsvTable
 from datamodules.formats.tables.dataset_table import DatasetTable, Location, as_bytes, first_line
 from datamodules.formats.tables.lines_table import LinesTable, ListTable
 from datamodules.formats.tables.meta_table import MetaTable, is_meta
@@ -20,7 +23,7 @@ from parallax.records.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 
-KINDS = (".parquet", ".tar", ".jsonl", ".json", ".arrow", ".zip")
+KINDS = (".parquet", ".tar", ".jsonl", ".ndjson", ".json", ".arrow", ".feather", ".zip", ".csv", ".tsv")
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json")  # what others write beside their rows
 ROWS_PER_FILE = 10_000  # of what is kept of a streamed set
 
@@ -29,7 +32,7 @@ def open_table(path: str | Sequence[str], *, split: str = "train", subset: str |
     """The table at `path`: a file, several of one kind, a folder of them, a folder of `save_to_disk`, or a set of the hub.
 
     Args:
-        path: a pattern with `*` stands for the files it matches.
+        path: a pattern with `*`, `?` or `[…]` stands for the files it matches, `**` for folders of any depth.
         split: of a set that has several; in a folder, of files whose names say so (see `splits`).
         subset: of a set of the hub, or of a folder that has a folder of this name; of MMPR's meta file, a pattern of names.
     """
@@ -50,28 +53,42 @@ def open_table(path: str | Sequence[str], *, split: str = "train", subset: str |
             files = _files(inside, split)
         else:
             files = [place]
-    return _table(files, subset)
+    return _table(files, split, subset)
 
 
-def _table(files: Sequence[Path], subset: str | None) -> Table:
-    match files[0].suffix:
+def _table(files: Sequence[Path], split: str, subset: str | None) -> Table:
+    match _kind(files[0]):
         case ".parquet":
             return ParquetTable(files)
         case ".tar":
             return TarTable(files)
         case ".zip":
             return ZipTable(files)
-        case ".arrow" if len(files) > 1:
+        case ".csv" | ".tsv":
+            return CsvTable(files)
+        case ".arrow" | ".feather" if len(files) > 1:
             raise ValueError(
                 f"{files[0].parent} holds {len(files)} Arrow files and no dataset_info.json that says how they belong together"
             )
-        case ".arrow":
+        case ".arrow" | ".feather":
             return DatasetTable(Location(str(files[0])))
-        case ".jsonl" | ".json":
-            if _begins_with(files[0], "["):
-                return ListTable(files)
-            return MetaTable(files[0], subset) if len(files) == 1 and is_meta(files[0]) else LinesTable(files)
+        case ".jsonl" | ".ndjson" | ".json":
+            if layout(files[0]) == "lines":
+                return LinesTable(files)
+            return MetaTable(files[0], subset) if len(files) == 1 and is_meta(files[0]) else ListTable(files, split)
+        case ".gz" | ".tgz" | ".zst" | ".bz2" | ".xz":
+            raise ValueError(
+                f"{files[0]} is compressed, so no row of it can be found without the ones before; unpack it first"
+            )
     raise ValueError(f"{files[0]} is of no kind that is known; files ending in {', '.join(KINDS)} can be read")
+
+
+def _kind(file: Path) -> str:
+    """By the ending; a file without one is JSON where it begins so."""
+    if not file.suffix and file.is_file():
+        with open(file, "rb") as stream:
+            return ".json" if stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") else ""
+    return file.suffix.lower()
 
 
 def _several(path: str | Sequence[str]) -> list[Path] | None:
@@ -82,11 +99,13 @@ def _several(path: str | Sequence[str]) -> list[Path] | None:
     found: list[Path] = []
     for one in given:
         place = Path(one).expanduser()
-        matches = sorted(place.parent.glob(place.name)) if "*" in place.name and not place.exists() else [place]
+        is_pattern = has_magic(one) and not place.exists()
+        matches = sorted(Path(name) for name in glob(str(place), recursive=True)) if is_pattern else [place]
         if not matches or (not isinstance(path, str) and not matches[0].is_file()):
-            raise FileNotFoundError(f"data.path {one} does not exist; give the path of an existing file")
+            why = "matches no file" if is_pattern else "does not exist"
+            raise FileNotFoundError(f"data.path {one} {why}; give the path of an existing file")
         found += matches
-    kinds = sorted({file.suffix for file in found})
+    kinds = sorted({_kind(file) for file in found})
     if len(kinds) > 1:
         raise ValueError(f"data.path names files of different kinds ({', '.join(kinds)}); give one kind")
     return None if isinstance(path, str) and found == [Path(path).expanduser()] else found
@@ -137,11 +156,3 @@ def _files(folder: Path, split: str) -> list[Path]:
         if files:
             return of_split(files, folder, split)
     raise FileNotFoundError(f"data.path {folder} holds no file ending in {', '.join(KINDS)}")
-
-
-def _begins_with(file: Path, character: str) -> bool:
-    with open(file, encoding="utf-8-sig") as stream:
-        while chunk := stream.read(4096):
-            if stripped := chunk.lstrip():
-                return stripped[0] == character
-    return False

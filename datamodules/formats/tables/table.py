@@ -55,7 +55,7 @@ class RowByRow(ABC):
                 yield error
 
 
-def columns_of(table: Any) -> tuple[str, ...]:
+def columns_of(table: Table) -> tuple[str, ...]:
     """The keys of a table's first row; none where it has no row that can be read."""
     first = next(table.rows(), None)
     return tuple(first) if isinstance(first, dict) else ()
@@ -83,15 +83,16 @@ def member_value(extension: str, image: ImageRef, data: Callable[[], bytes]) -> 
         return {extension: image}
     if extension == "json":
         return object_in(data(), "its json")
-    if extension in TEXTS:
+    if extension.rpartition(".")[2] in TEXTS:
+        name = extension.rpartition(".")[0] or extension  # `question.txt` is the column question
         try:
-            return {extension: data().decode("utf-8").strip()}
+            return {name: data().decode("utf-8").strip()}
         except UnicodeDecodeError as error:
             raise ValueError(f"its {extension} is not UTF-8 text") from error
     return {}
 
 
-def holds_bytes(value: Any) -> bool:
+def holds_bytes(value: object) -> bool:
     """Whether a value is a picture as `datasets` stores it: bytes, or a mapping with bytes."""
     if isinstance(value, dict):
         return isinstance(value.get("bytes"), bytes) and bool(value["bytes"])

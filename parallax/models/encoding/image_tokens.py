@@ -8,7 +8,7 @@ first prompt; if it does not, the whole call is used ever after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class ImageTokens:
         self.splices: bool | None = None  # None until the first prompt was checked
         self.placeholder = ""
         self.placeholder_id = -1
+        self.per_token: tuple[str, ...] = ()  # names of the per-token inputs
 
     def can_splice(self, image: Image.Image) -> bool:
         """Whether `see` and `put` do for this processor what `called` does. Found out with the first image."""
@@ -103,7 +104,7 @@ class ImageTokens:
     def _learn(self, image: Image.Image) -> None:
         rendered = self.chat.render("What is this?")
         whole = self.called([image], rendered)
-        self.splices = False
+        self.splices, self.per_token = False, tuple(whole[2])
         for name in ("boi_token", "image_token"):
             token = getattr(self.processor, name, None)
             if not isinstance(token, str) or rendered.count(token) != 1:
@@ -123,7 +124,7 @@ def _nested(images: Sequence[Image.Image]) -> list[Any]:
     return list(images) if len(images) == 1 else [list(images)]
 
 
-def _split(output: Any) -> Encoded:
+def _split(output: Mapping[str, Tensor]) -> Encoded:
     """A processor's output for one text and one image, apart by kind."""
     ids = output["input_ids"]
     vision: dict[str, Tensor] = {}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 
 from parallax.models.backbone import base_model
 from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.models.foreign import VLM
 from parallax.models.generation.batching import Batch, looks_of, plan_batches
 from parallax.models.generation.prefetch import EncodedPart, PromptStream, explained, refusal, workers_for
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, NotFinite
@@ -30,7 +30,7 @@ Finished = Callable[[dict[int, Generation]], None]
 
 @torch.no_grad()
 def generate(
-    model: Any,
+    model: VLM,
     encoder: PromptEncoder,
     requests: Sequence[GenerationRequest],
     *,
@@ -95,7 +95,8 @@ def generate(
             for row, (place, ids) in enumerate(zip(read, said, strict=True)):
                 if row in rollout.broken:
                     continue
-                made[places[place]] = Generation(tuple(ids), encoder.decode(ids), ids[-1] in encoder.end_token_ids)
+                said_now = Generation(tuple(ids), "", ids[-1] in encoder.end_token_ids)
+                made[places[place]] = said_now.after(encoder.encode_start(wanted[place].answer_start), encoder)
             for place, answer in made.items():
                 results[place] = answer
             if finished is not None:
@@ -120,7 +121,7 @@ def not_finite(request: GenerationRequest) -> NotFinite:
 
 
 def _stream(
-    model: Any,
+    model: VLM,
     encoder: PromptEncoder,
     requests: Sequence[GenerationRequest],
     batches: Sequence[Batch],
