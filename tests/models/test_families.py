@@ -65,6 +65,25 @@ def test_what_the_document_says_works_works(model_type: str) -> None:
     assert (trial.shared, trial.plain_head) == (support_of(model_type).shared, support_of(model_type).plain_head)
 
 
+@pytest.mark.slow
+def test_pixtral_which_is_a_llava_with_a_tower_of_free_size_goes_all_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = {
+        "model_type": "pixtral",
+        "image_size": 112,
+        "patch_size": 14,
+        "head_dim": 16,
+        "rope_parameters": {"rope_theta": 1e4},
+    }
+    size = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    more = {"vision_config": {**tower, **size}, "vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+    of_llava = BY_HAND["llava"]
+    monkeypatch.setitem(BY_HAND, "llava", lambda tokens: {**of_llava(tokens), **more})
+    asked = {**own_processors.PIXTRAL, "processor": {"patch_size": 14, "spatial_merge_size": 1}}
+    monkeypatch.setitem(OWN, "llava", own_processors.recipe("llava", "[IMG]", like="mistral3", **asked))
+    trial = try_family("llava")
+    assert trial.works and trial.processor and trial.shared, f"{trial.step}: {trial.reason}"
+
+
 def test_a_family_that_went_wrong_is_refused_before_its_weights_are_read() -> None:
     with pytest.raises(
         ValueError, match=r"model\.path=somewhere is a mllama model, which cannot be aligned here: looks at"
