@@ -363,7 +363,8 @@ def load_processor(path: str, model: Mapping[str, Any], network: Configured, **o
         if hasattr(processor, name) and getattr(processor, name) is None:  # checkpoints older than these settings
             setattr(processor, name, value)
     if hasattr(processor.image_processor, "merge_size") and not getattr(processor, "return_mm_token_type_ids", True):
-        family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(network.config), None)
+        of_config: Any = type(network.config)
+        family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(of_config, None)
         if family and "mm_token_type_ids" in parameters_of(family, "forward"):
             processor.return_mm_token_type_ids = True  # Cosmos3-Edge's model asks for what its processor leaves out
     limit_pixels(processor, network, model.get("min_pixels"), model.get("max_pixels"))
