@@ -83,6 +83,13 @@ class EncodedPrompt(_Movable):
     vision: dict[str, Tensor]
     token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (P,)
 
+    def followed_by(self, ids: Sequence[int]) -> EncodedPrompt:
+        """With some tokens of an answer behind it."""
+        if not ids:
+            return self
+        longer = {name: torch.cat([value, value.new_zeros(len(ids))]) for name, value in self.token_inputs.items()}
+        return EncodedPrompt(torch.cat([self.input_ids, self.input_ids.new_tensor(ids)]), self.vision, longer)
+
 
 @dataclass
 class EncodedDialogue(_Movable):
@@ -159,6 +166,7 @@ class PairBatch(_Movable):
     looks: list[ScoringBatch] = field(
         default_factory=list
     )  # answers beside other images; L responses of all of them together
+    kinds: list[str] = field(default_factory=list)  # of the pairs, where they are said
     weight: float = 1.0  # 0.0: computed only to keep processes in step, its loss and metrics do not count
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:

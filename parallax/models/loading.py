@@ -20,6 +20,7 @@ from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, text_config
 from parallax.models.devices import has_bfloat16
 from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
+from parallax.models.encoding.image_features import parameters_of
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.family_support import refuse_unfit
 from parallax.models.foreign import VLM, Configured, Processor, Tokenizer
@@ -366,7 +367,7 @@ def _some(names: list[str]) -> str:
 
 
 def load_processor(path: str, model: Mapping[str, Any], network: Configured, **options: Any) -> Processor:
-    from transformers import AutoProcessor
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoProcessor
 
     processor = loaded(path, AutoProcessor, revision=model.get("revision") or "main", **options)
     vision = getattr(network.config, "vision_config", None)
@@ -376,6 +377,11 @@ def load_processor(path: str, model: Mapping[str, Any], network: Configured, **o
     ):
         if hasattr(processor, name) and getattr(processor, name) is None:  # checkpoints older than these settings
             setattr(processor, name, value)
+    if hasattr(processor.image_processor, "merge_size") and not getattr(processor, "return_mm_token_type_ids", True):
+        of_config: Any = type(network.config)
+        family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(of_config, None)
+        if family and "mm_token_type_ids" in parameters_of(family, "forward"):
+            processor.return_mm_token_type_ids = True  # Cosmos3-Edge's model asks for what its processor leaves out
     limit_pixels(processor, network, model.get("min_pixels"), model.get("max_pixels"))
     return processor
 
@@ -433,6 +439,13 @@ def _in_words(path: str) -> Iterator[None]:
         name = package[1] or package[2]
         raise ImportError(
             f"{path} needs the package {name}, which is not installed; run `{install_package(name)}`"
+        ) from error
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"model.path={path} brings code of its own, which is never run here; take a checkpoint that transformers reads by "
+            "itself, such as those of the families in docs/models.md (names often end in -hf)"
         ) from error
     except OSError as error:
         raise FileNotFoundError(

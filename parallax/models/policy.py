@@ -155,6 +155,7 @@ class Policy:
             view=request.view,
             decoding=request.decoding,
             generator=f"transformers/{generate.VERSION}",
+            answer_start=request.answer_start,
         )
 
     # -- what it does ----------------------------------------------------------------------------------------------

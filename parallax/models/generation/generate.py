@@ -101,10 +101,9 @@ def generate(
                     if row in broken:
                         refuse(places[place], not_finite(wanted[place]))
                         continue
-                    finished_it = ids[-1] in encoder.end_token_ids
-                    results[places[place]] = made[places[place]] = Generation(
-                        tuple(ids), encoder.decode(ids), finished_it
-                    )
+                    said_now = Generation(tuple(ids), "", ids[-1] in encoder.end_token_ids)
+                    answer = said_now.after(encoder.encode_start(wanted[place].answer_start), encoder)
+                    results[places[place]] = made[places[place]] = answer
             if finished is not None:
                 finished(made)
             if progress is not None:

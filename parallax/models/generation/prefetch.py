@@ -209,6 +209,7 @@ class _Parts(Dataset[EncodedPart]):
                 named = f"image {self.requests[places[0]].conversation.describe()!r} {prompt}"
                 encoded.append(BadImage(named) if isinstance(prompt, RefusedImage) else prompt)
                 continue
+            prompt = prompt.followed_by(self.encoder.encode_start(self.requests[place].answer_start))
             new, room = self.requests[place].decoding.max_new_tokens, self.encoder.max_context - len(prompt.input_ids)
             if new > room:
                 encoded.append(

@@ -50,7 +50,9 @@ class Room:
         todo = [whole]
         while todo:
             now = todo.pop()
-            if rows(now) <= self.most:
+            if (
+                self.most == sys.maxsize or rows(now) <= self.most
+            ):  # parts that are still to come are not counted for nothing
                 try:
                     done = work(now)
                 except (MemoryError, RuntimeError) as error:
