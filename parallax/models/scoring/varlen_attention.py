@@ -101,8 +101,10 @@ def segments_of(segment: Tensor) -> Segments:
     runs = torch.unique_consecutive((real // segment.shape[1]) * (segment.max() + 1) + kinds, return_counts=True)[1]
     answers, prompts = (segment > 0).sum(1), (segment == 0).sum(1)
     longest = int(runs.max()), int(answers.max()), int(prompts.max())
-    offsets = (torch.nn.functional.pad(n.cumsum(0), (1, 0)).int() for n in (runs, answers, prompts))
-    return Segments(real, (kinds > 0).nonzero()[:, 0], (kinds == 0).nonzero()[:, 0], *offsets, longest)
+    own, of_answers, of_prompts = (torch.nn.functional.pad(n.cumsum(0), (1, 0)).int() for n in (runs, answers, prompts))
+    return Segments(
+        real, (kinds > 0).nonzero()[:, 0], (kinds == 0).nonzero()[:, 0], own, of_answers, of_prompts, longest
+    )
 
 
 def varlen(
