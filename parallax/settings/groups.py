@@ -243,7 +243,7 @@ class Trainer(Group):
     micro_batch_tokens: Count | Literal["auto"] | None
     group_by_length: bool
     num_workers: Annotated[int, Interval(ge=0, le=1024)] | Literal["auto"]
-    activation_checkpointing: bool
+    activation_checkpointing: bool | Literal["auto"]
     log_every_n_steps: Count
     print_every_n_steps: Count | None
     deterministic: bool
