@@ -292,6 +292,23 @@ class Policy:
         read_adapter(self.model, adapter, self.sharding)
         self.touched()
 
+    @contextmanager
+    def wearing(self, adapter: Path) -> Iterator[None]:
+        """Inside: the policy has the adapter in a folder, of the same rank on the same layers; outside its own again."""
+        if not self.has_adapter:
+            raise ValueError(f"{adapter} cannot be put on a policy without LoRA; leave lora=none out")
+        learned, fresh = dict(self.trainable_parameters()), self._adapter_is_fresh
+        now = {name: value.detach().clone() for name, value in learned.items()}
+        self.take_adapter(adapter)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in learned.items():
+                    value.copy_(now[name])
+            self.touched()
+            self._adapter_is_fresh = fresh
+
     # -- training --------------------------------------------------------------------------------------------------
 
     def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:

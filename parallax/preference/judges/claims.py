@@ -60,7 +60,8 @@ class Claims(Judge):
         prompt: which texts: the name of a file in `conf/prompts/` or the path of a YAML file of the same form.
         by: `words` reads yes or no in a reply. `probability` compares p(Yes) + p(yes) with p(No) + p(no) at its first token,
             as the released code does; a claim is confirmed where yes is more likely.
-        score: `count` is bonus · confirmed - denied; `share` divides that by the number of claims.
+        score: `count` is bonus · confirmed - denied; `share` divides that by the number of claims; `mean_probability` is the mean
+            probability of yes, and needs `by="probability"`.
         bonus: points for each claim confirmed.
         max_new_tokens: tokens that a list of claims or a reply may have.
         batch_size: questions scored at once with `by="probability"`.
@@ -76,12 +77,14 @@ class Claims(Judge):
         prompt: PromptFile = "claims_full",
         *,
         by: Literal["words", "probability"] = "words",
-        score: Literal["count", "share"] = "count",
+        score: Literal["count", "share", "mean_probability"] = "count",
         bonus: NotNegative = 0.0,
         max_new_tokens: Count = 512,
         batch_size: Count = 128,
         cache_dir: str | Path | None = None,
     ) -> None:
+        if score == "mean_probability" and by != "probability":
+            raise ValueError(f"judge.score=mean_probability needs judge.by=probability, and judge.by is {by}")
         self.prompt = load_claim_prompt(prompt)
         self.by, self.score, self.bonus = by, score, bonus
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
@@ -181,7 +184,13 @@ class Claims(Judge):
             notes = answer.notes()
             yes, no = (sum(note["holds"] is side for note in notes) for side in (True, False))
             points = self.bonus * yes - no
-            scores.append((points / (yes + no) if self.score == "share" else points) if yes + no else UNSCORED)
+            likely = sum(reply for reply in answer.replies if isinstance(reply, float))
+            value = {
+                "count": points,
+                "share": points / max(1, yes + no),
+                "mean_probability": likely / max(1, len(notes)),
+            }
+            scores.append(value[self.score] if yes + no else UNSCORED)
             each.append({"claims": notes})
             counts.update(claims=len(notes), confirmed=yes, denied=no, unreadable=len(notes) - yes - no)
             counts["unscored"] += not yes + no
