@@ -29,8 +29,8 @@ ANSWERS = (
 
 def with_processor(model_type: str, folder: Path) -> Toy:
     """A checkpoint of a family with a recipe, written, loaded as a run loads it, and asked through its own processor."""
-    from parallax.models.loading import load_policy
     from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
+    from tests.typed import load_policy
 
     policy = load_policy({"path": str(make_tiny_checkpoint(model_type, folder)), "layout": "separate"}, None)
     encoder = policy.encoder
