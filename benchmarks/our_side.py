@@ -40,7 +40,7 @@ class Ours:
         model = shipped(
             Model, path=str(checkpoint), family=None, image_pad=False, dtype=dtype, layout=layout, feature_cache=cache
         )
-        self.policy = load_policy(model, shipped(Lora, r=RANK))
+        self.policy = load_policy(model, shipped(Lora, r=RANK, alpha=None))
         pairs = [
             PreferencePair(
                 sample_id=row.image.name, source="benchmark", prompt=row.prompt,

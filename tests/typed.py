@@ -42,7 +42,7 @@ def model(**changes: Any) -> Model:
 
 
 def lora(**changes: Any) -> Lora:
-    return replace(shipped(Lora), **changes)
+    return replace(shipped(Lora, alpha=None), **changes)
 
 
 def load_policy(group: Mapping[str, Any], adapter_group: Mapping[str, Any] | None, **options: Any) -> Policy:
