@@ -20,19 +20,6 @@ if TYPE_CHECKING:
     from parallax.models.policy import Policy
 
 
-def pick_device(accelerator: str) -> str:
-    """The device a single process works on: `cuda` for gpu, and for auto where there is one."""
-    import torch
-
-    if accelerator == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if accelerator == "gpu":
-        raise RuntimeError("trainer.accelerator=gpu, but torch sees no GPU here; use trainer=cpu or trainer=auto")
-    return "cpu"
-
-
 def join_processes(trainer: Trainer) -> Any:
     """`joined_processes`, without importing Lightning for a run that is alone anyway: its first answers need none of it."""
     if trainer.devices == trainer.num_nodes == 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -84,6 +71,7 @@ def make_datamodule(stage: Stage, config: Mapping[str, Any], run_folder: Path) -
         skipped=run_folder / "skipped.jsonl",
         limit=stage.debug.limit_samples,
         limit_pairs=stage.debug.overfit_pairs,
+        asker=part("asker"),
         looks=objective.looks if noise is None else [Look(view=noise, purpose="training noise")],
         token_weights=objective.token_weights,
         show_progress=processes.is_first(),
@@ -103,6 +91,7 @@ def make_supervised(stage: Stage, config: Mapping[str, Any], run_folder: Path) -
         share=stage.share or 1.0,
         proposer=part("proposer"),
         infusion=part("infusion"),
+        asker=part("asker"),
         cache_dir=config["paths"]["cache_dir"],
         generation=stage.generation,
         trainer=stage.trainer,
