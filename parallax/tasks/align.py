@@ -85,7 +85,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def _align(run: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     config, folder = run.config, run.folder
-    adapter = Path(config["adapter"]) if config.get("adapter") else None
+    adapter = Path(config["adapter"]) if config["adapter"] else None
     suites = make_suites(config) if config["evaluation"]["when"] else []
     policy: Policy | None = None  # one copy of the weights at a time
     exported = bool(
@@ -234,11 +234,11 @@ def _evaluate(run: Run, policy: Policy, suites: list[Any], when: str, path: Path
 
 def _tell_wandb(run: Run, suites: list[Any], before: Evaluation | None, after: Evaluation | None) -> None:
     """Answers before and after as a table; results as an artifact."""
-    shown = run.wandb_options
+    if run.wandb is None:
+        return
     samples = [sample for suite in suites for sample in suite.samples]
-    limit, side = int(shown.get("log_examples") or 0), int(shown.get("thumbnail") or 160)
-    log_examples(run.loggers, before, after, samples, limit=limit, side=side)
-    if shown.get("artifacts"):
+    log_examples(run.loggers, before, after, samples, limit=run.wandb.log_examples, side=run.wandb.thumbnail)
+    if run.wandb.artifacts:
         note_results(run.loggers, run.folder)
 
 

@@ -39,7 +39,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     with run_log(folder, number=processes.rank()):
         if processes.is_first():
             write_environment(folder, config)
-        policy = make_policy(config, stage.lora, adapter=config.get("adapter"), device=device)
+        policy = make_policy(config, stage.lora, adapter=config["adapter"], device=device)
         with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
             report = make_datamodule(stage, config, folder).build_pairs(policy, builder)
         if processes.is_first():

@@ -105,8 +105,7 @@ def make_supervised(stage: Stage, config: Mapping[str, Any], run_folder: Path) -
 def make_suites(config: Mapping[str, Any]) -> list[Any]:
     """The evaluation suites, shortened where `evaluation.limit` or `debug.limit_evaluation` say so."""
     evaluation = dict(config["evaluation"])
-    short = (config.get("debug") or {}).get("limit_evaluation")
-    limits = [limit for limit in (evaluation.get("limit"), short) if limit is not None]
+    limits = [limit for limit in (evaluation["limit"], config["debug"]["limit_evaluation"]) if limit is not None]
     evaluation["limit"] = min(limits) if limits else None
     return build_suites(evaluation)
 
