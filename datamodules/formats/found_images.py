@@ -15,6 +15,7 @@ from datamodules.formats.listed import Unusable, existing_root, image_path, shor
 from datamodules.formats.slice_image import Spill
 from parallax.records import ImageRef
 from parallax.records.images import FileImage
+from parallax.records.sample import is_image
 
 DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 BEGINNINGS = (
@@ -63,8 +64,8 @@ class FoundImages:
             if written := _as_base64(value):
                 return self._inline(_decoded(written), where)
             return self._file(value)
-        if value is not None and isinstance(value, ImageRef):
-            return value
+        if is_image(value):
+            return value  # type: ignore[no-any-return]
         reason = "no_image" if value is None or value == "" else "bad_row"
         raise Unusable(reason, f"its image is {shortened(value)}; a path below the image root is needed")
 

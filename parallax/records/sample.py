@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from parallax.records.conversation import Conversation, Message
@@ -35,6 +36,16 @@ class ImageRef(Protocol):
     def describe(self) -> str:
         """A short human name for logs: a path relative to the image root, or `shapes:train:12`."""
         ...
+
+
+def is_image(value: object) -> bool:
+    """Whether a value is an `ImageRef`; asked of its type once, for rows by the million."""
+    return _is_image(type(value))
+
+
+@cache
+def _is_image(kind: type) -> bool:
+    return issubclass(kind, ImageRef)
 
 
 class BadImage(Exception):
