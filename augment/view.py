@@ -111,7 +111,7 @@ def build(description: Description) -> View:
     return cls(**arguments)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, View):
         return {"name": value.name, **value.params()}
     if isinstance(value, (tuple, list)):

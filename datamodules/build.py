@@ -40,7 +40,7 @@ def outcomes_of_samples(
     finished: Callable[[int], None] = lambda samples: None,
     counts: Counter[str] | None = None,
 ) -> Iterator[Outcome]:
-    """A pair or a reason for every sample that can be answered, in order; the others go to `skipped`.
+    """Pairs or a reason for every sample that can be answered, in order; the others go to `skipped`.
 
     What the judge counted is added to `counts`.
     """
@@ -52,7 +52,8 @@ def outcomes_of_samples(
         for sample, candidates, own in zip(usable, groups, scores, strict=True):
             if counts is not None:
                 counts.update(as_judgement(own).counts)
-            yield selector.select(sample, candidates, own)
+            made = selector.select(sample, candidates, own)
+            yield from made if isinstance(made, list) else [made]
         finished(len(batch))
 
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_modules.pair_builder import PlannedGeneration, answer, generate_candidates
 from parallax.models import processes
-from parallax.models.generation.requests import GenerationCounts
+from parallax.models.generation.requests import GenerationCounts, GenerationRequest
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.key_index import KeyIndex
 
 if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
     from parallax.models.generation.answerer import Answerer
 
 __all__ = ["CandidateMaker", "Unanswerable"]
@@ -44,7 +46,7 @@ class CandidateMaker:
         policy: Answerer,
         store: CandidateStore,
         *,
-        trainer: Any = None,
+        trainer: pl.Trainer | None = None,
         batch_size: int = 128,
         num_workers: int | str | None = None,
         progress: Callable[[int], None] = lambda count: None,
@@ -102,7 +104,7 @@ class CandidateMaker:
         return missing
 
     def _generate(self, planned: Sequence[PlannedGeneration], why: dict[str, str]) -> None:
-        def set_aside(request: Any, reason: str) -> None:
+        def set_aside(request: GenerationRequest, reason: str) -> None:
             why.setdefault(request.sample_id, reason)
 
         options: dict[str, Any] = {

@@ -161,7 +161,7 @@ def mapped(make: Callable[[Any], Any], arguments: Sequence[Any], num_workers: in
         yield item
 
 
-def _loader(dataset: Dataset[Any], sampler: Any, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
+def _loader(dataset: Dataset[Any], sampler: Sequence[Any], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenizers complain about worker processes otherwise
     return DataLoader(
         dataset, batch_size=None, sampler=sampler, num_workers=num_workers, collate_fn=_as_it_is, pin_memory=pin_memory,
@@ -169,5 +169,5 @@ def _loader(dataset: Dataset[Any], sampler: Any, num_workers: int, pin_memory: b
     )  # fmt: skip
 
 
-def _as_it_is(item: Any) -> Any:
+def _as_it_is(item: object) -> Any:
     return item

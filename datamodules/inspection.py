@@ -78,7 +78,7 @@ class Inspection:
 
 
 def inspect(
-    source: Any,
+    source: Iterable[Sample],
     *,
     images: int | None = 1000,
     workers: int | None = None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from datamodules.build import as_trained, fit_for, reason_of
 from datamodules.candidates import CandidateMaker, Unanswerable
@@ -15,6 +15,9 @@ from parallax.preference.infusion import Infusion
 from parallax.preference.proposer import Ask
 from parallax.records import Candidate, Response, Sample, seed_for
 from parallax.records.skipped import SetAside, SkippedLog
+
+if TYPE_CHECKING:
+    from parallax.preference.proposer import PlannedProposer
 
 Plan = Callable[[Sample], Ask]
 
@@ -34,7 +37,7 @@ def infused_samples(
 
 
 def own_answers(
-    samples: Sequence[Sample], proposer: Any, maker: CandidateMaker, skipped: SkippedLog, *, seed: int
+    samples: Sequence[Sample], proposer: PlannedProposer, maker: CandidateMaker, skipped: SkippedLog, *, seed: int
 ) -> list[tuple[Sample, Response]]:
     """What the proposer would call chosen, with the sample as it is trained on. Nothing is asked for the rejected side."""
 

@@ -32,6 +32,7 @@ from parallax.models.generation.server import answerer_for
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
+from parallax.preference.length_balance import balance_lengths
 from parallax.preference.looks import Look
 from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector
@@ -77,7 +78,7 @@ class PreferenceDataModule(StepDataModule):
 
     def __init__(
         self,
-        source: Any,
+        source: Sequence[Sample],
         proposer: Proposer,
         judge: Judge,
         selector: Selector,
@@ -297,6 +298,9 @@ class PreferenceDataModule(StepDataModule):
                 made.append(outcome)
                 ids.append(outcome.id)
         kept: Sequence[PreferencePair] = made
+        if self.settings.length_balance:
+            kept, uneven = balance_lengths(kept)
+            dropped += uneven
         if any(value is not None for value in self.caps.values()):
             kept, over = cap(kept, seed=self.seed, **self.caps)
             dropped += over
@@ -315,7 +319,7 @@ class PreferenceDataModule(StepDataModule):
             "proposer": self.proposer.settings(),
             "judge": self._judge_settings(),
             "selector": self.selector.settings(),
-            "caps": self.caps,
+            "caps": {**self.caps, **({"length_balance": True} if self.settings.length_balance else {})},
             "control": self.settings.control,
             "seed": self.seed,
             "versions": _versions(),
@@ -362,7 +366,7 @@ class PreferenceDataModule(StepDataModule):
         )
 
 
-def _first(source: Iterable[Sample], total: int) -> Iterable[Sample]:
+def _first(source: Sequence[Sample], total: int) -> Iterable[Sample]:
     for place, sample in enumerate(source):
         if place == total:
             return

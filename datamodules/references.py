@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datamodules.encoded_steps import PairBatches, mapped
 from datamodules.further_columns import FurtherColumns
@@ -15,6 +15,8 @@ from parallax.records.interruption import leave_if_asked, stop_requested
 from parallax.records.reference_table import ReferenceTable
 
 if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
     from parallax.models.policy import Policy
 
 SCORING = 2  # version of how a pair is scored; raised when its numbers change
@@ -22,7 +24,7 @@ MakeScoring = Callable[[Sequence[int]], ScoringBatch]
 SHARD = 64  # batches whose numbers are written together
 
 
-def reference_name(policy: Policy, trainer: Any = None) -> str:
+def reference_name(policy: Policy, trainer: pl.Trainer | None = None) -> str:
     """Names all that decides a reference log-prob but the pair: weights, precisions, processor, template, scorer."""
     encoder = policy.encoder
     return fingerprint(
@@ -47,8 +49,8 @@ def fill_references(
     passes: Callable[[Sequence[int]], list[list[int]]],
     further: FurtherColumns | None = None,
     num_workers: int = 0,
-    trainer: Any = None,
-    progress: Any = None,
+    trainer: pl.Trainer | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[list[list[float]], int]:
     """Reference log-probs of all pairs, in order, and of how many of them some had to be computed.
 
@@ -71,7 +73,7 @@ def fill_references(
         known = table.get(names, name)
         place_of = {row: place for place, row in enumerate(names)}
         missing = [place for row, place in place_of.items() if row not in known]
-        if world > 1:
+        if trainer is not None and world > 1:
             missing = trainer.strategy.broadcast(missing)
         if not missing:
             continue
@@ -91,7 +93,7 @@ def fill_references(
                     rows = {}
                     leave_if_asked("while the reference scores the pairs")
         table.add(rows, name)
-        if world > 1:
+        if trainer is not None and world > 1:
             trainer.strategy.barrier("references")
     found = [(names, table.get(names, name)) for names, _ in parts]
     return [[v for names, rows in found for v in rows[names[place]]] for place in range(len(ids))], len(computed)

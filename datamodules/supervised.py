@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytorch_lightning as pl
@@ -36,6 +36,7 @@ from parallax.settings.shipped import shipped
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
+    from parallax.preference.proposer import PlannedProposer
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class SupervisedDataModule(StepDataModule):
         source: Sequence[Sample],
         *,
         share: float = 1.0,
-        proposer: Any = None,
+        proposer: PlannedProposer | None = None,
         infusion: Infusion | None = None,
         cache_dir: Path | str | None = None,
         generation: Generation | None = None,

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import torch
 
 from augment.occlusion import Crop
 from lightning_modules import objectives as o
+from parallax.reports.plots import PALETTE, panels, save
 
 OUT = Path(__file__).parent / "images" / "objectives.png"
 VIEW = Crop()
@@ -46,26 +42,22 @@ def curves(name: str, objective: o.Objective, margins: torch.Tensor) -> tuple[to
 
 def main() -> None:
     margins = torch.linspace(-30, 30, 301, dtype=torch.float64)
-    across = 6
-    figure, panels = plt.subplots(-(-len(SHOWN) // across), across, figsize=(15, 11), constrained_layout=True)
-    for panel in panels.flat[len(SHOWN) :]:
-        panel.axis("off")
-    for panel, (name, objective) in zip(panels.flat, SHOWN.items(), strict=False):
-        loss, gradient = curves(name, objective, margins)
-        panel.plot(margins, loss, color="#2166ac")
-        panel.set_title(name, fontsize=9)
-        panel.tick_params(labelsize=7, axis="y", labelcolor="#2166ac")
-        panel.tick_params(labelsize=7, axis="x")
-        panel.axvline(0, color="#bbbbbb", linewidth=0.6)
-        other = panel.twinx()
-        other.plot(margins, gradient, color="#b2182b", linestyle="--")
-        other.tick_params(labelsize=7, labelcolor="#b2182b")
-    figure.suptitle(
-        "loss (blue, left) and its derivative by the margin (red, dashed, right) against z = ρ_w − ρ_l", fontsize=11
-    )
-    OUT.parent.mkdir(exist_ok=True)
-    figure.savefig(OUT, dpi=80)
-    print(f"wrote {OUT}")
+    with panels(len(SHOWN), across=6, size=(2.6, 2.1)) as (whole, axes):
+        for axis, (name, objective) in zip(axes, SHOWN.items(), strict=True):
+            loss, gradient = curves(name, objective, margins)
+            axis.plot(margins, loss, color=PALETTE[0])
+            axis.set_title(name, fontsize=9)
+            other = axis.twinx()
+            other.plot(margins, gradient, color=PALETTE[1], linestyle="--")
+            other.grid(False)
+            other.spines["right"].set_visible(True)
+            for each, colour in ((axis, PALETTE[0]), (other, PALETTE[1])):
+                each.tick_params(labelsize=7)
+                each.tick_params(axis="y", labelcolor=colour)
+        whole.suptitle(
+            "loss (line, left) and its derivative by the margin (dashed, right) against z = ρ_w − ρ_l", fontsize=11
+        )
+        print(f"wrote {save(whole, OUT)}")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,15 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from parallax.models.batch import PairBatch
 from parallax.records.atomic import atomic_write_bytes, atomic_write_json
+
+if TYPE_CHECKING:
+    from parallax.models.encoding.prompt_encoder import PromptEncoder
 
 FOLDER = "bad_steps"
 
@@ -29,7 +32,7 @@ class BadStep:
     pair_ids: list[str]
 
 
-def save_bad_step(folder: Path, bad: BadStep, batches: Sequence[PairBatch], encoder: Any) -> Path:
+def save_bad_step(folder: Path, bad: BadStep, batches: Sequence[PairBatch], encoder: PromptEncoder) -> Path:
     """Write both files and return the path of the readable one. Where some pairs are to blame, only their batches are kept."""
     guilty = [batch for batch in batches if set(batch.pair_ids) & set(bad.pair_ids)] or list(batches)
     name = folder / FOLDER / f"step-{bad.step:06d}.json"
@@ -47,7 +50,7 @@ def _plain(batch: PairBatch) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and name != "features"}
 
 
-def _readable(batch: PairBatch, encoder: Any) -> list[dict[str, Any]]:
+def _readable(batch: PairBatch, encoder: PromptEncoder) -> list[dict[str, Any]]:
     scoring = batch.scoring
     rows = []
     for row, name in enumerate(batch.pair_ids):

@@ -26,7 +26,7 @@ SHARDED = "sharded tensor"  # what stands in META in place of one: [SHARDED, nam
 class CheckpointFiles(TorchCheckpointIO):
     """Reads what any of our strategies wrote."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Path | str, storage_options: object = None) -> None:
         """Write one file, straight to its place (`StepCheckpoints` gives an unfinished name, and renames).
 
         Lightning's own way needs the checkpoint's size in memory once more, and its size on the disk of the temporary folder.
@@ -34,7 +34,9 @@ class CheckpointFiles(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, path)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Path | str, map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """The content of a checkpoint, file or folder."""
         return read_checkpoint(Path(path))
 
@@ -78,7 +80,7 @@ def is_whole(folder: Path) -> bool:
     return all(file.is_file() for file in parts_of(folder, int(content["processes"])))
 
 
-def _without_sharded(value: Any, name: str, mine: dict[str, Tensor]) -> Any:
+def _without_sharded(value: object, name: str, mine: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         return {key: _without_sharded(item, f"{name}/{key}", mine) for key, item in value.items()}
     if isinstance(value, list):
@@ -99,7 +101,7 @@ def _joined(content: dict[str, Any], files: list[Path]) -> dict[str, Any]:
             for key in opened.keys():  # noqa: SIM118  (not a dict)
                 rows.setdefault(key[12:], []).append((int(key[:12]), opened.get_tensor(key)))
 
-    def put_back(value: Any) -> Any:
+    def put_back(value: object) -> Any:
         if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and value[0] == SHARDED:
             ordered = [part for _, part in sorted(rows[value[1]], key=lambda item: item[0])]
             joined = torch.cat(ordered) if len(ordered) > 1 else ordered[0]

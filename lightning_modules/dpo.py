@@ -158,4 +158,4 @@ def with_noisy_choice(policy: Policy, micro_batch: PairBatch) -> ScoringBatch:
 
 def _as_wide(tokens: Tensor, given: Tensor) -> Tensor:
     """`tokens` as wide as `given`, whose padding stands beyond them. Shapes: (B, 1, R'), (B, 1, R) → (B, 1, R)."""
-    return torch.cat([tokens, given[..., tokens.shape[-1] :]], dim=-1)
+    return torch.cat([tokens.to(given.device), given[..., tokens.shape[-1] :]], dim=-1)

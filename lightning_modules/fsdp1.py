@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning.plugins.precision import FSDPPrecision
@@ -20,6 +20,9 @@ from lightning_modules.sharded_checkpoints import ShardedCheckpoints
 from parallax.models.policy import Policy
 from parallax.models.sharding.fsdp1 import FSDP1, FSDP1Settings
 from parallax.settings.groups import Fsdp
+
+if TYPE_CHECKING:
+    from lightning_fabric.plugins.precision.fsdp import _PRECISION_INPUT as PrecisionInput
 
 
 class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
@@ -37,7 +40,7 @@ class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
 
     def shard(self, policy: Policy) -> None:
         self.precision_plugin.convert_module(policy.model)  # later it would be too late
-        policy.shard(lambda model: FSDP1(model, self.fsdp1_settings, vision=policy.features is None))
+        policy.shard(lambda model: FSDP1(policy.model, self.fsdp1_settings, vision=policy.features is None))
 
     @property
     def fsdp1_settings(self) -> FSDP1Settings:
@@ -59,7 +62,7 @@ class FSDP1Strategy(ShardedCheckpoints, FSDPStrategy):
 class FSDP1Precision(FSDPPrecision):
     """Lightning's, which knows GPUs only: autocast on the device there is."""
 
-    def __init__(self, precision: Any, device: str) -> None:
+    def __init__(self, precision: PrecisionInput, device: str) -> None:
         super().__init__(precision)
         self.device = device
 

@@ -24,7 +24,7 @@ class FSDP2Strategy(ShardedCheckpoints, ModelParallelStrategy):
         self.sharded_files = sharded_files
 
     def shard(self, policy: Policy) -> None:
-        policy.shard(lambda model: FSDP2(model, self.device_mesh["data_parallel"]))
+        policy.shard(lambda model: FSDP2(policy.model, self.device_mesh["data_parallel"]))
 
     def setup_environment(self) -> None:
         """Every process is a part of the data-parallel dimension."""

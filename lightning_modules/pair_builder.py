@@ -144,7 +144,7 @@ class PairBuilderModule(pl.LightningModule):
             torch.set_default_dtype(before)
         return len(batch.planned)
 
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: object, device: torch.device | str, dataloader_idx: int) -> Any:
         """Requests are plain values; the policy moves what it makes of them."""
         return batch
 

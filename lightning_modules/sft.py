@@ -45,7 +45,7 @@ class SFTModule(TuningModule):
         super().__init__(policy, optim, total_steps=total_steps, keep_dropout=keep_dropout, **rest)
         self.seed = seed
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Dropout depends on seed, step and process, not on what was drawn before."""
         if self.keep_dropout:
             torch.manual_seed(seed_for(self.seed, f"step-{self.global_step}", "dropout", self.global_rank))
@@ -55,8 +55,9 @@ class SFTModule(TuningModule):
         counted = [
             micro.lengths.sum() for micro in step.micro_batches if micro.weight > 0
         ]  # none on a process that only fills up
-        tokens = torch.stack([torch.zeros((), dtype=torch.long), *counted]).sum().to(self.device)
+        tokens = torch.stack([torch.zeros((), dtype=torch.long), *counted]).sum()
         if self.trainer.world_size > 1:
+            tokens = tokens.to(self.device)
             torch.distributed.all_reduce(tokens)
         return float(tokens)  # waits for the device
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -67,14 +68,14 @@ class ShardedCheckpoints(Strategy):
         parameters = [p for group in inner.param_groups for p in group["params"]]
         return {**state, "state": self._kept_states(state["state"], parameters)}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Path | str, storage_options: object = None) -> None:
         """One file by the first process, or a folder in which every process writes its part."""
         if self.sharded_files:
             write_folder(checkpoint, processes.broadcast(str(filepath)))
         else:
             Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: Path | str, weights_only: bool | None = None) -> dict[str, Any]:
         """Any of our checkpoints, whoever wrote it; its tensors are read when they are needed."""
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
@@ -92,7 +93,7 @@ class ShardedCheckpoints(Strategy):
             }
             optimiser.load_state_dict({**state, "state": mine})
 
-    def _mine(self, value: Any, parameter: nn.Parameter) -> Any:
+    def _mine(self, value: object, parameter: nn.Parameter) -> Any:
         """A state tensor of the parameter's shape is sharded as the parameter is; counters are the same everywhere."""
         if not isinstance(value, Tensor) or tuple(value.shape) != self.sharding.shape_of(parameter):
             return value
@@ -111,7 +112,7 @@ class ShardedCheckpoints(Strategy):
             for i, own in theirs.items():
                 known.setdefault(i, own)
 
-        def kept(i: int, key: str, noted: Any) -> Any:
+        def kept(i: int, key: str, noted: object) -> Any:
             if not isinstance(noted, torch.dtype):
                 return noted
             there = states[i][key] if i in states else parameters[i].new_zeros(0, dtype=noted)

@@ -121,7 +121,9 @@ class TuningModule(pl.LightningModule):
 
         optimiser.zero_grad(set_to_none=True)
         for place, micro_batch in enumerate(step.micro_batches, 1):
-            micro_batch = micro_batch.to(self.trainer.strategy.root_device)  # ours may be said to be the CPU's
+            micro_batch = micro_batch.to(
+                self.trainer.strategy.root_device, non_blocking=True
+            )  # ours may be said to be the CPU's
             loss, shown = self.losses(micro_batch)  # scores and loss. Shapes: all (batch,)
             assert loss.shape == (len(micro_batch),), f"loss must be (batch,), got {tuple(loss.shape)}"
             sharding.before_backward(last=place == len(step.micro_batches))
@@ -231,11 +233,11 @@ class TuningModule(pl.LightningModule):
         """Stay on the device, see `on_fit_end`."""
         return self
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+    def on_before_batch_transfer(self, batch: object, dataloader_idx: int) -> Any:
         """Loaders may wrap a step so that precision plugins do not touch its tensors (see `StepStream`)."""
         return batch.step if isinstance(batch, SealedStep) else batch
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: object, device: torch.device, dataloader_idx: int) -> Any:
         """Micro-batches go to the device one by one, when they are needed."""
         return batch
 

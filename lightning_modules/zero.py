@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch import nn
 from torch.optim import Optimizer
 
 from lightning_modules.sharded_checkpoints import ShardedCheckpoints
@@ -83,7 +85,10 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
         self.accelerator.teardown()
         self.checkpoint_io.teardown()
 
-    def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> Any:
+    def _setup_model_and_optimizer(
+        self, model: nn.Module, optimizer: Optimizer | None, lr_scheduler: Any = None
+    ) -> Any:
+        assert optimizer is not None
         self._groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]
         return super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
 
@@ -94,7 +99,7 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
-    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimiser's state as torch itself would write it for the parameters before they were sharded.
 
         Each has a counter of its own, since torch advances them one by one.
@@ -114,14 +119,14 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
             first += count
         return {"state": state, "param_groups": groups}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Path | str, storage_options: object = None) -> None:
         """One file by the first process, or a folder in which every process writes its part."""
         zero = self._zero
         if zero is not None and zero.engine.fp16_enabled():
             checkpoint = {**checkpoint, LOSS_SCALE: _numbers(zero.optimiser.loss_scaler)}
         super().save_checkpoint(checkpoint, filepath, storage_options)
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: Path | str, weights_only: bool | None = None) -> dict[str, Any]:
         """Any of our checkpoints, whoever wrote it; its tensors are read when they are needed."""
         content, zero = super().load_checkpoint(checkpoint_path, weights_only), self._zero
         if zero is not None and LOSS_SCALE in content:
@@ -150,7 +155,7 @@ class ZeroStrategy(ShardedCheckpoints, DeepSpeedStrategy):
         return [parameter for group in self._groups for parameter in group["params"]]
 
 
-def _numbers(scaler: Any) -> dict[str, int | float | bool]:
+def _numbers(scaler: object) -> dict[str, int | float | bool]:
     return {name: value for name, value in vars(scaler).items() if isinstance(value, int | float | bool)}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lightning_modules.light_torchmetrics import light_torchmetrics
+from lightning_modules.light_imports import light_imports
 from tests.faults import injected, pytest_runtest_makereport
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a Chromium, and none is on the path"))
 
 
-light_torchmetrics()
+light_imports()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ USES = {  # what is typed for each part of the page
     "tab_separated": ["data=tab_separated", "data.path=questions.tsv", "data.image_root=pictures"],
     "repetition": ["evaluation=repetition", "evaluation.repetition_scenes=4"],
     "seva_then_sft": ["method=seva_then_sft"],
+    "count_objects": ["task=count_objects"],
 }
 WRONG = {  # a value out of range, and a mistyped key: the key that each names
     "vignette": ("aug.strength=-7", "aug.strenght=1"),
@@ -35,6 +36,7 @@ WRONG = {  # a value out of range, and a mistyped key: the key that each names
     "tab_separated": ("data.limit=0", "data.lmit=3"),
     "repetition": ("evaluation.suites.repetition.window=0", "evaluation.suites.repetition.widow=3"),
     "seva_then_sft": ("stages.settle.trainer.max_epochs=0", "stages.settle.trainer.epochs=1"),
+    "count_objects": ("task.most=0", "task.msot=3"),
 }
 SMALL = [
     "data.size=12", "debug.max_steps=1", "trainer=cpu", "logger=none", "evaluation.bootstrap=0", "debug.limit_evaluation=4",
@@ -50,8 +52,8 @@ for line in sys.stdin:
             said = "composed"
         else:
             results = run(words)
-            said = {"steps": results.get("steps"), "pairs": results.get("pairs"), "after": results.get("after"),
-                    "report": (results.folder / "report.html").read_text("utf-8")}
+            report = results.folder / "report.html"
+            said = {**results, "report": report.read_text("utf-8") if report.is_file() else ""}
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
     print("SAID " + json.dumps(said), flush=True)
@@ -93,7 +95,7 @@ def tell(copy: Path, *commands: tuple[str, list[str]]) -> list[Any]:
 
 
 def test_the_page_shows_two_files_for_every_kind_of_part() -> None:
-    assert len(FILES) == 15 and set(USES) == set(WRONG)
+    assert len(FILES) == 17 and set(USES) == set(WRONG)
     for name in USES:
         assert any(Path(path).stem == name for path in FILES), name
 
@@ -126,6 +128,7 @@ def test_the_documentation_takes_each_part_in(copy: Path) -> None:
         "| `method=warmer` |",
         "| `data=tab_separated` |",
         "| `evaluation.repetition_scenes` | `100` |",
+        "| `task.most` | `10` | an integer of 1 or more |",
     ):
         assert row in page, row
 
@@ -135,8 +138,8 @@ def test_each_part_runs_to_the_end_of_a_small_run(copy: Path) -> None:
     said = tell(copy, *[("run", [*words, *(w for w in SMALL if not (words[0] == "data=tab_separated" and w == "data.size=12"))])
                         for words in USES.values()])  # fmt: skip
     of = dict(zip(USES, said, strict=True))
-    stopped = {name: facts for name, facts in of.items() if not isinstance(facts, dict) or not facts["steps"]}
-    assert not stopped
+    stopped = {name: facts for name, facts in of.items() if not isinstance(facts, dict) or facts.get("steps") == 0}
+    assert not stopped and sum(of["count_objects"]["objects"].values()) > 12
     assert "repetition" in json.dumps(of["repetition"]["after"])
     assert "The method warmer was run: The greedy answer is chosen" in of["warmer"]["report"]
     assert "a corrupted view of it (vignette)" in of["vignette"]["report"]

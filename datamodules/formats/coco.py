@@ -178,7 +178,7 @@ def captions_of(file: Path) -> dict[str, list[str]]:
     return {files[number]: said for number, said in texts.items() if number in files}
 
 
-def _field(file: Path, section: str, item: Any, name: str) -> Any:
+def _field(file: Path, section: str, item: object, name: str) -> Any:
     if not isinstance(item, dict) or name not in item:
         kind = f"has the keys {', '.join(item)}" if isinstance(item, dict) else f"is a {type(item).__name__}"
         raise BrokenFile(f"{file}: an item of {section!r} {kind}, and {name!r} is expected")

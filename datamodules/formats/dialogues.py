@@ -12,7 +12,7 @@ from parallax.records import ImageRef, Message, Turn
 
 
 def dialogue_of(
-    said: Any, images: Sequence[Any], image_of: Callable[[Any], ImageRef]
+    said: object, images: Sequence[Any], image_of: Callable[[Any], ImageRef]
 ) -> tuple[tuple[Message, ...], tuple[Turn, ...]]:
     """What opens a dialogue, and its turns of question and answer. Raises `Unusable`.
 

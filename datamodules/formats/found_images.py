@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from datamodules.formats.listed import Unusable, existing_root, image_path, shortened
 from datamodules.formats.slice_image import Spill
@@ -53,7 +52,7 @@ class FoundImages:
             str, int | None
         ] = {}  # folder of a path -> how many of its leading parts are not below the root
 
-    def __call__(self, value: Any, where: str) -> ImageRef:
+    def __call__(self, value: object, where: str) -> ImageRef:
         """The picture. `where` names one that has no name of its own. Raises `Unusable`."""
         if isinstance(value, Mapping):
             data = value.get("bytes") or value.get("base64")

@@ -39,7 +39,7 @@ class Row:
             object.__setattr__(self, "error", HALF)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: object) -> bool:
     """Whether every string inside, however deep, can be written as UTF-8."""
     left = [value]
     while left:

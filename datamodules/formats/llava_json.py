@@ -145,7 +145,7 @@ class LlavaJsonSource(Listed[Sample]):
             yield entry
         self.counted[file.name] = self.rows - before
 
-    def _dialogue(self, value: Any) -> tuple[str, tuple[Message, ...], tuple[Turn, ...]]:
+    def _dialogue(self, value: object) -> tuple[str, tuple[Message, ...], tuple[Turn, ...]]:
         """The first image's path, what opens the dialogue, and its turns. Raises `Unusable`."""
         if not isinstance(value, dict):
             raise Unusable(
@@ -166,13 +166,13 @@ def shown_in(row: Mapping[str, Any]) -> Any:
     return next((row[key] for key in ("image", "images") if row.get(key) not in (None, [])), None)
 
 
-def has_system(said: Any) -> bool:
+def has_system(said: object) -> bool:
     """Whether LLaVA's `conversations` begin with a system text."""
     first = said[0] if isinstance(said, list) and said else None
     return isinstance(first, dict) and str(first.get("from", first.get("role"))).lower() == "system"
 
 
-def turns_of(said: Any) -> tuple[Turn, ...]:
+def turns_of(said: object) -> tuple[Turn, ...]:
     """Questions and answers of LLaVA's `conversations`, without the image placeholder. Raises `Unusable`."""
     if not isinstance(said, list) or not said:
         raise Unusable("bad_row", "its conversations are missing or no list; a list of {from, value} is needed")

@@ -5,12 +5,16 @@ Every kind has several wordings; which one is asked depends only on the generato
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 
 from datamodules.shapes import language
 from datamodules.shapes.language import NUMBER_WORDS, PLACES
 from datamodules.shapes.scene import COLOURS, SHAPES, Scene
 
+T = TypeVar("T")
 SHORT_KINDS = ("exist", "colour", "count", "where", "relation", "number")
 DESCRIPTION_KINDS = ("describe", "stepwise", "free", "imagine")
 KINDS = (*DESCRIPTION_KINDS, *SHORT_KINDS)
@@ -116,7 +120,7 @@ def _number(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     return _pick(WORDINGS["number"], rng), f"{scene.number}."
 
 
-def _pick(options, rng: np.random.Generator):
+def _pick(options: Sequence[T], rng: np.random.Generator) -> T:
     return options[int(rng.integers(len(options)))]
 
 

@@ -118,7 +118,7 @@ def pope_questions(split: Split, scenes: Count, seed: Natural = 0, start: Natura
 
 def _sample(
     split: str, seed: int, index: int, kind: str, drawn: Scene, asked: str, answer: str,
-    name: str | None = None, extra: dict | None = None,
+    name: str | None = None, extra: dict[str, str] | None = None,
 ) -> Sample:  # fmt: skip
     return Sample(
         id=f"{split}:{seed}:{index}:{name or kind}",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
 from lightning_modules.callbacks.checkpoints import StepCheckpoints
 from lightning_modules.callbacks.every_n_steps import EveryNSteps
+
+if TYPE_CHECKING:
+    from lightning_modules.tuning import TuningModule
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ class BestStep(EveryNSteps):
                 trainer.global_step, self.monitor, self.best_step, self.best or math.nan, self.waited,
             )  # fmt: skip
 
-    def take_best(self, module: Any, keeper: StepCheckpoints, last: int) -> dict[str, Any] | None:
+    def take_best(self, module: TuningModule, keeper: StepCheckpoints, last: int) -> dict[str, Any] | None:
         """Give the module the best step's weights, where that is not the last step. What it was, as plain data."""
         if self.best is None:
             return None

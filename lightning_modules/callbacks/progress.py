@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +44,12 @@ class FitProgress(pl.Callback):
             self._task = self._bar.add_task(self.label, total=self.total_steps, completed=self._first, told="")
             self._bar.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Move the bar, or print a line when one is due."""
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
-        told = describe(pl_module.last_metrics)
+        told = describe(pl_module.last_metrics)  # type: ignore[arg-type]
         if self._bar is not None:
             self._bar.update(self._task, completed=step, told=told)
         elif step % self.every_n_steps == 0 or step in (self._first + 1, self.total_steps):

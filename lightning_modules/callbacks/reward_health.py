@@ -47,7 +47,7 @@ class RewardHealth(StepCallback):
         self._norms: list[float] = []  # gradient norms of the first window
 
     def on_train_batch_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, pl_module: TuningModule, outputs: Any, batch: StepBatch | SealedStep, *_: Any
+        self, trainer: pl.Trainer, pl_module: TuningModule, outputs: object, batch: StepBatch | SealedStep, *_: Any
     ) -> None:
         """Look at the newest steps."""
         self._count_identical(batch.step if isinstance(batch, SealedStep) else batch)

@@ -202,7 +202,7 @@ def vlmevalkit_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
     return found
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: str | float | None) -> bool:
     try:
         return not isinstance(value, bool) and value is not None and math.isfinite(float(value))
     except (TypeError, ValueError):

@@ -10,12 +10,12 @@ spelling, and one that does not is a wrong answer, neither a yes nor a no.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from parallax.evaluation.special_tokens import plain_text
+from parallax.preference.verdict import read_yes_no
 
 NO_WORDS = frozenset({"No", "no", "not"})
 YES_WORDS = frozenset({"Yes", "yes"})
@@ -44,13 +44,8 @@ def read_answer(text: str) -> Reading:
 
 def read_strictly(text: str) -> Reading:
     """Yes or no if the first word says so, or if exactly one of the two is among the words of the first sentence."""
-    words = re.findall(r"[a-z']+", re.split(r"[.!?\n]", plain_text(text).lower())[0])
-    if words[:1] in (["yes"], ["no"]):
-        return Reading(words[0] == "yes", parsed=True)
-    said = {word for word in ("yes", "no") if word in words}
-    if len(said) == 1:
-        return Reading(said == {"yes"}, parsed=True)
-    return Reading(False, parsed=False, counted=False)
+    said = read_yes_no(plain_text(text))
+    return Reading(bool(said), parsed=said is not None, counted=said is not None)
 
 
 def read_label(text: str) -> bool:

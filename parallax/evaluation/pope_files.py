@@ -51,7 +51,7 @@ class PopeFiles(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, position: Any) -> Any:
+    def __getitem__(self, position: int) -> Sample:  # type: ignore[override]  # nobody asks for slices
         return self._samples[position]
 
 

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
+from parallax.models.foreign import VLM
 from parallax.models.older_adapter import adapted_modules, current_names, current_patterns, expression_of
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.whole import Whole
@@ -40,7 +39,7 @@ def uses_dora(folder: Path) -> bool:
         raise ValueError(f"{folder / CONFIG} is no configuration of a PEFT adapter ({quoted(error)})") from error
 
 
-def load_adapter(model: nn.Module, folder: Path, *, autocast: bool = True, read: bool = True) -> Any:
+def load_adapter(model: VLM, folder: Path, *, autocast: bool = True, read: bool = True) -> VLM:
     """Wrap `model` with the adapter in `folder`, trainable. Raises ValueError when keys or shapes do not agree.
 
     `read=False` leaves the weights as they are drawn, for whoever reads them in parts.
@@ -79,12 +78,17 @@ def _in_words(folder: Path) -> Iterator[None]:
         raise ValueError(f"{folder / CONFIG} does not describe an adapter of this model ({quoted(why)})") from error
 
 
-def adapter_digest(wrapped: Any, sharding: Sharding) -> str:
+def adapter_digest(wrapped: VLM, sharding: Sharding) -> str:
     """Names an adapter by its settings and weights, where it is sharded too (then called by all processes at once)."""
     from peft.utils import get_peft_model_state_dict
 
     config = wrapped.peft_config["default"]
-    settings = {"r": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "dora": config.use_dora}
+    settings: dict[str, object] = {
+        "r": config.r,
+        "alpha": config.lora_alpha,
+        "rslora": config.use_rslora,
+        "dora": config.use_dora,
+    }
     patterns = {"ranks": config.rank_pattern, "alphas": config.alpha_pattern}
     settings |= {name: pattern for name, pattern in patterns.items() if pattern}
     with sharding.readable():
@@ -92,7 +96,7 @@ def adapter_digest(wrapped: Any, sharding: Sharding) -> str:
     return fingerprint({"settings": settings, "weights": weights})
 
 
-def keys_of(wrapped: Any) -> dict[str, str]:
+def keys_of(wrapped: VLM) -> dict[str, str]:
     """Name of each adapted or wholly trained weight in `wrapped` → its key in an adapter's file."""
     return {
         name: re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", name)
@@ -101,7 +105,7 @@ def keys_of(wrapped: Any) -> dict[str, str]:
     }
 
 
-def read_adapter(wrapped: Any, folder: Path, sharding: Sharding) -> None:
+def read_adapter(wrapped: VLM, folder: Path, sharding: Sharding) -> None:
     """Put the weights in `folder` into the adapter that `wrapped` has. Raises ValueError when keys or shapes do not agree."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -124,7 +128,7 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118  (not a dict)
 
 
-def _check_fit(wrapped: Any, folder: Path) -> None:
+def _check_fit(wrapped: VLM, folder: Path) -> None:
     from peft.utils import get_peft_model_state_dict
 
     expected = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(wrapped).items()}

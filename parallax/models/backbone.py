@@ -22,14 +22,15 @@ from parallax.models.encoding.image_features import (
     joined_features,
     takes_features,
 )
+from parallax.models.foreign import VLM, Config
 
 
-def base_model(model: Any) -> Any:
+def base_model(model: VLM) -> VLM:
     """The transformers model inside a PEFT wrapper; LoRA layers stay where they were injected."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def decoder_name(model: Any) -> str:
+def decoder_name(model: VLM) -> str:
     """Dotted name of the text decoder inside `model`, e.g. `model.language_model`. Raises ValueError if there is none."""
     decoder = model.get_decoder()
     for name, module in model.named_modules():
@@ -38,14 +39,15 @@ def decoder_name(model: Any) -> str:
     raise ValueError(f"{type(model).__name__} has no text decoder of its own that LoRA could be limited to")
 
 
-def text_config(model: Any) -> Any:
+def text_config(model: VLM) -> Config:
     """The configuration of the language model."""
     return model.config.get_text_config()
 
 
-def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Floating vision inputs in the model's precision."""
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in vision.items()}
+def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Vision inputs on `device` (None: where they are), floating ones in the model's precision."""
+    there = {name: value if device is None else value.to(device, non_blocking=True) for name, value in vision.items()}
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in there.items()}
 
 
 class ImageInputs:
@@ -56,13 +58,14 @@ class ImageInputs:
 
     def __init__(
         self,
-        model: Any,
+        model: VLM,
         images: Sequence[dict[str, Tensor]],
         dtype: torch.dtype,
         features: Sequence[ImageFeatures] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.model = model
-        self.images = [cast_vision(image, dtype) for image in images]
+        self.images = [cast_vision(image, dtype, device) for image in images]
         self.features = list(features) if features is not None else None
         if self.features is None and takes_features(model):
             self.features = encode_images(model, self.images)
@@ -90,13 +93,13 @@ class ImageInputs:
 ON_RESPONSES = {("paligemma", "token_type_ids"): 1}
 
 
-def on_responses(model: Any, name: str) -> int:
+def on_responses(model: VLM, name: str) -> int:
     """The value of the per-token input `name` on tokens of an answer, and on padding behind it."""
     return ON_RESPONSES.get((model.config.model_type, name), 0)
 
 
 def positions(
-    model: Any,
+    model: VLM,
     input_ids: Tensor,
     mask: Tensor,
     images: Sequence[dict[str, Tensor]],

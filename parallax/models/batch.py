@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from parallax.models.encoding.image_features import ImageFeatures
+from parallax.models.packed_tensors import Packed
 
 T = TypeVar("T")
 
 
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _map_tensors(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     """Apply `change` to every tensor inside lists, tuples, dicts and dataclasses; everything else is kept."""
     if isinstance(value, Tensor):
         return change(value)
@@ -32,14 +33,21 @@ def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 class _Movable:
-    """`.to(device)` and `.pin_memory()` for dataclasses of tensors; both return a new object."""
+    """`.to(device)` and `.pin_memory()` for dataclasses of tensors; both return a new object.
+
+    Between processes the tensors of one travel in a buffer for each type, however many they are: each tensor of its own would
+    take a file descriptor, and a step of 128 images more of them than a process may have open.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[Packed], Any], tuple[Packed]]:
+        return Packed.values, (Packed.of(self),)
 
     def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
         result: T = _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
         return result
 
     def pin_memory(self: T) -> T:
-        result: T = _map_tensors(self, lambda tensor: tensor.pin_memory())
+        result: T = Packed.of(self).pin_memory().values()
         return result
 
 
@@ -69,7 +77,11 @@ class EncodedDialogue(_Movable):
 
 @dataclass
 class ScoringBatch(_Movable):
-    """B prompts, each with its own 1 + K responses (chosen first). All padding is on the right."""
+    """B prompts, each with its own 1 + K responses (chosen first). All padding is on the right.
+
+    Its tensors stay on the host: rows are laid out there, where lengths are known without waiting for a GPU. `device` says
+    where the model computes; what a pass needs goes there at once, pixels and features image by image.
+    """
 
     prompt_ids: Tensor  # (B, P) int64
     prompt_lengths: Tensor  # (B,) int64
@@ -82,6 +94,11 @@ class ScoringBatch(_Movable):
     image_names: list[str] | None = None  # B names of what the tower sees, for a feature cache; None = not to be kept
     features: list[ImageFeatures] | None = None  # B ready image features; None = made from the pixels
     target_ids: Tensor | None = None  # (B, 1 + K, R): tokens scored in place of the response's own; None = its own
+    device: torch.device | None = None  # None: where the tensors are
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ScoringBatch:
+        """To be scored on `device`."""
+        return replace(self, device=torch.device(device))
 
     def __post_init__(self) -> None:
         batch, responses, _ = self.response_ids.shape
@@ -120,6 +137,12 @@ class PairBatch(_Movable):
         default_factory=list
     )  # answers beside other images; L responses of all of them together
     weight: float = 1.0  # 0.0: computed only to keep processes in step, its loss and metrics do not count
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
+        """To be scored on `device`, where the reference's log-probs go now."""
+        looks, reference = [look.to(device) for look in self.looks], self.reference_log_probs
+        there = reference if reference is None else reference.to(device, non_blocking=non_blocking)
+        return replace(self, scoring=self.scoring.to(device), looks=looks, reference_log_probs=there)
 
     def __len__(self) -> int:
         return len(self.pair_ids)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
+from parallax.models.foreign import VLM
 from parallax.models.sharding.base import Sharding, plain_name
 
 
@@ -17,13 +17,14 @@ def trainable_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 @contextmanager
-def instead(model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
+def instead(model: VLM, weights: dict[str, nn.Parameter]) -> Iterator[None]:
     """Inside: `weights` stand where the trained parameters of the same names are. Graphs of the latter stay whole."""
     places = []
     for name, kept in weights.items():
         owner, _, attribute = name.rpartition(".")
         module = model.get_submodule(owner)
         live = module._parameters[attribute]
+        assert live is not None
         if kept.device != live.device:
             kept = weights[name] = nn.Parameter(kept.detach().to(live.device), requires_grad=False)
         places.append((module, attribute, live))
@@ -36,7 +37,7 @@ def instead(model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
 
 
 @contextmanager
-def copied_in(sharding: Sharding, model: Any, weights: dict[str, nn.Parameter]) -> Iterator[None]:
+def copied_in(sharding: Sharding, model: VLM, weights: dict[str, nn.Parameter]) -> Iterator[None]:
     """Inside: the trained parameters have these whole values, each process its part; no graph may be alive.
 
     A sharded parameter cannot be exchanged for another, so its numbers are.

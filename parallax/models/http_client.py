@@ -13,7 +13,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,7 +86,7 @@ class HttpClient:
         """
         return self._asked("POST", path, body, checked, self.retries if retries is None else retries)
 
-    def _asked(self, method: str, path: str, body: Any, checked: Checked | None, retries: int) -> Any:
+    def _asked(self, method: str, path: str, body: object, checked: Checked | None, retries: int) -> Any:
         content = None if body is None else json.dumps(body).encode()
         for attempt in range(retries + 1):
             with self._lock:
@@ -166,7 +166,7 @@ class HttpClient:
             why = quoted(error) or type(error).__name__
             raise _Again(f"{there} ({why}); see that it runs and that {self.setting} is its address") from error
 
-    def _run(self, work: Any) -> Any:
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of a coroutine on this client's own loop, whose thread all callers share."""
         with self._lock:
             if self._loop is None or self._process != os.getpid():

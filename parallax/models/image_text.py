@@ -218,9 +218,9 @@ class ImageTextModel:
                 )
 
 
-def _unit(features: Any) -> Tensor:
+def _unit(features: object) -> Tensor:
     """Embeddings of length 1 in float32, on the CPU. Shape: (rows, width)."""
-    vectors: Tensor = getattr(features, "pooler_output", features)
+    vectors: Tensor = getattr(features, "pooler_output", features)  # type: ignore[arg-type]
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parallax.models.foreign import VLM, Processor
 from parallax.records import bytes_digest, file_digest, fingerprint
 
 SAYS_NOTHING = {  # keys of configuration files: names, places, versions, and what is an ingredient of its own
@@ -26,7 +27,7 @@ WEIGHTS = (".safetensors", ".bin", ".index.json")  # of a folder: named by `weig
 DOCUMENTS = ("manifest.json", "README.md", "training_args.json")
 
 
-def config_digest(network: Any) -> str:
+def config_digest(network: VLM) -> str:
     """Names a network's configuration: shapes, constants such as `rope_theta`, and its generation's."""
     generation = getattr(network, "generation_config", None)
     return fingerprint(
@@ -37,12 +38,12 @@ def config_digest(network: Any) -> str:
     )
 
 
-def model_digest(weights: str, network: Any, quantization: str = "none") -> str:
+def model_digest(weights: str, network: VLM, quantization: str = "none") -> str:
     """Names a base model: the digest of its weights, its configuration, and how its frozen weights are rounded."""
     return fingerprint({"weights": weights, "config": config_digest(network), "quantization": quantization})
 
 
-def processor_digest(processor: Any, **more: Any) -> str:
+def processor_digest(processor: Processor, **more: Any) -> str:
     """Names a processor with its image processor and tokenizer; `more` is plain data of ours that belongs to it."""
     image_processor, tokenizer = processor.image_processor, processor.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -88,7 +89,7 @@ def _described(file: Path) -> Any:
     return file_digest(file)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Plain data without what says nothing; other objects by their text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if key not in SAYS_NOTHING}

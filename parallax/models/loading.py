@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, text_config
+from parallax.models.devices import has_bfloat16
 from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.family_support import refuse_unfit
+from parallax.models.foreign import VLM, Configured, Processor, Tokenizer
 from parallax.models.fused_lora import fuse
 from parallax.models.ingredients import model_digest
 from parallax.models.lora import add_lora, projector_names
@@ -51,7 +53,7 @@ def load_policy(
     seed: int = 0,
     digest_memory: Path | None = None,
     feature_folder: Path | None = None,
-    mesh: Any = None,
+    mesh: DeviceMesh | None = None,
 ) -> Policy:
     """Load the policy that the `model` and `lora` groups describe.
 
@@ -146,13 +148,13 @@ def precision_for(name: str, device: str) -> torch.dtype:
     if name == "auto":
         if not device.startswith("cuda"):
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if has_bfloat16() else torch.float16
     if name not in PRECISIONS:
         raise ValueError(f"model.dtype={name} is not known; use auto or one of {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
 
 
-def layout_for(name: str, network: nn.Module, attention: str = "auto") -> Layout:
+def layout_for(name: str, network: VLM, attention: str = "auto") -> Layout:
     """How responses are laid out for scoring: `separate`, `shared`, or `auto` (shared where the family allows it).
 
     With a shared layout the text decoder gets the attention that is made for it, unless `attention` names a kernel.
@@ -188,7 +190,7 @@ def layout_for(name: str, network: nn.Module, attention: str = "auto") -> Layout
     return shared_prefix
 
 
-def image_side_learns(network: nn.Module) -> bool:
+def image_side_learns(network: VLM) -> bool:
     """Whether a weight outside decoder, embeddings and head learns: policy and reference then see images otherwise."""
     plain = base_model(network)
     language = {plain.get_input_embeddings(), plain.get_output_embeddings(), plain.get_decoder()}
@@ -196,7 +198,7 @@ def image_side_learns(network: nn.Module) -> bool:
     return any(value.requires_grad and id(value) not in inside for value in plain.parameters())
 
 
-def feature_cache_for(model: Mapping[str, Any], network: nn.Module, folder: Path | None) -> ReadyFeatures | None:
+def feature_cache_for(model: Mapping[str, Any], network: VLM, folder: Path | None) -> ReadyFeatures | None:
     """The cache of image features that `feature_cache` asks for: none | auto (memory where it is right) | memory | disk.
 
     There is none where the tower or the projector learns, by the settings or because the adapter brings weights for them.
@@ -223,11 +225,11 @@ def feature_cache_for(model: Mapping[str, Any], network: nn.Module, folder: Path
     return ReadyFeatures(FeatureCache(budget, folder / tensors_digest(tower)))
 
 
-def end_tokens(network: Any, tokenizer: Any) -> tuple[int, ...]:
+def end_tokens(network: Configured, tokenizer: Tokenizer) -> tuple[int, ...]:
     """All tokens that end an answer: the generation config's and the tokenizer's EOS, without repeats."""
     configured = getattr(network.generation_config, "eos_token_id", None)
     if configured is None:
-        configured = getattr(text_config(network), "eos_token_id", None)
+        configured = getattr(network.config.get_text_config(), "eos_token_id", None)
     listed = configured if isinstance(configured, (list, tuple)) else [configured]
     return tuple(dict.fromkeys(int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None))
 
@@ -245,7 +247,7 @@ def weight_files(path: str) -> list[Path]:
     return sorted(folder.glob("model*.safetensors"))
 
 
-def train_language_model(network: Any, projector: list[str]) -> None:
+def train_language_model(network: VLM, projector: list[str]) -> None:
     """Full fine-tuning: decoder (embeddings included) and output head learn, vision tower and projector stay frozen."""
     network.get_submodule(decoder_name(network)).requires_grad_(True)
     network.get_input_embeddings().requires_grad_(True)
@@ -289,7 +291,7 @@ def _open_parts(
     lora: Mapping[str, Any] | None,
     adapter: Path | None,
     dtype: torch.dtype,
-    mesh: Any,
+    mesh: DeviceMesh,
 ) -> Parts | None:
     """The model of the checkpoint to be read in parts; None, with a word, where it can only be loaded whole."""
     from transformers import AutoModelForImageTextToText
@@ -348,7 +350,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def load_processor(path: str, model: Mapping[str, Any], network: Any, **options: Any) -> Any:
+def load_processor(path: str, model: Mapping[str, Any], network: Configured, **options: Any) -> Processor:
     from transformers import AutoProcessor
 
     processor = loaded(path, AutoProcessor, revision=model.get("revision") or "main", **options)
@@ -363,7 +365,7 @@ def load_processor(path: str, model: Mapping[str, Any], network: Any, **options:
     return processor
 
 
-def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixels: int | None) -> None:
+def limit_pixels(processor: Processor, network: Configured, min_pixels: int | None, max_pixels: int | None) -> None:
     """Set how many pixels an image may have after resizing. Qwen-VL: directly; LLaVA-NeXT, InternVL: by fewer tiles."""
     if min_pixels is None and max_pixels is None:
         return
@@ -393,7 +395,7 @@ def limit_pixels(processor: Any, network: Any, min_pixels: int | None, max_pixel
         )
 
 
-def loaded(path: str, auto_class: Any, **options: Any) -> Any:
+def loaded(path: str, auto_class: type[Any], **options: Any) -> Any:
     """`auto_class.from_pretrained` with its errors in our words."""
     with _in_words(path):
         return auto_class.from_pretrained(path, trust_remote_code=False, **options)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from parallax.models.backbone import decoder_name
+from parallax.models.foreign import VLM
 
 PROJECTORS = (
     "multi_modal_projector",
@@ -28,7 +29,7 @@ PROJECTORS = (
 )
 
 
-def language_targets(model: nn.Module) -> str:
+def language_targets(model: VLM) -> str:
     """A regular expression matching the full name of every linear layer of the text decoder, and nothing else.
 
     For Llama-like decoders these are q, k, v, o, gate, up and down of every layer. Raises ValueError when the decoder
@@ -48,7 +49,7 @@ def language_targets(model: nn.Module) -> str:
     return rf"{re.escape(decoder)}\.(?:{names})"
 
 
-def vision_targets(model: Any) -> str:
+def vision_targets(model: VLM) -> str:
     """A regular expression matching the full name of every linear layer of the vision tower, and nothing else.
 
     That is all of the model but its decoder, its head and its projector. Raises ValueError where nothing is left.
@@ -66,7 +67,7 @@ def vision_targets(model: Any) -> str:
     return "|".join(sorted({re.sub(r"\d+", r"\\d+", re.escape(name)) for name in names}))
 
 
-def projector_names(network: nn.Module) -> list[str]:
+def projector_names(network: VLM) -> list[str]:
     """Full names of the modules between vision tower and language model."""
     names = []
     for name, module in network.named_modules():
@@ -77,27 +78,27 @@ def projector_names(network: nn.Module) -> list[str]:
     return names
 
 
-def _projectors(model: nn.Module) -> list[nn.Module]:
+def _projectors(model: VLM) -> list[nn.Module]:
     return [model.get_submodule(name) for name in projector_names(model)]
 
 
-def _as_expression(model: nn.Module, targets: str | Sequence[str]) -> str:
+def _as_expression(model: VLM, targets: str | Sequence[str]) -> str:
     """Targets as one regular expression over full names."""
     if isinstance(targets, str):
         return targets
     return "|".join(rf"(?:.+\.)?{re.escape(target)}" for target in targets)
 
 
-def _foreign_modules(model: Any) -> set[nn.Module]:
+def _foreign_modules(model: VLM) -> set[nn.Module]:
     """Everything that belongs to vision or output, should a family keep it inside its decoder."""
-    foreign = {model.get_output_embeddings()}
+    foreign: set[nn.Module] = {model.get_output_embeddings()}
     for name, module in model.named_modules():
         if re.search(r"(^|\.)(vision|visual|image|multi_modal|mm_|connector|aligner|projector)", name):
             foreign.add(module)
     return foreign
 
 
-def lora_config(model: nn.Module, settings: dict[str, Any], projector: Sequence[str] = ()) -> Any:
+def lora_config(model: VLM, settings: dict[str, Any], projector: Sequence[str] = ()) -> Any:
     """A `peft.LoraConfig` from the `lora` group: r, alpha (default 2r), dropout, targets, vision, rslora, dora.
 
     `targets` is "language" (see `language_targets`), a regular expression over full module names, or a list of module
@@ -130,7 +131,12 @@ def lora_config(model: nn.Module, settings: dict[str, Any], projector: Sequence[
 
 
 def add_lora(
-    model: nn.Module, settings: dict[str, Any], *, seed: int, projector: Sequence[str] = (), autocast: bool = True
+    model: VLM,
+    settings: dict[str, Any],
+    *,
+    seed: int,
+    projector: Sequence[str] = (),
+    autocast: bool = True,
 ) -> Any:
     """Wrap `model` with a fresh adapter whose initial weights depend on `seed` alone.
 
@@ -144,7 +150,7 @@ def add_lora(
         return get_peft_model(model, config, autocast_adapter_dtype=autocast)
 
 
-def _check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
+def _check_targets(model: VLM, targets: str | Sequence[str]) -> None:
     if isinstance(targets, str):
         matched = [name for name, _ in model.named_modules() if re.fullmatch(targets, name)]
     else:
@@ -165,7 +171,7 @@ def _check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
 
 
 @contextmanager
-def bare_layers(model: nn.Module) -> Iterator[None]:
+def bare_layers(model: VLM) -> Iterator[None]:
     """Inside: the layers under LoRA stand in their own places, so that an adapter that does nothing costs nothing.
 
     The numbers are those of peft's `disable_adapter`, without a wrapper's call per layer and token.

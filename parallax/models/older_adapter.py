@@ -14,10 +14,12 @@ from typing import Any
 
 from torch import Tensor
 
+from parallax.models.foreign import VLM
+
 PREFIX = "base_model.model."  # that peft puts before every key
 
 
-def current_names(model: Any, keys: Iterable[str]) -> dict[str, str]:
+def current_names(model: VLM, keys: Iterable[str]) -> dict[str, str]:
     """The name that each key of an adapter's file has in this transformers: key -> key.
 
     Adapters of transformers before 4.52 put the decoder and the projector of a vision-language model in other places;
@@ -27,7 +29,7 @@ def current_names(model: Any, keys: Iterable[str]) -> dict[str, str]:
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
     modules = _modules_of(model)
-    rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]  # type: ignore[arg-type]
     names = {}
     for key in keys:
         inside = key.removeprefix(PREFIX)
@@ -61,7 +63,7 @@ def expression_of(modules: list[str]) -> str:
     return "|".join(parts)
 
 
-def current_patterns(model: Any, patterns: Mapping[str, Any]) -> dict[str, Any]:
+def current_patterns(model: VLM, patterns: Mapping[str, Any]) -> dict[str, Any]:
     """peft's `rank_pattern` or `alpha_pattern` with full names of modules as they are now; expressions stay as they are."""
     return {
         current_names(model, [f"{PREFIX}{name}.weight"])[f"{PREFIX}{name}.weight"][len(PREFIX) : -len(".weight")]: value
@@ -69,7 +71,7 @@ def current_patterns(model: Any, patterns: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def with_current_names(folder: Path, model: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def with_current_names(folder: Path, model: VLM) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The weights and the configuration of a peft adapter under today's names; None where some weight has no place in `model`.
 
     `model` may be on the meta device: its names are all that counts.
@@ -90,7 +92,7 @@ def with_current_names(folder: Path, model: Any) -> tuple[dict[str, Tensor], dic
     return {names[key]: value.contiguous() for key, value in saved.items()}, config
 
 
-def _modules_of(model: Any) -> set[str]:
+def _modules_of(model: VLM) -> set[str]:
     """Full names of the modules, as if nothing had been wrapped by peft."""
     return {
         re.sub(r"\.(original_module|modules_to_save\.\w+|base_layer)", "", name) for name, _ in model.named_modules()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from parallax.models.adapter import CONFIG, WEIGHTS
+from parallax.models.foreign import VLM
 from parallax.models.older_adapter import PREFIX, expression_of, with_current_names
 
 PLAIN = "adapter_model.bin"
@@ -46,7 +47,7 @@ class Converted:
         return ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
 
 
-def convert(folder: Path, network: nn.Module, base: str) -> Converted:
+def convert(folder: Path, network: VLM, base: str) -> Converted:
     """Read the adapter in `folder` and give it the names of `network`.
 
     Args:
@@ -150,7 +151,7 @@ def _renamed(name: str) -> str | None:
     return None
 
 
-def _compare(state: Mapping[str, Tensor], targets: list[str], network: nn.Module, rank: int, folder: Path) -> None:
+def _compare(state: Mapping[str, Tensor], targets: list[str], network: VLM, rank: int, folder: Path) -> None:
     """Every module must be in the network, and every shape must fit."""
     modules, weights = dict(network.named_modules()), dict(network.named_parameters())
     for module in targets:

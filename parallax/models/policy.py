@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from parallax.models.dropout import Dropouts
 from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.exchange import copied_in, instead, trainable_parameters
+from parallax.models.foreign import VLM
 from parallax.models.generation import generate
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.models.ingredients import model_digest
@@ -43,7 +43,7 @@ class Policy:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: VLM,
         encoder: PromptEncoder,
         *,
         name: str,
@@ -54,7 +54,7 @@ class Policy:
         features: ReadyFeatures | None = None,
         sharding: Sharding | None = None,
     ) -> None:
-        self.model: Any = model
+        self.model = model
         self.encoder = encoder
         self.name = name
         self.path = path
@@ -67,7 +67,7 @@ class Policy:
         self._adapter_is_fresh = adapter_is_fresh
         self._fingerprint: str | None = None
         self._full_was_touched = False
-        self._reference_copy: nn.Module | None = None
+        self._reference_copy: VLM | None = None
         self._reference_adapter: dict[str, nn.Parameter] = {}  # frozen weights of an earlier adapter; none: the base
         self._reference_name: str | None = None
         self._dropouts = Dropouts()
@@ -222,7 +222,7 @@ class Policy:
                 with self.model.disable_adapter():
                     yield
             else:
-                self.model = trained if untouched else self._reference_copy
+                self.model = trained if self._reference_copy is None else self._reference_copy
                 yield
         finally:
             self.model, self._inside_reference = trained, False
@@ -366,7 +366,8 @@ class Policy:
                     with self.model.disable_adapter(), bare_layers(self.model):
                         yield
                 else:
-                    yield
+                    with fused_lora.ready_adapters(self.model):
+                        yield
         finally:
             for module, training in modes.items():
                 module.training = training

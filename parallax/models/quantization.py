@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from parallax.models.backbone import decoder_name
+from parallax.models.foreign import VLM
 
 KINDS = ("none", "nf4", "int8")
 
@@ -36,7 +37,7 @@ def quantization_config(kind: str, path: str, dtype: torch.dtype, revision: str 
     return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=[outside])
 
 
-def kind_of(network: Any) -> str:
+def kind_of(network: VLM) -> str:
     """none, nf4 or int8: how the weights of a loaded model are kept."""
     settings = getattr(network.config, "quantization_config", None)
     if settings is None:
@@ -44,7 +45,7 @@ def kind_of(network: Any) -> str:
     return "nf4" if getattr(settings, "load_in_4bit", False) else "int8"
 
 
-def settle(network: nn.Module) -> None:
+def settle(network: VLM) -> None:
     """See that exactly the decoder's linear layers are quantised, and that they compute the same in every mode.
 
     On some CPUs bitsandbytes repacks 4-bit weights for inference and computes in bfloat16 from then on: answers and scores

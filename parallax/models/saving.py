@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from parallax.models import processes
 from parallax.models.backbone import base_model
+from parallax.models.foreign import VLM, Processor
 from parallax.models.sharding.base import Sharding, plain_name
 from parallax.records.atomic import replaced_folder
 
 SHARD = "5GB"  # largest file of a merged model
 
 
-def save_adapter(model: Any, sharding: Sharding, folder: Path) -> None:
+def save_adapter(model: VLM, sharding: Sharding, folder: Path) -> None:
     """The adapter in PEFT's own format (safetensors); the folder is whole or as it was. Called by every process, written by
     the first, which alone holds all of it for that long."""
     state: dict[str, Tensor] | None = None
@@ -33,7 +34,7 @@ def save_adapter(model: Any, sharding: Sharding, folder: Path) -> None:
     processes.barrier()
 
 
-def save_merged(model: Any, sharding: Sharding, processor: Any, folder: Path, *, corrupt: bool = False) -> None:
+def save_merged(model: VLM, sharding: Sharding, processor: Processor, folder: Path, *, corrupt: bool = False) -> None:
     """A plain checkpoint of the adapted model with its processor. The live model is not changed, to the last bit.
 
     The adapted weights are worked out layer by layer and collected on the CPU, so no second model is needed on the device.
@@ -48,7 +49,7 @@ def save_merged(model: Any, sharding: Sharding, processor: Any, folder: Path, *,
     processes.barrier()
 
 
-def _write(network: Any, state: dict[str, Tensor], processor: Any, folder: Path) -> None:
+def _write(network: VLM, state: dict[str, Tensor], processor: Processor, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         shell = type(network)(network.config)
@@ -65,7 +66,7 @@ def _write(network: Any, state: dict[str, Tensor], processor: Any, folder: Path)
         processor.save_pretrained(str(unfinished))
 
 
-def names_outside(network: Any) -> list[Any]:
+def names_outside(network: VLM) -> list[Any]:
     """How weights are renamed on their way to a file: back to the names that the family's checkpoints have.
 
     transformers undoes what it did when it loaded. It leaves a CLIP tower without the level `vision_model` where it found none
@@ -75,7 +76,7 @@ def names_outside(network: Any) -> list[Any]:
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import PrefixChange
 
-    every = get_model_conversion_mapping(network, add_legacy=False)
+    every = get_model_conversion_mapping(network, add_legacy=False)  # type: ignore[arg-type]
     prefixes = [entry for entry in every if isinstance(entry, PrefixChange)]
     used = getattr(network, "_weight_conversions", None)
     if used is None:
@@ -85,7 +86,7 @@ def names_outside(network: Any) -> list[Any]:
     return [*used, *(entry for entry in prefixes if entry.prefix_to_remove == "vision_model")]
 
 
-def base_state(network: nn.Module) -> dict[str, Tensor]:
+def base_state(network: VLM) -> dict[str, Tensor]:
     """The base model's weights under their plain names, without anything an adapter put in."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
@@ -106,7 +107,7 @@ def base_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merged_state(network: nn.Module, sharding: Sharding, *, corrupt: bool = False) -> dict[str, Tensor]:
+def merged_state(network: VLM, sharding: Sharding, *, corrupt: bool = False) -> dict[str, Tensor]:
     """Plain names, adapted weights, on the CPU. `corrupt`: the model may be changed, so that nothing has to be copied."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper

@@ -81,16 +81,24 @@ def prompt_file(name: str) -> Path:
 
 def load_critic_prompt(name: str) -> CriticPrompt:
     """Read a prompt file. Raises FileNotFoundError or ValueError, in sentences."""
+    return critic_prompt_from(*read_prompt_file(name, "critic*"))
+
+
+def read_prompt_file(name: str, shipped: str) -> tuple[dict[str, Any], str]:
+    """The texts of the file that `judge.prompt` names, and where it lies; `shipped` is how our own files of that sort are called.
+
+    Raises FileNotFoundError, in a sentence.
+    """
     from omegaconf import OmegaConf
 
     file = prompt_file(name)
     if not file.is_file():
-        known = sorted(path.stem for path in (CONF / "prompts").glob("critic*.yaml"))
+        known = sorted(path.stem for path in (CONF / "prompts").glob(f"{shipped}.yaml"))
         raise FileNotFoundError(
             f"judge.prompt={name} names no prompt file ({file}); use one of {', '.join(known)} or the path of a YAML file"
         )
     content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    return critic_prompt_from(content if isinstance(content, dict) else {}, str(file))
+    return (content if isinstance(content, dict) else {}), str(file)
 
 
 def critic_prompt_from(content: Mapping[str, Any], file: str) -> CriticPrompt:

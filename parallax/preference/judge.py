@@ -26,7 +26,7 @@ class Judgement:
     Either `scores` (one per candidate) or a `reason` why there are none: a short name that is counted (`tie`, …).
     """
 
-    scores: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()  # UNSCORED for a candidate that cannot be compared
     reason: str = ""
     detail: str = ""  # beside the reason
     notes: Mapping[str, Any] = field(default_factory=dict)  # plain data, kept with the pair
@@ -35,6 +35,7 @@ class Judgement:
 
 
 Scores = Sequence[float] | Judgement
+UNSCORED = float("nan")  # of a candidate that a judge can say nothing about: it stands in no pair
 
 
 class Judge(Part, ABC):

@@ -1,10 +1,11 @@
-"""Selectors: scored candidates in, one chosen and K rejected answers out, or a named reason to drop the sample."""
+"""Selectors: scored candidates in, pairs of one chosen and K rejected answers out, or a named reason to drop the sample."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from math import isnan
 from typing import Any
 
 from parallax.preference.filters import Filters, Newlines
@@ -13,13 +14,15 @@ from parallax.records import Candidate, Dropped, PreferencePair, Response, Sampl
 from parallax.settings.part import Part
 from parallax.settings.ranges import Count, Negatives, NotNegative
 
+Outcomes = PreferencePair | Dropped | list[PreferencePair]
+
 
 class Selector(Part, ABC):
-    """Makes a pair of what a judge has scored."""
+    """Makes pairs of what a judge has scored."""
 
     @abstractmethod
-    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
-        """A pair, or why there is none."""
+    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> Outcomes:
+        """A pair, several pairs, or why there is none."""
 
     @abstractmethod
     def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
@@ -65,10 +68,11 @@ class BestAgainstRest(Selector):
             **asdict(self.filters),
         }
 
-    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
+    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> Outcomes:
         """`scores` belong to `candidates` one by one. Ties keep the proposer's order.
 
-        A judgement without scores drops the sample for its reason; its notes are kept with the pair.
+        A judgement without scores drops the sample for its reason; its notes are kept with the pair. Candidates without a score
+        are left aside.
         """
         judged = as_judgement(scores)
         if judged.reason:
@@ -76,15 +80,19 @@ class BestAgainstRest(Selector):
         values = judged.scores
         if len(candidates) != len(values):
             raise ValueError(f"{len(candidates)} candidates of sample {sample.id!r} came with {len(values)} scores")
-        if len(candidates) < 2:
-            detail = f"{len(candidates)} candidates; a pair needs 2"
+        scored = [place for place, value in enumerate(values) if not isnan(value)]
+        if len(scored) < 2:
+            detail = f"{len(scored)} of {len(candidates)} candidates can be compared; a pair needs 2"
             return Dropped(sample.id, sample.source, "no_candidates", detail)
-        best = max(range(len(values)), key=lambda i: (values[i], -i))
-        others = sorted((i for i in range(len(values)) if i != best), key=lambda i: (values[i], i))
         each = judged.each or ({},) * len(values)
-        responses = [_response(*made) for made in zip(candidates, values, each, strict=True)]
-        rejected = [responses[i] for i in others]
-        return self._decide(_pair(sample, responses[best], rejected, judged.notes))
+        responses = [_response(candidates[i], values[i], each[i]) for i in scored]
+        return self._pairs(sample, responses, judged.notes)
+
+    def _pairs(self, sample: Sample, responses: Sequence[Response], notes: Mapping[str, Any]) -> Outcomes:
+        """What becomes of a sample's responses, two or more, each with a score."""
+        best = max(range(len(responses)), key=lambda i: (score_of(responses[i]), -i))
+        others = [response for place, response in enumerate(responses) if place != best]
+        return self._decide(pair_of(sample, responses[best], sorted(others, key=score_of), notes))
 
     def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
         """Apply the filters to a ready-made pair. Scores are compared where both sides have one."""
@@ -115,7 +123,12 @@ class BestAgainstRest(Selector):
         return margin > 0 and margin >= (self.min_margin or 0.0)
 
 
-def _pair(sample: Sample, chosen: Response, rejected: list[Response], notes: Mapping[str, Any]) -> PreferencePair:
+def score_of(response: Response) -> float:
+    assert response.score is not None  # a judge gave it
+    return response.score
+
+
+def pair_of(sample: Sample, chosen: Response, rejected: list[Response], notes: Mapping[str, Any]) -> PreferencePair:
     asked = sample.conversation()
     return PreferencePair(
         sample_id=sample.id, source=sample.source, image=asked.images[0], prompt=asked.question, chosen=chosen,

@@ -96,6 +96,15 @@ def read_verdict(text: str) -> Verdict:
     return _meaning(bare["said"]) if bare else "unreadable"
 
 
+def read_yes_no(text: str) -> bool | None:
+    """What the first sentence says: by its first word, else if exactly one of yes and no is among its words; None for neither."""
+    words = re.findall(r"[a-z']+", re.split(r"[.!?\n]", text.lower())[0])
+    if words[:1] in (["yes"], ["no"]):
+        return words[0] == "yes"
+    said = {word for word in ("yes", "no") if word in words}
+    return said == {"yes"} if len(said) == 1 else None
+
+
 def _meaning(word: str) -> Verdict:
     word = word.strip()
     return "first" if word in _ONE else "second" if word in _TWO else "tie"

@@ -94,13 +94,13 @@ def atomic_write_text(path: Path | str, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8", "replace"))
 
 
-def atomic_write_json(path: Path | str, value: Any) -> None:
+def atomic_write_json(path: Path | str, value: object) -> None:
     """Write plain data as readable JSON with sorted keys and a final newline. Numbers JSON does not have come as null."""
     text = json.dumps(finite(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     atomic_write_text(path, text + "\n")
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> Any:
     """Plain data with null for what JSON has no number for: not a number, infinite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None

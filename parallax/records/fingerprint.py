@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 LENGTH = 32  # hex digits kept of a SHA-256: 128 bits, no collisions to fear
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """Plain data as JSON with sorted keys and no spaces. Raises TypeError for anything that is not plain data."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: object) -> str:
     """The content address of plain data (dicts, lists, strings, numbers, booleans, None)."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:LENGTH]
 

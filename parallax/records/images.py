@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
@@ -192,7 +192,7 @@ def image_size(image: ImageRef) -> tuple[int, int]:
     return size
 
 
-def _to_rgb(image: Any) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):
@@ -206,7 +206,7 @@ def _to_rgb(image: Any) -> Image.Image:
     return plain
 
 
-def _eight_bits(image: Any) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
     """Greyscale of more than eight bits or of floats to `L`. 65535 and 1.0 become 255; larger ranges are scaled by their top."""
     import numpy as np
     from PIL import Image

@@ -11,11 +11,14 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from parallax.records.atomic import is_temporary
 from parallax.records.kept_file import why_not_believed, write_shard
 from parallax.records.key_index import KeyIndex
+
+if TYPE_CHECKING:
+    import pyarrow
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ class ShardFolder(ABC, Generic[Value]):
                 log.warning("ignored %s: it could be indexed but not read (%s)", path, error)
         return found
 
-    def _write(self, table: Any, keys: Sequence[str]) -> Path:
+    def _write(self, table: pyarrow.Table, keys: Sequence[str]) -> Path:
         """Write one shard, whole or absent, and return its path. `keys` are those of the rows, in order."""
         path = write_shard(self.folder, parquet_bytes(table))
         self._known.add(path.name)
@@ -106,7 +109,7 @@ class ShardFolder(ABC, Generic[Value]):
         self._rows.add((key, first + row) for row, key in enumerate(keys))
 
 
-def parquet_bytes(table: Any) -> bytes:
+def parquet_bytes(table: pyarrow.Table) -> bytes:
     """A pyarrow table as a Parquet file."""
     from pyarrow import BufferOutputStream, parquet
 

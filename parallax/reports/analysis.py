@@ -12,6 +12,8 @@ import numpy as np
 import yaml
 
 from parallax.evaluation.evaluation import Evaluation
+from parallax.reports.metric_names import short_name
+from parallax.reports.plots import line_style, panels, save
 from parallax.reports.results import lookup
 
 
@@ -57,7 +59,7 @@ def noise_row(run: Path, metric: str) -> dict[str, float]:
     return {"noise_steps": float(step), "margin": float(margins[-1]), "metric": lookup(results, metric)}
 
 
-def layout(embeddings: Any, how: str, seed: int) -> Any:
+def layout(embeddings: Sequence[Sequence[float]], how: str, seed: int) -> Any:
     """Embeddings in two dimensions. Shape: (images, features) → (images, 2)."""
     count = len(embeddings)
     if how == "umap":
@@ -74,7 +76,7 @@ def layout(embeddings: Any, how: str, seed: int) -> Any:
     return TSNE(2, perplexity=perplexity, random_state=seed, init="pca").fit_transform(np.asarray(embeddings))
 
 
-def mixing(embeddings: Any, is_training: Sequence[bool], neighbours: int = 5) -> float | None:
+def mixing(embeddings: Sequence[Sequence[float]], is_training: Sequence[bool], neighbours: int = 5) -> float | None:
     """Share of training images among the nearest neighbours of benchmark images, over what chance would give; 1 is well mixed.
 
     By cosine, in the space of the embeddings (the picture of two dimensions distorts distances).
@@ -97,54 +99,45 @@ def draw_lengths(lengths: Mapping[str, Mapping[str, Mapping[str, list[int]]]], p
         for run, sides in lengths.items()
         for suite in dict.fromkeys(s for side in sides.values() for s in side)
     ]
-    figure, axes = _figure(len(cells))
-    for axis, (run, suite) in zip(axes, cells, strict=False):
-        sides = {side: suites[suite] for side, suites in lengths[run].items() if suite in suites}
-        bins = np.histogram_bin_edges(
-            [n for values in sides.values() for n in values], bins=min(30, 1 + max(map(max, sides.values())))
-        )
-        for side, values in sides.items():
-            axis.hist(values, bins=bins, histtype="step", linewidth=1.6, label=f"{side}, mean {np.mean(values):.1f}")
-        axis.set_title(f"{Path(run).name} · {suite}", fontsize=9)
-        axis.set_xlabel("words of an answer")
-        axis.legend(fontsize=7)
-    _save(figure, path)
+    with panels(len(cells)) as (whole, axes):
+        for axis, (run, suite) in zip(axes, cells, strict=True):
+            sides = {side: suites[suite] for side, suites in lengths[run].items() if suite in suites}
+            every = [count for counts in sides.values() for count in counts]
+            bins = np.histogram_bin_edges(every, bins=min(30, 1 + max(every)))
+            for number, (side, counts) in enumerate(sides.items()):
+                style = {key: value for key, value in line_style(number).items() if key != "marker"}
+                axis.hist(
+                    counts, bins=list(bins), histtype="step", label=f"{side}, mean {np.mean(counts):.1f}", **style
+                )
+            axis.set_title(f"{Path(run).name} · {suite}")
+            axis.set_xlabel("words of an answer")
+            axis.set_ylabel("answers")
+            axis.margins(y=0.3)  # room for the legend
+            axis.legend(loc="upper right")
+        save(whole, path)
 
 
 def draw_noise(rows: Sequence[Mapping[str, float]], metric: str, path: Path) -> None:
-    """Margin (left axis) and metric (right axis) over the noise step."""
-    figure, (axis,) = _figure(1)
-    steps = [row["noise_steps"] for row in rows]
-    axis.plot(steps, [row["margin"] for row in rows], "o-", color="#1f6f8b", label="reward margin")
-    axis.set_xlabel("noise step, of 1000")
-    axis.set_ylabel("reward margin", color="#1f6f8b")
-    other = axis.twinx()
-    other.plot(steps, [row["metric"] for row in rows], "s--", color="#c05c2b")
-    other.set_ylabel(metric, color="#c05c2b")
-    _save(figure, path)
+    """Reward margin and metric over the noise step."""
+    side, _, name = metric.partition("/")
+    shown = {"margin": "Reward margin, late in training", "metric": f"{short_name(name or side)} ({side})"}
+    with panels(len(shown)) as (whole, axes):
+        for number, (axis, (key, title)) in enumerate(zip(axes, shown.items(), strict=True)):
+            axis.plot([row["noise_steps"] for row in rows], [row[key] for row in rows], **line_style(number))
+            axis.set_title(title)
+            axis.set_xlabel("noise step, of 1000")
+        save(whole, path)
 
 
-def draw_images(places: Any, names: Sequence[str], path: Path) -> None:
-    """A point per image, a colour per source."""
-    figure, (axis,) = _figure(1)
-    for name in dict.fromkeys(names):
-        mine = np.asarray([other == name for other in names])
-        axis.scatter(*np.asarray(places)[mine].T, s=12, alpha=0.7, label=f"{name} ({mine.sum()})")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.legend(fontsize=8)
-    _save(figure, path)
-
-
-def _figure(count: int) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    columns = min(3, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False).ravel()
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
+def draw_images(places: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """A point per image; colour and marker tell the source."""
+    with panels(1, size=(5.5, 4.2)) as (whole, (axis,)):
+        for number, name in enumerate(dict.fromkeys(names)):
+            mine = np.asarray([other == name for other in names])
+            style = {key: value for key, value in line_style(number).items() if key != "linestyle"}
+            x, y = np.asarray(places)[mine].T
+            axis.scatter(x, y, s=14, alpha=0.7, label=f"{name} ({mine.sum()})", **style)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        whole.legend(loc="outside right upper")
+        save(whole, path)

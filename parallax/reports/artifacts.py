@@ -6,14 +6,18 @@ as used, the adapter as made; the same pair set in another run of a sweep is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.reports.loggers import wandb_run_of
 
 if TYPE_CHECKING:
+    import wandb
     from pytorch_lightning.loggers import Logger
+
+    New = Callable[..., wandb.Artifact]
+    Act = Callable[[wandb.Run, New], object]
 
 
 def note_policy(loggers: Sequence[Logger], name: str, fingerprint: str, *, base: str, adapter: str | None) -> None:
@@ -30,7 +34,7 @@ def note_pairs(loggers: Sequence[Logger], folder: Path, report: Mapping[str, Any
     """The pair set of a stage, with what its build counted."""
     metadata = {key: value for key, value in report.items() if key != "pair_set"}
 
-    def act(run: Any, new: Any) -> None:
+    def act(run: wandb.Run, new: New) -> None:
         made = new(f"pairs-{str(report['key'])[:16]}", "pairs", metadata, folder)
         run.log_artifact(made)
         run.use_artifact(made)
@@ -50,14 +54,14 @@ def note_results(loggers: Sequence[Logger], folder: Path) -> None:
     """What is left to read of a run: results, report, configuration."""
     files = [folder / name for name in ("results.json", "report.html", "config.yaml", "manifest.json")]
 
-    def act(run: Any, new: Any) -> None:
+    def act(run: wandb.Run, new: New) -> None:
         made = new(f"results-{run.id}", "results", {}, *[file for file in files if file.is_file()])
         run.log_artifact(made)
 
     _each(loggers, "upload its results", act)
 
 
-def _each(loggers: Sequence[Logger], what: str, act: Any) -> None:
+def _each(loggers: Sequence[Logger], what: str, act: Act) -> None:
     for logger in loggers:
         run = wandb_run_of(logger)
         if run is not None and not run.offline:

@@ -117,7 +117,7 @@ def _run(run: ComparedRun, comparison: Comparison, beside: Path) -> dict[str, An
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return None if value == ABSENT else value
 
 

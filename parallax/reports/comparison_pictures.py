@@ -6,15 +6,19 @@ from pathlib import Path
 
 from parallax.evaluation.ratio import Metric
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
+from parallax.reports.method_words import setting_name
 from parallax.reports.metric_names import short_name
-from parallax.reports.plots import figure, save, with_intervals
+from parallax.reports.plots import panels, save, with_intervals
 from parallax.reports.what_differs import ABSENT, Setting, value_words
+
+APART = 0.06  # between points of one place, of the way to the next
 
 
 def draw_pictures(comparison: Comparison, folder: Path) -> list[Path]:
     """Write `compare_<setting>.png` for every numeric setting with two values or more: one panel for each headline metric.
 
-    With two settings there is a line for each value of the other one; with more, runs of one value are averaged.
+    With two settings there is a line for each value of the other one; with more, runs of one value are averaged. Values stand
+    beside each other in their order, however far apart: swept numbers double as often as they grow evenly.
     """
     drawn = []
     for setting in comparison.settings:
@@ -29,22 +33,21 @@ def _draw(comparison: Comparison, setting: Setting, path: Path) -> Path:
     others = [other for other in comparison.settings if other is not setting]
     by = others[0] if len(others) == 1 else None
     levels = by.levels if by else [None]
-    known = sorted({run.settings[setting.key] for run in comparison.runs} - {ABSENT})
-    apart = 0.012 * (known[-1] - known[0])  # between points of one place
-    with figure(ncols=len(metrics), figsize=(3.3 * len(metrics) + 0.6, 3.2), squeeze=False) as (whole, axes):
-        for axis, metric in zip(axes[0], metrics, strict=True):
-            for colour, level in enumerate(levels):
+    known = [level for level in setting.levels if level != ABSENT]
+    with panels(len(metrics)) as (whole, axes):
+        for axis, metric in zip(axes, metrics, strict=True):
+            for number, level in enumerate(levels):
                 runs = [run for run in comparison.runs if by is None or run.settings[by.key] == level]
-                places = sorted({run.settings[setting.key] for run in runs} - {ABSENT})
-                points = [_mean([run for run in runs if run.settings[setting.key] == at], metric) for at in places]
-                label = f"{by.short}={value_words(level)}" if by else None
-                shift = apart * (colour - (len(levels) - 1) / 2)
-                with_intervals(axis, places, points, label=label, colour=colour, shift=shift)
-            axis.set_title(short_name(metric))
-            axis.set_xlabel(setting.short)
-        axes[0][0].set_ylabel("per cent")
+                at = [place for place, value in enumerate(known) if any(r.settings[setting.key] == value for r in runs)]
+                points = [_mean([r for r in runs if r.settings[setting.key] == known[place]], metric) for place in at]
+                beside = [place + APART * (number - (len(levels) - 1) / 2) for place in at]
+                with_intervals(axis, beside, points, label=value_words(level), number=number)
+            axis.set_title(f"{short_name(metric)}, %")
+            axis.set_xlabel(setting_name(setting.key))
+            axis.set_xticks(range(len(known)), [value_words(value) for value in known])
+            axis.set_xlim(-0.4, len(known) - 0.6)
         if by:
-            axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+            whole.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", title=setting_name(by.key))
         return save(whole, path)
 
 

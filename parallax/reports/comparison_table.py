@@ -141,7 +141,7 @@ def _row(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
     return row
 
 
-def _blank(value: Any) -> Any:
+def _blank(value: object) -> Any:
     return "" if value is None else value
 
 

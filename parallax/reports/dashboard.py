@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from parallax.reports.method_words import setting_name
 from parallax.reports.metric_names import short_name
 from parallax.reports.results import direction
 from parallax.reports.wandb_run import AXIS
@@ -113,7 +114,7 @@ def build_report(wanted: Wanted, plain: Mapping[str, Any]) -> Report:
     rows = "Words between ⟦ and ⟧ are those the other answer does not have."
     chapters = [
         chapter("Results", f"Measured after training: {names}.", _results(wanted)),
-        *(chapter(_title(key), f"{key}: {told[key]}." if told[key] else "", _scatter(key, wanted)) for key in told),
+        *(chapter(setting_name(key), f"{key}: {told[key]}." if told[key] else "", _scatter(key, wanted)) for key in told),
         chapter("All settings at once", f"A line is a run. Below: how much each setting says about {first}.",
                 _together(wanted)),
         chapter("Training", "Runs of one stage; a run of several has the same curves below each stage's name.",
@@ -157,7 +158,7 @@ def _scatter(setting: str, wanted: Wanted) -> list[Any]:
 
     return [
         wr.ScatterPlot(
-            title=f"{label(metric)} against {_title(setting)}", x=wr.Config(setting), y=wr.SummaryMetric(metric),
+            title=f"{label(metric)} against {setting_name(setting)}", x=wr.Config(setting), y=wr.SummaryMetric(metric),
             log_x=setting in LOGARITHMIC or None, layout=wr.Layout(w=8, h=8),
         )
         for metric in ("margin", *wanted.metrics)
@@ -169,7 +170,7 @@ def _together(wanted: Wanted) -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
     axis = wr.ParallelCoordinatesPlotColumn
-    settings = [axis(wr.Config(s), display_name=_title(s), log=s in LOGARITHMIC or None) for s in wanted.settings]
+    settings = [axis(wr.Config(s), display_name=setting_name(s), log=s in LOGARITHMIC or None) for s in wanted.settings]
     metrics = [axis(wr.SummaryMetric(m), display_name=label(m)) for m in ("margin", *reversed(wanted.metrics))]
     return [
         wr.ParallelCoordinatesPlot(
@@ -207,9 +208,3 @@ def _grid(wanted: Wanted, panels: Sequence[Any]) -> Any:
 def _directed(metric: str) -> str:
     sense = direction(metric) if metric.startswith("eval/") else 0
     return label(metric) + {1: ", more is better", -1: ", less is better", 0: ""}[sense]
-
-
-def _title(setting: str) -> str:
-    return {"lora.r": "LoRA rank", "optim.lr": "learning rate"}.get(
-        setting, setting.rpartition(".")[2].replace("_", " ")
-    )

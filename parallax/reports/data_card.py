@@ -71,6 +71,6 @@ def data_card(config: Mapping[str, Any], form: str, licence: str | None) -> str:
     )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     text = str(value).replace("|", "\\|").replace("\n", " ")
     return text if text in ("{pairs}", "{rows}", "{images}") else text.replace("{", "{{").replace("}", "}}")

@@ -61,7 +61,7 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
 
-def without_secrets(value: Any) -> Any:
+def without_secrets(value: object) -> Any:
     """Plain data with the values of keys such as `api_key` or `hub_token` hidden (`max_new_tokens` is no secret)."""
     if isinstance(value, Mapping):
         return {

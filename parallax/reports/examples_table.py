@@ -13,7 +13,7 @@ from parallax.reports.results import direction
 from parallax.reports.worddiff import diff_words, marked_text
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
+    from pytorch_lightning.loggers import Logger, WandbLogger
 
 COLUMNS = ["trend", "suite", "kind", "image", "question", "truth", "before", "after", "sample"]
 TRENDS = ("improved", "worse", "unchanged")  # in the order in which room is given: what changed is looked at first
@@ -76,7 +76,7 @@ def _goodness(item: EvaluationItem) -> float:
 
 
 def _log(
-    logger: Any,
+    logger: WandbLogger,
     chosen: Sequence[tuple[str, EvaluationItem, EvaluationItem]],
     images: Mapping[str, ImageRef],
     key: str,

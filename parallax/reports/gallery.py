@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallax.records import BadImage, ImageRef, ViewSpec, fingerprint
 from parallax.records.atomic import TEMPORARY, atomic_write_text
@@ -29,6 +29,9 @@ from parallax.reports.gallery_items import Item, answer_items, pair_items, pair_
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.pages import json_text, page
 from parallax.reports.run_folder import RunFolder, read_run
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +157,7 @@ class Pictures:
             self.first_fault = self.first_fault or str(error)
             return "", ["" for _ in views]
 
-    def _write(self, key: str, image: Any) -> str:
+    def _write(self, key: str, image: Image.Image) -> str:
         data, kind = small_bytes(image, self.side)
         name = f"{key[:2]}/{key[2:18]}.{kind}"
         path = self.folder / name

@@ -132,6 +132,6 @@ def _is_on(logger_cfg: Mapping[str, Any], kind: str) -> bool:
     return options is not False and (not isinstance(options, Mapping) or options.get("enabled", True))
 
 
-def _options(value: Any) -> dict[str, Any]:
+def _options(value: object) -> dict[str, Any]:
     """A logger's options; `true` or nothing means the defaults."""
     return dict(value) if isinstance(value, Mapping) else {}

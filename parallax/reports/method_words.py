@@ -106,6 +106,11 @@ HIGHLIGHTS = (
 )  # fmt: skip
 
 
+def setting_name(key: str) -> str:
+    """What a setting is called where people read it: `LoRA rank` for `lora.r`, `noise steps` for `aug.noise_steps`."""
+    return {path: label for label, path in HIGHLIGHTS}.get(key) or key.rpartition(".")[2].replace("_", " ")
+
+
 def highlights(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, value) of the settings most readers look for, as far as the configuration has them."""
     found = []

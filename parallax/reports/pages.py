@@ -21,7 +21,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def page(template: str, *, scripts: tuple[str, ...] = (), data: Any = None, files: str = "", **words: Any) -> str:
+def page(template: str, *, scripts: tuple[str, ...] = (), data: object = None, files: str = "", **words: Any) -> str:
     """Render `templates/<template>`.
 
     Args:
@@ -43,7 +43,7 @@ def page(template: str, *, scripts: tuple[str, ...] = (), data: Any = None, file
     )
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """JSON that may stand inside a `<script>`: no `<`, no `&`, no line separator of Unicode, no NaN."""
     text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character, escape in _UNSAFE.items():

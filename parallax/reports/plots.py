@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#3b6fd4", "#d9622b", "#2f9e6e", "#9a5bc9", "#8a8f98")  # told apart by colour-blind readers too
+MARKERS, DASHES = (
+    ("o", "s", "^", "D", "v"),
+    ("-", "--", ":", "-."),
+)  # and where there is no colour, or more lines than colours
 BETTER, WORSE, OPEN = (
     PALETTE[2],
     PALETTE[1],
@@ -63,6 +67,23 @@ def figure(**options: Any) -> Iterator[tuple[Figure, Any]]:
             pyplot.close(fig)
 
 
+@contextmanager
+def panels(count: int, across: int = 3, size: tuple[float, float] = (3.9, 3.1)) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of `count` panels, at most `across` in a row, each of `size` inches."""
+    columns = min(across, count)
+    rows = -(-count // columns)
+    with figure(nrows=rows, ncols=columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False) as (fig, grid):
+        for unused in grid.flat[count:]:
+            unused.axis("off")
+        yield fig, list(grid.flat[:count])
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """What tells the curve of this number from the others: colour and marker, then the dashes too."""
+    place, again = number % len(PALETTE), number // len(PALETTE)
+    return {"color": PALETTE[place], "marker": MARKERS[place], "linestyle": DASHES[again % len(DASHES)]}
+
+
 def save(fig: Figure, path: Path | str) -> Path:
     """Write the figure; PNG and SVG files are the same bytes for the same figure."""
     path = Path(path)
@@ -75,24 +96,13 @@ def save(fig: Figure, path: Path | str) -> Path:
 
 
 def with_intervals(
-    axes: Axes,
-    x: Sequence[float],
-    metrics: Sequence[Metric],
-    *,
-    label: str | None = None,
-    colour: int = 0,
-    scale: float = 100.0,
-    shift: float = 0.0,
+    axes: Axes, x: Sequence[float], metrics: Sequence[Metric], *, label: str | None = None, number: int = 0
 ) -> None:
-    """Metrics against a swept parameter, their intervals as bars. Values are multiplied by `scale` (per cent).
-
-    `shift` moves the points along x, so that bars of several lines stand beside each other.
-    """
-    known = [(at, metric) for at, metric in zip(x, metrics, strict=True) if metric.value is not None]
-    places = [at + shift for at, _ in known]
-    values = [scale * (metric.value or 0.0) for _, metric in known]
-    lows = [scale * (metric.low if metric.low is not None else metric.value or 0.0) for _, metric in known]
-    highs = [scale * (metric.high if metric.high is not None else metric.value or 0.0) for _, metric in known]
-    shade = PALETTE[colour % len(PALETTE)]
-    axes.plot(places, values, marker="o", color=shade, label=label)
-    axes.vlines(places, lows, highs, color=shade, alpha=0.55, linewidth=1.3)
+    """Metrics in per cent against a swept parameter, their intervals as bars; `number` is the curve's."""
+    known = [(at, metric, metric.value) for at, metric in zip(x, metrics, strict=True) if metric.value is not None]
+    places = [at for at, _, _ in known]
+    ends = [(value if end is None else end for end in (metric.low, metric.high)) for _, metric, value in known]
+    style = line_style(number)
+    axes.plot(places, [100 * value for _, _, value in known], label=label, **style)
+    for place, (low, high) in zip(places, ends, strict=True):
+        axes.vlines(place, 100 * low, 100 * high, color=style["color"], alpha=0.55, linewidth=1.3)

@@ -147,7 +147,7 @@ def _last_error(folder: Path) -> str:
     return ""
 
 
-def _sound(results: Any) -> dict[str, Any]:
+def _sound(results: object) -> dict[str, Any]:
     """The content of a `results.json`. Raises ValueError for what another program, or nobody, would have written."""
     if not isinstance(results, dict):
         raise ValueError("results.json holds no mapping")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parallax.records import Conversation, ImageRef
+from parallax.records import Conversation, ImageRef, PreferencePair, Sample
 from parallax.records.images import together
 from parallax.settings.build import build
 from parallax.settings.check import part_problems
@@ -49,7 +49,7 @@ def _subjects(node: Any, what: str) -> dict[str, Subject]:
         for sentence in part_problems(node, "data"):
             raise UnknownTarget(sentence)
         made = build(node, "data")
-        items: Iterable[Any] = getattr(made, "pairs", None) or made
+        items: Iterable[Sample | PreferencePair] = getattr(made, "pairs", None) or made
         return dict(_subject(item) for item in items)
     except UnknownTarget as error:
         log.warning("no pictures of %s: its configuration would not pass the check (%s)", what, error)
@@ -58,12 +58,12 @@ def _subjects(node: Any, what: str) -> dict[str, Subject]:
     return {}
 
 
-def _subject(item: Any) -> tuple[str, Subject]:
+def _subject(item: Sample | PreferencePair) -> tuple[str, Subject]:
     """Of a sample, or of a pair that came ready-made."""
-    if hasattr(item, "sample_id"):
-        return str(item.sample_id), _about(item, (*item.images, *item.rejected_images), item.conversation)
-    return str(item.id), _about(item, item.images, item.conversation())
+    if isinstance(item, PreferencePair):
+        return item.sample_id, _about((*item.images, *item.rejected_images), item.conversation)
+    return item.id, _about(item.images, item.conversation())
 
 
-def _about(item: Any, images: tuple[ImageRef, ...], asked: Conversation) -> Subject:
+def _about(images: tuple[ImageRef, ...], asked: Conversation) -> Subject:
     return Subject(together(asked.images), asked.readable(), images)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parallax.reports.metric_names import short_name
 from parallax.reports.plots import BETTER, OPEN, PALETTE, WORSE, figure, save
 from parallax.reports.results import direction
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BESIDE = ("recall", "accuracy", "pope_accuracy")  # shown after the study's own metric
 
@@ -52,7 +55,7 @@ def _has(summary: Mapping[str, Any], metric: str) -> bool:
     return any(metric in arm["effects"] for arm in summary["arms"].values())
 
 
-def _effect(axis: Any, place: float, effect: Mapping[str, Any], relative: bool, sense: int) -> None:
+def _effect(axis: Axes, place: float, effect: Mapping[str, Any], relative: bool, sense: int) -> None:
     kind = "relative" if relative else "change"
     value, low, high = (100 * effect[key] for key in (kind, f"{kind}_low", f"{kind}_high"))
     clear = low * high > 0

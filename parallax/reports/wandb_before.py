@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def last_steps(folder: Path, run_id: str) -> dict[str, int] | None:
     return found if files else None
 
 
-def _note(items: Any, found: dict[str, int]) -> None:
+def _note(items: Iterable[Any], found: dict[str, int]) -> None:
     row = {item.key or "/".join(item.nested_key): item.value_json for item in items}
     steps = [int(json.loads(value)) for name, value in row.items() if name.endswith(("/step", "/global_step"))]
     for name in row if steps else ():

@@ -13,7 +13,7 @@ import string
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -22,6 +22,9 @@ from parallax.reports.environment import git_state
 from parallax.reports.results import HEADLINE, direction
 from parallax.reports.wandb_before import last_steps, rows_before
 from parallax.reports.wandb_reach import AXIS, wandb_mode
+
+if TYPE_CHECKING:
+    import wandb
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +196,7 @@ def _started(
     return logger
 
 
-def _define_axis(run: Any, names: str, axis: str) -> None:
+def _define_axis(run: wandb.Run, names: str, axis: str) -> None:
     run.define_metric(axis)
     run.define_metric(names, step_metric=axis, step_sync=True)
 

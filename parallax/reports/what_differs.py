@@ -16,7 +16,7 @@ from parallax.reports.run_folder import RunFolder
 
 NOT_COMPARED = (  # where files go, what is logged, what the run is called
     "paths", "hydra", "logger", "resume", "tags", "task", "study", "sweep", "runs", "run", "optimized_metric",
-    "export", "experiment", "local", "on_data",
+    "export", "experiment", "local", "on_data", "on_model",
 )  # fmt: skip
 ABSENT = "–"  # the value of a key that a run does not have
 
@@ -73,7 +73,7 @@ def shortened(keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def value_words(value: Any) -> str:
+def value_words(value: object) -> str:
     """A value as people type it."""
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 

@@ -39,7 +39,7 @@ class SourceClass:
     target = ""  # dotted path of the class
 
 
-def rule_of(annotation: Any) -> Rule:
+def rule_of(annotation: object) -> Rule:
     """The rule an annotation says; what it cannot say is not checked."""
     if annotation is Any or annotation is object:
         return ANYTHING
@@ -84,7 +84,7 @@ def _of_class(kind: type) -> Rule:
     )
 
 
-def _built(annotation: Any, value: Any) -> Any:
+def _built(annotation: object, value: object) -> Any:
     forms = [annotation, *get_args(annotation)]
     inner = next((form for form in forms if isclass(form) and issubclass(form, Group)), None)
     if inner is None or not isinstance(value, Mapping):
@@ -97,7 +97,7 @@ def _built(annotation: Any, value: Any) -> Any:
     return inner.of(value)
 
 
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: object) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
@@ -108,7 +108,7 @@ def _literal(words: tuple[Any, ...]) -> Rule:
     return Rule("text", choices=tuple(str(word) for word in words if word is not None), null=null)
 
 
-def _list(origin: Any, arguments: tuple[Any, ...]) -> Rule:
+def _list(origin: object, arguments: tuple[Any, ...]) -> Rule:
     if origin is tuple and arguments and arguments[-1] is not ...:
         size = len(arguments)
         same = all(argument == arguments[0] for argument in arguments)
@@ -117,7 +117,7 @@ def _list(origin: Any, arguments: tuple[Any, ...]) -> Rule:
     return Rule("list", items=_items(arguments[0]) if arguments else None)
 
 
-def _items(annotation: Any) -> Rule | None:
+def _items(annotation: object) -> Rule | None:
     rule = rule_of(annotation)
     return None if rule.kind == "anything" else rule
 
@@ -153,7 +153,7 @@ def _together(form: Rule, other: Rule) -> Rule:
     )
 
 
-def _narrowed(rule: Rule, mark: Any) -> Rule:
+def _narrowed(rule: Rule, mark: object) -> Rule:
     """A rule with one more thing said about it; what is said about a union holds for each of its forms."""
     if rule.either and not isinstance(mark, NamedIn | Of):
         rule = replace(rule, either=tuple(_narrowed(form, mark) for form in rule.either))

@@ -30,7 +30,7 @@ class Blame:
             if not (twice.match(key) and twice.sub("", key) in keys)
         }
 
-    def say(self, key: str, sentence: str, raw: Any = None) -> None:
+    def say(self, key: str, sentence: str, raw: object = None) -> None:
         """Note a problem, unless the value merely repeats that of another key."""
         raw = raw if isinstance(raw, str) else self.inside
         source = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None

@@ -34,7 +34,7 @@ def build(node: Mapping[str, Any], key: str) -> Any:
     return _built(node)
 
 
-def _built(value: Any) -> Any:
+def _built(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [_built(item) for item in value]
     if not isinstance(value, Mapping):

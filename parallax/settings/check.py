@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from parallax.settings.blame import Problems
 from parallax.settings.combinations import combination_problems
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Node
 from parallax.settings.needed import missing_problems
 from parallax.settings.rules import Rule
 from parallax.settings.schema import STAGE_GROUPS, root, rule_at, stage_rule
@@ -55,7 +56,7 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
     return problems
 
 
-def part_problems(node: Any, key: str) -> list[str]:
+def part_problems(node: object, key: str) -> list[str]:
     """What is wrong with one part of a configuration that comes from elsewhere (a run folder), as it would stand at `key`."""
     if not isinstance(node, dict):
         return [f"{key} is no part: {shown(node)}."]
@@ -83,14 +84,13 @@ def _misshapen(plain: dict[str, Any]) -> Problems:
     return problems
 
 
-def _fill_absent(node: Any, path: str = "") -> Iterator[str]:
+def _fill_absent(node: Node | list[Any], path: str = "") -> Iterator[str]:
     """Put a stand-in for every mandatory value that was not given, and name those keys."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in list(items):
+    for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
         if value == "???":
-            node[key] = NOT_GIVEN
+            node[key] = NOT_GIVEN  # type: ignore[index, call-overload]
             yield f"{path}{key}"
-        else:
+        elif isinstance(value, dict | list):
             yield from _fill_absent(value, f"{path}{key}.")
 
 

@@ -12,9 +12,9 @@ from parallax.settings.comments import CONF
 
 @cache
 def groups(conf: Path = CONF) -> tuple[str, ...]:
-    """Names of the groups a user chooses from, sorted. (`on_data` follows from method and data, and is not chosen.)"""
+    """Names of the groups a user chooses from, sorted. `on_data` and `on_model` follow from method, data and model."""
     found = {folder.name for folder in conf.iterdir() if folder.is_dir() and any(folder.glob("*.yaml"))}
-    return tuple(sorted(found - {"hydra", "local", "on_data"}))
+    return tuple(sorted(found - {"hydra", "local", "on_data", "on_model"}))
 
 
 def choices(group: str, folders: Sequence[Path] = (CONF,)) -> list[str]:

@@ -210,7 +210,7 @@ def _judge(stage: dict[str, Any]) -> Found:
     if fact(judge["_target_"], "judges_by_role") and fact(proposer["_target_"], "undecided"):
         yield refused(
             "judge",
-            f"{kind} knows no better one among samples. Use judge=self_critic, or another method.",
+            f"{kind} knows no better one among samples. Use judge=self_critic or judge=claims, or another method.",
         )
     if judge.get("image_weight") and judge.get("image_text", judge) is None:
         yield refused(
@@ -266,6 +266,12 @@ def _server(stage: dict[str, Any], family: str | None) -> Found:
         return
     if "url" not in generation:
         yield refused("generation.backend", "generation.backend=server lacks an address. Use generation=server.")
+    if stage["judge"].get("by") == "probability":
+        yield refused(
+            "judge.by",
+            "judge.by=probability reads the policy's own probabilities, and generation=server gives whole answers. "
+            "Use judge.by=words, or generation=transformers.",
+        )
     if fact(proposer, "makes_trees"):
         yield refused(
             "generation.backend",

@@ -8,8 +8,9 @@ from pathlib import Path
 from parallax.settings.choices import choices, groups
 from parallax.settings.comments import CONF, Described, described_keys, title
 from parallax.settings.rules import Rule
-from parallax.settings.schema import FILE_GROUPS, rule_at, task_rule
+from parallax.settings.schema import FILE_GROUPS, rule_at
 from parallax.settings.targets import signature
+from parallax.settings.tasks import task_rule
 
 PAGE = CONF.parent / "docs" / "configuration.md"
 BEGIN = "<!-- From here on this page is made by `python -m parallax.settings.document` (make docs). -->"

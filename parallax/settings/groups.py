@@ -46,9 +46,18 @@ Decay = Annotated[float, Interval(ge=0, lt=1)]
 
 @dataclass(frozen=True)
 class Task(Group):
-    """The task to run; what only one task has is in `task_keys`."""
+    """The task to run. Keys that only one task has are the fields of the class `Keys(Task)` in its module."""
 
     name: FileName
+    # What the program must know of a task before it begins:
+    reads: ClassVar[
+        tuple[str, ...]
+    ] = ()  # whose values and files must be there: data, model, evaluation, pairs (all they need)
+    tells_what_is_missing: ClassVar[bool] = (
+        False  # files of `data` need not be there: to find out is what the task is for
+    )
+    is_run: ClassVar[bool] = False  # its folder is a run, or holds runs: it goes below outputs/, not made/
+    resumes: ClassVar[bool] = False  # an unfinished run is gone on with; several processes share the work
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class Recipe(Group):
     max_new_tokens: Count = LACKING
     critic: str = LACKING
     critic_tokens: Count = LACKING
+    claims: str = LACKING
     image_text: str = LACKING
 
 
@@ -113,6 +123,7 @@ class Pairs(Group):
     min_margin: NotNegative | None
     max_per_source: Count | dict[str, Count] | None
     max_pairs: Count | None
+    length_balance: bool
     repeat: Annotated[int, Interval(ge=1, le=100)]
     control: Literal["none", "swapped", "random_rejected"]
     rejected_scorer: Literal["label", "argmax", "argmax_not_label"]
@@ -229,7 +240,7 @@ class Trainer(Group):
     micro_batch_size: Count
     micro_batch_tokens: Count | Literal["auto"] | None
     group_by_length: bool
-    num_workers: Annotated[int, Interval(ge=0, le=1024)]
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] | Literal["auto"]
     activation_checkpointing: bool
     log_every_n_steps: Count
     print_every_n_steps: Count | None

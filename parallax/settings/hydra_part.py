@@ -22,7 +22,7 @@ def hydra_problems(hydra: Mapping[str, Any]) -> list[str]:
     return list(_problems(hydra, "hydra"))
 
 
-def _problems(value: Any, key: str) -> Iterator[str]:
+def _problems(value: object, key: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from _named(str(name), item, key)
@@ -32,7 +32,7 @@ def _problems(value: Any, key: str) -> Iterator[str]:
             yield from _problems(item, f"{key}.{place}")
 
 
-def _named(name: str, value: Any, key: str) -> Iterator[str]:
+def _named(name: str, value: object, key: str) -> Iterator[str]:
     inside = key.split(".")
     if name == "_target_" and not _allowed(str(value), inside):
         yield (

@@ -106,7 +106,7 @@ def kinds_at(path: str) -> tuple[str, ...]:
     return HOLDS.get(names[-1], ()) if names else ()
 
 
-def nodes(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def nodes(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(key, node) of every mapping with a `_target_` in `value`, wherever it stands: arguments, `_args_`, lists, mappings."""
     if depth > DEEPEST:
         raise UnknownTarget(f"{path} is nested more than {DEEPEST} deep")
@@ -120,7 +120,7 @@ def nodes(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[
             yield from nodes(item, f"{path}.{place}", depth + 1)
 
 
-def require_parts(node: Any, key: str) -> None:
+def require_parts(node: object, key: str) -> None:
     """Raises `UnknownTarget`, naming the key, unless all that `node` would have built are parts, of a kind that fits."""
     for path, inner in nodes(node, key):
         try:

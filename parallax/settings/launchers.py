@@ -18,8 +18,8 @@ from typing import Any
 
 from parallax.settings.extras import install
 from parallax.settings.places import COMMAND, IS_CLONE
+from parallax.settings.tasks import task_fact
 
-SEVERAL_PROCESSES = ("align", "build_pairs", "evaluate")  # tasks that share their work out
 PLUGINS = {  # launchers and sweepers that are packages of their own: pattern → (module, extra of ours that brings it)
     "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
     r"hydra/launcher=(submitit_\w+|slurm_\w+)": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
@@ -55,7 +55,7 @@ def multirun_problem(
         points: typed words in which jobs differ, one list for each job.
     """
     trainer = plain["trainer"]
-    if plain["task"]["name"] not in SEVERAL_PROCESSES:
+    if not task_fact(plain["task"]["name"], "resumes"):
         return ""
     if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return (

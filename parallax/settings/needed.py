@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,7 @@ from parallax.settings.dashboard_keys import dashboard_problems
 from parallax.settings.places import COMMAND
 from parallax.settings.schema import FILE_GROUPS
 from parallax.settings.sweep_file import sweep_problems
-
-PAIR_TASKS = ("align", "build_pairs", "check_judge")  # tasks that read `data`
-DATA_TASKS = (
-    *PAIR_TASKS,
-    "check_data",
-    "export_pairs",
-)  # tasks that look at `data`; check_data also at what is not there
-EVALUATING = ("align", "evaluate", "compare_adapters")
-MODEL_TASKS = (*PAIR_TASKS, "export_pairs", "evaluate", "compare_adapters", "chat", "merge")
+from parallax.settings.tasks import task_fact
 
 
 def missing_problems(plain: dict[str, Any], absent: list[str], places: dict[str, tuple[str, str]]) -> dict[str, str]:
@@ -28,19 +21,24 @@ def missing_problems(plain: dict[str, Any], absent: list[str], places: dict[str,
 
     `places`: key → (path, kind), as `Walk` found them.
     """
-    task = plain.get("task", {}).get("name")
+    task = str(plain.get("task", {}).get("name"))
+    reads = task_fact(task, "reads")
     problems: dict[str, str] = {}
     for key in absent:
-        if _is_not_read(key, plain, task):
+        if _is_not_read(key, plain, reads):
             continue
         meaning = meaning_of(key, plain)
         problems[key] = f"{key} is not given{f': {meaning}' if meaning else ''}. Add {key}=… to the command."
     for key, (path, kind) in places.items():
-        if key not in absent and _looks_at(key, plain, task) and (problem := _place_problem(key, path, kind, plain)):
+        if (
+            key not in absent
+            and _looks_at(key, plain, task, reads)
+            and (problem := _place_problem(key, path, kind, plain))
+        ):
             problems[key] = problem
-    if task in EVALUATING:
+    if "evaluation" in reads:
         problems |= _judge_problems(plain.get("evaluation") or {})
-    if task in MODEL_TASKS:
+    if "model" in reads:
         problems |= _adapter_problems(plain.get("adapter"), task)
     if task == "compare_adapters":
         problems |= _comparison_problems(plain, absent)
@@ -53,23 +51,24 @@ def missing_problems(plain: dict[str, Any], absent: list[str], places: dict[str,
     return problems
 
 
-def _is_not_read(key: str, plain: dict[str, Any], task: Any) -> bool:
+def _is_not_read(key: str, plain: dict[str, Any], reads: Sequence[str]) -> bool:
     """Whether this run can do without the value: data of a task that reads none, or of a stage that does not run."""
     stage = re.match(r"stages\.([^.]+)\.", key)
-    if (key.startswith("data.") or stage is not None) and task not in DATA_TASKS:
+    if (key.startswith("data.") or stage is not None) and "data" not in reads:
         return True
     return stage is not None and ".data." in key and stage[1] not in plain.get("method", {}).get("stages", [])
 
 
-def _looks_at(key: str, plain: dict[str, Any], task: Any) -> bool:
+def _looks_at(key: str, plain: dict[str, Any], task: str, reads: Sequence[str]) -> bool:
     """Whether this task reads what a path of this key leads to."""
     group, stage = key.split(".")[0], re.match(r"stages\.([^.]+)\.", key)
     if stage is not None:
-        return task in PAIR_TASKS and stage[1] in plain["method"]["stages"]
+        return "pairs" in reads and stage[1] in plain["method"]["stages"]
     if key.startswith("judge.image_text.") and not plain["judge"].get("image_weight"):
         return False
-    readers = {"data": (*PAIR_TASKS, "export_pairs"), "evaluation": EVALUATING, "model": MODEL_TASKS}
-    return task in readers.get(group, PAIR_TASKS)
+    if group == "data" and task_fact(task, "tells_what_is_missing"):
+        return False
+    return (group if group in ("data", "evaluation", "model") else "pairs") in reads
 
 
 def _place_problem(key: str, path: str, kind: str, plain: dict[str, Any]) -> str:
@@ -80,7 +79,7 @@ def _place_problem(key: str, path: str, kind: str, plain: dict[str, Any]) -> str
         is_path = path.endswith((".yaml", ".yml")) or "/" in path
         if (place if is_path else CONF / "prompts" / f"{path}.yaml").is_file():
             return ""
-        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("critic*.yaml")))
+        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("c*_*.yaml")))
         return f"{key}={path} names no prompt file; use {known}, or the path of a YAML file of that form."
     if kind == "model":
         is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
@@ -127,7 +126,7 @@ def _comparison_problems(plain: dict[str, Any], absent: list[str]) -> dict[str, 
     return problems
 
 
-def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
+def _folders_problems(plain: dict[str, Any], task: str) -> dict[str, str]:
     """`run` and `runs` go with the tasks that read them."""
     problems = {}
     for key, reader, example in (
@@ -143,7 +142,7 @@ def _folders_problems(plain: dict[str, Any], task: Any) -> dict[str, str]:
     return problems
 
 
-def _adapter_problems(adapter: Any, task: str) -> dict[str, str]:
+def _adapter_problems(adapter: object, task: str) -> dict[str, str]:
     if adapter is None:
         if task == "merge":
             return {"adapter": "task=merge folds an adapter into its base: add adapter=<folder> to the command."}

@@ -94,14 +94,14 @@ def _changed_targets(read: Sequence[Any]) -> list[tuple[str, ...]]:
     return sorted(changed, key=len)
 
 
-def _targets(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+def _targets(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, value in node.items() if isinstance(node, dict) else ():
         if name == "_target_" and path:
             yield path, str(value)
         yield from _targets(value, (*path, str(name)))
 
 
-def _at(node: Any, path: tuple[str, ...]) -> Any:
+def _at(node: object, path: tuple[str, ...]) -> Any:
     for name in path:
         node = node.get(name) if isinstance(node, dict) else None
     return node

@@ -38,19 +38,19 @@ class Rule:
     exists: str = ""  # a path that must be there: "path" | "path or hub" | "model" | "prompts"
     either: tuple[Rule, ...] = ()  # other forms that are allowed as well
 
-    def allows(self, value: Any) -> bool:
+    def allows(self, value: object) -> bool:
         """Whether a plain value fits, items included. Of components only the shape is looked at; an object counts as one."""
         if value is None:
             return self.null or self.kind == "anything"
         return self._allows(value) or any(rule.allows(value) for rule in self.either)
 
-    def _allows(self, value: Any) -> bool:
+    def _allows(self, value: object) -> bool:
         match self.kind:
             case "integer":
-                return value in self.choices or (type(value) is int and self._in_range(value))
+                return value in self.choices or (type(value) is int and self._in_range(value))  # type: ignore[arg-type]
             case "number":
                 is_number = isinstance(value, int | float) and not isinstance(value, bool)
-                return (isinstance(value, str) and value in self.choices) or (is_number and self._in_range(value))
+                return (isinstance(value, str) and value in self.choices) or (is_number and self._in_range(value))  # type: ignore[arg-type]
             case "text":
                 return isinstance(value, str | os.PathLike) and self._known_text(os.fspath(value))
             case "flag":
@@ -80,7 +80,7 @@ class Rule:
         inside = [*self.either, *self.places, *([self.items] if self.items else [])]
         return self.kind in ("component", "group") or any(rule.holds_parts for rule in inside)
 
-    def form_for(self, value: Any) -> Rule:
+    def form_for(self, value: object) -> Rule:
         """The form that a value of this shape seems meant for; the rule itself when none fits."""
         kinds: tuple[Kind, ...] = ("list",) if isinstance(value, list | tuple) else ()
         if isinstance(value, Mapping):
@@ -88,7 +88,7 @@ class Rule:
         forms = [form for kind in kinds for form in (self, *self.either) if form.kind == kind]
         return forms[0] if forms else self
 
-    def places_in(self, value: Any) -> Iterator[tuple[str, str]]:
+    def places_in(self, value: object) -> Iterator[tuple[str, str]]:
         """The paths in an allowed value that must be there, each with `exists`."""
         if isinstance(value, str) and self.exists:
             yield value, self.exists
@@ -102,7 +102,7 @@ class Rule:
         said = ", or ".join([*(rule.words() for rule in self.either), self._words()])
         return f"{said}, or null" if self.null else said
 
-    def one_form(self, value: Any) -> Any:
+    def one_form(self, value: object) -> Any:
         """An allowed value in the one form that equal values share: 1 as 1.0 where a number is meant, lists as tuples."""
         if self.kind == "number" and isinstance(value, int):
             return float(value)

@@ -7,7 +7,6 @@ from functools import cache
 from parallax.settings.annotated_rules import rule_of
 from parallax.settings.groups import Settings
 from parallax.settings.rules import Rule
-from parallax.settings.task_keys import task_group
 
 # Groups a stage may override for itself: stages.<name>.<group>.<key>.
 STAGE_GROUPS = (
@@ -28,12 +27,6 @@ def root() -> Rule:
 def stage_rule() -> Rule:
     """The rule of what a method says of one stage, the groups it changes left aside."""
     return (root().keys or {})["stages"].items or Rule("anything")
-
-
-@cache
-def task_rule(name: str) -> Rule:
-    """The rule of `task` where it is the task of this name."""
-    return rule_of(task_group(name))
 
 
 def rule_at(key: str) -> Rule | None:

@@ -89,12 +89,12 @@ def resolve_stage(cfg: DictConfig, name: str) -> dict[str, Any]:
     return stage
 
 
-def _turns_off(change: Any) -> bool:
+def _turns_off(change: object) -> bool:
     """`lora=none` for one stage: nothing of the adapter's settings is left."""
     return isinstance(change, dict) and change == {"enabled": False}
 
 
-def overlay(base: Any, change: Any) -> Any:
+def overlay(base: object, change: object) -> Any:
     """`change` laid over `base`, mapping by mapping. A node with another `_target_` replaces the whole node."""
     if not isinstance(base, dict) or not isinstance(change, dict):
         return change

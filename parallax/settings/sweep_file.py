@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def point_words(point: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
 
 
-def _fixed_words(path: Path, command: Any) -> list[str]:
+def _fixed_words(path: Path, command: Iterable[object] | None) -> list[str]:
     """The words of `command` that are neither the program nor the point."""
     words = [str(word) for word in command or []]
     if not any(macro in words for macro in MACROS):

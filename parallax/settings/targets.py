@@ -121,7 +121,7 @@ def fact(target: str, name: str) -> Any:
     return None
 
 
-def parts_in(node: Any, rule: Rule = ANYTHING) -> Iterator[str]:
+def parts_in(node: object, rule: Rule = ANYTHING) -> Iterator[str]:
     """The `_target_` of every part in a node, outer ones first; of those given by name as well."""
     if isinstance(node, dict) and isinstance(node.get("_target_"), str):
         yield node["_target_"]

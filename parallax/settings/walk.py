@@ -18,14 +18,15 @@ from parallax.settings.comments import CONF, described_keys, meaning_of
 from parallax.settings.kinds import kinds_at, named, require_part
 from parallax.settings.places import COMMAND
 from parallax.settings.rules import Rule
-from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at, task_rule
+from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at
 from parallax.settings.suggestions import closest, closest_keys, or_list
 from parallax.settings.targets import Signature, UnknownTarget, is_a, signature
+from parallax.settings.tasks import task_rule
 
 HYDRA_WORDS = {"_args_", "_convert_", "_partial_", "_recursive_"}  # what a node may say to Hydra beside its arguments
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as it is typed on the command line, cut when long."""
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "…"
@@ -62,7 +63,7 @@ class Walk(Blame):
             if name not in value:
                 self.say(f"{path}.{name}", f"{path}.{name} was taken away, and every run needs it; leave it.")
 
-    def below(self, rule: Rule, name: str, value: Any, raw: Any, path: str) -> None:
+    def below(self, rule: Rule, name: str, value: object, raw: object, path: str) -> None:
         """One key of a group."""
         keys = rule.keys or {}
         known = keys.get(name, keys.get("*"))
@@ -80,13 +81,13 @@ class Walk(Blame):
             f"its stages are: {', '.join(known) or 'none'}.",
         )
 
-    def _task(self, value: Any, raw: Any) -> None:
+    def _task(self, value: object, raw: object) -> None:
         name = value.get("name") if isinstance(value, dict) else None
         self.value(task_rule(str(name)), value, raw, "task")
         if isinstance(name, str) and name.isidentifier() and name not in choices("task"):
             self.say("task.name", f"task.name={name} is no task; tasks are {', '.join(choices('task'))}.")
 
-    def value(self, rule: Rule, value: Any, raw: Any, path: str) -> None:
+    def value(self, rule: Rule, value: object, raw: object, path: str) -> None:
         form = rule.form_for(value) if rule.holds_parts else rule
         if form.kind == "group" and not isinstance(value, Mapping) and not rule.allows(value):
             names = ", ".join(name for name in form.keys or () if name != "*")
@@ -109,12 +110,12 @@ class Walk(Blame):
                 self.places.setdefault(self._source(path, raw), (place, kind))
             self._inner(value, path)
 
-    def _source(self, path: str, raw: Any) -> str:
+    def _source(self, path: str, raw: object) -> str:
         """The key to blame for a value: the one it is taken from, where that has no rule of its own."""
         taken = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None
         return taken[1] if taken and rule_at(taken[1]) is None else path
 
-    def _items(self, form: Rule, value: Mapping[str, Any] | list[Any], raw: Any, path: str) -> None:
+    def _items(self, form: Rule, value: Mapping[str, Any] | list[Any], raw: object, path: str) -> None:
         """Items of a list or mapping that holds parts, each by itself; then their number."""
         pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
         rules = form.places or (form.items,) * len(value)
@@ -124,7 +125,7 @@ class Walk(Blame):
         for (name, item), rule in zip(pairs, rules, strict=True):
             self.value(rule or Rule("anything"), item, _inside(raw, name), f"{path}.{name}")
 
-    def _not_allowed(self, path: str, value: Any, rule: Rule, raw: Any) -> None:
+    def _not_allowed(self, path: str, value: object, rule: Rule, raw: object) -> None:
         path = self._source(path, raw)
         meaning = meaning_of(path, self.plain)
         explained = f" ({path.rpartition('.')[2]}: {meaning})" if meaning else ""
@@ -132,7 +133,7 @@ class Walk(Blame):
         hint = f" Did you mean {or_list(near)}?" if near else ""
         self.say(path, f"{path}={shown(value)} is not allowed: it must be {rule.words()}.{hint}{explained}", raw)
 
-    def _unknown(self, path: str, value: Any) -> None:
+    def _unknown(self, path: str, value: object) -> None:
         if isinstance(value, dict) and value:
             for name, item in value.items():
                 self._unknown(f"{path}.{name}", item)
@@ -144,15 +145,16 @@ class Walk(Blame):
         hint = f" Did you mean {or_list(near)}?" if near else f" `{COMMAND} --help` lists the groups and keys."
         self.say(path, f"There is no key {path} (given as {path}={shown(value)}).{hint}")
 
-    def _component(self, rule: Rule, node: Any, raw: Any, path: str) -> None:
+    def _component(self, rule: Rule, given: str | Mapping[str, Any], raw: object, path: str) -> None:
         before, self.inside = self.inside, raw if isinstance(raw, str) else self.inside
-        if rule.named and (isinstance(node, str) or "_target_" not in node):
-            self._by_name(rule, {"name": node} if isinstance(node, str) else node, raw, path)
+        node = {"name": given} if isinstance(given, str) else given
+        if rule.named and "_target_" not in node:
+            self._by_name(rule, node, raw, path)
         else:
             self._of_target(rule, node, raw if isinstance(raw, dict) else {}, path)
         self.inside = before
 
-    def _by_name(self, rule: Rule, node: Mapping[str, Any], raw: Any, path: str) -> None:
+    def _by_name(self, rule: Rule, node: Mapping[str, Any], raw: object, path: str) -> None:
         """A part given as a choice of a group of conf/, with arguments of its own."""
         name, known = node.get("name"), named_targets(rule.named)
         target = known.get(name) if isinstance(name, str) else None
@@ -209,7 +211,7 @@ class Walk(Blame):
         if lacking and not given.get("_partial_"):
             self.say(path, f"{path} lacks {', '.join(f'{path}.{name}' for name in lacking)}, which {kind} needs.")
 
-    def _inner(self, value: Any, path: str) -> None:
+    def _inner(self, value: object, path: str) -> None:
         """Components in lists and mappings that have no rule of their own."""
         pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         if isinstance(value, dict) and "_target_" in value:
@@ -218,7 +220,7 @@ class Walk(Blame):
         for name, item in pairs:
             self._inner(item, f"{path}.{name}")
 
-    def _like_file(self, value: Any, example: Any, path: str) -> None:
+    def _like_file(self, value: object, example: object, path: str) -> None:
         """Keys and types as in the file that comes with the program."""
         if isinstance(example, dict) and isinstance(value, dict):
             for name, item in value.items():
@@ -245,7 +247,7 @@ class Walk(Blame):
         return keys
 
 
-def references(raw: Any) -> Iterator[str]:
+def references(raw: object) -> Iterator[str]:
     """Every key that a value somewhere below refers to (`${key}`)."""
     if isinstance(raw, str):
         yield from re.findall(r"\$\{([\w.]+)\}", raw)
@@ -260,7 +262,7 @@ def _declared(group: str) -> frozenset[str]:
     return frozenset(key.key for file in (CONF / group).glob("*.yaml") for key in described_keys(file))
 
 
-def _inside(raw: Any, name: Any) -> Any:
+def _inside(raw: object, name: object) -> Any:
     """What stands at a place below, as written; a reference that stands for the whole stands for its parts."""
     if isinstance(raw, Mapping):
         return raw.get(name)
@@ -269,7 +271,7 @@ def _inside(raw: Any, name: Any) -> Any:
     return raw
 
 
-def _component_keys(value: Any) -> set[str]:
+def _component_keys(value: object) -> set[str]:
     if isinstance(value, dict) and isinstance(value.get("_target_"), str):
         try:
             return set(signature(value["_target_"]).names)

@@ -31,7 +31,7 @@ def run_task(cfg: DictConfig) -> Any:
     )
 
 
-def number_of(value: Any, cfg: DictConfig) -> float:
+def number_of(value: object, cfg: DictConfig) -> float:
     """The number a sweeper looks at: what a task returned, or the entry `optimized_metric` of its results; nan without one."""
     if isinstance(value, Mapping) and cfg.optimized_metric is not None:
         from parallax.reports.results import lookup

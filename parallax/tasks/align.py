@@ -11,13 +11,15 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.evaluation.evaluation import Evaluation
 from parallax.models import processes
+from parallax.models.devices import pick_device
 from parallax.records.skipped import skipped_counts
 from parallax.reports.artifacts import note_results
 from parallax.reports.environment import write_environment
@@ -26,13 +28,13 @@ from parallax.reports.loggers import log_metrics, log_point
 from parallax.reports.results import flat_metrics, make_results, print_results, write_results
 from parallax.reports.run_log import run_log
 from parallax.reports.run_report import write_report
-from parallax.settings.groups import Stage, Trainer
+from parallax.settings.groups import Stage, Task, Trainer
 from parallax.settings.stages import PlannedStage, planned_stages
 from parallax.tasks.disk_room import ALWAYS, MIB, check_room, needed_in_run_folder
 from parallax.tasks.evaluate import add_harnesses, run_suites
 from parallax.tasks.manifest import RunManifest, made_with
 from parallax.tasks.memory_forecast import explained_generation
-from parallax.tasks.parts import join_processes, make_policy, make_suites, pick_device
+from parallax.tasks.parts import join_processes, make_policy, make_suites
 from parallax.tasks.publish import check_publish, publish
 from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
 
@@ -41,6 +43,13 @@ if TYPE_CHECKING:
     from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("pairs", "data", "model", "evaluation")
+    is_run: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

@@ -9,21 +9,37 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from annotated_types import Ge
+
+from parallax.models.devices import pick_device
 from parallax.models.image_text import ImageTextModel
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
 from parallax.reports import analysis
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
-from parallax.tasks.parts import make_suites, pick_device
+from parallax.settings.groups import Task
+from parallax.tasks.parts import make_suites
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    what: Sequence[Literal["lengths", "noise", "images"]]
+    runs: Sequence[str]
+    metric: str
+    images: Annotated[int, Ge(2)]
+    map: Literal["tsne", "umap"]
+    image_text: str
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

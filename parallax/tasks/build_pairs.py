@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.models import processes
+from parallax.models.devices import pick_device
 from parallax.records.atomic import atomic_write_json
 from parallax.reports.environment import write_environment
 from parallax.reports.run_log import run_log
-from parallax.settings.groups import Trainer
+from parallax.settings.groups import Task, Trainer
 from parallax.settings.stages import preference_stage
 from parallax.tasks.memory_forecast import explained_generation
-from parallax.tasks.parts import join_processes, make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import join_processes, make_datamodule, make_policy
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("pairs", "data", "model")
+    is_run: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

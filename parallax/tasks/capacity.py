@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.models.memory.capacity import GPUS, MOST_PAIRS, SETUPS, fits, largest_generation, least_seconds_per_image
-from parallax.models.memory.model_shape import shape_of
+from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import Workload
 from parallax.models.scoring.chunked_head import rows_per_chunk
 from parallax.models.true_size import meta_model
 from parallax.records.atomic import atomic_write_text
 from parallax.reports.run_log import run_log
+from parallax.settings.groups import Task
+from parallax.settings.ranges import Count, OneOf, PositiveShare
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    models: Sequence[
+        Literal[
+            "llava15_7b", "llava15_13b", "llava16_mistral_7b", "qwen25_vl_7b", "qwen25_vl_3b", "qwen3_vl_8b", "qwen3_vl_4b",
+            "qwen3_vl_2b", "internvl3_8b", "gemma3_4b", "llava_onevision_7b", "smolvlm2_2b",
+        ]
+    ]  # fmt: skip
+    gpus: Sequence[Annotated[str, OneOf(GPUS)]]
+    setups: Sequence[Annotated[str, OneOf(SETUPS)]]
+    processes: Annotated[int, Ge(2)]
+    ranks: Sequence[Count]
+    negatives: Sequence[Count]
+    image_tokens: Count
+    question_tokens: Count
+    response_tokens: Count
+    usable: PositiveShare
+    output: str | None
 
 
 def run(cfg: DictConfig) -> None:
@@ -40,7 +64,7 @@ def _model(name: str, task: dict[str, Any]) -> str:
     work = Workload(
         prompt_tokens=prompt, image_tokens=int(task["image_tokens"]), response_tokens=int(task["response_tokens"]),
         layout="shared", weights="bfloat16", autocast="bfloat16", attention="prefix_sdpa", checkpointing=True, fused=True,
-        on_gpu=True, head_chunk=rows_per_chunk(shape.vocabulary),
+        head_chunk=rows_per_chunk(shape.vocabulary),
     )  # fmt: skip
     lines = fits(
         shape,
@@ -71,7 +95,7 @@ def _model(name: str, task: dict[str, Any]) -> str:
     )
 
 
-def _building(shape: Any, work: Any, gpus: Sequence[Any], usable: float) -> list[list[Any]]:
+def _building(shape: ModelShape, work: Workload, gpus: Sequence[Any], usable: float) -> list[list[Any]]:
     at_once = [largest_generation(shape, work, int(usable * gpu.bytes)) for gpu in gpus]
     seconds = [least_seconds_per_image(shape, work, gpu, rows, 2) for gpu, rows in zip(gpus, at_once, strict=True)]
     return [

@@ -9,18 +9,20 @@ In the terminal a line is a question; `:image other.jpg` looks at another image;
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from parallax.models.devices import pick_device
 from parallax.models.generation.requests import GenerationRequest
 from parallax.records import BadImage, Decoding, ViewSpec, seed_for
 from parallax.records.images import FileImage
 from parallax.reports.worddiff import diff_words
 from parallax.settings.build import build
-from parallax.settings.groups import Lora
-from parallax.tasks.parts import make_policy, pick_device
+from parallax.settings.groups import Lora, Task
+from parallax.settings.ranges import Natural
+from parallax.tasks.parts import make_policy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 
     from parallax.models.policy import Policy
     from parallax.records import ImageRef
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("model",)
+
+    image: str | None
+    index: Natural
+    questions: Sequence[str]
 
 
 def run(cfg: DictConfig) -> None:

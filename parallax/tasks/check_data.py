@@ -16,10 +16,10 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,12 +34,24 @@ from parallax.reports.run_images import evaluation_subjects
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
-from parallax.settings.groups import Stage
+from parallax.settings.groups import Stage, Task
+from parallax.settings.ranges import Count, Natural
 from parallax.settings.stages import resolve_stages
 
 log = logging.getLogger(__name__)
 
 MOST_EVALUATED = 5000  # samples of a suite whose images are compared
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("data",)
+    tells_what_is_missing: ClassVar[bool] = True
+
+    images: Count | None
+    workers: Count | None
+    examples: Natural
+    tokens: bool
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 
@@ -24,6 +26,7 @@ from datamodules.shapes.language import corrupted, mentioned_objects
 from datamodules.shapes.questions import DESCRIBERS
 from datamodules.shapes.scene import Scene, generator
 from parallax.evaluation.agreement import agreement, true_preference
+from parallax.models.devices import pick_device
 from parallax.preference.judge import as_judgement
 from parallax.preference.proposer import Generate, Proposer
 from parallax.preference.selector import Selector
@@ -34,8 +37,10 @@ from parallax.records.skipped import SkippedLog
 from parallax.reports.environment import write_environment
 from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
+from parallax.settings.ranges import Count
 from parallax.settings.stages import preference_stage
-from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import make_datamodule, make_policy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,6 +50,14 @@ if TYPE_CHECKING:
     from parallax.records import Candidate, Dropped, PreferencePair, Sample
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("pairs", "data", "model")
+
+    answers: Literal["own", "corrupted"]
+    samples: Count
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -115,8 +128,9 @@ def compared(
         scores = own.scores or (0.0,) * len(group)
         if len(group) < 2:
             continue
-        best = max(range(len(scores)), key=lambda i: scores[i])
-        worst = min(reversed(range(len(scores))), key=lambda i: scores[i])
+        scored = [place for place, score in enumerate(scores) if not isnan(score)] or [0]
+        best = max(scored, key=lambda i: scores[i])
+        worst = min(reversed(scored), key=lambda i: scores[i])
         decided = scores[best] > scores[worst]
         pair = (best, worst) if decided else (0, len(group) - 1)
         said = [mentioned_objects(group[place].text) for place in pair]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,8 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.reports.comparison import compare_runs
 from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    output: str | None
+    pictures: bool
 
 
 def run(cfg: DictConfig) -> None:

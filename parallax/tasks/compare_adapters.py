@@ -9,27 +9,37 @@ Written are `comparison.json`, both evaluations and their answers, and `results.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.evaluation.judged.win_rate import win_rate
 from parallax.evaluation.sign_test import sign_tests
+from parallax.models.devices import pick_device
 from parallax.records.atomic import atomic_write_json
 from parallax.reports.environment import write_environment
 from parallax.reports.results import is_minor, make_results, metric_of, metric_order, show, show_parts, write_results
 from parallax.reports.run_log import run_log
 from parallax.reports.run_report import write_report
 from parallax.settings.build import build
-from parallax.settings.groups import Lora
+from parallax.settings.groups import Lora, Task
 from parallax.tasks.evaluate import run_suites
-from parallax.tasks.parts import make_policy, make_suites, pick_device
+from parallax.tasks.parts import make_policy, make_suites
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.table import Table
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("model", "evaluation")
+
+    other: str
+    win_rate: bool
+    win_rate_instructions: str
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

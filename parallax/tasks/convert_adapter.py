@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,15 @@ from parallax.models.true_size import architectures, config_of
 from parallax.records.atomic import atomic_folder, atomic_write_text
 from parallax.reports.model_card import converted_card
 from parallax.reports.run_log import run_log
+from parallax.settings.groups import Task
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    input: str
+    output: str | None
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

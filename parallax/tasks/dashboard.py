@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,9 +15,23 @@ from parallax.reports.dashboard_file import read_specification, save_online, spe
 from parallax.reports.run_log import run_log
 from parallax.reports.wandb_reach import wandb_mode
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
 from parallax.settings.places import COMMAND
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    project: str
+    entity: str | None
+    mode: Literal["auto", "online", "offline"]
+    metrics: Sequence[str]
+    settings: Sequence[str]
+    tables: Sequence[str]
+    group: str | None
+    file: str
+    apply: str | None
 
 
 def run(cfg: DictConfig) -> None:

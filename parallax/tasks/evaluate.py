@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.evaluation import evaluate
 from parallax.evaluation.harnesses import run_harness
 from parallax.models import processes
+from parallax.models.devices import pick_device
 from parallax.preference.infusion import Describe
 from parallax.records import ViewSpec
 from parallax.reports.environment import write_environment
@@ -26,9 +27,9 @@ from parallax.reports.results import flat_metrics, make_results, print_results, 
 from parallax.reports.run_log import run_log
 from parallax.reports.run_report import write_report
 from parallax.settings.build import build
-from parallax.settings.groups import Lora, Trainer
+from parallax.settings.groups import Lora, Task, Trainer
 from parallax.tasks.naming import group_name, run_name, tag_words
-from parallax.tasks.parts import join_processes, make_policy, make_suites, pick_device
+from parallax.tasks.parts import join_processes, make_policy, make_suites
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
     from parallax.records import ViewSpec
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("model", "evaluation")
+    is_run: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

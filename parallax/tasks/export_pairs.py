@@ -14,28 +14,42 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.formats.pair_export import export_pairs
+from parallax.models.devices import pick_device
 from parallax.models.hub import can_upload, upload
 from parallax.records.pair_store import PairSet, images_of
 from parallax.reports.data_card import data_card
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
-from parallax.settings.groups import Stage
+from parallax.settings.groups import Stage, Task
 from parallax.settings.stages import preference_stage
 from parallax.settings.targets import UnknownTarget
 from parallax.tasks.memory_forecast import explained_generation
-from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import make_datamodule, make_policy
 
 if TYPE_CHECKING:
     from parallax.records import PreferencePair
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("data", "model")
+
+    format: Literal["trl", "ms_swift", "llama_factory", "llava"]
+    images: Literal["auto", "embedded", "files", "paths"]
+    pairs: str | None
+    license: str | None
+    push_to_hub: str | None
+    output: str | None
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

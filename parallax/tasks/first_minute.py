@@ -11,22 +11,23 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_modules.light_torchmetrics import light_torchmetrics
+from lightning_modules.light_imports import light_imports
 from parallax.reports.run_log import is_shown, quiet_third_parties
+from parallax.settings.tasks import task_fact
 from parallax.tasks.run_folder import is_helper
 
-LOADS_A_MODEL = ("align", "build_pairs", "chat", "check_judge", "compare_adapters", "evaluate", "merge")
 BY_BITSANDBYTES = ("8bit", "paged", "nf4", "int8")  # in names of optimisers and quantisations
 
 
 def first_minute(cfg: DictConfig) -> None:
     """Say what is loaded; keep the noise and the weight of others away. Takes no time and imports nothing slow."""
     quiet_third_parties()
-    light_torchmetrics()
+    light_imports()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    if config["task"]["name"] not in LOADS_A_MODEL:
-        return
-    if not is_helper() and is_shown():
+    loads = (
+        "model" in task_fact(config["task"]["name"], "reads") and "pairs" not in config["task"]
+    )  # which may be ready-made
+    if loads and not is_helper() and is_shown():
         print(loading_line(config), flush=True)
 
 
@@ -61,7 +62,7 @@ def needs_bitsandbytes(config: Mapping[str, Any]) -> bool:
         return True
 
 
-def _texts(node: Any, keys: tuple[str, ...]) -> Iterator[str]:
+def _texts(node: object, keys: tuple[str, ...]) -> Iterator[str]:
     """The values of these keys, at any depth."""
     for key, value in node.items() if isinstance(node, Mapping) else enumerate(node if isinstance(node, list) else ()):
         if key in keys and value is not None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Interval
 from omegaconf import DictConfig
 
 from parallax.reports.gallery import count_items, write_gallery
@@ -12,8 +15,17 @@ from parallax.reports.progress import answer_progress
 from parallax.reports.run_folder import find_runs
 from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
+from parallax.settings.ranges import Count
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    output: str | None
+    thumbnail: Annotated[int, Interval(ge=0, le=1024)]
+    limit: Count | None
 
 
 def run(cfg: DictConfig) -> None:

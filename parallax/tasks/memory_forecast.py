@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
+from lightning_modules.dpo import DPOModule
 from parallax.models.backbone import base_model
+from parallax.models.foreign import VLM
 from parallax.models.fused_lora import FusedLinear
 from parallax.models.memory import advice
 from parallax.models.memory.advice import Lever, Options
@@ -23,6 +27,11 @@ from parallax.settings.groups import Stage, Trainer
 from parallax.tasks.trial_batches import LOOKED_AT, trial_batch
 
 if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from datamodules.preference import PreferenceDataModule
+    from datamodules.supervised import SupervisedDataModule
+    from lightning_modules.tuning import TuningModule
     from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -43,13 +52,19 @@ class Forecast:
         module: the Lightning module.
     """
 
-    def __init__(self, policy: Policy, datamodule: Any, stage: Stage, trainer: Any, module: Any) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        datamodule: PreferenceDataModule | SupervisedDataModule,
+        stage: Stage,
+        trainer: pl.Trainer,
+        module: TuningModule,
+    ) -> None:
         self.policy, self.datamodule, self.stage = policy, datamodule, stage
         self.shape: ModelShape = shape_of(policy.model)
         self.situation = _situation(policy, stage.trainer)
         self.work = self._work(trainer, module)
-        self.device = "cuda" if trainer.strategy.root_device.type == "cuda" else "cpu"
-        self.memory = device_memory(self.device)
+        self.memory = device_memory(trainer.strategy.root_device)
 
     @property
     def plan(self) -> Plan:
@@ -97,7 +112,7 @@ class Forecast:
         have = advice.there(self.plan, self.memory)
         return advice.training_knobs(self.shape, self.work, self.situation, have)
 
-    def _work(self, trainer: Any, module: Any) -> Workload:
+    def _work(self, trainer: pl.Trainer, module: TuningModule) -> Workload:
         policy, settings = self.policy, self.stage.trainer
         trial = trial_batch(self.datamodule, policy, min(LOOKED_AT, len(self.datamodule.pairs)))
         batch = trial.scoring
@@ -107,7 +122,6 @@ class Forecast:
         weights = TRUE_TYPES.get(precision, policy.precision)
         trained = str(learned.dtype).removeprefix("torch.") if learned is not None else "float32"
         trained = "float32" if precision in AUTOCAST else TRUE_TYPES.get(precision, trained)
-        objective = getattr(module, "objective", None)
         processes = int(trainer.world_size)
         work = Workload(
             prompt_tokens=int(batch.prompt_lengths.max()),
@@ -126,10 +140,11 @@ class Forecast:
             optimiser=self.stage.optim.name,
             checkpointing=bool(module.activation_checkpointing),
             attention=_attention(policy.model),
-            reference=module.reference_mode if objective is not None and objective.needs_reference else "none",
+            reference=module.reference_mode
+            if isinstance(module, DPOModule) and module.objective.needs_reference
+            else "none",
             strategy=_strategy(trainer),
             processes=processes,
-            on_gpu=trainer.strategy.root_device.type == "cuda",
             fused=any(isinstance(module, FusedLinear) for module in policy.model.modules()),
             head_chunk=rows_per_chunk(self.shape.vocabulary) if has_plain_head(policy.model) else 0,
             train_projector=any(".modules_to_save" in name for name, _ in policy.trainable_parameters()),
@@ -191,7 +206,7 @@ def _token_budget(trainer: Trainer) -> int:
     return budget if isinstance(budget, int) else 0
 
 
-def _image_tokens(policy: Policy, prompt_ids: Any) -> int:
+def _image_tokens(policy: Policy, prompt_ids: Tensor) -> int:
     config = base_model(policy.model).config
     token = getattr(config, "image_token_id", None)
     return int((prompt_ids == token).sum(1).max()) if token is not None else 0
@@ -210,28 +225,28 @@ def _usual_image_tokens(policy: Policy) -> int:
     return int(getattr(config, "image_seq_length", None) or 576) * tiles
 
 
-def _adapted(model: Any) -> tuple[str, ...]:
+def _adapted(model: VLM) -> tuple[str, ...]:
     names = {
         name.removesuffix(".lora_A").rsplit(".", 1)[-1] for name, _ in model.named_modules() if name.endswith(".lora_A")
     }
     return tuple(sorted(names))
 
 
-def _attention(model: Any) -> str:
+def _attention(model: VLM) -> str:
     name = str(getattr(base_model(model).config.get_text_config(), "_attn_implementation", "sdpa"))
     ours = {prefix_attention.SDPA: "prefix_sdpa", prefix_attention.FLEX: "flex_attention"}
     known = ("sdpa", "eager", "flash_attention_2", "flex_attention")
     return ours.get(name, name if name in known else "sdpa")
 
 
-def _quantization(model: Any) -> str:
+def _quantization(model: VLM) -> str:
     settings = getattr(base_model(model).config, "quantization_config", None)
     if settings is None:
         return "none"
     return "nf4" if getattr(settings, "load_in_4bit", False) else "int8"
 
 
-def _strategy(trainer: Any) -> str:
+def _strategy(trainer: pl.Trainer) -> str:
     bases = {base.__name__ for base in type(trainer.strategy).__mro__}
     if bases & {"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"}:
         return "sharded"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.reports.run_log import run_log
-from parallax.settings.groups import Lora
+from parallax.settings.groups import Lora, Task
 from parallax.tasks.parts import make_policy
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    reads: ClassVar[tuple[str, ...]] = ("model",)
+
+    output: str | None
 
 
 def run(cfg: DictConfig) -> None:

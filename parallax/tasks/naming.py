@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-RUNS = ("align", "build_pairs", "evaluate", "study", "sweep")  # tasks whose folders are runs, or hold runs
+from parallax.settings.tasks import task_fact
+
 LONGEST_NAME = 120  # characters
 SILENT = (
     "hydra",
@@ -26,7 +27,7 @@ SILENT = (
 
 def place_of_task(task: str) -> str:
     """The folder below which a task's own folder is made: `outputs` for runs, `made/<task>` for everything else."""
-    return "outputs" if task in RUNS else f"made/{task}"
+    return "outputs" if task_fact(task, "is_run") else f"made/{task}"
 
 
 OmegaConf.register_new_resolver("place", place_of_task, replace=True)  # for hydra.run.dir in conf/config.yaml
@@ -80,8 +81,6 @@ def tag_words(config: Mapping[str, Any]) -> list[str]:
 
 
 def _of_the_multirun(folder: Path) -> Sequence[str]:
-    from omegaconf import OmegaConf
-
     path = folder / "multirun.yaml"
     if not path.is_file():
         return []

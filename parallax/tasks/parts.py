@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from parallax.models.policy import Policy
 
 
-def pick_device(accelerator: str) -> str:
-    """The device a single process works on: `cuda` for gpu, and for auto where there is one."""
-    import torch
-
-    if accelerator == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if accelerator == "gpu":
-        raise RuntimeError("trainer.accelerator=gpu, but torch sees no GPU here; use trainer=cpu or trainer=auto")
-    return "cpu"
-
-
 def join_processes(trainer: Trainer) -> Any:
     """`joined_processes`, without importing Lightning for a run that is alone anyway: its first answers need none of it."""
     if trainer.devices == trainer.num_nodes == 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -47,9 +34,6 @@ def make_policy(
     config: Mapping[str, Any], lora: Lora, *, adapter: Path | str | None, device: str, sharded: bool = False
 ) -> Policy:
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
-    if config["model"].get("dtype") == "float16" and device == "cpu":
-        raise ValueError("model.dtype=float16 needs a GPU, and torch sees none that may be used; use model.dtype=auto")
-
     if config["model"].get("dtype") == "float16" and device == "cpu":
         raise ValueError(
             "model.dtype=float16 needs a GPU, and torch sees none that may be used here; use model.dtype=auto"

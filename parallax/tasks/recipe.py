@@ -83,7 +83,7 @@ def code_digest() -> str:
     return fingerprint({str(path.relative_to(ROOT)): file_digest(path) for path in sorted(files)})
 
 
-def _without_places(value: Any, root: str) -> Any:
+def _without_places(value: object, root: str) -> Any:
     """Without cache folders, and with paths below the repository written from its top: a moved repository is the same."""
     if isinstance(value, Mapping):
         gone = ("cache_dir", *(SHARING if "strategy" in value else ()))
@@ -95,7 +95,7 @@ def _without_places(value: Any, root: str) -> Any:
     return value
 
 
-def _paths(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+def _paths(value: object, at: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if isinstance(item, str) and (key == "path" or str(key).endswith("_path")) and item:

@@ -26,6 +26,7 @@ from parallax.records.interruption import Interrupted, listening
 from parallax.records.run_lock import HOLDER, LOCK, FolderInUse, RunLock, in_use
 from parallax.reports.run_log import is_shown
 from parallax.settings.groups import Trainer
+from parallax.settings.tasks import task_fact
 from parallax.tasks.disk_room import check_writable
 from parallax.tasks.error_messages import sentence_of
 from parallax.tasks.naming import is_multirun
@@ -34,7 +35,6 @@ from parallax.tasks.run_state import FILE, RunState, now, runs_beside, state_of
 
 log = logging.getLogger(__name__)
 
-SEARCHED = ("align", "build_pairs", "evaluate")  # tasks whose unfinished runs are looked for; others start anew
 RESULTS = ("results.json", "pairs.json")  # what a finished run of these has to show
 ADVICE = "choose another paths.output_dir, or remove the folder"
 BOOKKEEPING = {".hydra", "config.yaml", "environment.json", "error.log", "run.log", FILE, LOCK, HOLDER}
@@ -57,7 +57,7 @@ class Choice:
 def in_run_folder(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path, *, named: bool = False) -> Any:
     """As `_held_run`; a task that made no files, and a start that failed, leave no folder behind."""
     began, place = time.monotonic(), len(_places)
-    unused = str(cfg.task.name) not in SEARCHED
+    unused = not task_fact(str(cfg.task.name), "resumes")
     try:
         return _held_run(cfg, act, own, named)
     except BaseException as error:
@@ -82,14 +82,15 @@ def _held_run(cfg: DictConfig, act: Callable[[DictConfig], Any], own: Path, name
     key, task = run_key(config), str(config["task"]["name"])
     if is_helper() and FOLDER in os.environ:  # started by the first process, which holds the folder
         return act(_placed(cfg, Path(os.environ[FOLDER])))
-    tell = _telling(config) if task in SEARCHED else _alone
+    resumes = task_fact(task, "resumes")
+    tell = _telling(config) if resumes else _alone
     with ExitStack() as holding:
         found: Choice | Exception | None = None
         if not is_helper():
             try:
                 found = choose(str(config["resume"]), key, task, own, named=named)
                 if not found.finished:
-                    if task in SEARCHED:
+                    if resumes:
                         check_writable(
                             {"paths.output_dir": found.folder, "paths.cache_dir": config["paths"]["cache_dir"]}
                         )
@@ -124,7 +125,7 @@ def _telling(config: dict[str, Any]) -> Callable[[Any], Any]:
     return processes.broadcast
 
 
-def _alone(value: Any) -> Any:
+def _alone(value: object) -> Any:
     return value
 
 
@@ -150,7 +151,7 @@ def choose(resume: str, key: str, task: str, own: Path, *, named: bool = False) 
     there = state_of(own)
     if there is not None:  # a folder of the user's own choice
         return _going_on(own, there, key, task)
-    if task not in SEARCHED or named:
+    if named or not task_fact(task, "resumes"):
         return Choice(own)
     for folder, state in runs_beside(own.resolve()):
         if state.key != key or state.task != task:

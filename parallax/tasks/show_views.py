@@ -10,10 +10,12 @@ of the pictures where these are smaller (shrinking a noisy picture would average
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Interval
 from omegaconf import OmegaConf
 
 from augment import build as view_of
@@ -24,6 +26,8 @@ from parallax.records.images import FileImage
 from parallax.reports.contact_sheet import Picture, contact_sheet
 from parallax.reports.model_eye import ModelEye
 from parallax.settings.build import build
+from parallax.settings.groups import Task
+from parallax.settings.ranges import Natural
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,6 +45,16 @@ SECTIONS = {  # module of augment/ -> heading; views of modules that are not lis
 }
 DRAWS = 4  # pictures of a mixture or a list of views
 TRIES = 32  # seeds tried until a view that acts only sometimes acts
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    image: str | None
+    index: Natural
+    noise_steps: Sequence[Annotated[int, Interval(ge=0, le=999)]]
+    side: Annotated[int, Interval(ge=32, le=1024)]
+    columns: Annotated[int, Interval(ge=1, le=20)]
+    output: str | None
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -93,7 +107,7 @@ def label_of(view: View) -> str:
     return " ".join([view.name, *(f"{key}={_short(value)}" for key, value in params.items() if value != 0)])
 
 
-def _drawn(view: View, seed: int, shown: Any) -> list[Picture]:
+def _drawn(view: View, seed: int, shown: Callable[[View, str], Picture]) -> list[Picture]:
     """The view itself, or the different views it draws for the first few rejected answers."""
     if not isinstance(view, (Mixture, Several)):
         return [shown(view, label_of(view))]
@@ -113,7 +127,7 @@ def _telling_seed(view: View, image: Image.Image, seed: int) -> int:
     return seed
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, list):
         return "-".join(_short(item) for item in value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)

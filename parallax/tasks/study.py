@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,12 +18,18 @@ from parallax.reports.run_log import run_log
 from parallax.reports.study import write_study
 from parallax.settings.check import check
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
 from parallax.tasks import align
 from parallax.tasks.recipe import run_key
 from parallax.tasks.run_folder import in_run_folder
 from parallax.tasks.run_state import clear_other_run, is_finished
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    is_run: ClassVar[bool] = True
 
 
 def run(cfg: DictConfig) -> float:

@@ -13,9 +13,10 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,6 +25,7 @@ from parallax.reports.results import flat_metrics
 from parallax.reports.sweep_progress import SweepProgress
 from parallax.settings.command_line import compose_checked
 from parallax.settings.errors import ConfigError
+from parallax.settings.groups import Task
 from parallax.settings.sweep_file import SweepFile, point_words, read_sweep
 from parallax.tasks.multirun import failure_in, finish
 from parallax.tasks.naming import typed_words
@@ -34,6 +36,13 @@ from parallax.tasks.sweep_pool import Job, run_jobs
 FOLDER = "outputs/sweeps"  # where sweeps go that name no folder
 LONGEST_NAME = 80  # characters of a point's folder
 OF_THE_SWEEP = ("task", "task.", "sweep=", "sweep_jobs=", "paths.output_dir=", "hydra.", "hydra/")  # typed for it alone
+
+
+@dataclass(frozen=True)
+class Keys(Task):
+    is_run: ClassVar[bool] = True
+
+    folder: str | None
 
 
 def run(cfg: DictConfig) -> float:

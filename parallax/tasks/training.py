@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
+from datamodules.preference import PreferenceDataModule
 from lightning_modules.callbacks import (
     BestStep,
     EveryNSteps,
@@ -42,6 +43,7 @@ from parallax.tasks.found_batch_size import FoundBatchSize
 from parallax.tasks.memory_forecast import Forecast, explained_generation
 
 if TYPE_CHECKING:
+    from datamodules.supervised import SupervisedDataModule
     from lightning_modules.tuning import TuningModule
     from parallax.models.policy import Policy
 
@@ -52,7 +54,7 @@ log = logging.getLogger(__name__)
 
 def fit_preference(
     policy: Policy,
-    datamodule: Any,
+    datamodule: PreferenceDataModule,
     stage: Stage,
     folder: Path | str,
     loggers: Sequence[Any] = (),
@@ -92,7 +94,7 @@ def fit_preference(
 
 def fit_supervised(
     policy: Policy,
-    datamodule: Any,
+    datamodule: SupervisedDataModule,
     stage: Stage,
     folder: Path | str,
     loggers: Sequence[Any] = (),
@@ -150,7 +152,7 @@ class _Fit:
     def __init__(
         self,
         policy: Policy,
-        datamodule: Any,
+        datamodule: PreferenceDataModule | SupervisedDataModule,
         stage: Stage,
         folder: Path,
         make_module: Callable[[int], TuningModule],
@@ -234,6 +236,7 @@ class _Fit:
         trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, passing)]  # type: ignore[attr-defined]
         search = self.found.search()
         if self._needs_cached_reference(module):
+            assert isinstance(self.datamodule, PreferenceDataModule)
             reference = _Reference(self.datamodule, self.policy)
             if isinstance(trainer.strategy, ZeroStrategy):  # once it has the weights nobody else computes with them
                 reference.fill(joined_processes(self.settings, self.folder) or trainer)
@@ -241,7 +244,7 @@ class _Fit:
                 reference.fill(trainer)
             else:
                 trainer.callbacks.insert(0, reference)  # type: ignore[attr-defined]
-        elif isinstance(module, DPOModule):
+        elif isinstance(self.datamodule, PreferenceDataModule):
             self.datamodule.reference_mode = "live"  # its batches need no reference log-probs
         if search is not None:  # before the reference is scored, which takes as many rows at a time
             trainer.callbacks.insert(0, search)  # type: ignore[attr-defined]
@@ -296,9 +299,8 @@ class _Fit:
         self._note_report()
 
     def _note_report(self) -> None:
-        report = getattr(self.datamodule, "report", None)
-        if report is not None:
-            self.reports.append(report.as_data())
+        if self.datamodule.report is not None:
+            self.reports.append(self.datamodule.report.as_data())
 
     def _trainer(self, loggers: Sequence[Any], callbacks: Sequence[Any], max_steps: int) -> pl.Trainer:
         return make_trainer(
@@ -319,7 +321,7 @@ class _Fit:
 class _Reference(pl.Callback):
     """Has the reference log-probs filled in, in the precision that training uses, once all processes are there."""
 
-    def __init__(self, datamodule: Any, policy: Policy) -> None:
+    def __init__(self, datamodule: PreferenceDataModule, policy: Policy) -> None:
         self.datamodule, self.policy = datamodule, policy
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.settings.check import find_problems
 from parallax.settings.choices import choices, groups
 from parallax.settings.comments import CONF, described_keys, title
-from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, task_rule
+from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root
 from parallax.settings.targets import signature
+from parallax.settings.tasks import task_rule
 
 FILES = [file for file in sorted(CONF.rglob("*.yaml")) if file.relative_to(CONF).parts[0] not in ("hydra", "local")]
 NEEDS = {

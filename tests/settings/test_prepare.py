@@ -68,7 +68,7 @@ def test_keys_that_no_file_holds_and_choices_for_one_stage_are_read() -> None:
         (["tags=[a"], "tags=[a cannot be read"),
         (["data.path=a b=c(d"], "cannot be read"),
         (["method=SeVa"], "method=SeVa is no choice of method. Did you mean seva?"),
-        (["experiment=seva"], "Did you mean seva_controls, seva_evidence or seva_llava15_13b? (method=seva exists.)"),
+        (["experiment=seva"], "Did you mean tune_seva, seva_evidence or seva_llava15_13b? (method=seva exists.)"),
         (["+loss=stic"], "+loss=stic adds a choice of loss, and there is one already: write loss=stic."),
         (["++loss=stic"], "a choice is not forced in: write loss=stic."),
         (["+loss.beta=0.2"], "An item is already at 'loss.beta'."),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.tasks.first_minute import loading_line, needs_bitsandbytes
@@ -15,7 +16,7 @@ from parallax.tasks.first_minute import loading_line, needs_bitsandbytes
 ROOT = Path(__file__).parents[2]
 UNUSED = (
     "bitsandbytes", "datasets", "lightning_fabric", "matplotlib", "pandas", "pytorch_lightning",
-    "sklearn", "torchmetrics.functional",
+    "scipy.optimize._optimize", "sklearn", "torch._dynamo.eval_frame", "torchmetrics.functional", "torchvision.models.resnet",
     "trl", "wandb",
 )  # fmt: skip
 CODE = f"""
@@ -59,3 +60,27 @@ def test_a_question_is_answered_without_lightning_or_wandb_and_without_their_noi
     )
     assert last == "there: []" and done.stderr == ""
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_what_was_left_out_comes_whole_when_it_is_asked_for() -> None:
+    code = """
+from lightning_modules.light_imports import light_imports
+light_imports()
+import sys, torch, torchvision.transforms.v2, pytorch_lightning
+weight = torch.nn.Parameter(torch.ones(2))
+optimiser = torch.optim.AdamW([weight])
+weight.sum().backward()
+optimiser.step()
+left_out = ("matplotlib", "torch._dynamo.eval_frame", "torchvision.models.resnet")
+assert not [name for name in left_out if name in sys.modules]
+import torch._dynamo.utils as utils
+assert torch._dynamo.utils is utils is sys.modules["torch._dynamo.utils"]
+assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item() == 2
+from torchvision.ops import nms
+from scipy.optimize import minimize
+import torchmetrics
+assert torchmetrics.Accuracy(task="binary")(torch.ones(1), torch.ones(1)).item() == 1 and torchvision.models.resnet18
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

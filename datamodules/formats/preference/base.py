@@ -18,7 +18,7 @@ from parallax.records import ImageRef, Message
 from parallax.records.sample import is_image
 
 Row = Mapping[str, Any]
-PLAIN = str | int | float | list | dict  # what is no handle, told without asking for its methods
+PLAIN = (str, int, float, list, dict)  # what is no handle, told without asking for its methods
 Role = Literal["system", "user", "assistant"]
 
 END = re.compile(r"(?:\s*(?:</s>|<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>))+\s*$")

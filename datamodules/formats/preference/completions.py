@@ -49,10 +49,10 @@ def read_completions(row: Row, choices: Choices) -> list[RawPair]:
     return [named(pair, str(number)) for number, pair in enumerate(pairs, start=1)]
 
 
-def _listed(value: Any, scores: Any) -> list[Mapping[str, Any]]:
-    texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
-    if texts and isinstance(scores, list) and len(scores) == len(value):
-        return [{"response": text, "score": score} for text, score in zip(value, scores, strict=True)]
+def _listed(value: object, scores: object) -> list[Mapping[str, Any]]:
+    texts = value if isinstance(value, list) and all(isinstance(one, str) for one in value) else None
+    if texts is not None and isinstance(scores, list) and len(scores) == len(texts):
+        return [{"response": text, "score": score} for text, score in zip(texts, scores, strict=True)]
     if isinstance(value, Mapping):
         lists = {key: items for key, items in value.items() if isinstance(items, list)}
         count = max(map(len, lists.values()), default=0)
@@ -77,7 +77,7 @@ def _score(completion: Mapping[str, Any], choices: Choices) -> float | None:
     return sum(kept) / len(kept) if kept and len(kept) == len(numbers) else None
 
 
-def _number(value: Any) -> float | None:
+def _number(value: str | float) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):

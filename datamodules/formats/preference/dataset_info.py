@@ -41,7 +41,7 @@ class Declared:
         renamed = {self.columns.get(name, name): value for name, value in row.items()}
         return {name: self._said(value) for name, value in renamed.items()} if self.speakers is not None else renamed
 
-    def _said(self, value: Any) -> Any:
+    def _said(self, value: object) -> Any:
         if isinstance(value, list):
             return [self._said(item) for item in value]
         if isinstance(value, Mapping) and self.role in value and self.content in value:

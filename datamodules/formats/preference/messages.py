@@ -21,7 +21,7 @@ MESSAGES_AS_TEXT = re.compile(r'\s*\[\s*\{\s*"(?:role|from|content|value)"\s*:')
 SHOWN = ("image", "image_url")  # types of parts that are pictures
 
 
-def messages_of(value: Any, name: str = "conversation") -> list[Said]:
+def messages_of(value: object, name: str = "conversation") -> list[Said]:
     """Messages, whoever wrote them. A text is the user's; one message may stand without a list. Raises `Unusable`."""
     if isinstance(value, str) and MESSAGES_AS_TEXT.match(value):
         with suppress(ValueError):
@@ -36,7 +36,7 @@ def messages_of(value: Any, name: str = "conversation") -> list[Said]:
     return [_message(message) for message in value]
 
 
-def answer_of(value: Any, name: str) -> str:
+def answer_of(value: object, name: str) -> str:
     """An answer: a text, a message, or a list that ends with one. Raises `Unusable`."""
     if isinstance(value, str) and not MESSAGES_AS_TEXT.match(value):
         return value
@@ -47,15 +47,15 @@ def answer_of(value: Any, name: str) -> str:
     return answer_text(said[0])
 
 
-def answers_of(value: Any, name: str) -> list[str]:
+def answers_of(value: object, name: str) -> list[str]:
     """One answer or several: texts in a list are several, messages in a list are one. Raises `Unusable`."""
     if isinstance(value, list) and not value:
         raise Unusable("bad_row", f"its {name} is an empty list; an answer is needed")
-    is_list = isinstance(value, list) and not isinstance(value[0], Mapping)
-    return [answer_of(one, name) for one in (value if is_list else [value])]
+    answers = value if isinstance(value, list) and not isinstance(value[0], Mapping) else [value]
+    return [answer_of(one, name) for one in answers]
 
 
-def split_answer(value: Any, name: str) -> tuple[list[Said], str]:
+def split_answer(value: object, name: str) -> tuple[list[Said], str]:
     """A conversation as what comes before its last answer, and that answer. Raises `Unusable`."""
     said = messages_of(value, name)
     if len(said) < 2 or said[-1].role != "assistant":
@@ -86,7 +86,7 @@ def _message(message: Mapping[str, Any]) -> Said:
     return Said(role, _content(message.get("content", message.get("value"))))
 
 
-def _content(content: Any) -> tuple[Part, ...]:
+def _content(content: object) -> tuple[Part, ...]:
     if isinstance(content, str) and PARTS_AS_TEXT.match(content):
         with suppress(ValueError):
             content = json.loads(content)

@@ -68,7 +68,7 @@ def _reached(row: Row, column: str) -> Any:
     return _opened(value)
 
 
-def _opened(value: Any) -> Any:
+def _opened(value: object) -> Any:
     """JSON texts of objects and lists as what they hold."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         with suppress(ValueError):

@@ -58,7 +58,7 @@ def read_json_text(row: Row, choices: Choices) -> list[RawPair]:
     return read_question({**row, **inside}, choices)
 
 
-def _object(text: Any) -> Mapping[str, Any] | None:
+def _object(text: object) -> Mapping[str, Any] | None:
     try:
         value = json.loads(text) if isinstance(text, str) else text
     except (ValueError, RecursionError):
@@ -66,7 +66,7 @@ def _object(text: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def _looks_like_json(value: Any) -> bool:
+def _looks_like_json(value: object) -> bool:
     return isinstance(value, Mapping) or (
         isinstance(value, str) and value.lstrip().startswith("{") and '"chosen"' in value
     )

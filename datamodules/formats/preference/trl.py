@@ -35,7 +35,7 @@ def _is_conversation(text: str) -> bool:
     return text.lstrip().startswith('[{"role"')
 
 
-def _conversation(prompt: Any, answer: Any) -> tuple[list[Said], str]:
+def _conversation(prompt: object, answer: object) -> tuple[list[Said], str]:
     before = messages_of(prompt, "prompt") if prompt is not None else []
     said = [*before, *messages_of(answer, "answer")]
     if len(said) < 2 or said[-1].role != "assistant":

@@ -18,6 +18,7 @@ from parallax.records.images import upright_rgb, upright_size
 from parallax.records.sample import BadImage
 
 if TYPE_CHECKING:
+    import datasets
     from PIL import Image
 
 
@@ -84,7 +85,7 @@ class DatasetTable:
     def _with_handles(self, row: dict[str, Any], place: int) -> dict[str, Any]:
         return {name: self._handle(value, place, name) for name, value in row.items()}
 
-    def _handle(self, value: Any, place: int, column: str, index: int = 0) -> Any:
+    def _handle(self, value: object, place: int, column: str, index: int = 0) -> Any:
         if isinstance(value, list):
             return [self._handle(item, place, column, index) for index, item in enumerate(value)]
         if holds_bytes(value):
@@ -131,7 +132,7 @@ def _of_file(path: Path) -> Any:
     return datasets.Dataset(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())
 
 
-def as_bytes(dataset: Any) -> Any:
+def as_bytes(dataset: datasets.Dataset) -> Any:
     """The set with columns of pictures, single or in lists, given as bytes and path."""
     import datasets
 

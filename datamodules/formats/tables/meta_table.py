@@ -99,7 +99,7 @@ def _root(folder: Path, given: str) -> str:
     return next((end for end in ends if (folder / end).is_dir()), "")
 
 
-def _below(root: str, image: Any) -> Any:
+def _below(root: str, image: object) -> Any:
     if isinstance(image, list):
         return [_below(root, one) for one in image]
     return f"{root}/{image}" if root and isinstance(image, str) and image else image

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datamodules.formats.parquet_image import ParquetImage, opened
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 class ParquetTable:
@@ -113,7 +116,7 @@ def _holds_bytes(file: str, column: str) -> bool:
     )
 
 
-def _told(item: Any, handle: ParquetImage, embedded: bool) -> Any:
+def _told(item: object, handle: ParquetImage, embedded: bool) -> Any:
     """The handle, a list of as many as the row's list holds, a path where only that is stored, or None."""
     if isinstance(item, list):
         return [
@@ -124,7 +127,7 @@ def _told(item: Any, handle: ParquetImage, embedded: bool) -> Any:
     return item.get("path") if isinstance(item, dict) else item
 
 
-def _is_picture(kind: Any) -> bool:
+def _is_picture(kind: pyarrow.DataType) -> bool:
     """Whether a column holds pictures: bytes, bytes beside a path as `datasets` stores them, or lists of these."""
     import pyarrow
 

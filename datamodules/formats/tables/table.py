@@ -55,7 +55,7 @@ class RowByRow(ABC):
                 yield error
 
 
-def columns_of(table: Any) -> tuple[str, ...]:
+def columns_of(table: Table) -> tuple[str, ...]:
     """The keys of a table's first row; none where it has no row that can be read."""
     first = next(table.rows(), None)
     return tuple(first) if isinstance(first, dict) else ()
@@ -92,7 +92,7 @@ def member_value(extension: str, image: ImageRef, data: Callable[[], bytes]) -> 
     return {}
 
 
-def holds_bytes(value: Any) -> bool:
+def holds_bytes(value: object) -> bool:
     """Whether a value is a picture as `datasets` stores it: bytes, or a mapping with bytes."""
     if isinstance(value, dict):
         return isinstance(value.get("bytes"), bytes) and bool(value["bytes"])

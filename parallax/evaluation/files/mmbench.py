@@ -13,7 +13,7 @@ import binascii
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -182,7 +182,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
             place += len(text)
 
 
-def _records(stream: Any) -> Iterator[bytes]:
+def _records(stream: Iterable[bytes]) -> Iterator[bytes]:
     """Lines of the file; a line break inside quotes does not end one."""
     record = b""
     for line in stream:

@@ -66,7 +66,7 @@ def field(row: Mapping[str, Any], name: str, kinds: Kinds, where: str) -> Any:
     return value
 
 
-def rows_of(data: Any, path: Path | str, expected: str) -> list[dict[str, Any]]:
+def rows_of(data: object, path: Path | str, expected: str) -> list[dict[str, Any]]:
     """`data` as a list of objects."""
     if not isinstance(data, list):
         raise WrongFile(f"{path} holds {type(data).__name__} where a list should be; expected {expected}")
@@ -78,7 +78,7 @@ def rows_of(data: Any, path: Path | str, expected: str) -> list[dict[str, Any]]:
     return data
 
 
-def table_of(data: Any, path: Path | str, expected: str) -> dict[str, dict[str, Any]]:
+def table_of(data: object, path: Path | str, expected: str) -> dict[str, dict[str, Any]]:
     """`data` as a mapping from ids to objects."""
     if not isinstance(data, dict):
         raise WrongFile(f"{path} holds {type(data).__name__} where a mapping should be; expected {expected}")

@@ -8,7 +8,7 @@ and left out, never averaged in as a zero.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +156,7 @@ class JudgeClient:
         return fingerprint(["verdict", self.model, prompt, self.temperature, self.max_tokens])
 
 
-def _content(reply: Any) -> str:
+def _content(reply: Mapping[str, Any]) -> str:
     """The text of a chat completion. Raises ValueError for anything else: a list's digits are no verdict."""
     content = reply["choices"][0]["message"]["content"]
     if content is not None and not isinstance(content, str):

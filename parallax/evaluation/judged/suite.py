@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from parallax.evaluation.judged.client import Ask, JudgeClient
 from parallax.evaluation.suites import Scores, Suite, prefixed
@@ -18,7 +18,7 @@ class Grading(Protocol):
         """The question to the judge about this answer."""
         ...
 
-    def scores(self, sample: Sample, value: Any) -> Mapping[str, tuple[float, float]]:
+    def scores(self, sample: Sample, value: object) -> Mapping[str, tuple[float, float]]:
         """What a verdict adds to the metrics."""
         ...
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from parallax.models.encoding.control_tokens import HOLE, ControlTokens, ids_of
+from parallax.models.foreign import Processor
 from parallax.records import Conversation, Message, fingerprint
 
 TRIED = 8  # prompts rendered in full before a template is trusted to copy questions as they are
@@ -27,7 +28,7 @@ class CannotWrite(ValueError):
 class Chat:
     """Renders dialogues with one processor and tokenises their text (with a single, unexpanded image token)."""
 
-    def __init__(self, processor: Any, end_token_ids: tuple[int, ...]) -> None:
+    def __init__(self, processor: Processor, end_token_ids: tuple[int, ...]) -> None:
         if not getattr(processor, "chat_template", None):
             raise ValueError(
                 f"{type(processor).__name__} has no chat template; add chat_template.jinja to the checkpoint's folder"

@@ -13,6 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from parallax.models.foreign import Tokenizer
+
 START, END = "\ue0f0", "\ue0f1"  # around a control token in written text
 HOLE = "\ue0f2"  # stands for text to be cut out of a rendered template
 _OURS = re.compile(f"[{START}{END}{HOLE}]")
@@ -22,7 +24,7 @@ class UnusableText(ValueError):
     """A text or an answer that cannot be put before the model, since one of its control tokens would act in it."""
 
 
-def ids_of(tokenizer: Any, names: Sequence[str]) -> frozenset[int]:
+def ids_of(tokenizer: Tokenizer, names: Sequence[str]) -> frozenset[int]:
     """Ids of those names that are tokens; the others have none, or are read as the unknown token."""
     found = tokenizer.convert_tokens_to_ids(list(names))
     return frozenset(
@@ -35,7 +37,7 @@ def ids_of(tokenizer: Any, names: Sequence[str]) -> frozenset[int]:
 class ControlTokens:
     """Knows the control tokens of one tokenizer. Picklable."""
 
-    def __init__(self, tokenizer: Any, extra: tuple[str, ...] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, extra: tuple[str, ...] = ()) -> None:
         """`extra`: placeholders of the processor (image, video, audio token) that the tokenizer may not call special."""
         self.tokenizer = tokenizer
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}

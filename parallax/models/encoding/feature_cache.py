@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from parallax.models.backbone import base_model, cast_vision
 from parallax.models.batch import EncodedPrompt, ScoringBatch
 from parallax.models.encoding.image_features import ImageFeatures, encode_images, takes_features
 from parallax.models.encoding.pixels import pixel_names
+from parallax.models.foreign import VLM
 from parallax.records.atomic import atomic_file
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class FeatureCache:
 
     def put(self, name: str, features: ImageFeatures) -> bool:
         """Keep features if there is room. Returns whether they are kept."""
-        tensors = {key: value.detach().cpu() for key, value in features.flat().items()}
+        wait = self.folder is not None  # a file is written at once
+        tensors = {key: _on_host(value.detach(), wait) for key, value in features.flat().items()}
         size = sum(value.numel() * value.element_size() for value in tensors.values())
         if name in self or self.used + size > self.budget:
             if name not in self and not self.full:
@@ -102,6 +103,13 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name}.safetensors"
 
 
+def _on_host(value: Tensor, wait: bool) -> Tensor:
+    """`value` in host memory; without waiting in page-locked memory, from where it can go back to its GPU without waiting."""
+    if wait or value.device.type == "cpu":
+        return value.cpu()
+    return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
+
+
 class ReadyFeatures:
     """Fills batches with features, from a cache or freshly made, and remembers the prompts around them."""
 
@@ -119,19 +127,19 @@ class ReadyFeatures:
             bare = {name: value for name, value in prompt.vision.items() if name not in pixel_names(prompt.vision)}
             self._prompts[f"{image} {question}"] = replace(prompt, vision=bare)
 
-    def fill(self, model: Any, batch: ScoringBatch) -> ScoringBatch:
+    def fill(self, model: VLM, batch: ScoringBatch) -> ScoringBatch:
         """The batch with ready features in place of pixels. Batches whose images have no names are left as they are."""
         if batch.image_names is None:
             return batch
         network = base_model(model)
-        device = batch.prompt_ids.device
+        device = batch.device or batch.prompt_ids.device
         made = [
             self._features(network, name, vision, device)
             for name, vision in zip(batch.image_names, batch.vision, strict=True)
         ]
         return replace(batch, features=made)
 
-    def _features(self, network: Any, image: str, vision: Mapping[str, Tensor], device: torch.device) -> ImageFeatures:
+    def _features(self, network: VLM, image: str, vision: Mapping[str, Tensor], device: torch.device) -> ImageFeatures:
         name = self._name(image)
         known = self.cache.get(name)
         if known is not None:
@@ -145,7 +153,7 @@ class ReadyFeatures:
         with torch.inference_mode(False), torch.no_grad():
             # tensors of an inference-mode pass could not be trained on later
             plain = {key: value.clone() if value.is_inference() else value for key, value in vision.items()}
-            features = encode_images(network, [cast_vision(plain, dtype)])[0]
+            features = encode_images(network, [cast_vision(plain, dtype, device)])[0]
         self.cache.put(name, features)
         return features
 
@@ -158,6 +166,6 @@ class ReadyFeatures:
         return image
 
 
-def can_cache(model: Any) -> bool:
+def can_cache(model: VLM) -> bool:
     """Whether ready features can be handed to this model."""
     return takes_features(base_model(model))

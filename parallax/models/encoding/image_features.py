@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad as pad_tensor
 
+from parallax.models.foreign import VLM
+
 POOLED = "pooler_output"
 NOTHING = torch.empty(0)
 UNREAD = ("last_hidden_state", "hidden_states", "attentions")  # of the tower; no language model looks at them
@@ -73,12 +75,12 @@ class ImageFeatures:
         return ImageFeatures.from_flat(moved)
 
 
-def takes_features(model: Any) -> bool:
+def takes_features(model: VLM) -> bool:
     """Whether the model's forward has a place for ready features and the model makes such."""
     return accepts(model, "mm_encoder_outputs") and hasattr(model, "get_image_features")
 
 
-def encode_images(model: Any, images: Sequence[dict[str, Tensor]]) -> list[ImageFeatures]:
+def encode_images(model: VLM, images: Sequence[dict[str, Tensor]]) -> list[ImageFeatures]:
     """The features of each image. Images are encoded together where what comes out can be told apart, else one by one.
 
     `images`: what the image processor gave for each, on the model's device and in its precision.
@@ -144,7 +146,7 @@ def parameters_of(cls: Hashable, method: str) -> frozenset[str]:
     return frozenset(inspect.signature(getattr(cls, method)).parameters)
 
 
-def accepts(model: Any, name: str) -> bool:
+def accepts(model: VLM, name: str) -> bool:
     """Whether the model's forward has a parameter of this name."""
     cls: Any = type(model)
     return name in parameters_of(cls, "forward")
@@ -153,7 +155,7 @@ def accepts(model: Any, name: str) -> bool:
 # -- inside --------------------------------------------------------------------------------------------------------
 
 
-def _encoded(model: Any, images: Sequence[dict[str, Tensor]]) -> Fields:
+def _encoded(model: VLM, images: Sequence[dict[str, Tensor]]) -> Fields:
     """The fields that a language model may read of the output for these images."""
     core = model.model if hasattr(getattr(model, "model", None), "get_image_features") else model
     cls: Any = type(core)
@@ -171,7 +173,7 @@ def _encoded(model: Any, images: Sequence[dict[str, Tensor]]) -> Fields:
     return fields
 
 
-def _rules_of(model: Any, image: dict[str, Tensor], seen: Fields) -> dict[str, Rule]:
+def _rules_of(model: VLM, image: dict[str, Tensor], seen: Fields) -> dict[str, Rule]:
     """How each field lies along the images, found out once for each model. `seen`: an output for one image or for several."""
     if model not in _RULES:
         if not any(_is_there(value) for name, value in seen.items() if name != POOLED):
@@ -206,7 +208,7 @@ def _followed(values: Sequence[Any]) -> Any:
     return torch.cat(list(values))
 
 
-def _tensors_of(value: Any) -> Value | None:
+def _tensors_of(value: object) -> Value | None:
     """Nested lists of tensors as such; None for anything else."""
     if isinstance(value, Tensor):
         return value
@@ -228,7 +230,7 @@ def _named(name: str, value: Value) -> Iterator[tuple[str, Tensor]]:
             yield from _named(f"{name}.{place}", item)
 
 
-def _unwrapped(nest: Any) -> Any:
+def _unwrapped(nest: Value) -> Any:
     """Lists that stand for one tensor as this tensor."""
     if isinstance(nest, Tensor):
         return nest

@@ -8,7 +8,7 @@ first prompt; if it does not, the whole call is used ever after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -123,7 +123,7 @@ def _nested(images: Sequence[Image.Image]) -> list[Any]:
     return list(images) if len(images) == 1 else [list(images)]
 
 
-def _split(output: Any) -> Encoded:
+def _split(output: Mapping[str, Tensor]) -> Encoded:
     """A processor's output for one text and one image, apart by kind."""
     ids = output["input_ids"]
     vision: dict[str, Tensor] = {}

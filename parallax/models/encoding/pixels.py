@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from parallax.models.foreign import ImageProcessor
+
 Change = Callable[[Tensor], Tensor]  # (3, H, W) float32 normalised -> (3, H, W)
 
 
-def change_pixels(vision: dict[str, Tensor], change: Change, image_processor: Any) -> dict[str, Tensor]:
+def change_pixels(vision: dict[str, Tensor], change: Change, image_processor: ImageProcessor) -> dict[str, Tensor]:
     """The same vision inputs with `change` applied to the normalised picture.
 
     `vision` is the image processor's output for one image. Raises ValueError for a layout that is not known.
@@ -38,7 +40,7 @@ def pixel_names(vision: Iterable[str]) -> list[str]:
     return [name for name in vision if "pixel_values" in name]
 
 
-def _changed(name: str, vision: dict[str, Tensor], change: Change, image_processor: Any) -> Tensor:
+def _changed(name: str, vision: dict[str, Tensor], change: Change, image_processor: ImageProcessor) -> Tensor:
     pixels = vision[name].float()
     if "image_grid_thw" in vision and pixels.ndim == 2:
         changed = _change_flattened(pixels, vision["image_grid_thw"], change, image_processor)
@@ -53,14 +55,14 @@ def _changed(name: str, vision: dict[str, Tensor], change: Change, image_process
     return changed
 
 
-def _unknown(what: str, image_processor: Any) -> ValueError:
+def _unknown(what: str, image_processor: ImageProcessor) -> ValueError:
     return ValueError(
         f"{type(image_processor).__name__} gives {what}, a layout whose picture cannot be put together again; use a view that "
         "acts on the image itself (such as aug=moco_v2 or aug=low_resolution)"
     )
 
 
-def painted(vision: dict[str, Tensor], change: Change, image_processor: Any) -> Any:
+def painted(vision: dict[str, Tensor], change: Change, image_processor: ImageProcessor) -> Any:
     """The normalised picture after `change`, as a PIL image of the same size: scaled back, cut off at 0 and 255, rounded.
 
     Raises ValueError for tiled layouts, whose overview no single picture brings about.
@@ -103,7 +105,7 @@ def flatten(picture: Tensor, patch: int, merge: int, frames: int) -> Tensor:
     return blocks.reshape(rows * columns, 3 * frames * patch * patch)
 
 
-def _change_flattened(patches: Tensor, grid_thw: Tensor, change: Change, processor: Any) -> Tensor:
+def _change_flattened(patches: Tensor, grid_thw: Tensor, change: Change, processor: ImageProcessor) -> Tensor:
     if len(grid_thw) != 1 or int(grid_thw[0, 0]) != 1:
         raise ValueError(f"a view needs exactly one still image, got image_grid_thw = {grid_thw.tolist()}")
     patch, merge, frames = processor.patch_size, processor.merge_size, processor.temporal_patch_size
@@ -136,7 +138,7 @@ def _change_tiles(pixels: Tensor, change: Change) -> Tensor:
     return apart.reshape(pixels.shape)
 
 
-def _change_tiled(pixels: Tensor, image_sizes: Tensor, change: Change, processor: Any) -> Tensor:
+def _change_tiled(pixels: Tensor, image_sizes: Tensor, change: Change, processor: ImageProcessor) -> Tensor:
     """LLaVA-NeXT: tile 0 is the whole image made small, the others are the full-resolution picture row by row.
 
     The view acts on the full-resolution picture. What it added there, made small, is added to the overview, so that

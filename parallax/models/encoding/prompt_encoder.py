@@ -17,6 +17,7 @@ from parallax.models.encoding.chat import CannotWrite, Chat, Prompt, first_promp
 from parallax.models.encoding.control_tokens import UnusableText
 from parallax.models.encoding.image_tokens import Encoded, ImageTokens
 from parallax.models.encoding.pixels import change_pixels, painted
+from parallax.models.foreign import Processor
 from parallax.models.ingredients import processor_digest
 from parallax.records import Conversation, Message, Response, ViewSpec, fingerprint, naming
 
@@ -40,7 +41,7 @@ class PromptEncoder:
     """
 
     def __init__(
-        self, processor: Any, *, end_token_ids: tuple[int, ...], max_context: int, image_pad: bool = False
+        self, processor: Processor, *, end_token_ids: tuple[int, ...], max_context: int, image_pad: bool = False
     ) -> None:
         if not end_token_ids:
             raise ValueError("a policy needs at least one end token; set eos_token_id in the generation config")
@@ -329,7 +330,7 @@ def _pad_right(rows: Sequence[Tensor], value: int, width: int | None = None) -> 
     return result
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Settings as plain data: whatever JSON does not know becomes its text."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

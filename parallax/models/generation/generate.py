@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 
 from parallax.models.backbone import base_model
 from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.models.foreign import VLM
 from parallax.models.generation.batching import Batch, looks_of, plan_batches
 from parallax.models.generation.prefetch import EncodedPart, PromptStream, explained, refusal, workers_for
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, NotFinite
@@ -30,7 +30,7 @@ Finished = Callable[[dict[int, Generation]], None]
 
 @torch.no_grad()
 def generate(
-    model: Any,
+    model: VLM,
     encoder: PromptEncoder,
     requests: Sequence[GenerationRequest],
     *,
@@ -120,7 +120,7 @@ def not_finite(request: GenerationRequest) -> NotFinite:
 
 
 def _stream(
-    model: Any,
+    model: VLM,
     encoder: PromptEncoder,
     requests: Sequence[GenerationRequest],
     batches: Sequence[Batch],

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from parallax.models.foreign import Config
+
 STEP = 64  # tokens by which a full buffer grows
 
 
@@ -71,7 +73,7 @@ class RoomyLayer(DynamicLayer):
         layer._use(keys, values, width)
         return layer
 
-    def _use(self, key_room: Any, value_room: Any, used: int) -> None:
+    def _use(self, key_room: Tensor, value_room: Tensor, used: int) -> None:
         self._key_room, self._value_room = key_room, value_room
         self.keys, self.values = key_room[:, :, :used], value_room[:, :, :used]
 
@@ -84,15 +86,15 @@ class RoomyLayer(DynamicLayer):
         )
 
 
-def has_full_attention(config: Any) -> bool:
+def has_full_attention(config: Config) -> bool:
     """Whether every layer of a decoder with this text configuration looks at everything before."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return kinds == {"full_attention"} and not getattr(config, "num_kv_shared_layers", None)
 
 
-def new_cache(config: Any) -> Cache:
+def new_cache(config: Config) -> Cache:
     """A cache for a decoder with this text configuration; decoders with sliding windows use transformers' own."""
-    return Cache(layer_class_to_replicate=RoomyLayer) if has_full_attention(config) else DynamicCache(config=config)
+    return Cache(layer_class_to_replicate=RoomyLayer) if has_full_attention(config) else DynamicCache(config=config)  # type: ignore[arg-type]
 
 
 def joined(caches: Sequence[Cache], more: int) -> Cache:

@@ -17,15 +17,18 @@ import torch
 from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, base_model, positions, text_config
-from parallax.models.generation.kv_cache import has_full_attention, joined, keep_rows, new_cache
+from parallax.models.foreign import VLM
+from parallax.models.generation.kv_cache import Cache, has_full_attention, joined, keep_rows, new_cache
 from parallax.models.generation.prefetch import EncodedPart, pad_left
 from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.sampling import TokenPicker
+from parallax.models.scoring import prefix_attention
 from parallax.records import Decoding
 
 log = logging.getLogger(__name__)
 
 KEEP_SHARE = 0.75  # rows are compacted when no more than this share of them is still going
+READY_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX)  # kernels that take a mask of numbers
 ROOM = 64  # columns for new tokens that a batch starts with; fewer where fewer are allowed
 
 
@@ -52,13 +55,7 @@ class Rollout:
     """
 
     def __init__(
-        self,
-        model: Any,
-        *,
-        pad: int,
-        ends: Iterable[int],
-        counts: GenerationCounts,
-        never_said: Iterable[int] = (),
+        self, model: VLM, *, pad: int, ends: Iterable[int], counts: GenerationCounts, never_said: Iterable[int] = ()
     ) -> None:
         self.model = base_model(model)
         self.never_said = frozenset(never_said) - frozenset(ends)
@@ -69,7 +66,7 @@ class Rollout:
         self.in_parts = has_full_attention(self.config)
         # a ready mask of numbers is used as it is; one of 0 and 1 is made into one in every step
         implementation = getattr(self.config, "_attn_implementation", None)
-        self.ready_mask = self.in_parts and implementation in ("sdpa", "eager")
+        self.ready_mask = self.in_parts and implementation in READY_MASKS
         self.position_rank = 2
         self._images: ImageInputs | None = None  # of all parts so far
         self._place_of: dict[Hashable, int] = {}  # look -> its place among them
@@ -190,7 +187,7 @@ class Rollout:
         cache = joined([part.cache for part in parts], more) if self.in_parts else parts[0].cache
         return torch.cat([part.logits for part in parts]), cache, mask, torch.cat([part.following for part in parts])
 
-    def _step(self, picked: Tensor, mask: Tensor | None, following: Tensor, cache: Any) -> Tensor:
+    def _step(self, picked: Tensor, mask: Tensor | None, following: Tensor, cache: Cache) -> Tensor:
         position_ids = following[:, None]
         if self.position_rank == 3:
             position_ids = position_ids[None].expand(3, -1, -1)

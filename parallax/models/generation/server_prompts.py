@@ -10,8 +10,9 @@ import logging
 import threading
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from parallax.models.foreign import Tokenizer
 from parallax.models.generation.requests import OtherPrompt
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _equal(pair: tuple[int, int]) -> bool:
     return pair[0] == pair[1]
 
 
-def _shown(tokenizer: Any, ids: Sequence[int]) -> str:
+def _shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """Token ids as text with its control tokens, a run of equal ones once with its length."""
     parts: list[list[int]] = []
     for token in ids:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from parallax.models.generation.requests import BadAnswer, Generation
@@ -22,7 +22,7 @@ class Completion:
     def __init__(self, encoder: PromptEncoder, max_new_tokens: int) -> None:
         self.encoder, self.most = encoder, max_new_tokens
 
-    def checked(self, reply: Any) -> tuple[Generation | BadAnswer, Sequence[int] | None]:
+    def checked(self, reply: Mapping[str, Any]) -> tuple[Generation | BadAnswer, Sequence[int] | None]:
         """The answer, and the token ids of the prompt where the server tells them.
 
         Raises ValueError, or KeyError, TypeError and the like for another shape.
@@ -44,7 +44,7 @@ class Completion:
     def _vocabulary(self) -> int:
         return len(self.encoder.tokenizer)
 
-    def _given(self, ids: Any, finished: bool) -> list[int]:
+    def _given(self, ids: list[int], finished: bool) -> list[int]:
         """Token ids as the server gives them, with the end token last."""
         _require_ids(ids, "token_ids", self._vocabulary)
         if len(ids) > self.most:
@@ -70,7 +70,7 @@ class Completion:
         return Generation(tuple(ids), self.encoder.decode(ids), finished)
 
 
-def model_names(reply: Any) -> set[str]:
+def model_names(reply: Mapping[str, Any]) -> set[str]:
     """The models a server says it has. Raises ValueError, or what a wrong shape raises."""
     names = [model["id"] for model in reply["data"]]
     if not all(isinstance(name, str) for name in names):
@@ -78,7 +78,7 @@ def model_names(reply: Any) -> set[str]:
     return set(names)
 
 
-def _require_ids(ids: Any, what: str, vocabulary: int) -> None:
+def _require_ids(ids: object, what: str, vocabulary: int) -> None:
     if not isinstance(ids, list) or not all(type(token) is int for token in ids):
         raise ValueError(f"{what} is no list of whole numbers")
     if wrong := next((token for token in ids if not 0 <= token < vocabulary), None):

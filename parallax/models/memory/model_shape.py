@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from parallax.models.backbone import base_model, decoder_name, text_config
+from parallax.models.foreign import VLM, Config
 
 READS = {  # what a linear layer of a decoder reads, by its name; layers that read the same tensor share one copy of it
     "q_proj": "attention's input", "k_proj": "attention's input", "v_proj": "attention's input",
@@ -79,7 +79,7 @@ class ModelShape:
         return self.language_parameters + self.vision_and_projector
 
 
-def shape_of(model: Any) -> ModelShape:
+def shape_of(model: VLM) -> ModelShape:
     """The shape of a transformers image-text-to-text model, bare or inside peft. Raises ValueError without a decoder."""
     network = base_model(model)
     config = text_config(network)
@@ -131,7 +131,7 @@ def shape_of(model: Any) -> ModelShape:
     )
 
 
-def _vision(config: Any) -> VisionShape | None:
+def _vision(config: Config) -> VisionShape | None:
     vision = getattr(config, "vision_config", None)
     hidden, layers = getattr(vision, "hidden_size", None), getattr(vision, "num_hidden_layers", None)
     layers = layers if layers is not None else getattr(vision, "depth", None)

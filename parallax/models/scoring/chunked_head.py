@@ -9,11 +9,11 @@ there.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+
+from parallax.models.foreign import Pass
 
 CHUNK_BYTES = 2**26  # of float32 logits that are there at once
 
@@ -31,7 +31,7 @@ class HeadLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int
+        ctx: Pass, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int
     ) -> Tensor:
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         picked = hidden.new_empty(len(hidden), dtype=exact)
@@ -49,7 +49,7 @@ class HeadLogProbs(torch.autograd.Function):
         return picked - sums
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Pass, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients  # (M,)
         hidden, weight, bias, targets, sums, kept = ctx.saved_tensors
         matrix = weight.to(ctx.dtype)

@@ -9,14 +9,13 @@ soft-capping) run as they are.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from parallax.models.backbone import base_model
 from parallax.models.batch import ResponseLogProbs, ScoringBatch
 from parallax.models.family_support import support_of
+from parallax.models.foreign import VLM
 from parallax.models.scoring.chunked_head import head_log_probs
 from parallax.models.scoring.layout import Arranged, Layout
 from parallax.models.scoring.separate import separate_sequences
@@ -26,7 +25,7 @@ WHOLE_HEAD = "_parallax_whole_head"
 
 
 def score(
-    model: Any, batch: ScoringBatch, layout: Layout = separate_sequences, pick: Pick = "label"
+    model: VLM, batch: ScoringBatch, layout: Layout = separate_sequences, pick: Pick = "label"
 ) -> ResponseLogProbs:
     """Log-probs of all responses of a batch, with gradients where they are enabled. Float32, or float64 for such a model.
 
@@ -34,21 +33,22 @@ def score(
     than "label", at positions of rejected responses, tokens the network chooses itself (see `choosing`).
     """
     network = base_model(model)
-    arranged = layout(network, batch)
-    counted = batch.counted()
+    arranged, counted = layout(network, batch), batch.counted()
     targets = arranged.targets if batch.target_ids is None else batch.target_ids[counted]
-    if pick == "label":
+    is_rejected = counted.nonzero()[:, 1] > 0 if pick != "label" else None  # column 0 is the chosen response
+    beside = (counted, counted.sum(-1), targets, batch.response_weights, is_rejected)
+    arranged, (counted, counts, targets, weights, is_rejected) = arranged.to(batch.device, *beside)
+    if is_rejected is None:
         values = _label_log_probs(network, arranged, targets)
     else:
         logits = _logits(network, arranged)
-        is_rejected = counted.nonzero()[:, 1] > 0  # column 0 is the chosen response
         values = token_log_probs(logits, torch.where(is_rejected, own_choice(logits, targets, pick), targets))
     per_token = values.new_zeros(counted.shape).masked_scatter(counted, values)
-    weighted = per_token if batch.response_weights is None else per_token * batch.response_weights.to(per_token.dtype)
-    return ResponseLogProbs(total=weighted.sum(-1), counts=counted.sum(-1), per_token=per_token)
+    weighted = per_token if weights is None else per_token * weights.to(per_token.dtype)
+    return ResponseLogProbs(total=weighted.sum(-1), counts=counts, per_token=per_token)
 
 
-def has_plain_head(model: Any) -> bool:
+def has_plain_head(model: VLM) -> bool:
     """Whether the log-probs of this model's head can be taken in chunks."""
     network = base_model(model)
     if network.__dict__.get(WHOLE_HEAD):
@@ -57,21 +57,21 @@ def has_plain_head(model: Any) -> bool:
     return linear and support_of(network.config.model_type).plain_head
 
 
-def keep_head_whole(model: Any) -> None:
+def keep_head_whole(model: VLM) -> None:
     """Have logits made by the head itself from now on: its weights may be there only while it computes."""
     base_model(model).__dict__[WHOLE_HEAD] = True
 
 
 @torch.no_grad()
-def choose(model: Any, batch: ScoringBatch, layout: Layout = separate_sequences) -> Tensor:
+def choose(model: VLM, batch: ScoringBatch, layout: Layout = separate_sequences) -> Tensor:
     """The most likely token at every counted response position, given the response up to there. Shape: (B, 1 + K, R).
 
     Where nothing is counted the response's own token stands.
     """
     network = base_model(model)
-    arranged = layout(network, batch)
-    best = _logits(network, arranged).argmax(dim=-1)
-    return batch.response_ids.masked_scatter(batch.counted(), best)
+    arranged, (ids, counted) = layout(network, batch).to(batch.device, batch.response_ids, batch.counted())
+    chosen: Tensor = ids.masked_scatter(counted, _logits(network, arranged).argmax(dim=-1))
+    return chosen
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
 
 
-def _label_log_probs(network: Any, arranged: Arranged, targets: Tensor) -> Tensor:
+def _label_log_probs(network: VLM, arranged: Arranged, targets: Tensor) -> Tensor:
     """The log-prob of each scored token. Shape: (M,)."""
     if has_plain_head(network):
         hidden, _ = _forward(network, arranged, through_head=False)
@@ -88,23 +88,23 @@ def _label_log_probs(network: Any, arranged: Arranged, targets: Tensor) -> Tenso
     return token_log_probs(_logits(network, arranged), targets)
 
 
-def _logits(network: Any, arranged: Arranged) -> Tensor:
+def _logits(network: VLM, arranged: Arranged) -> Tensor:
     """Logits at the scored positions only. Shape: (M, V)."""
     return _forward(network, arranged, through_head=True)[1]
 
 
-def _forward(network: Any, arranged: Arranged, through_head: bool) -> tuple[Tensor, Tensor]:
+def _forward(network: VLM, arranged: Arranged, through_head: bool) -> tuple[Tensor, Tensor]:
     """What the head is given at the scored positions, and what it makes of them: (M, H) and (M, V), or (0, V) without it."""
     picked: list[Tensor] = []
 
-    def pick(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def pick(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0]  # (rows, S, H)
         picked.append(hidden.reshape(-1, hidden.shape[-1])[arranged.predictors])
         return ((picked[0] if through_head else picked[0][:0])[None], *args[1:])
 
     handle = network.get_output_embeddings().register_forward_pre_hook(pick)
     try:
-        logits: Tensor = network(**arranged.inputs, use_cache=False).logits
+        logits: Tensor = network(**arranged.inputs, **arranged.images, use_cache=False).logits
     finally:
         handle.remove()
     return picked[0], logits[0]

@@ -18,15 +18,17 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attend
+
+from parallax.models.foreign import Pass
 
 SDPA, FLEX = "shared_prefix_sdpa", "shared_prefix_flex"
 KEYWORD = "shared_prefix"  # travels through the model's forward to every attention layer
 
 
 def sdpa_in_two(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """transformers' attention interface. Shapes: query (B, heads, S, D), key and value (B, kv heads, S, D) -> (B, S, heads, D).
 
@@ -52,19 +54,19 @@ class _Beginning(torch.autograd.Function):
     """The first n columns of keys or values beside all of them; their gradients are added in place, without a padded copy."""
 
     @staticmethod
-    def forward(ctx: Any, whole: Tensor, columns: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(ctx: Pass, whole: Tensor, columns: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         ctx.columns = columns
         return whole[:, :, :columns], whole.view_as(whole)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Pass, *gradients: Tensor) -> tuple[Tensor, None]:
         of_beginning, of_whole = gradients
         of_whole[:, :, : ctx.columns] += of_beginning  # a fresh tensor of the kernel above, nobody else's
         return of_whole, None
 
 
 def flex(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """As `sdpa_in_two`; with `shared_prefix` = a BlockMask it says all there is to say about who sees whom."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

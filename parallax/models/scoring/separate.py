@@ -5,17 +5,16 @@ The image is still encoded once per prompt, however many responses follow it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, on_responses, positions
 from parallax.models.batch import ScoringBatch
+from parallax.models.foreign import VLM
 from parallax.models.scoring.layout import Arranged
 
 
-def separate_sequences(model: Any, batch: ScoringBatch) -> Arranged:
+def separate_sequences(model: VLM, batch: ScoringBatch) -> Arranged:
     """B prompts with 1 + K responses as B * (1 + K) rows of [prompt, response, padding].
 
     Padding comes last and attention is causal, so no mask is needed: nothing that is scored can see it.
@@ -45,11 +44,12 @@ def separate_sequences(model: Any, batch: ScoringBatch) -> Arranged:
     if position_ids.ndim == 2:
         position_ids = columns  # padding simply counts on, which keeps the attention plainly causal
     dtype = model.get_input_embeddings().weight.dtype
-    images = ImageInputs(model, batch.vision, dtype, batch.features).expanded([responses] * size)
+    images = ImageInputs(model, batch.vision, dtype, batch.features, batch.device).expanded([responses] * size)
     counted = batch.counted()
     row, place = counted.reshape(-1, width).nonzero(as_tuple=True)
     return Arranged(
-        inputs={"input_ids": input_ids, "position_ids": position_ids, **token_inputs, **images},
+        inputs={"input_ids": input_ids, "position_ids": position_ids, **token_inputs},
+        images=images,
         predictors=row * columns.shape[1] + prompt_lengths[row] + place - 1,
         targets=batch.response_ids[counted],
     )

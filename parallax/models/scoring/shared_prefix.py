@@ -15,6 +15,7 @@ from torch import Tensor
 from parallax.models.backbone import ImageInputs, positions, text_config
 from parallax.models.batch import ScoringBatch
 from parallax.models.family_support import support_of
+from parallax.models.foreign import VLM, Config
 from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.layout import Arranged
 
@@ -27,12 +28,12 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 TAKE_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX)
 
 
-def can_share(model: Any) -> bool:
+def can_share(model: VLM) -> bool:
     """Whether the shared layout gives this model the same log-probs: its family has shown so on the walk (`family_support`)."""
     return support_of(model.config.model_type).shared and masks_can_say(model)
 
 
-def masks_can_say(model: Any) -> bool:
+def masks_can_say(model: VLM) -> bool:
     """Whether a mask can say who sees whom: layers look at everything or through a window, and attention takes masks."""
     config = text_config(model)
     if getattr(config, "use_bidirectional_attention", None):  # Gemma 4's larger models: in some layers only
@@ -40,12 +41,12 @@ def masks_can_say(model: Any) -> bool:
     return layer_kinds(config) <= {FULL, SLIDING} and getattr(config, "_attn_implementation", "sdpa") in TAKE_MASKS
 
 
-def is_plainly_causal(model: Any) -> bool:
+def is_plainly_causal(model: VLM) -> bool:
     """Whether every token sees all tokens before it and no other, in every layer."""
     return layer_kinds(text_config(model)) == {FULL} and model.config.model_type not in SEEN_TOGETHER
 
 
-def layer_kinds(config: Any) -> frozenset[str]:
+def layer_kinds(config: Config) -> frozenset[str]:
     """Kinds of attention layers of a decoder with this text configuration."""
     kinds = getattr(config, "layer_types", None)
     if not kinds:
@@ -53,7 +54,7 @@ def layer_kinds(config: Any) -> frozenset[str]:
     return frozenset(kinds)
 
 
-def shared_prefix(model: Any, batch: ScoringBatch) -> Arranged:
+def shared_prefix(model: VLM, batch: ScoringBatch) -> Arranged:
     """B prompts with 1 + K responses as B rows of [prompt, response 0, …, response K, padding]."""
     size, responses, width = batch.response_ids.shape
     device = batch.prompt_ids.device
@@ -104,14 +105,14 @@ def shared_prefix(model: Any, batch: ScoringBatch) -> Arranged:
             **_masks(model, segment, batch, dtype),
             "position_ids": position_ids,
             **{name: filled(value, None) for name, value in batch.token_inputs.items()},
-            **ImageInputs(model, batch.vision, dtype, batch.features).expanded([1] * size),
         },
+        images=ImageInputs(model, batch.vision, dtype, batch.features, batch.device).expanded([1] * size),
         predictors=counted_row * columns + before,
         targets=batch.response_ids[counted],
     )
 
 
-def _masks(model: Any, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype) -> dict[str, Any]:
+def _masks(model: VLM, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype) -> dict[str, Any]:
     """What says who may look at whom, in the form that the model takes it. Shape of `segment`: (B, S)."""
     config = text_config(model)
     attention = config._attn_implementation
@@ -121,7 +122,10 @@ def _masks(model: Any, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype)
     if attention == prefix_attention.FLEX:
         # a mask has to be given all the same, lest the model make one of its own; nobody reads it
         unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segment.device)
-        return {"attention_mask": unread, prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment)}
+        return {
+            "attention_mask": unread,
+            prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment.to(batch.device or segment.device)),
+        }
     together, of_kinds = _seen_together(model, segment, batch)
     masks = {}
     for kind in sorted(layer_kinds(config)):
@@ -136,7 +140,7 @@ def _masks(model: Any, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype)
     return {"attention_mask": masks if len(masks) > 1 else next(iter(masks.values()))}
 
 
-def _seen_together(model: Any, segment: Tensor, batch: ScoringBatch) -> tuple[Tensor | None, frozenset[str]]:
+def _seen_together(model: VLM, segment: Tensor, batch: ScoringBatch) -> tuple[Tensor | None, frozenset[str]]:
     """Pairs of prompt tokens that see each other in both directions, and in which kinds of layers. Shape: (B, 1, S, S) bool."""
     name, value, kinds = SEEN_TOGETHER.get(model.config.model_type, ("", 0, frozenset()))
     if name not in batch.token_inputs:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import EncodedPrompt
-from parallax.models.generation.kv_cache import STEP, has_full_attention, keep_rows
+from parallax.models.foreign import VLM
+from parallax.models.generation.kv_cache import STEP, Cache, has_full_attention, keep_rows
 from parallax.models.generation.prefetch import pad_left
 from parallax.models.policy import Policy
 from parallax.models.search.last_logits import go_on, in_rank, read_rows
@@ -94,7 +95,7 @@ class GroupBeams:
 class _Lockstep:
     """One batch: N texts times G groups. Row r belongs to text `text[r]` and group `group[r]`."""
 
-    def __init__(self, beams: GroupBeams, model: Any, starts: Sequence[Start]) -> None:
+    def __init__(self, beams: GroupBeams, model: VLM, starts: Sequence[Start]) -> None:
         self.beams, self.model, self.starts = beams, model, starts
         self.encoder = beams.policy.encoder
         self.device = next(model.parameters()).device
@@ -229,6 +230,6 @@ class _Lockstep:
         )
         return logits, cache, mask, following
 
-    def _step(self, picked: Tensor, mask: Tensor, following: Tensor, cache: Any) -> Tensor:
+    def _step(self, picked: Tensor, mask: Tensor, following: Tensor, cache: Cache) -> Tensor:
         position_ids = in_rank(following[:, None], self.position_rank)
         return go_on(self.model, picked[:, None], mask, position_ids, cache)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, positions, text_config
-from parallax.models.generation.kv_cache import new_cache
+from parallax.models.foreign import VLM
+from parallax.models.generation.kv_cache import Cache, new_cache
 
 
 def read_rows(
-    model: Any,
+    model: VLM,
     ids: Tensor,
     mask: Tensor,
     images: Sequence[dict[str, Tensor]],
@@ -38,7 +39,7 @@ def read_rows(
     return go_on(model, ids, mask, position_ids, cache, **more), cache, following, position_ids.ndim
 
 
-def go_on(model: Any, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: Any, **more: Any) -> Tensor:
+def go_on(model: VLM, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: Cache, **more: Any) -> Tensor:
     """Read further tokens. `ids` (B, T); `mask` (B, all columns so far) bool. Shape: (B, vocabulary)."""
     output = model(
         input_ids=ids,

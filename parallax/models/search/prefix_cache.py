@@ -15,6 +15,7 @@ from torch import Tensor
 
 from parallax.models.backbone import text_config
 from parallax.models.batch import EncodedPrompt
+from parallax.models.foreign import VLM
 from parallax.models.generation.kv_cache import RoomyLayer, joined, new_cache
 from parallax.models.search.last_logits import read_rows
 
@@ -37,7 +38,7 @@ class ReadPrompt:
 class ReadPrompts:
     """Finds prompts by identity; those that are not asked for any more are forgotten."""
 
-    def __init__(self, model: Any, pad: int) -> None:
+    def __init__(self, model: VLM, pad: int) -> None:
         self.model, self.pad = model, pad
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, model.get_input_embeddings().weight.dtype

@@ -7,10 +7,12 @@ An abbreviation, an initial and the number of a list item go on. A point after a
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from parallax.models.foreign import Tokenizer
 
 Ending = Literal["end", "open", "number"]  # number: an end, unless the next token starts with a digit
 
@@ -47,7 +49,7 @@ class SentenceEnds:
         size: number of logits, at least the size of the vocabulary.
     """
 
-    def __init__(self, tokenizer: Any, size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, size: int) -> None:
         number = min(size, len(tokenizer))
         special = set(tokenizer.all_special_ids)
         texts = tokenizer.batch_decode([[token] for token in range(number)], skip_special_tokens=False)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from parallax.models import processes
 from parallax.models.backbone import base_model
+from parallax.models.foreign import VLM
 
 T = TypeVar("T")
 WRAPPED = "_fsdp_wrapped_module."  # what each wrapper of FSDP1 adds to the names of what is inside
@@ -55,7 +56,7 @@ class Sharding(ABC):
     is_sharded: ClassVar[bool] = True  # other processes hold a part of the weights, or of what is trained of them
     averages_gradients: ClassVar[bool] = True  # the backward pass takes the mean over processes, where a sum is meant
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: VLM) -> None:
         self.network = base_model(model)
         self.is_gathered = False  # all weights are here, and this process may compute whatever the others do
 

@@ -26,6 +26,7 @@ from torch.distributed.fsdp._runtime_utils import _reshard
 
 from parallax.models import processes
 from parallax.models.backbone import decoder_name
+from parallax.models.foreign import VLM
 from parallax.models.sharding.base import Offset, Shard, Sharding, joined
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class FSDP1Settings:
 class FSDP1(Sharding):
     """Shards `model` over all processes, in place. `vision`: the layers of the vision tower too."""
 
-    def __init__(self, model: nn.Module, settings: FSDP1Settings, *, vision: bool) -> None:
+    def __init__(self, model: VLM, settings: FSDP1Settings, *, vision: bool) -> None:
         super().__init__(model)
         trained = [value for value in self.network.parameters() if value.requires_grad]
         shapes = [tuple(value.shape) for value in trained]
@@ -149,7 +150,7 @@ class FSDP1(Sharding):
         return float(norm) / scale
 
 
-def _wrapped(network: Any, settings: FSDP1Settings, vision: bool) -> Any:
+def _wrapped(network: VLM, settings: FSDP1Settings, vision: bool) -> Any:
     """Every layer of `network` in its wrappers, in place; returns the outermost one."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from parallax.models.backbone import decoder_name
+from parallax.models.foreign import VLM
 from parallax.models.sharding.base import Offset, Shard, Sharding
 
 Act = Callable[[nn.Module], None]
@@ -33,9 +34,7 @@ class FSDP2(Sharding):
     in place that were not there yet.
     """
 
-    def __init__(
-        self, model: nn.Module, mesh: DeviceMesh, *, before: Act | None = None, after: Act | None = None
-    ) -> None:
+    def __init__(self, model: VLM, mesh: DeviceMesh, *, before: Act | None = None, after: Act | None = None) -> None:
         super().__init__(model)
         _shard(self.network, mesh, before, after)
         self.units: list[Any] = [module for module in self.network.modules() if isinstance(module, FSDPModule)]
@@ -91,7 +90,7 @@ def rows_of(value: DTensor) -> tuple[int, int]:
     return int(offset[0]), int(shape[0])
 
 
-def _shard(network: Any, mesh: DeviceMesh, before: Act | None, after: Act | None) -> None:
+def _shard(network: VLM, mesh: DeviceMesh, before: Act | None, after: Act | None) -> None:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     act: Callable[[Act | None, nn.Module], None] = lambda do, part: do(part) if do is not None else None  # noqa: E731

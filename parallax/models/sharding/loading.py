@@ -17,15 +17,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from parallax.models.adapter import WEIGHTS, keys_of
 from parallax.models.backbone import base_model
+from parallax.models.foreign import VLM
 from parallax.models.sharding.fsdp2 import FSDP2, rows_of
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
 
 INSIDE = "base_model.model."  # what peft puts before the names of the plain model
 WRAPPERS = re.compile(r"\.(?:base_layer|original_module|modules_to_save\.default)(?=\.)")
@@ -43,7 +48,7 @@ class InFile:
     key: str
 
 
-def empty_network(auto_class: Any, path: str, dtype: torch.dtype, *, attention: str, revision: str) -> Any:
+def empty_network(auto_class: type[Any], path: str, dtype: torch.dtype, *, attention: str, revision: str) -> Any:
     """The model of a checkpoint without its weights. Raises `NotInParts` for one that is quantised on disk."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, GenerationConfig
@@ -63,7 +68,7 @@ def empty_network(auto_class: Any, path: str, dtype: torch.dtype, *, attention: 
     return network.eval()
 
 
-def places_in_files(network: Any, files: Sequence[Path]) -> dict[str, InFile]:
+def places_in_files(network: VLM, files: Sequence[Path]) -> dict[str, InFile]:
     """Name in the network → where its tensor lies. Names that share a weight have one place.
 
     Raises `NotInParts` where a weight is made of several tensors, lacks one, or has another shape.
@@ -73,7 +78,7 @@ def places_in_files(network: Any, files: Sequence[Path]) -> dict[str, InFile]:
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     wanted = network.state_dict()
-    mapping = get_model_conversion_mapping(network)
+    mapping = get_model_conversion_mapping(network)  # type: ignore[arg-type]
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     prefix, found = network.base_model_prefix, dict[str, InFile]()
@@ -94,7 +99,7 @@ def places_in_files(network: Any, files: Sequence[Path]) -> dict[str, InFile]:
     return _shared(network, wanted, found)
 
 
-def _shared(network: nn.Module, wanted: Mapping[str, Tensor], found: dict[str, InFile]) -> dict[str, InFile]:
+def _shared(network: VLM, wanted: Mapping[str, Tensor], found: dict[str, InFile]) -> dict[str, InFile]:
     names_of: dict[int, list[str]] = {}
     for name, value in network.named_parameters(remove_duplicate=False):
         names_of.setdefault(id(value), []).append(name)
@@ -127,7 +132,7 @@ class AdapterRows:
 
         move = BaseTunerLayer._move_adapter_to_device_of_base_layer
 
-        def keep_and_move(layer: Any, adapter_name: str, device: Any = None) -> None:
+        def keep_and_move(layer: LoraLayer, adapter_name: str, device: torch.device | None = None) -> None:
             dtype = next(layer.get_base_layer().parameters()).dtype
             for name in (*layer.adapter_layer_names, *layer.other_param_names):
                 holder = getattr(layer, name, None)
@@ -148,7 +153,7 @@ class AdapterRows:
                 mine = value.detach()[self.number * size : (self.number + 1) * size].to(dtype)
                 self.kept.setdefault(holder, {})[key] = mine.clone()
 
-    def by_name(self, network: nn.Module) -> dict[str, Tensor]:
+    def by_name(self, network: VLM) -> dict[str, Tensor]:
         """Name in the network → rows."""
         return {
             f"{name}.{key}": rows
@@ -168,13 +173,13 @@ class Parts:
     Raises `NotInParts`, see `places_in_files`.
     """
 
-    def __init__(self, network: Any, files: Sequence[Path], mesh: Any) -> None:
+    def __init__(self, network: VLM, files: Sequence[Path], mesh: DeviceMesh) -> None:
         self.network, self.mesh = network, mesh
         self.places = places_in_files(network, files)
         self.rows = AdapterRows(mesh.get_local_rank(), mesh.size())
 
     @torch.no_grad()
-    def fill(self, network: nn.Module, adapter: Path | None, device: str) -> FSDP2:
+    def fill(self, network: VLM, adapter: Path | None, device: str) -> FSDP2:
         """Share the network out over the processes and read this process's rows of everything, layer by layer, in place.
 
         Args:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from parallax.models import processes
+from parallax.models.foreign import VLM
 from parallax.models.sharding.base import Shard, Sharding
 
 BUCKET_ELEMENTS = 16 * 2**20  # most elements copied together for one reduction: 64 MiB of float32
@@ -21,7 +22,7 @@ class Whole(Sharding):
     is_sharded: ClassVar[bool] = False
     averages_gradients: ClassVar[bool] = False
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: VLM) -> None:
         super().__init__(model)
         self.is_gathered = True
 

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from parallax.models import processes
+from parallax.models.foreign import VLM
 from parallax.models.sharding.base import Offset, Shard, Sharding, joined
 
 
 class Zero(Sharding):
     """A network in the hands of `engine`, a `DeepSpeedEngine`."""
 
-    def __init__(self, model: nn.Module, engine: Any) -> None:
+    def __init__(self, model: VLM, engine: Any) -> None:
         super().__init__(model)
         self.engine = engine
         self._trained = {id(parameter) for parameter in self.network.parameters() if parameter.requires_grad}
@@ -88,7 +89,7 @@ class Zero(Sharding):
     def shape_of(self, parameter: Tensor) -> tuple[int, ...]:
         return tuple(parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape)
 
-    def values_here(self, parameter: nn.Parameter) -> Tensor:
+    def values_here(self, parameter: Any) -> Tensor:
         return computed_with(parameter)
 
     @torch.no_grad()
@@ -218,7 +219,7 @@ def computed_with(parameter: Any) -> Tensor:
     return parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter.data  # type: ignore[no-any-return]
 
 
-def _forget(network: nn.Module) -> None:
+def _forget(network: VLM) -> None:
     import inspect
 
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
@@ -234,7 +235,7 @@ def _forget(network: nn.Module) -> None:
 
 
 @contextmanager
-def _weights_there(network: nn.Module) -> Iterator[None]:
+def _weights_there(network: VLM) -> Iterator[None]:
     import deepspeed
 
     parameters: list[Any] = list(network.parameters())

@@ -15,13 +15,15 @@ from parallax.records import Candidate, ImageRef, Sample
 from parallax.settings.ranges import Share
 
 if TYPE_CHECKING:
+    import torch
+
     from parallax.models.policy import Policy
 
 
 class Relevance(Protocol):
     """What says how well texts fit pictures; `parallax.models.image_text.ImageTextModel` does."""
 
-    def cosines(self, pairs: Sequence[tuple[ImageRef, str]], device: Any = "cpu") -> list[float]: ...
+    def cosines(self, pairs: Sequence[tuple[ImageRef, str]], device: torch.device | str = "cpu") -> list[float]: ...
 
     def digest(self) -> str: ...
 
@@ -68,7 +70,9 @@ class ClipCalibrated(Judge):
             "len_norm": self.len_norm,
         }
 
-    def steps(self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: Any) -> list[list[float]]:
+    def steps(
+        self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: torch.device | str
+    ) -> list[list[float]]:
         """The score of each sentence among its siblings, for many families at once. Higher is better."""
         return [
             step_scores(
@@ -124,7 +128,7 @@ class ClipCalibrated(Judge):
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _cosines(
-        self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: Any
+        self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: torch.device | str
     ) -> Sequence[list[float] | None]:
         if self.image_weight == 0 or self.image_text is None:
             return [None] * len(families)

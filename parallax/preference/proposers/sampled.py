@@ -21,6 +21,7 @@ class Sampled(PlannedProposer):
         max_new_tokens: token limit of every answer.
         temperature: of the samples, above 0 (the paper: 0.8).
         top_p: share of probability kept when sampling (the paper: 0.9).
+        greedy: whether a greedy answer comes first. Without it all answers are decoded alike (RLAIF-V, arXiv 2405.17220).
     """
 
     undecided: ClassVar[bool] = True  # no candidate is better by construction
@@ -32,6 +33,7 @@ class Sampled(PlannedProposer):
         max_new_tokens: Count = 512,
         temperature: PositiveTemperature = 0.8,
         top_p: PositiveShare = 0.9,
+        greedy: bool = True,
     ) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; there must be at least 1 sample beside the greedy answer")
@@ -40,7 +42,7 @@ class Sampled(PlannedProposer):
                 f"temperature is {temperature}; samples at 0 would repeat the greedy answer, so give a number above 0"
             )
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
-        self.temperature, self.top_p = temperature, top_p
+        self.temperature, self.top_p, self.greedy = temperature, top_p, greedy
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the requests but the seed, as plain data."""
@@ -48,11 +50,12 @@ class Sampled(PlannedProposer):
             "proposer": type(self).__name__,
             "num_samples": self.num_samples,
             "decoding": {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "top_p": self.top_p},
+            **({} if self.greedy else {"greedy": False}),
         }
 
     def requests(self, sample: Sample, seed: int) -> list[Ask]:
         """The greedy request, which is the one that SeVa asks too, and n sampled ones."""
-        asks = [self._ask(sample, "greedy", 0, Decoding(self.max_new_tokens))]
+        asks = [self._ask(sample, "greedy", 0, Decoding(self.max_new_tokens))] if self.greedy else []
         for k in range(self.num_samples):
             own = seed_for(seed, sample.id, "decode/sample", k)
             asks.append(

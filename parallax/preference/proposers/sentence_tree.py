@@ -37,6 +37,8 @@ from parallax.records.keyed_store import KeyedStore
 from parallax.settings.ranges import Count, NotNegative
 
 if TYPE_CHECKING:
+    import torch
+
     from parallax.models.policy import Policy
 
 Kept = Annotated[int, Interval(ge=0, le=64)]
@@ -46,7 +48,9 @@ PruneBy = Literal["model_score", "calibrated"]
 class StepJudge(Protocol):
     """A judge that can score sentences among their siblings while a search goes on."""
 
-    def steps(self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: Any) -> list[list[float]]:
+    def steps(
+        self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: torch.device | str
+    ) -> list[list[float]]:
         """Higher is better, for each of some siblings about a picture."""
         ...
 

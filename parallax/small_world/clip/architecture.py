@@ -18,8 +18,12 @@ from transformers import (
     CLIPProcessor,
     CLIPTextConfig,
     CLIPVisionConfig,
+    CLIPVisionModel,
     PreTrainedTokenizerFast,
 )
+
+from parallax.models import foreign
+from parallax.models.foreign import ImageProcessor
 
 # The end token must not have number 2: CLIP reads that as a mark of old checkpoints and then pools at the largest number.
 PAD, BOS, UNKNOWN, EOS = "<pad>", "<s>", "<unk>", "</s>"
@@ -48,7 +52,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
     )  # fmt: skip
 
 
-def build_model(tower: Any, tokenizer: Any, settings: dict[str, Any]) -> CLIPModel:
+def build_model(tower: CLIPVisionModel, tokenizer: foreign.Tokenizer, settings: dict[str, Any]) -> CLIPModel:
     """A CLIP whose first vision layers are those of `tower` (a CLIP vision model), frozen. The caller seeds torch."""
     text, old = settings["text"], tower.config
     vision = CLIPVisionConfig(
@@ -73,7 +77,7 @@ def build_model(tower: Any, tokenizer: Any, settings: dict[str, Any]) -> CLIPMod
     return model
 
 
-def build_processor(tokenizer: Any, image_processor: Any) -> CLIPProcessor:
+def build_processor(tokenizer: foreign.Tokenizer, image_processor: ImageProcessor) -> CLIPProcessor:
     """The image side of the built-in model's processor with our tokenizer."""
     images = CLIPImageProcessor(**{
         name: getattr(image_processor, name)
@@ -99,7 +103,7 @@ def embed_states(model: CLIPModel, states: torch.Tensor, frozen_layers: int) -> 
     return torch.nn.functional.normalize(model.visual_projection(vision.post_layernorm(states[:, 0])), dim=-1)
 
 
-def embed_texts(model: CLIPModel, tokenizer: Any, texts: list[str]) -> torch.Tensor:
+def embed_texts(model: CLIPModel, tokenizer: foreign.Tokenizer, texts: list[str]) -> torch.Tensor:
     """Text embeddings of length 1. Shape: (len(texts), projection)."""
     coded = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
     return torch.nn.functional.normalize(model.get_text_features(**coded).pooler_output, dim=-1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import CLIPModel, CLIPProcessor
 
 from datamodules.shapes.scene import generator, scene
 from parallax.models.weights_digest import tensors_digest
@@ -57,7 +58,9 @@ def make_tiny_clip(settings: dict[str, Any], say: Callable[[str], None] = print)
     )  # fmt: skip
 
 
-def save(model: Any, processor: Any, settings: dict[str, Any], figures: dict[str, Any], tower: str) -> Path:
+def save(
+    model: CLIPModel, processor: CLIPProcessor, settings: dict[str, Any], figures: dict[str, Any], tower: str
+) -> Path:
     """Write model (float16), processor and manifest in Hugging Face's format."""
     folder = Path(settings["output"])
     folder.mkdir(parents=True, exist_ok=True)

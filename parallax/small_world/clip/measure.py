@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import CLIPModel
 
 from datamodules.shapes.language import row_description
 from datamodules.shapes.scene import Scene
+from parallax.models.foreign import Tokenizer
 from parallax.small_world.clip.architecture import embed_texts
 from parallax.small_world.clip.texts import MISSES, kinds_of, near_miss, true_claim
 from parallax.small_world.llava.pixels import normalise, paint
 
 
 @torch.no_grad()
-def embed_pictures(model: Any, scenes: Sequence[Scene], image: dict[str, float], batch: int = 256) -> torch.Tensor:
+def embed_pictures(
+    model: CLIPModel, scenes: Sequence[Scene], image: dict[str, float], batch: int = 256
+) -> torch.Tensor:
     """Image embeddings of length 1 by the model's own forward. Shape: (len(scenes), projection)."""
     parts = []
     for start in range(0, len(scenes), batch):
@@ -27,7 +31,7 @@ def embed_pictures(model: Any, scenes: Sequence[Scene], image: dict[str, float],
 
 @torch.no_grad()
 def figures(
-    model: Any, tokenizer: Any, scenes: Sequence[Scene], image: dict[str, float], rng: np.random.Generator
+    model: CLIPModel, tokenizer: Tokenizer, scenes: Sequence[Scene], image: dict[str, float], rng: np.random.Generator
 ) -> dict[str, Any]:
     """All figures on these scenes. Chance is 1/100 for retrieval among 100 scenes and 1/2 for everything else.
 
@@ -70,7 +74,9 @@ def auc(true: Sequence[float], false: Sequence[float]) -> float:
     return float(below / (len(true) * len(false)))
 
 
-def _retrieval(model: Any, tokenizer: Any, scenes: Sequence[Scene], pictures: torch.Tensor) -> dict[str, float]:
+def _retrieval(
+    model: CLIPModel, tokenizer: Tokenizer, scenes: Sequence[Scene], pictures: torch.Tensor
+) -> dict[str, float]:
     found_picture, found_text = [], []
     for start in range(0, len(scenes) - 99, 100):
         described = []

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import CLIPModel
 
 from datamodules.shapes.scene import Scene
+from parallax.models.foreign import Tokenizer
 from parallax.small_world.clip.architecture import embed_states, embed_texts
 from parallax.small_world.clip.texts import texts
 
@@ -33,7 +35,7 @@ def contrastive_loss(images: Tensor, sentences: Tensor, scale: Tensor) -> Tensor
 
 
 def train(
-    model: Any, tokenizer: Any, states: Tensor, scenes: Sequence[Scene], frozen_layers: int, settings: dict[str, Any],
+    model: CLIPModel, tokenizer: Tokenizer, states: Tensor, scenes: Sequence[Scene], frozen_layers: int, settings: dict[str, Any],
     rng: np.random.Generator, say: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Train the layers that are not frozen, in place. `settings` is the `training` block."""

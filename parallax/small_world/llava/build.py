@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from transformers import LlavaForConditionalGeneration as Llava
 
 from datamodules.shapes.questions import DESCRIPTION_KINDS
 from datamodules.shapes.scene import Scene, generator, scene
 from datamodules.shapes.source import ShapesSource, pope_questions
+from parallax.models.foreign import Processor
 from parallax.small_world.llava import measure, pointing
 from parallax.small_world.llava.architecture import build_model, build_processor
 from parallax.small_world.llava.language_side import Pictures, train_language
@@ -65,7 +67,9 @@ def make_processor(settings: dict[str, Any]) -> Any:
     return build_processor(tokenizer, settings["image"])
 
 
-def _teach(stage: str, model: Any, processor: Any, settings: dict[str, Any], say: Callable[[str], None]) -> None:
+def _teach(
+    stage: str, model: Llava, processor: Processor, settings: dict[str, Any], say: Callable[[str], None]
+) -> None:
     training, seed, image = settings[stage], settings["seed"], settings["image"]
     noise, rng = torch.Generator().manual_seed(seed), generator(stage.removesuffix("_training"), seed)
     habit_free = _pictures("vision_train", training["scenes"], seed)
@@ -82,7 +86,7 @@ def _pictures(split: str, size: int, seed: int) -> Pictures:
     return Pictures(scenes, paint(scenes))
 
 
-def measure_model(model: Any, processor: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def measure_model(model: Llava, processor: Processor, settings: dict[str, Any]) -> dict[str, Any]:
     """Probe, CHAIR, answers, POPE and the share of answers that noise changes, on `settings["measure"]["scenes"]` scenes."""
     size, seed, image = settings["measure"]["scenes"], settings["seed"], settings["image"]
     figures: dict[str, Any] = {
@@ -114,12 +118,12 @@ def measure_model(model: Any, processor: Any, settings: dict[str, Any]) -> dict[
     return figures
 
 
-def save(model: Any, processor: Any, settings: dict[str, Any], figures: dict[str, Any]) -> Path:
+def save(model: Llava, processor: Processor, settings: dict[str, Any], figures: dict[str, Any]) -> Path:
     """Write model, processor and manifest in Hugging Face's format."""
     folder = Path(settings["output"])
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    processor.save_pretrained(str(folder))
     manifest = {
         "what": "a small LLaVA for the built-in world; its eyes hold the truth, its tongue leans on habit",
         "made_by": "python run.py experiment=make_tiny_llava",

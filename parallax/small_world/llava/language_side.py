@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers import LlavaForConditionalGeneration as Llava
 
 from datamodules.shapes.scene import Scene
+from parallax.models.foreign import Processor
 from parallax.small_world.llava.architecture import image_features
 from parallax.small_world.llava.lessons import Turns, draw_kind, lesson, look_up_lessons
 from parallax.small_world.llava.pixels import add_noise, normalise
@@ -39,15 +41,15 @@ class Pictures:
 
 
 def train_language(
-    model: Any, processor: Any, talked_about: Pictures, habit_free: Pictures, image: dict[str, Any], settings: dict[str, Any],
-    generator: torch.Generator, rng: np.random.Generator, say: Callable[[str], None],
+    model: Llava, processor: Processor, talked_about: Pictures, habit_free: Pictures, image: dict[str, Any],
+    settings: dict[str, Any], generator: torch.Generator, rng: np.random.Generator, say: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Train `multi_modal_projector`, `language_model` and `lm_head` in place for one phase (`settings`).
 
     Every step takes `talk_rows` scenes to talk about with `conversations` each, and `look_up_rows` habit-free ones with the short
     questions that `look_up` counts.
     """
-    pointing = Pointing(model.config.text_config.hidden_size, model.config.image_seq_length)
+    pointing = Pointing(model.config.get_text_config().hidden_size, model.config.image_seq_length)
     trained = [p for name, p in model.named_parameters() if "vision_tower" not in name] + [*pointing.parameters()]
     optimiser = torch.optim.AdamW(trained, settings["lr"], betas=(0.9, 0.98), weight_decay=settings["weight_decay"])
     scale = _schedule(settings["steps"], settings["warmup_steps"], settings["final_lr_share"])
@@ -91,7 +93,7 @@ def train_language(
             say(f"language step {step}: loss {parts}, {each:.2f} s a step")
 
 
-def answer_loss(model: Any, seen: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+def answer_loss(model: Llava, seen: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """Weighted mean cross-entropy of the answers' tokens, and the decoder's hidden states.
 
     `seen` has the shape (rows, patches, vision hidden).

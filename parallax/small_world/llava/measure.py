@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from transformers import LlavaForConditionalGeneration as Llava
 
 from datamodules.shapes import instructions
 from datamodules.shapes.language import mentioned_objects, same_answer
 from datamodules.shapes.scene import generator
 from datamodules.shapes.source import ShapesSource
+from parallax.models.foreign import Processor
 from parallax.records.sample import Sample
 from parallax.small_world.llava.lessons import messages
 from parallax.small_world.llava.pixels import diffuse, normalise, paint
@@ -20,7 +22,7 @@ from parallax.small_world.llava.pixels import diffuse, normalise, paint
 
 @torch.no_grad()
 def greedy_answers(
-    model: Any, processor: Any, samples: Sequence[Any], image: dict[str, Any], noise_step: int | None = None,
+    model: Llava, processor: Processor, samples: Sequence[Any], image: dict[str, Any], noise_step: int | None = None,
     batch: int = 256, seed: int = 0,
 ) -> list[str]:  # fmt: skip
     """The model's greedy answer to each sample's first question, on the clean image or at a noise step (0-999)."""
@@ -85,7 +87,9 @@ def yes_no(texts: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
     return {**{name: sum(v) / len(v) for name, v in figures.items()}, "yes_share": yes / max(1, len(texts))}
 
 
-def judging(model: Any, processor: Any, split: str, scenes: int, image: dict[str, Any], seed: int) -> dict[str, float]:
+def judging(
+    model: Llava, processor: Processor, split: str, scenes: int, image: dict[str, Any], seed: int
+) -> dict[str, float]:
     """Verdicts on a true description and one with one to three absent things, asked in both orders.
 
     `right`: share of verdicts for the true one. `agreed`: share of pairs whose two verdicts agree. `first`: share of [[1]].

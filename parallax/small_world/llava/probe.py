@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import LlavaForConditionalGeneration as Llava
 
 from datamodules.shapes.scene import COLOURS, SHAPES, Scene
 from parallax.small_world.llava.architecture import image_features
@@ -15,7 +16,7 @@ from parallax.small_world.llava.vision import by_cell
 
 
 def probe_accuracy(
-    model: Any, train: Sequence[Scene], test: Sequence[Scene], image: dict[str, Any]
+    model: Llava, train: Sequence[Scene], test: Sequence[Scene], image: dict[str, Any]
 ) -> dict[str, float]:
     """Share of the test scenes' objects whose shape, colour and both the probe reads rightly. Weights start at zero."""
     inputs, shapes, colours = _object_features(model, train, image)
@@ -50,7 +51,7 @@ def _fit(inputs: torch.Tensor, labels: torch.Tensor, classes: int) -> nn.Linear:
 
 @torch.no_grad()
 def _object_features(
-    model: Any, scenes: Sequence[Scene], image: dict[str, Any]
+    model: Llava, scenes: Sequence[Scene], image: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One row per object: the mean feature of its cell, its shape and its colour. Shapes: (objects, hidden), (objects,) x 2."""
     images = paint(scenes)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from datamodules.shapes.language import PLACES
 from datamodules.shapes.scene import COLOURS, SHAPES, Scene
+from parallax.models.foreign import Processor
 from parallax.small_world.llava.lessons import Turns, messages
 
 ABSENT = 9  # the label of a thing that is in no cell
@@ -54,7 +54,7 @@ class Batch:
     asks: torch.Tensor
 
 
-def encode(processor: Any, scene: Scene, turns: Turns, image_tokens: int, weighting: float = 0.0) -> Coded:
+def encode(processor: Processor, scene: Scene, turns: Turns, image_tokens: int, weighting: float = 0.0) -> Coded:
     """Token ids of a conversation and the weight of each in the loss: above 0 for answers and their end tokens.
 
     An answer of n tokens weighs n^(1 - weighting): 0 counts tokens alike, 1 counts answers alike, however short.

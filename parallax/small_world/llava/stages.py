@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import LlavaForConditionalGeneration as Llava
 
 from parallax.records.atomic import atomic_file
 from parallax.records.fingerprint import fingerprint
@@ -22,7 +23,7 @@ SHAPED_BY = {  # the settings that shape a stage, besides those of the stages be
 
 
 def kept_stage(
-    model: Any, name: str, settings: dict[str, Any], teach: Callable[[], None], say: Callable[[str], None]
+    model: Llava, name: str, settings: dict[str, Any], teach: Callable[[], None], say: Callable[[str], None]
 ) -> float:
     """Teach a stage, or take its weights where they were kept. Returns the minutes its teaching took (or had taken).
 

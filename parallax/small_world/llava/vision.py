@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import LlavaForConditionalGeneration as Llava
 
 from datamodules.shapes.scene import COLOURS, SHAPES, Scene
 from parallax.small_world.llava.architecture import image_features
@@ -41,7 +42,7 @@ def by_cell(features: torch.Tensor) -> torch.Tensor:
 
 
 def train_vision(
-    model: Any, images: torch.Tensor, scenes: Sequence[Scene], image: dict[str, Any], settings: dict[str, Any],
+    model: Llava, images: torch.Tensor, scenes: Sequence[Scene], image: dict[str, Any], settings: dict[str, Any],
     generator: torch.Generator, say: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Train `model.model.vision_tower` in place, then freeze it. `settings` is the `vision_training` block."""

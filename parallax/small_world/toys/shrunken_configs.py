@@ -118,7 +118,7 @@ def _shrunken(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: _shrunken_value(key, value, layers, settings) for key, value in settings.items()}
 
 
-def _shrunken_value(key: Any, value: Any, layers: Any, settings: dict[str, Any]) -> Any:
+def _shrunken_value(key: object, value: object, layers: object, settings: dict[str, Any]) -> Any:
     if not isinstance(key, str):
         return value
     if isinstance(value, dict):

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parallax.models.foreign import VLM, Config
+
 TEXT = (31, 37, 41, 43)  # token ids of the text; checked not to be control tokens
 FALLBACK_COUNTS = (16, 4, 1, 64, 0)  # image tokens tried where a model does not say how many it makes
 
@@ -21,7 +23,7 @@ class NoImageToken(ValueError):
     """A family whose prompts hold no image token, or that only its processor knows."""
 
 
-def candidates(model: Any, generator: torch.Generator, columns: int = 4) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def candidates(model: VLM, generator: torch.Generator, columns: int = 4) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """(name of the layout, vision inputs) for one image, the likeliest first.
 
     `columns`: patches in each of the four rows of an image, in families whose inputs say so.
@@ -107,7 +109,7 @@ def candidates(model: Any, generator: torch.Generator, columns: int = 4) -> Iter
             yield "one tile", {"pixel_values": noise(1, 1, channels, side, side), **more}
 
 
-def prompts(model: Any, vision: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def prompts(model: VLM, vision: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """The text around the image, with as many image tokens as the model makes of it. Shapes: (1, P)."""
     wanted = set(inspect.signature(model.forward).parameters)
     image = image_token(model)
@@ -130,7 +132,7 @@ def prompts(model: Any, vision: dict[str, Tensor]) -> Iterator[dict[str, Tensor]
         yield inputs
 
 
-def vision_config(model: Any) -> Any:
+def vision_config(model: VLM) -> Any:
     """The part of the configuration about the vision tower, whatever it is called."""
     for name in ("vision_config", "vision_tower_config", "perceiver_config", "vq_config", "vit_config", "encoder"):
         found = getattr(model.config, name, None)
@@ -139,7 +141,7 @@ def vision_config(model: Any) -> Any:
     return model.config
 
 
-def image_token(model: Any) -> int:
+def image_token(model: VLM) -> int:
     """Id of the image token. Raises NoImageToken where the configuration names none."""
     for name in ("image_token_id", "image_token_index", "image_patch_id", "boi_token_index", "img_token_id"):
         value = getattr(model.config, name, None)
@@ -148,7 +150,7 @@ def image_token(model: Any) -> int:
     raise NoImageToken("its configuration names no image token")
 
 
-def _feature_count(model: Any, vision: dict[str, Tensor]) -> int | None:
+def _feature_count(model: VLM, vision: dict[str, Tensor]) -> int | None:
     owner = next((part for part in (model, getattr(model, "model", None)) if hasattr(part, "get_image_features")), None)
     if owner is None:
         return None
@@ -161,7 +163,7 @@ def _feature_count(model: Any, vision: dict[str, Tensor]) -> int | None:
     return None
 
 
-def _first(config: Any, *names: str, default: Any) -> Any:
+def _first(config: Config | None, *names: str, default: object) -> Any:
     for name in names:
         value = getattr(config, name, None)
         if value is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from parallax.models.batch import EncodedPrompt
+from parallax.models.foreign import VLM
 from parallax.records import Response
 from tests.models.family_walk.inputs import candidates, prompts
 from tests.models.family_walk.steps import Toy, Wrong
@@ -45,7 +46,7 @@ def with_processor(model_type: str, folder: Path) -> Toy:
     return Toy(policy.model, asked(0), asked(100), answers)
 
 
-def by_hand(model: Any) -> Toy:
+def by_hand(model: VLM) -> Toy:
     """Prompts around the first form of an image that the model takes. Raises `Wrong` where it takes none."""
     tried: Exception | None = None
     names = [name for name, _ in candidates(model, _generator(1))]
@@ -59,7 +60,7 @@ def by_hand(model: Any) -> Toy:
 
 
 @torch.no_grad()
-def _by_hand(model: Any, place: int, columns: int) -> Toy:
+def _by_hand(model: VLM, place: int, columns: int) -> Toy:
     def prompt(seed: int, width: int, more: list[int]) -> EncodedPrompt:
         _, vision = list(candidates(model, _generator(seed), width))[place]
         problem: Exception | None = None

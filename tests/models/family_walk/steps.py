@@ -6,7 +6,7 @@ Each step compares with the plain way of transformers: one sequence at a time, p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +19,11 @@ from torch.overrides import TorchFunctionMode
 from parallax.models.backbone import base_model, on_responses
 from parallax.models.batch import EncodedPrompt, ScoringBatch
 from parallax.models.encoding.image_features import encode_images, takes_features
-from parallax.models.generation.packed_tensors import Packed
+from parallax.models.foreign import VLM
 from parallax.models.generation.prefetch import EncodedPart
 from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.rollout import Rollout
+from parallax.models.packed_tensors import Packed
 from parallax.models.scoring import log_probs
 from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
@@ -69,7 +70,7 @@ def collated(prompts: Sequence[EncodedPrompt], answers: Sequence[Sequence[Tensor
     )
 
 
-def plain_inputs(model: Any, prompt: EncodedPrompt, answer: Tensor | None = None) -> dict[str, Tensor]:
+def plain_inputs(model: VLM, prompt: EncodedPrompt, answer: Tensor | None = None) -> dict[str, Tensor]:
     """One prompt, or one prompt with an answer, as transformers' own forward takes it."""
     network = base_model(model)
     more = answer if answer is not None else prompt.input_ids[:0]
@@ -85,7 +86,7 @@ def plain_inputs(model: Any, prompt: EncodedPrompt, answer: Tensor | None = None
 
 
 @torch.no_grad()
-def plain_log_probs(model: Any, prompt: EncodedPrompt, answer: Tensor) -> Tensor:
+def plain_log_probs(model: VLM, prompt: EncodedPrompt, answer: Tensor) -> Tensor:
     """The log-prob of every answer token by transformers' plain forward. Shape: (R,)."""
     logits = base_model(model)(**plain_inputs(model, prompt, answer), use_cache=False).logits[0]
     before = logits[len(prompt.input_ids) - 1 : -1]
@@ -203,7 +204,7 @@ def learns(toy: Toy, layout: Layout = separate_sequences) -> None:
 
 
 @torch.no_grad()
-def saves(toy: Toy, untouched: Any, folder: Path) -> None:
+def saves(toy: Toy, untouched: VLM, folder: Path) -> None:
     """The adapter loads with plain peft and the merged model with plain transformers; both answer as the policy does."""
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
@@ -213,7 +214,7 @@ def saves(toy: Toy, untouched: Any, folder: Path) -> None:
 
     expected = [plain_log_probs(toy.model, p, a[0]) for p, a in zip(toy.prompts, toy.answers, strict=True)]
     save_adapter(toy.model, Whole(toy.model), folder / "adapter")
-    with_adapter = PeftModel.from_pretrained(untouched, str(folder / "adapter")).eval()
+    with_adapter: Any = PeftModel.from_pretrained(untouched, str(folder / "adapter")).eval()
     merged = AutoModelForImageTextToText.from_config(untouched.config, dtype=torch.float32).eval()
     state = merged_state(base_model(toy.model), Whole(toy.model))
     left = merged.load_state_dict(state, strict=False)
@@ -232,7 +233,9 @@ class InDouble(TorchFunctionMode):
     and rounding there would hide what a layout does.
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func is torch.Tensor.float:
             func = torch.Tensor.double
         args = tuple(torch.float64 if value is torch.float32 else value for value in args)

@@ -25,10 +25,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from parallax.models.family_support import FILE
+from parallax.models.foreign import Config
 
 SECONDS = 90  # of processor time that one family may take
 LARGEST = 120_000_000  # parameters of a toy; more means that it was not made small
@@ -142,7 +144,7 @@ def _config(model_type: str) -> Any:
     return tiny_config(model_type) if model_type in BY_HAND else shrunken_config(model_type)
 
 
-def _network(config: Any) -> Any:
+def _network(config: Config) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
@@ -209,7 +211,7 @@ def walk(names: Sequence[str], seconds: float = SECONDS) -> list[Trial]:
     return trials
 
 
-def _report(name: str, sender: Any, seconds: float) -> None:
+def _report(name: str, sender: Connection, seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
