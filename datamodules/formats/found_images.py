@@ -64,7 +64,7 @@ class FoundImages:
                 return self._inline(_decoded(written), where)
             return self._file(value)
         if is_image(value):
-            return value  # type: ignore[no-any-return]
+            return value
         reason = "no_image" if value is None or value == "" else "bad_row"
         raise Unusable(reason, f"its image is {shortened(value)}; a path below the image root is needed")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 from parallax.records.conversation import Conversation, Message
 
@@ -38,13 +38,13 @@ class ImageRef(Protocol):
         ...
 
 
-def is_image(value: object) -> bool:
+def is_image(value: object) -> TypeGuard[ImageRef]:
     """Whether a value is an `ImageRef`; asked of its type once, for rows by the million."""
     return _is_image(type(value))
 
 
 @cache
-def _is_image(kind: type) -> bool:
+def _is_image(kind: type[Any]) -> bool:
     return issubclass(kind, ImageRef)
 
 
