@@ -38,7 +38,7 @@ class ImageRef(Protocol):
         ...
 
 
-def is_image(value: object) -> TypeGuard[ImageRef]:
+def is_image(value: Any) -> TypeGuard[ImageRef]:
     """Whether a value is an `ImageRef`; asked of its type once, for rows by the million."""
     return _is_image(type(value))
 
