@@ -92,7 +92,7 @@ class DPOModule(TuningModule):
                 )
         reference = self.reference_log_probs(micro_batch, batches)
         policy, lengths = self._scored(batches)
-        output = self.objective(policy, reference, lengths)
+        output = self.objective(policy, reference, lengths, micro_batch.kinds)
         return output.loss, {**output.metrics, "tokens": lengths.sum(1)}
 
     def _scored(self, batches: Sequence[ScoringBatch]) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,7 @@ def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype, device: torch.dev
 class ImageInputs:
     """How the images of a batch are given to the model: as ready features where the family allows it, else as pixels.
 
+    A row whose image is empty (no vision inputs) shows none.
     `expanded(counts)` gives keyword arguments for a batch in which image i is looked at by `counts[i]` rows in a row.
     """
 
@@ -66,9 +67,10 @@ class ImageInputs:
     ) -> None:
         self.model = model
         self.images = [cast_vision(image, dtype, device) for image in images]
-        self.features = list(features) if features is not None else None
+        self.features: list[ImageFeatures | None] | None = list(features) if features is not None else None
         if self.features is None and takes_features(model):
-            self.features = encode_images(model, self.images)
+            seen = iter(encode_images(model, [image for image in self.images if image]))
+            self.features = [next(seen) if image else None for image in self.images]
 
     def add(self, more: ImageInputs) -> None:
         """Take in the images of another batch for the same model."""
@@ -85,7 +87,8 @@ class ImageInputs:
         """Keyword arguments for a batch whose row r looks at image `rows[r]`."""
         if self.features is None:
             return dict(join_vision([self.images[row] for row in rows]))
-        return {"mm_encoder_outputs": {"image": joined_features([self.features[row] for row in rows])}}
+        seen = [features for row in rows if (features := self.features[row]) is not None]
+        return {"mm_encoder_outputs": {"image": joined_features(seen)}} if seen else {}
 
 
 # Per-token inputs that are not 0 on the tokens of an answer. PaliGemma's training code marks the answer with 1: everything
@@ -108,16 +111,18 @@ def positions(
     """Position ids of every token and the position each row goes on from.
 
     `mask` (B, S) bool is True on real tokens, wherever the padding is; `images` holds the image of each row. Returns
-    ids of shape (B, S), or (3, B, S) for families with multimodal rotary positions, and next positions (B,).
+    ids of shape (B, S), or (axes, B, S) for families with multimodal rotary positions, and next positions (B,).
     """
-    core = model.model if hasattr(model, "model") else model
-    if hasattr(core, "get_rope_index") and "mm_token_type_ids" in token_inputs:
-        vision = join_vision(images)
-        known = inspect.signature(core.get_rope_index).parameters
-        extra = {name: vision[name] for name in ("image_grid_thw",) if name in known and name in vision}
-        ids, _ = core.get_rope_index(
-            input_ids, mm_token_type_ids=token_inputs["mm_token_type_ids"], attention_mask=mask.long(), **extra
-        )
+    owner = next((part for part in (getattr(model, "model", None), model) if hasattr(part, "get_rope_index")), None)
+    known = inspect.signature(owner.get_rope_index).parameters if owner is not None else {}
+    if owner is not None and ("mm_token_type_ids" in token_inputs or "mm_token_type_ids" not in known):
+        rows = []
+        for row, image in enumerate(images):  # one by one: HunYuan-VL counts the images of a batch on from row to row
+            own = slice(row, row + 1)
+            given = image | {name: value[own] for name, value in token_inputs.items()}
+            extra = {name: value for name, value in given.items() if name in known}
+            rows.append(owner.get_rope_index(input_ids[own], attention_mask=mask[own].long(), **extra)[0])
+        ids = torch.cat(rows, dim=-2)
         largest = ids.masked_fill(~mask, -1).amax(dim=(0, 2)) if ids.ndim == 3 else ids.amax(dim=1)
         return ids, largest + 1
     ids = (mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -6,7 +6,7 @@ sequence per image with a shared prompt. The layout is chosen by the scorer, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -30,6 +30,25 @@ def _map_tensors(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _map_tensors(getattr(value, f.name), change) for f in fields(value) if f.init})
     return value
+
+
+def _halves(value: T, size: int) -> tuple[T, T]:
+    """A dataclass whose tensors and lists have `size` rows, cut in two."""
+
+    def cut(item: Any, rows: slice) -> Any:
+        if isinstance(item, ScoringBatch):
+            return _cut(item, rows)
+        if isinstance(item, dict):
+            return {name: part[rows] for name, part in item.items()}
+        if isinstance(item, list) and item and isinstance(item[0], ScoringBatch):
+            return [_cut(look, rows) for look in item]
+        return item[rows] if isinstance(item, Tensor | list) else item
+
+    def _cut(whole: Any, rows: slice) -> Any:
+        return replace(whole, **{field.name: cut(getattr(whole, field.name), rows) for field in fields(whole)})
+
+    middle = size // 2
+    return _cut(value, slice(None, middle)), _cut(value, slice(middle, None))
 
 
 class _Movable:
@@ -63,6 +82,13 @@ class EncodedPrompt(_Movable):
     input_ids: Tensor  # (P,) int64
     vision: dict[str, Tensor]
     token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (P,)
+
+    def followed_by(self, ids: Sequence[int]) -> EncodedPrompt:
+        """With some tokens of an answer behind it."""
+        if not ids:
+            return self
+        longer = {name: torch.cat([value, value.new_zeros(len(ids))]) for name, value in self.token_inputs.items()}
+        return EncodedPrompt(torch.cat([self.input_ids, self.input_ids.new_tensor(ids)]), self.vision, longer)
 
 
 @dataclass
@@ -118,6 +144,10 @@ class ScoringBatch(_Movable):
         """1 + K."""
         return int(self.response_ids.shape[1])
 
+    def halves(self) -> tuple[ScoringBatch, ScoringBatch]:
+        """The first half of its prompts, and the others."""
+        return _halves(self, len(self))
+
     def counted(self) -> Tensor:
         """Which response tokens are scored. Shape: (B, 1 + K, R) bool."""
         positions = torch.arange(self.response_ids.shape[2], device=self.response_ids.device)
@@ -136,6 +166,7 @@ class PairBatch(_Movable):
     looks: list[ScoringBatch] = field(
         default_factory=list
     )  # answers beside other images; L responses of all of them together
+    kinds: list[str] = field(default_factory=list)  # of the pairs, where they are said
     weight: float = 1.0  # 0.0: computed only to keep processes in step, its loss and metrics do not count
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
@@ -143,6 +174,10 @@ class PairBatch(_Movable):
         looks, reference = [look.to(device) for look in self.looks], self.reference_log_probs
         there = reference if reference is None else reference.to(device, non_blocking=non_blocking)
         return replace(self, scoring=self.scoring.to(device), looks=looks, reference_log_probs=there)
+
+    def halves(self) -> tuple[PairBatch, PairBatch]:
+        """The first half of its pairs, and the others."""
+        return _halves(self, len(self))
 
     def __len__(self) -> int:
         return len(self.pair_ids)
@@ -154,6 +189,13 @@ class StepBatch(_Movable):
 
     micro_batches: list[PairBatch]
     pairs_in_step: int
+
+    def of_at_most(self, pairs: int) -> StepBatch:
+        """The same step in micro-batches of at most so many pairs: larger ones are halved."""
+        if all(len(batch) <= pairs for batch in self.micro_batches):
+            return self
+        parts = [half for batch in self.micro_batches for half in (batch.halves() if len(batch) > pairs else (batch,))]
+        return replace(self, micro_batches=parts).of_at_most(pairs)
 
     def __len__(self) -> int:
         """Pairs of this process that count."""
@@ -167,3 +209,10 @@ class ResponseLogProbs:
     total: Tensor  # (B, 1 + K): summed over the counted tokens
     counts: Tensor  # (B, 1 + K) int64: how many tokens were counted
     per_token: Tensor  # (B, 1 + K, R): 0 where not counted
+
+    @classmethod
+    def joined(cls, parts: Sequence[ResponseLogProbs]) -> ResponseLogProbs:
+        """Those of several batches as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))

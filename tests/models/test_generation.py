@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,24 @@ def test_answers_out_of_logits_that_are_no_numbers_are_set_aside(make_policy: An
     assert "logits are not finite numbers for the image 'picture:1' and the prompt 'What is shown?'" in reasons[0]
     with pytest.raises(ValueError, match="not finite"):
         policy.generate([request])
+
+
+def test_a_prompt_without_its_image_says_what_the_library_says_beside_rows_with_images(
+    family: str, make_policy: Any
+) -> None:
+    policy = make_policy(family, learned=True)
+    asked = ragged(6)
+    bare = [replace(request, view=ViewSpec("no_image")) for request in asked[:3]]
+    mixed = policy.generate([*asked, *bare], batch_size=9)
+    assert mixed == policy.generate(asked, batch_size=6) + policy.generate(bare, batch_size=1)
+    placeholder = policy.encoder.chat.placeholder_ids
+    for request, answer in zip(bare, mixed[6:], strict=True):
+        prompt = policy.encoder.encode_prompt(request.image.load(), request.prompt, request.view)
+        assert not prompt.vision and placeholder.isdisjoint(prompt.input_ids.tolist())
+        said = policy.model.generate(
+            input_ids=prompt.input_ids[None],
+            max_new_tokens=request.decoding.max_new_tokens,
+            do_sample=False,
+            suppress_tokens=sorted(policy.encoder.never_said),
+        )
+        assert said[0, len(prompt.input_ids) :].tolist() == list(answer.token_ids)

@@ -18,6 +18,8 @@ TRIED = 8  # prompts rendered in full before a template is trusted to copy quest
 RULES = 1  # version of how this file turns a rendering into tokens; part of the template's fingerprint
 
 
+PLACEHOLDERS = ("image_token", "video_token", "audio_token", "image_placeholder_token")  # of processors
+
 Prompt = str | Conversation  # a question about one image, or all that comes before an answer
 
 
@@ -35,7 +37,7 @@ class Chat:
             )
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        names = tuple(getattr(processor, name, None) or "" for name in ("image_token", "video_token", "audio_token"))
+        names = tuple(getattr(processor, name, None) or "" for name in PLACEHOLDERS)
         self.control = ControlTokens(self.tokenizer, names)
         self.placeholder_ids = ids_of(self.tokenizer, [name for name in names if name])
         self.end_token_ids = end_token_ids
@@ -60,13 +62,40 @@ class Chat:
         leaves something out of.
         """
         if isinstance(prompt, Conversation) and not prompt.is_plain:
-            return self._conversation(prompt.messages)
+            return self.render_messages(prompt.messages)
         prompt = prompt.question if isinstance(prompt, Conversation) else prompt
         messages: list[dict[str, Any]] = []
         for question, answer in answer_turns:
             messages += [self._user(question, first=not messages), _text_turn("assistant", self.control.mark(answer))]
         messages.append(self._user(prompt, first=not messages))
         return self._apply(messages, add_generation_prompt=True)
+
+    def render_messages(self, messages: Sequence[Message]) -> str:
+        """As `render`, of messages as they are; they may show no picture."""
+        try:
+            rendered = self._apply([self._turn(message) for message in messages], add_generation_prompt=True)
+        except Exception as error:  # templates raise what their authors wrote
+            raise CannotWrite(f"the model's chat template refuses the conversation ({error})") from error
+        place = 0
+        for message in messages:
+            for part in message.parts:
+                text = self.control.mark(part).strip() if isinstance(part, str) else ""
+                found = rendered.find(text, place)
+                if found < 0 and text not in rendered:
+                    raise CannotWrite(
+                        f"the model's chat template leaves out a text of the {message.role}; take it out of the data, or use a "
+                        "model whose template has a place for it"
+                    )
+                place = max(place, found)
+        if sum(not isinstance(part, str) for message in messages for part in message.parts) > 1:
+            turns = [self._turn(message) for message in messages]
+            shows = next(turn for turn in reversed(turns) if _image_in(turn))
+            shows["content"].remove(_image_in(shows))
+            if self._apply(turns, add_generation_prompt=True) == rendered:
+                raise CannotWrite(
+                    "the model's chat template takes one image; use a model that takes several, or one image a row"
+                )
+        return rendered
 
     def encode(self, rendered: str) -> list[int]:
         """Token ids of a rendering; the tokenizer adds its BOS unless the template wrote one."""
@@ -175,32 +204,6 @@ class Chat:
         """What the template writes between generation prompt and answer, e.g. one space."""
         between = self._example.split(HOLE)[1]
         return between.removeprefix(self._after_question) if between.startswith(self._after_question) else ""
-
-    def _conversation(self, messages: Sequence[Message]) -> str:
-        try:
-            rendered = self._apply([self._turn(message) for message in messages], add_generation_prompt=True)
-        except Exception as error:  # templates raise what their authors wrote
-            raise CannotWrite(f"the model's chat template refuses the conversation ({error})") from error
-        place = 0
-        for message in messages:
-            for part in message.parts:
-                text = self.control.mark(part).strip() if isinstance(part, str) else ""
-                found = rendered.find(text, place)
-                if found < 0 and text not in rendered:
-                    raise CannotWrite(
-                        f"the model's chat template leaves out a text of the {message.role}; take it out of the data, or use a "
-                        "model whose template has a place for it"
-                    )
-                place = max(place, found)
-        if sum(not isinstance(part, str) for message in messages for part in message.parts) > 1:
-            turns = [self._turn(message) for message in messages]
-            shows = next(turn for turn in reversed(turns) if _image_in(turn))
-            shows["content"].remove(_image_in(shows))
-            if self._apply(turns, add_generation_prompt=True) == rendered:
-                raise CannotWrite(
-                    "the model's chat template takes one image; use a model that takes several, or one image a row"
-                )
-        return rendered
 
     def _turn(self, message: Message) -> dict[str, Any]:
         content = [

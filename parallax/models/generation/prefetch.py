@@ -55,6 +55,12 @@ class EncodedPart:
         """With the tensors in page-locked memory."""
         return EncodedPart(self.places, self.lengths, self.tensors.pin_memory(), self.refused)
 
+    def halves(self) -> tuple[EncodedPart, EncodedPart]:
+        """The first half of its rows, and the others."""
+        prompts, middle = self.prompts(), len(self.places) // 2
+        first = EncodedPart(self.places[:middle], self.lengths[:middle], Packed.of(prompts[:middle]), self.refused)
+        return first, EncodedPart(self.places[middle:], self.lengths[middle:], Packed.of(prompts[middle:]), [])
+
 
 class PromptStream:
     """Encoded parts, one after the other.
@@ -203,6 +209,7 @@ class _Parts(Dataset[EncodedPart]):
                 named = f"image {self.requests[places[0]].conversation.describe()!r} {prompt}"
                 encoded.append(BadImage(named) if isinstance(prompt, RefusedImage) else prompt)
                 continue
+            prompt = prompt.followed_by(self.encoder.encode_start(self.requests[place].answer_start))
             new, room = self.requests[place].decoding.max_new_tokens, self.encoder.max_context - len(prompt.input_ids)
             if new > room:
                 encoded.append(
