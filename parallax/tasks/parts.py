@@ -49,11 +49,6 @@ def make_policy(
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
     if config["model"].get("dtype") == "float16" and device == "cpu":
         raise ValueError("model.dtype=float16 needs a GPU, and torch sees none that may be used; use model.dtype=auto")
-
-    if config["model"].get("dtype") == "float16" and device == "cpu":
-        raise ValueError(
-            "model.dtype=float16 needs a GPU, and torch sees none that may be used here; use model.dtype=auto"
-        )
     cache = Path(config["paths"]["cache_dir"]).expanduser()
     policy = load_policy(
         config["model"], _plain(lora), device=device, adapter=adapter, seed=int(config["seed"]),
