@@ -3,6 +3,7 @@
 - Crop: mDPO (arXiv 2406.11839) keeps 1 to 20 % of the picture
 - Black: CHiP (arXiv 2501.16629); zero after normalisation, that is the processor's mean colour
 - PixelMask, BlockMask: OPA-DPO (arXiv 2501.09695), 30 % of the pixels, or of blocks of 14 x 14
+- NoImage: Dropout-NTP (arXiv 2411.10442), the image is not in the prompt at all
 """
 
 from __future__ import annotations
@@ -46,6 +47,20 @@ class Black(View):
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return torch.zeros_like(pixels)
+
+
+@dataclass(frozen=True)
+class NoImage(View):
+    """The prompt without its image and the image's tokens, for answers only. Where a picture is needed, an empty one."""
+
+    name: ClassVar[str] = "no_image"
+
+    @property
+    def is_random(self) -> bool:
+        return False
+
+    def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
+        return Image.new("RGB", image.size, (127, 127, 127))
 
 
 @dataclass(frozen=True)

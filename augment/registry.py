@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
+from augment.occlusion import NoImage
 from augment.view import IMAGES, View, build
 from parallax.records import ViewSpec, seed_for
 
@@ -44,3 +45,10 @@ def views_of(spec: ViewSpec, count: int) -> list[ViewSpec]:
     chosen = {"all": set(range(count)), "last": {count - 1}, "one": {drawn}}[images]
     seeds = [spec.seed if place == 0 else seed_for(spec.seed, "", "image", place) for place in range(count)]
     return [replace(spec, seed=seeds[place]) if place in chosen else ViewSpec() for place in range(count)]
+
+
+def places_shown(spec: ViewSpec, count: int) -> list[int]:
+    """Which of `count` images are in the prompt at all: all of them but for the view `no_image`."""
+    if spec.name != NoImage.name:
+        return list(range(count))
+    return [place for place, own in enumerate(views_of(spec, count)) if own.name != NoImage.name]

@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         one = Workload(
             image + given.question_tokens, image, given.response_tokens, responses=responses, rank=given.rank,
             weights=dtype, autocast=dtype if dtype != "float32" else None, checkpointing=given.checkpointing,
-            on_gpu=device == "cuda", fused=_is_fused(policy),
+            fused=_is_fused(policy),
         )  # fmt: skip
         works = [one, replace(one, layout="shared", attention="prefix_sdpa")]
         pairs = given.pairs or largest(shape_of(policy.model), works, 2 if given.tiny else 32, limit)

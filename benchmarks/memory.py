@@ -84,7 +84,7 @@ def measured(model: str, work: Workload, device: str = "cpu") -> tuple[Plan, int
                 policy.score(batch.scoring).total.sum().backward()
         optimiser.step()
 
-    work = replace(work, on_gpu=device == "cuda", head_chunk=rows_per_chunk(model_config(model).text_config.vocab_size))
+    work = replace(work, head_chunk=rows_per_chunk(model_config(model).text_config.vocab_size))
     return plan_training(shape_of(policy.model), work), always + peak_of(step, device)
 
 

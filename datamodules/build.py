@@ -13,6 +13,7 @@ from datamodules.encoded_steps import encode_pair, mapped
 from parallax.models import processes
 from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
+from parallax.preference.asker import Asker, GivenQuestions
 from parallax.preference.judge import Judge, Scores, as_judgement
 from parallax.preference.proposer import Proposer, SearchProposer
 from parallax.preference.selector import Selector
@@ -39,6 +40,7 @@ def outcomes_of_samples(
     seed: int,
     finished: Callable[[int], None] = lambda samples: None,
     counts: Counter[str] | None = None,
+    asker: Asker | None = None,
 ) -> Iterator[Outcome]:
     """Pairs or a reason for every sample that can be answered, in order; the others go to `skipped`.
 
@@ -46,7 +48,9 @@ def outcomes_of_samples(
     """
     stream = iter(samples)
     while batch := list(islice(stream, SLICE)):
-        usable, groups = _propose(fit_for(proposer, batch, skipped), policy, proposer, maker, skipped, seed)
+        asked, dropped = asked_samples(batch, asker or GivenQuestions(), maker, skipped, seed)
+        yield from dropped
+        usable, groups = proposed(fit_for(proposer, asked, skipped), policy, proposer, maker, skipped, seed)
         usable = [as_trained(proposer, sample, seed) for sample in usable]
         usable, groups, scores = _judge(usable, groups, policy, judge, maker, skipped, seed)
         for sample, candidates, own in zip(usable, groups, scores, strict=True):
@@ -55,6 +59,20 @@ def outcomes_of_samples(
             made = selector.select(sample, candidates, own)
             yield from made if isinstance(made, list) else [made]
         finished(len(batch))
+
+
+def asked_samples(
+    samples: list[Sample], asker: Asker, maker: CandidateMaker, skipped: SkippedLog, seed: int
+) -> tuple[list[Sample], list[Dropped]]:
+    """The samples with the asker's questions, and those that got none."""
+    while True:
+        try:
+            made = asker.asked(samples, seed=seed, generate=maker.answers)
+        except Unanswerable as unanswerable:
+            samples = _set_aside(samples, unanswerable.why, skipped)
+        else:
+            dropped = [one for one in made if isinstance(one, Dropped)]
+            return [sample for one in made if not isinstance(one, Dropped) for sample in one], dropped
 
 
 def fit_for(proposer: Proposer, samples: list[Sample], skipped: SkippedLog) -> list[Sample]:
@@ -74,9 +92,10 @@ def as_trained(proposer: Proposer, sample: Sample, seed: int) -> Sample:
     return replace(sample, turns=(sample.turns[0].asking(question), *sample.turns[1:]))
 
 
-def _propose(
+def proposed(
     samples: list[Sample], policy: Policy, proposer: Proposer, maker: CandidateMaker, skipped: SkippedLog, seed: int
 ) -> tuple[list[Sample], list[Any]]:
+    """The candidates of all samples that can be answered."""
     while True:
         if not samples:
             return [], []

@@ -64,7 +64,8 @@ class PairBatches:
         columns = scoring.responses_per_prompt + len(self.further.looks)
         assert reference is None or reference.shape == (len(places), columns), "one log-prob per response and look"
         looks = [self.look(places, group) for group in self.further.groups]
-        return PairBatch(scoring, reference, [self.ids[place] for place in places], scoring.response_lengths, looks)
+        ids, kinds = [self.ids[place] for place in places], [self.pairs[place].kind for place in places]
+        return PairBatch(scoring, reference, ids, scoring.response_lengths, looks, kinds)
 
     def own(self, places: Sequence[int]) -> ScoringBatch:
         """The pairs' own answers beside their own images. Shapes: (B, 1 + K, …)."""

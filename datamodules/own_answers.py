@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from datamodules.build import as_trained, fit_for, reason_of
+from datamodules.build import as_trained, fit_for, proposed, reason_of
 from datamodules.candidates import CandidateMaker, Unanswerable
 from parallax.preference.infusion import Infusion
-from parallax.preference.proposer import Ask
+from parallax.preference.proposer import Ask, PlannedProposer, Proposer
 from parallax.records import Candidate, Response, Sample, seed_for
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:
-    from parallax.preference.proposer import PlannedProposer
+    from parallax.models.policy import Policy
 
 Plan = Callable[[Sample], Ask]
 
@@ -37,14 +37,27 @@ def infused_samples(
 
 
 def own_answers(
-    samples: Sequence[Sample], proposer: PlannedProposer, maker: CandidateMaker, skipped: SkippedLog, *, seed: int
+    policy: Policy,
+    samples: Sequence[Sample],
+    proposer: Proposer,
+    maker: CandidateMaker,
+    skipped: SkippedLog,
+    *,
+    seed: int,
 ) -> list[tuple[Sample, Response]]:
-    """What the proposer would call chosen, with the sample as it is trained on. Nothing is asked for the rejected side."""
+    """What the proposer would call chosen, with the sample as it is trained on. Where it is planned, no more is asked."""
 
-    def chosen(sample: Sample) -> Ask:
-        return next(ask for ask in proposer.requests(sample, seed) if ask.role == "chosen")
+    fit = fit_for(proposer, list(samples), skipped)
+    if isinstance(proposer, PlannedProposer):
+        planned = proposer.requests
 
-    kept, answers = _answered(fit_for(proposer, list(samples), skipped), chosen, maker, skipped)
+        def chosen(sample: Sample) -> Ask:
+            return next(ask for ask in planned(sample, seed) if ask.role == "chosen")
+
+        kept, answers = _answered(fit, chosen, maker, skipped)
+    else:
+        kept, groups = proposed(fit, policy, proposer, maker, skipped, seed)
+        answers = [next(candidate for candidate in group if candidate.role == "chosen") for group in groups]
     made = []
     for sample, candidate in zip(kept, answers, strict=True):
         if not candidate.text.strip():

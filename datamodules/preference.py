@@ -28,6 +28,7 @@ from datamodules.row_lengths import RowLengths, lengths_of_pairs
 from datamodules.serving import StepDataModule
 from parallax.models import processes
 from parallax.models.generation.server import answerer_for
+from parallax.preference.asker import Asker, GivenQuestions
 from parallax.preference.caps import cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
@@ -71,6 +72,7 @@ class PreferenceDataModule(StepDataModule):
         skipped: path of the run's skipped.jsonl; None keeps the list in memory.
         limit: only the first so many samples; None for all.
         limit_pairs: only the first so many kept pairs are trained on; None for all.
+        asker: says which questions are asked; None for those of the source.
         looks, token_weights: what the objective asks for beside the pairs' own answers (see `Objective`).
         show_progress: draw progress bars where there is a terminal.
     """
@@ -91,6 +93,7 @@ class PreferenceDataModule(StepDataModule):
         skipped: Path | str | None = None,
         limit: int | None = None,
         limit_pairs: int | None = None,
+        asker: Asker | None = None,
         looks: Sequence[Look] = (),
         token_weights: TokenWeights | None = None,
         show_progress: bool = True,
@@ -98,6 +101,7 @@ class PreferenceDataModule(StepDataModule):
         self.settings = pairs or shipped(Pairs)
         super().__init__(trainer or shipped(Trainer), seed=seed, repeat=self.settings.repeat)
         self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
+        self.asker = asker or GivenQuestions()
         self.cache_dir = Path(cache_dir).expanduser()
         self.generation = generation or shipped(Generation)
         if reference_mode not in ("cached", "live"):
@@ -270,7 +274,7 @@ class PreferenceDataModule(StepDataModule):
             maker.progress = progress
             yield from outcomes_of_samples(
                 samples, policy=policy, proposer=self.proposer, judge=self.judge, selector=self.selector, maker=maker,
-                skipped=skipped, seed=self.seed, counts=self.judge_counts,
+                skipped=skipped, seed=self.seed, counts=self.judge_counts, asker=self.asker,
             )  # fmt: skip
 
     def _keep(self, outcomes: Iterable[Outcome]) -> None:
@@ -308,6 +312,7 @@ class PreferenceDataModule(StepDataModule):
             "control": self.settings.control,
             "seed": self.seed,
             "versions": _versions(),
+            **({"asker": asker} if (asker := self.asker.settings()) else {}),
         }
 
     def _judge_settings(self) -> Any:

@@ -14,6 +14,7 @@ from datamodules.row_lengths import Padding, RowLengths
 from datamodules.steps import StepPlan
 from datamodules.token_batching import Limit, cut, longest_first
 from parallax.models.batch import StepBatch
+from parallax.models.devices import image_workers
 from parallax.settings.groups import Trainer
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class StepDataModule(pl.LightningDataModule):
         super().__init__()
         self.batch_size, self.micro_batch_size = trainer.batch_size, trainer.micro_batch_size
         self.micro_batch_tokens: int | str | None = trainer.micro_batch_tokens
-        self.group_by_length, self.num_workers = trainer.group_by_length, trainer.num_workers
+        self.group_by_length, self.num_workers = trainer.group_by_length, image_workers(trainer.num_workers)
         self.seed, self.repeat = seed, repeat
         self.padding: Padding | None = None  # of the first epoch, known once it is served
         self._policy: Any = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytorch_lightning as pl
 
-from datamodules.build import reason_of
+from datamodules.build import asked_samples, reason_of
 from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import mapped
 from datamodules.own_answers import infused_samples, own_answers, share_of
@@ -27,6 +27,8 @@ from parallax.models.batch import EncodedDialogue, PairBatch
 from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.generation.server import answerer_for
+from parallax.preference.asker import Asker, GivenQuestions
+from parallax.preference.filters import REASONS
 from parallax.preference.infusion import Infusion
 from parallax.records import BadImage, Response, Sample, naming
 from parallax.records.candidate_store import CandidateStore
@@ -36,7 +38,7 @@ from parallax.settings.shipped import shipped
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
-    from parallax.preference.proposer import PlannedProposer
+    from parallax.preference.proposer import Proposer
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +115,7 @@ class SupervisedDataModule(StepDataModule):
         share: of the source that is used, above 0 to 1, drawn by a hash of each sample's id.
         proposer: whose chosen answers are learned in place of the source's own; None for the source's.
         infusion: puts the policy's own description before each first question; None leaves questions as they are.
+        asker: says which questions are asked, where a proposer answers them; None for those of the source.
         cache_dir: holds `candidates/`; needed where the policy is asked for something.
         generation: of the `generation` group: batch_size.
     """
@@ -124,8 +127,9 @@ class SupervisedDataModule(StepDataModule):
         source: Sequence[Sample],
         *,
         share: float = 1.0,
-        proposer: PlannedProposer | None = None,
+        proposer: Proposer | None = None,
         infusion: Infusion | None = None,
+        asker: Asker | None = None,
         cache_dir: Path | str | None = None,
         generation: Generation | None = None,
         trainer: Trainer | None = None,
@@ -139,6 +143,7 @@ class SupervisedDataModule(StepDataModule):
         self.source, self.max_skipped_share = source, max_skipped_share
         self.skipped_path, self.limit = skipped, limit
         self.share, self.proposer, self.infusion = share, proposer, infusion
+        self.asker = asker or GivenQuestions()
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
         self.generation = generation or shipped(Generation)
         if (proposer is not None or infusion is not None) and cache_dir is None:
@@ -175,7 +180,10 @@ class SupervisedDataModule(StepDataModule):
                 num_workers=self.generation.num_workers,
             )
             if self.proposer is not None:
-                learned = own_answers(samples, self.proposer, maker, skipped, seed=self.seed)
+                samples, dropped = asked_samples(samples, self.asker, maker, skipped, self.seed)
+                for item in dropped:
+                    skipped.add(SetAside(item.sample_id, item.source, item.reason, REASONS[item.reason]))
+                learned = own_answers(policy, samples, self.proposer, maker, skipped, seed=self.seed)
                 samples, responses = [sample for sample, _ in learned], [answer for _, answer in learned]
             if self.infusion is not None:
                 answer_of = dict(zip([s.id for s in samples], responses or [], strict=False))

@@ -92,7 +92,7 @@ class DPOModule(TuningModule):
                 )
         reference = self.reference_log_probs(micro_batch, batches)
         policy, lengths = self._scored(batches)
-        output = self.objective(policy, reference, lengths)
+        output = self.objective(policy, reference, lengths, micro_batch.kinds)
         return output.loss, {**output.metrics, "tokens": lengths.sum(1)}
 
     def _scored(self, batches: Sequence[ScoringBatch]) -> tuple[Tensor, Tensor]:
@@ -158,4 +158,4 @@ def with_noisy_choice(policy: Policy, micro_batch: PairBatch) -> ScoringBatch:
 
 def _as_wide(tokens: Tensor, given: Tensor) -> Tensor:
     """`tokens` as wide as `given`, whose padding stands beyond them. Shapes: (B, 1, R'), (B, 1, R) → (B, 1, R)."""
-    return torch.cat([tokens, given[..., tokens.shape[-1] :]], dim=-1)
+    return torch.cat([tokens.to(given.device), given[..., tokens.shape[-1] :]], dim=-1)

@@ -55,8 +55,9 @@ class SFTModule(TuningModule):
         counted = [
             micro.lengths.sum() for micro in step.micro_batches if micro.weight > 0
         ]  # none on a process that only fills up
-        tokens = torch.stack([torch.zeros((), dtype=torch.long), *counted]).sum().to(self.device)
+        tokens = torch.stack([torch.zeros((), dtype=torch.long), *counted]).sum()
         if self.trainer.world_size > 1:
+            tokens = tokens.to(self.device)
             torch.distributed.all_reduce(tokens)
         return float(tokens)  # waits for the device
 

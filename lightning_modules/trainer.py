@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from lightning_modules.checkpoint_files import CheckpointFiles
 from lightning_modules.fsdp1 import FSDP1Precision, FSDP1Strategy
 from lightning_modules.quiet import quiet_lightning
+from parallax.models.devices import accelerator_for
 from parallax.records.interruption import tell_when_asked
 from parallax.settings.groups import Trainer
 
@@ -110,14 +110,10 @@ def joined_processes(settings: Trainer, folder: Path | str = ".") -> pl.Trainer 
     if strategy.launcher is not None:
         strategy.launcher.launch(lambda: None, trainer=trainer)
     strategy.setup_environment()
-    if strategy.root_device.type == "cuda":
-        torch.cuda.set_device(strategy.root_device)  # what is loaded onto "cuda" goes there
+    os.environ.setdefault(
+        "LOCAL_WORLD_SIZE", str(trainer.num_devices)
+    )  # torchrun says it, Lightning's launcher does not
     return trainer
-
-
-def accelerator_for(name: str) -> str:
-    """`auto` is the GPU if there is one, else the CPU."""
-    return ("gpu" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def precision_for(name: str, weights: str, accelerator: str) -> str:

@@ -121,7 +121,9 @@ class TuningModule(pl.LightningModule):
 
         optimiser.zero_grad(set_to_none=True)
         for place, micro_batch in enumerate(step.micro_batches, 1):
-            micro_batch = micro_batch.to(self.trainer.strategy.root_device)  # ours may be said to be the CPU's
+            micro_batch = micro_batch.to(
+                self.trainer.strategy.root_device, non_blocking=True
+            )  # ours may be said to be the CPU's
             loss, shown = self.losses(micro_batch)  # scores and loss. Shapes: all (batch,)
             assert loss.shape == (len(micro_batch),), f"loss must be (batch,), got {tuple(loss.shape)}"
             sharding.before_backward(last=place == len(step.micro_batches))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from datamodules.formats.listed import Listed
 from parallax.preference.prompts import PromptPool
@@ -23,6 +24,8 @@ class ImageFolderSource(Listed[Sample]):
         seed: of the draw.
         name: how the source is called.
     """
+
+    has_answers: ClassVar[bool] = False  # images alone
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ that one knows how many pairs an optimiser step has.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -50,6 +50,12 @@ class Objective(Part, ABC):
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (batch,) and the objective's own metrics, each (batch,). Inputs are checked and in float32 or float64."""
 
+    def losses_by_kind(
+        self, policy: Tensor, reference: Tensor | None, lengths: Tensor, kinds: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `losses`, for an objective that treats some kinds of pairs otherwise; `kinds` has one for each pair."""
+        return self.losses(policy, reference, lengths)
+
     def after_step(self, means: Mapping[str, float]) -> None:
         """Called once after each optimiser step with the means of all metrics over the step's pairs, of all processes."""
 
@@ -64,7 +70,9 @@ class Objective(Part, ABC):
         settings = ", ".join(f"{name}={value!r}" for name, value in sorted(vars(self).items()))
         return f"{type(self).__name__}({settings})"
 
-    def __call__(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> ObjectiveOutput:
+    def __call__(
+        self, policy: Tensor, reference: Tensor | None, lengths: Tensor, kinds: Sequence[str] = ()
+    ) -> ObjectiveOutput:
         """Score a batch of pairs.
 
         Args:
@@ -72,6 +80,7 @@ class Objective(Part, ABC):
                 Shape: (batch, 1 + K + L).
             reference: the same under the reference, or None for an objective that needs none. Shape: (batch, 1 + K + L).
             lengths: scored tokens of each, end token included. Shape: (batch, 1 + K + L).
+            kinds: of the pairs, for objectives that ask.
 
         Raises:
             ValueError: shapes do not fit, the reference is missing, or K > 1 where only pairs are defined.
@@ -79,7 +88,7 @@ class Objective(Part, ABC):
         self._check(policy, reference, lengths)
         policy = _at_least_float32(policy)
         reference = None if reference is None else _at_least_float32(reference).detach()
-        loss, metrics = self.losses(policy, reference, lengths)
+        loss, metrics = self.losses_by_kind(policy, reference, lengths, kinds)
         assert loss.shape == policy.shape[:1], f"{type(self).__name__} gave a loss of shape {tuple(loss.shape)}"
         own = policy.detach()[:, : policy.shape[1] - len(self.looks)]
         if reference is not None:

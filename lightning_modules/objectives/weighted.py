@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 from annotated_types import Len
 from torch import Tensor
@@ -16,6 +16,7 @@ class Term(TypedDict):
 
     weight: float
     objective: Objective
+    kinds: NotRequired[Sequence[str]]
 
 
 class Weighted(Objective):
@@ -24,10 +25,12 @@ class Weighted(Objective):
     Looks of the terms are united; each term gets the pair's own columns and those of its looks.
 
     Args:
-        terms: pairs (weight, objective), or mappings {"weight": …, "objective": …} as they come from a YAML file.
+        terms: pairs (weight, objective), or mappings {"weight": …, "objective": …} as they come from a YAML file. With `kinds` a
+            term is 0 for pairs of other kinds; its mean stays over all pairs, as in SENA (arXiv 2412.15650).
     """
 
     def __init__(self, terms: Annotated[Sequence[tuple[float, Objective] | Term], Len(1)]) -> None:
+        self.kinds = [frozenset(term.get("kinds", ())) if isinstance(term, dict) else frozenset() for term in terms]
         pairs = [(term["weight"], term["objective"]) if isinstance(term, dict) else term for term in terms]
         self.terms = [(float(weight), objective) for weight, objective in pairs]
         objectives = [objective for _, objective in self.terms]
@@ -43,14 +46,27 @@ class Weighted(Objective):
         (self.token_weights,) = weightings
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.losses_by_kind(policy, reference, lengths, [])
+
+    def losses_by_kind(
+        self, policy: Tensor, reference: Tensor | None, lengths: Tensor, kinds: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         total, metrics = policy.new_zeros(policy.shape[0]), {}
         own = list(range(policy.shape[1] - len(self.looks)))
         for index, (weight, objective) in enumerate(self.terms):
             columns = own + [len(own) + self.looks.index(look) for look in objective.looks]
             seen = None if reference is None else reference[:, columns]
-            output = objective(policy[:, columns], seen, lengths[:, columns])
-            total = total + weight * output.loss
-            metrics[f"loss/{index}_{type(objective).__name__.lower()}"] = output.loss
+            output = objective(policy[:, columns], seen, lengths[:, columns], kinds)
+            loss = output.loss
+            if own_kinds := self.kinds[index]:
+                if len(kinds) != len(policy):
+                    raise ValueError(
+                        f"a term of loss.terms is for pairs of kind {', '.join(sorted(own_kinds))}, and the batch does not say "
+                        "of which kinds its pairs are"
+                    )
+                loss = loss * policy.new_tensor([kind in own_kinds for kind in kinds])
+            total = total + weight * loss
+            metrics[f"loss/{index}_{type(objective).__name__.lower()}"] = loss
             metrics |= {f"{index}/{name}": output.metrics[name] for name in objective.kept if name in output.metrics}
             metrics |= {name: output.metrics[name] for name in ("image_margin",) if name in output.metrics}
         return total, metrics

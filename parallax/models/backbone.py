@@ -44,14 +44,16 @@ def text_config(model: VLM) -> Config:
     return model.config.get_text_config()
 
 
-def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Floating vision inputs in the model's precision."""
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in vision.items()}
+def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Vision inputs on `device` (None: where they are), floating ones in the model's precision."""
+    there = {name: value if device is None else value.to(device, non_blocking=True) for name, value in vision.items()}
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in there.items()}
 
 
 class ImageInputs:
     """How the images of a batch are given to the model: as ready features where the family allows it, else as pixels.
 
+    A row whose image is empty (no vision inputs) shows none.
     `expanded(counts)` gives keyword arguments for a batch in which image i is looked at by `counts[i]` rows in a row.
     """
 
@@ -61,12 +63,14 @@ class ImageInputs:
         images: Sequence[dict[str, Tensor]],
         dtype: torch.dtype,
         features: Sequence[ImageFeatures] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.model = model
-        self.images = [cast_vision(image, dtype) for image in images]
-        self.features = list(features) if features is not None else None
+        self.images = [cast_vision(image, dtype, device) for image in images]
+        self.features: list[ImageFeatures | None] | None = list(features) if features is not None else None
         if self.features is None and takes_features(model):
-            self.features = encode_images(model, self.images)
+            seen = iter(encode_images(model, [image for image in self.images if image]))
+            self.features = [next(seen) if image else None for image in self.images]
 
     def add(self, more: ImageInputs) -> None:
         """Take in the images of another batch for the same model."""
@@ -83,7 +87,8 @@ class ImageInputs:
         """Keyword arguments for a batch whose row r looks at image `rows[r]`."""
         if self.features is None:
             return dict(join_vision([self.images[row] for row in rows]))
-        return {"mm_encoder_outputs": {"image": joined_features([self.features[row] for row in rows])}}
+        seen = [features for row in rows if (features := self.features[row]) is not None]
+        return {"mm_encoder_outputs": {"image": joined_features(seen)}} if seen else {}
 
 
 # Per-token inputs that are not 0 on the tokens of an answer. PaliGemma's training code marks the answer with 1: everything

@@ -6,7 +6,7 @@ sequence per image with a shared prompt. The layout is chosen by the scorer, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from parallax.models.encoding.image_features import ImageFeatures
+from parallax.models.packed_tensors import Packed
 
 T = TypeVar("T")
 
@@ -32,14 +33,21 @@ def _map_tensors(value: object, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 class _Movable:
-    """`.to(device)` and `.pin_memory()` for dataclasses of tensors; both return a new object."""
+    """`.to(device)` and `.pin_memory()` for dataclasses of tensors; both return a new object.
+
+    Between processes the tensors of one travel in a buffer for each type, however many they are: each tensor of its own would
+    take a file descriptor, and a step of 128 images more of them than a process may have open.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[Packed], Any], tuple[Packed]]:
+        return Packed.values, (Packed.of(self),)
 
     def to(self: T, device: torch.device | str, non_blocking: bool = False) -> T:
         result: T = _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
         return result
 
     def pin_memory(self: T) -> T:
-        result: T = _map_tensors(self, lambda tensor: tensor.pin_memory())
+        result: T = Packed.of(self).pin_memory().values()
         return result
 
 
@@ -56,6 +64,13 @@ class EncodedPrompt(_Movable):
     vision: dict[str, Tensor]
     token_inputs: dict[str, Tensor] = field(default_factory=dict)  # each (P,)
 
+    def followed_by(self, ids: Sequence[int]) -> EncodedPrompt:
+        """With some tokens of an answer behind it."""
+        if not ids:
+            return self
+        longer = {name: torch.cat([value, value.new_zeros(len(ids))]) for name, value in self.token_inputs.items()}
+        return EncodedPrompt(torch.cat([self.input_ids, self.input_ids.new_tensor(ids)]), self.vision, longer)
+
 
 @dataclass
 class EncodedDialogue(_Movable):
@@ -69,7 +84,11 @@ class EncodedDialogue(_Movable):
 
 @dataclass
 class ScoringBatch(_Movable):
-    """B prompts, each with its own 1 + K responses (chosen first). All padding is on the right."""
+    """B prompts, each with its own 1 + K responses (chosen first). All padding is on the right.
+
+    Its tensors stay on the host: rows are laid out there, where lengths are known without waiting for a GPU. `device` says
+    where the model computes; what a pass needs goes there at once, pixels and features image by image.
+    """
 
     prompt_ids: Tensor  # (B, P) int64
     prompt_lengths: Tensor  # (B,) int64
@@ -82,6 +101,11 @@ class ScoringBatch(_Movable):
     image_names: list[str] | None = None  # B names of what the tower sees, for a feature cache; None = not to be kept
     features: list[ImageFeatures] | None = None  # B ready image features; None = made from the pixels
     target_ids: Tensor | None = None  # (B, 1 + K, R): tokens scored in place of the response's own; None = its own
+    device: torch.device | None = None  # None: where the tensors are
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ScoringBatch:
+        """To be scored on `device`."""
+        return replace(self, device=torch.device(device))
 
     def __post_init__(self) -> None:
         batch, responses, _ = self.response_ids.shape
@@ -119,7 +143,14 @@ class PairBatch(_Movable):
     looks: list[ScoringBatch] = field(
         default_factory=list
     )  # answers beside other images; L responses of all of them together
+    kinds: list[str] = field(default_factory=list)  # of the pairs, where they are said
     weight: float = 1.0  # 0.0: computed only to keep processes in step, its loss and metrics do not count
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
+        """To be scored on `device`, where the reference's log-probs go now."""
+        looks, reference = [look.to(device) for look in self.looks], self.reference_log_probs
+        there = reference if reference is None else reference.to(device, non_blocking=non_blocking)
+        return replace(self, scoring=self.scoring.to(device), looks=looks, reference_log_probs=there)
 
     def __len__(self) -> int:
         return len(self.pair_ids)

@@ -8,6 +8,8 @@ unquantised base) takes the short way, for the other cases its own forward runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,15 +22,20 @@ from parallax.models.foreign import Pass
 class FusedLinear(Linear):
     """peft's LoRA layer with a shorter forward. Made of an existing layer by `fuse`; state, names and files are peft's."""
 
+    ready: tuple[Tensor, Tensor] | None = None  # A, and B times the scale, in the base's precision (`ready_adapters`)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Shape: (…, in) -> (…, out)."""
         name = None if args or kwargs else self._plain_adapter()
         if name is None:
             return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        base = self.base_layer
+        base: Any = self.base_layer
         if base.weight.dtype != dtype:
             return super().forward(x)  # type: ignore[no-any-return]
+        if self.ready is not None:
+            down, up = self.ready
+            return _plus_adapter(x.to(dtype), base.weight, base.bias, down, up)[0]
         result: Tensor = _Fused.apply(
             x.to(dtype), base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
         )
@@ -54,12 +61,8 @@ class _Fused(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Pass, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # (M, in)
-        down, up = a.to(x.dtype), (b * scale).to(x.dtype)  # (r, in), (out, r)
-        inner = rows @ down.T  # (M, r)
-        result = nn.functional.linear(x, weight, bias)
-        result.view(-1, weight.shape[0]).addmm_(inner, up.T)
-        ctx.save_for_backward(rows, weight, a, b, inner)
+        result, inner = _plus_adapter(x, weight, bias, a.to(x.dtype), (b * scale).to(x.dtype))
+        ctx.save_for_backward(x.reshape(-1, x.shape[-1]), weight, a, b, inner)
         ctx.scale = scale
         return result
 
@@ -75,6 +78,34 @@ class _Fused(torch.autograd.Function):
         for_a = (back.T @ rows).to(a.dtype)
         for_b = (outer.T @ inner).to(b.dtype).mul_(ctx.scale)
         return for_x, None, None, for_a, for_b, None
+
+
+def _plus_adapter(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """x Wᵀ + (x Aᵀ)(s B)ᵀ, and x Aᵀ. Shapes: (…, in), (out, in), (out,), (r, in), (out, r) -> (…, out), (M, r)."""
+    inner = x.reshape(-1, x.shape[-1]) @ down.T  # (M, r)
+    result = nn.functional.linear(x, weight, bias)
+    result.view(-1, weight.shape[0]).addmm_(inner, up.T)
+    return result, inner
+
+
+@contextmanager
+@torch.no_grad()
+def ready_adapters(model: nn.Module) -> Iterator[None]:
+    """Inside, nothing is trained: A and B are cast to the model's precision once, not for every token that is decoded.
+
+    Costs a copy of the adapter where its precision is another. The numbers are the same to the last bit.
+    """
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, FusedLinear)]
+    try:
+        for layer in layers:
+            name, dtype = layer._plain_adapter(), layer.base_layer.weight.dtype
+            if name is not None:
+                a, b = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
+                layer.ready = a.to(dtype), (b * layer.scaling[name]).to(dtype)
+        yield
+    finally:
+        for layer in layers:
+            layer.ready = None
 
 
 def fuse(model: nn.Module) -> int:

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, text_config
+from parallax.models.devices import has_bfloat16
 from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.family_support import refuse_unfit
@@ -147,7 +148,7 @@ def precision_for(name: str, device: str) -> torch.dtype:
     if name == "auto":
         if not device.startswith("cuda"):
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if has_bfloat16() else torch.float16
     if name not in PRECISIONS:
         raise ValueError(f"model.dtype={name} is not known; use auto or one of {', '.join(PRECISIONS)}")
     return PRECISIONS[name]

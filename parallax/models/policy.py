@@ -149,6 +149,7 @@ class Policy:
             view=request.view,
             decoding=request.decoding,
             generator=f"transformers/{generate.VERSION}",
+            answer_start=request.answer_start,
         )
 
     # -- what it does ----------------------------------------------------------------------------------------------
@@ -366,7 +367,8 @@ class Policy:
                     with self.model.disable_adapter(), bare_layers(self.model):
                         yield
                 else:
-                    yield
+                    with fused_lora.ready_adapters(self.model):
+                        yield
         finally:
             for module, training in modes.items():
                 module.training = training

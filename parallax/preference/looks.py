@@ -45,6 +45,11 @@ class Look:
                 f"a look at image={self.image!r} was given the view {self.view!r}: a view belongs to image='view'"
             )
 
+        if self.view is not None and self.view.name == "no_image":
+            raise ValueError(
+                "log-probs beside the view no_image are not offered: choose a view that shows a picture (aug=black)"
+            )
+
     @property
     def same_question(self) -> bool:
         """Whether the partner must have been asked the same question: its answer is scored here."""

@@ -142,7 +142,7 @@ def _response(candidate: Candidate, score: float, notes: Mapping[str, Any]) -> R
         "role": candidate.role,
         "index": candidate.index,
         "finished": candidate.finished,
-        **asdict(candidate.spec),
+        **candidate.spec.as_data(),
         **({"judge": dict(notes)} if notes else {}),
     }
     return Response(candidate.text, candidate.token_ids, provenance, score)

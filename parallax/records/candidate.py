@@ -8,7 +8,7 @@ these share the candidate, whatever else differs between them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from parallax.records.fingerprint import fingerprint
@@ -50,10 +50,15 @@ class GenerationSpec:
     view: ViewSpec
     decoding: Decoding
     generator: str = "transformers"  # backend name and the version of our decoding
+    answer_start: str = ""  # how the answer was made to begin
 
     def key(self) -> str:
         """Content address: 32 hex digits."""
-        return fingerprint(asdict(self))
+        return fingerprint(self.as_data())
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain data; an answer that began freely says nothing about its start."""
+        return {name: value for name, value in asdict(self).items() if name != "answer_start" or value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +74,7 @@ class Candidate:
     finished: bool  # False: cut by max_new_tokens
     spec: GenerationSpec
     scores: Mapping[str, float] = field(default_factory=dict)
+
+    def as_role(self, role: str, index: int) -> Candidate:
+        """The same answer, meant for something else."""
+        return replace(self, role=role, index=index)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "token_ids": list(candidate.token_ids),
         "text": candidate.text,
         "finished": candidate.finished,
-        "spec": json.dumps(asdict(candidate.spec), sort_keys=True),
+        "spec": json.dumps(candidate.spec.as_data(), sort_keys=True),
         "scores": json.dumps(dict(candidate.scores), sort_keys=True),
     }
 

@@ -114,6 +114,18 @@ class Conversation:
         last = self.messages[-1]
         return Conversation((*self.messages[:-1], replace(last, parts=(*last.images, question))))
 
+    def showing(self, places: Sequence[int]) -> tuple[Message, ...]:
+        """The messages with those of the pictures that have these places, and without the others."""
+        number, kept = 0, []
+        for message in self.messages:
+            parts = []
+            for part in message.parts:
+                if isinstance(part, str) or number in places:
+                    parts.append(part)
+                number += not isinstance(part, str)
+            kept.append(Message(message.role, tuple(parts)))
+        return tuple(kept)
+
     def with_images(self, images: Sequence[ImageRef]) -> Conversation:
         """The same messages beside other pictures, as many as there were. Raises ValueError for another number."""
         if len(images) != len(self.images):

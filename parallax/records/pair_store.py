@@ -21,7 +21,7 @@ from parallax.records.atomic import atomic_folder, atomic_write_json
 from parallax.records.conversation import filled, told
 from parallax.records.fingerprint import file_digest
 from parallax.records.pair import Dropped, PreferencePair, Response
-from parallax.records.sample import ImageRef, Sample
+from parallax.records.sample import ASKED, ImageRef, Sample
 
 GROUP = 16_384  # pairs written at a time: bounds memory
 CONVERSATION = "conversation"  # key of `meta`: messages, images and rejected images by name and digest
@@ -128,7 +128,12 @@ def images_of(items: Iterable[Sample | PreferencePair]) -> ResolveImage:
         name = item.id if isinstance(item, Sample) else item.sample_id
         others = () if isinstance(item, Sample) else item.rejected_images
         known |= {(name, image.describe()): image for image in (*item.images, *others)}
-    return lambda sample_id, image: known[sample_id, image]
+    return lambda sample_id, image: known[sample_id if (sample_id, image) in known else origin_of(sample_id), image]
+
+
+def origin_of(sample_id: str) -> str:
+    """The id of the sample that a question was written for; any other id as it is."""
+    return sample_id.rpartition(ASKED)[0] or sample_id
 
 
 def pair_of_row(row: Mapping[str, Any], image_of: Callable[[str], ImageRef]) -> PreferencePair:

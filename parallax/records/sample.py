@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+ASKED = "/asked/"  # in the id of a sample whose question was written for it: between its origin's id and a number
+
+
 @runtime_checkable
 class ImageRef(Protocol):
     """A handle to one image. Implementations are small, picklable and hashable by value.

@@ -19,6 +19,7 @@ from parallax.records.pair_store import PairSet, images_of_row, pair_of_row
 from parallax.reports.comparison_answers import goodness, score_words
 from parallax.reports.corrupted import view_of
 from parallax.reports.dropped_answers import answers_of_dropped
+from parallax.reports.judge_notes import lines_of
 from parallax.reports.run_folder import RunFolder, by_number
 from parallax.reports.run_images import Subject, evaluation_subjects, pair_subjects
 from parallax.reports.worddiff import Span, diff_words
@@ -165,9 +166,12 @@ def _pair_item(pair: PreferencePair, stage: str) -> Item:
             "chosen": _plain(chosen),
             "score": pair.chosen.score,
             "asked": _asked(pair.chosen, pair.prompt),
+            "notes": lines_of(pair.chosen),
+            "judged": lines_of(pair),
             "rejected": [
                 {"spans": _plain(spans), "score": response.score,
-                 "view": _view_words(view_of(response)), "asked": _asked(response, pair.prompt)}
+                 "view": _view_words(view_of(response)), "asked": _asked(response, pair.prompt),
+                 "start": response.provenance.get("answer_start", ""), "notes": lines_of(response)}
                 for response, spans in zip(shown, differing, strict=True)
             ],
             "more": len(pair.rejected) - len(shown),

@@ -37,6 +37,25 @@ _METHODS = {
         "The answer of the data is chosen and the same text with hallucinations put in is rejected; in a second stage, what the "
         "model would say in its place about a noised image is rejected as well."
     ),
+    "self_rewritten": "The model's own answer is chosen, what the same model made of it, to be wrong, is rejected.",
+    "bpo": (
+        "The model's own answer is chosen. Rejected are what the same model made of it, to be wrong, and its answer to {view}."
+    ),
+    "shape": (
+        "The model answered each question about several views of the image. What it made of these answers is chosen, its answer "
+        "to the clean image is rejected."
+    ),
+    "sena": (
+        "The model wrote questions about each image itself, answered them, and improved its answers. These are chosen, its "
+        "answers to {view} are rejected, and descriptions are learned as well."
+    ),
+    "opa_dpo": (
+        "The model first learned the chosen answers by plain fine-tuning, and then to prefer them, compared with the model as it "
+        "was after that."
+    ),
+    "dropout_ntp": (
+        "The model's own answer is chosen. Its first half, which the same model finished while looking at {view}, is rejected."
+    ),
     "dpo_file": "The model was tuned on preference pairs that were given in a file.",
     "sima": (
         "Each question was answered greedily and by sampling, and the same model, with the image before it, said which answer is "
@@ -64,6 +83,7 @@ _VIEWS = {
     "diffusion": "a view covered with diffusion noise (step {noise_steps} of 1000)",
     "random_flip": "the same image, in half of the cases mirrored",
     "identity": "the same image again",
+    "no_image": "no image at all",
     "mixture": "a view drawn from several kinds",
     "several": "views of several kinds",
 }

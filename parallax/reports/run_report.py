@@ -20,6 +20,7 @@ from parallax.records.images import together
 from parallax.reports import results as numbers
 from parallax.reports.corrupted import data_uri, looked_at, view_of
 from parallax.reports.health import health_warnings
+from parallax.reports.judge_notes import lines_of
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.metric_names import short_name, whole_name
 from parallax.reports.metrics_file import curve
@@ -126,6 +127,7 @@ def write_report(
         charts=list(_charts(rows)),
         warnings=list(dict.fromkeys([*warnings, *found])),
         cards=list(_cards(evenly(every, max_pairs), eye)),
+        lines_of=lines_of,
         pair_total=len(every),
         examples=list(_examples(before, after, images, max_examples)),
         results=results,

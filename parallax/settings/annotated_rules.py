@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from inspect import isclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, Self, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen
 
@@ -51,6 +51,8 @@ def rule_of(annotation: object) -> Rule:
         for mark in arguments[1:]:
             rule = _narrowed(rule, mark)
         return rule
+    if origin is NotRequired:
+        return rule_of(arguments[0])
     if origin is Literal:
         return _literal(arguments)
     if origin in (Union, types.UnionType):
@@ -63,8 +65,9 @@ def rule_of(annotation: object) -> Rule:
         items = rule_of(arguments[0]) if origin is Iterable else Rule("component")
         return Rule("component") if items.kind == "component" else Rule("list", items=items)
     if is_typeddict(annotation):
-        keys = {name: rule_of(hint) for name, hint in _hints(annotation).items()}
-        return Rule("group", keys=keys, needed=tuple(keys))
+        hints = _hints(annotation)
+        needed = tuple(name for name, hint in hints.items() if get_origin(hint) is not NotRequired)
+        return Rule("group", keys={name: rule_of(hint) for name, hint in hints.items()}, needed=needed)
     return _of_class(annotation) if isclass(annotation) else ANYTHING
 
 

@@ -172,6 +172,13 @@ def _views(stage: dict[str, Any]) -> Found:
 def _data(stage: dict[str, Any]) -> Found:
     if stage["fit"] != "preference":
         return
+    given = stage.get("proposer") is not None and fact(stage["proposer"]["_target_"], "chosen_is_given")
+    if given and fact(stage["data"]["_target_"], "has_answers") is False:
+        yield refused(
+            "data",
+            "This method prefers the data's own answers, and images alone have none. Use data with answers, such as "
+            "data=llava_json data.path=…, or a method that writes its own, such as method=seva.",
+        )
     has_pairs = fact(stage["data"]["_target_"], "holds_pairs")
     takes_pairs = stage.get("proposer") is None or fact(stage["proposer"]["_target_"], "takes_pairs")
     if has_pairs and not takes_pairs:

@@ -14,6 +14,7 @@ from annotated_types import Ge, Interval
 
 from parallax.settings.annotated_rules import Group
 from parallax.settings.ranges import (
+    AnyText,
     Count,
     FileName,
     ModelPath,
@@ -32,6 +33,7 @@ from parallax.settings.ranges import (
 Node = dict[str, Any]
 LACKING: Any = None  # of a key that only some choices of the group have
 Source = Annotated[Node, Of("")]
+Asker = Annotated[Node, Of("parallax.preference.asker.Asker")]
 View = Annotated[Node, Of("augment.view.View")]
 Objective = Annotated[Node, Of("lightning_modules.objectives.base.Objective")]
 Judge = Annotated[Node, Of("")]
@@ -152,9 +154,9 @@ class Generation(Group):
 
 @dataclass(frozen=True)
 class Prompts(Group):
-    """Pools of prompts, of any name."""
+    """Pools of prompts, of any name; null or an empty text for one that is not asked."""
 
-    others: ClassVar[Any] = Texts
+    others: ClassVar[Any] = AnyText | Sequence[str] | None
     demonstrations: Sequence[dict[str, str]] = ()
 
 
@@ -240,7 +242,7 @@ class Trainer(Group):
     micro_batch_size: Count
     micro_batch_tokens: Count | Literal["auto"] | None
     group_by_length: bool
-    num_workers: Annotated[int, Interval(ge=0, le=1024)]
+    num_workers: Annotated[int, Interval(ge=0, le=1024)] | Literal["auto"]
     activation_checkpointing: bool
     log_every_n_steps: Count
     print_every_n_steps: Count | None
@@ -372,6 +374,7 @@ class Stage(Group):
     fit: Literal["preference", "supervised"]
     seed: int
     data: Source
+    asker: Asker
     aug: View
     pairs: Pairs
     selector: Selector
@@ -408,6 +411,7 @@ class Settings(Group):
     stages: dict[str, StageKeys]
     model: Model
     data: Source
+    asker: Asker
     aug: View
     pairs: Pairs
     selector: Selector

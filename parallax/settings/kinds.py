@@ -47,6 +47,7 @@ KINDS: dict[str, Kind] = {
         "a data source", ("datamodules.formats", "datamodules.shapes.source", "parallax.evaluation.files",
                           "parallax.evaluation.pope_files"), _any_of("__len__+__getitem__"), SAMPLES,
     ),
+    "asker": Kind("an asker", ("parallax.preference.asker",), _any_of("asked")),
     "proposer": Kind("a proposer", ("parallax.preference.proposers",), _any_of("requests", "propose")),
     "judge": Kind("a judge", ("parallax.preference.judges",), _any_of("judge")),
     "selector": Kind("a selector", ("parallax.preference",), _any_of("select")),
@@ -73,8 +74,10 @@ HOLDS: dict[str, tuple[str, ...]] = {
     "data": ("source",), "samples": ("source",), "aug": ("view",), "view": ("view",), "views": ("view",), "noise": ("view",),
     "proposer": ("proposer",), "judge": ("judge", "client"), "selector": ("selector",), "infusion": ("infusion",),
     "loss": ("objective",), "base": ("objective",), "objective": ("objective",), "suites": ("suite",),
-    "harnesses": ("harness",), "protocol": ("grading",), "rewrite": ("rewrite", "function"), "image_text": ("image_text",),
-    "images": ("images",), "extract": ("function",), "same": ("function",), "scorer": ("function",), "words": ("function",),
+    "harnesses": ("harness",), "protocol": ("grading",), "rewrite": ("rewrite", "function"),
+    "image_text": ("image_text",),
+    "asker": ("asker",), "images": ("images",),
+    "extract": ("function",), "same": ("function",), "scorer": ("function",), "words": ("function",),
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -91,6 +92,12 @@ def visible_gpus() -> list[str]:
         return [name.strip() for name in named.split(",") if name.strip() and name.strip() != "-1"]
     files = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
     return sorted((name for name in files if name.isdigit()), key=int)
+
+
+def has_no_gpu() -> bool:
+    """Whether it is plain, without asking torch, that there is none: no device file of CUDA, ROCm or WSL, or none visible."""
+    there = any(Path("/dev", name).exists() for name in ("nvidiactl", "nvidia0", "kfd", "dxg"))
+    return sys.platform == "linux" and (not there or not os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip())
 
 
 def _slurm_problem(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Sequence
@@ -135,6 +136,13 @@ def _folders_problems(plain: dict[str, Any], task: str) -> dict[str, str]:
     ):
         if task == reader and not plain.get(key):
             problems[key] = f"task={reader} needs something to show: add {example} to the command."
+        elif task == reader:
+            paths = [plain[key]] if isinstance(plain[key], str) else plain[key]
+            gone = [path for path in paths if not glob.glob(str(Path(path).expanduser())) and not Path(path).exists()]
+            if gone:
+                problems[key] = (
+                    f"{key}={gone[0]} is not there (looked from {Path.cwd()}): add {example} to the command."
+                )
         elif task != reader and plain.get(key):
             problems[key] = (
                 f"{key} is only read by task={reader}, and this is task={task}; leave it, or add task={reader}."

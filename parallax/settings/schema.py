@@ -10,7 +10,8 @@ from parallax.settings.rules import Rule
 
 # Groups a stage may override for itself: stages.<name>.<group>.<key>.
 STAGE_GROUPS = (
-    "data", "aug", "pairs", "selector", "generation", "judge", "prompts", "loss", "reference", "lora", "optim", "trainer",
+    "data", "asker", "aug", "pairs", "selector", "generation", "judge", "prompts", "loss", "reference", "lora", "optim",
+    "trainer",
 )  # fmt: skip
 FILE_GROUPS = (
     "tiny_llava",

@@ -147,8 +147,9 @@ def _subscript(outer: Any, inner: ast.expr, module: str, depth: int) -> Any:
         return Any if outer is Literal else annotation(items[0], module, depth + 1)
     if outer is Any or outer is Callable or (isinstance(outer, type) and issubclass(outer, SourceClass)):
         return outer
+    given = tuple(annotation(item, module, depth + 1) for item in items)
     try:
-        return outer[tuple(annotation(item, module, depth + 1) for item in items)]
+        return outer[given[0] if len(given) == 1 else given]
     except TypeError:
         return Any
 

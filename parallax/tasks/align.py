@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.evaluation.evaluation import Evaluation
 from parallax.models import processes
+from parallax.models.devices import pick_device
 from parallax.records.skipped import skipped_counts
 from parallax.reports.artifacts import note_results
 from parallax.reports.environment import write_environment
@@ -33,7 +34,7 @@ from parallax.tasks.disk_room import ALWAYS, MIB, check_room, needed_in_run_fold
 from parallax.tasks.evaluate import add_harnesses, run_suites
 from parallax.tasks.manifest import RunManifest, made_with
 from parallax.tasks.memory_forecast import explained_generation
-from parallax.tasks.parts import join_processes, make_policy, make_suites, pick_device
+from parallax.tasks.parts import join_processes, make_policy, make_suites
 from parallax.tasks.publish import check_publish, publish
 from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 
+from parallax.models.devices import pick_device
 from parallax.models.image_text import ImageTextModel
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
@@ -23,7 +24,7 @@ from parallax.reports import analysis
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.groups import Task
-from parallax.tasks.parts import make_suites, pick_device
+from parallax.tasks.parts import make_suites
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

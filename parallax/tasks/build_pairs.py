@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.models import processes
+from parallax.models.devices import pick_device
 from parallax.records.atomic import atomic_write_json
 from parallax.reports.environment import write_environment
 from parallax.reports.run_log import run_log
 from parallax.settings.groups import Task, Trainer
 from parallax.settings.stages import preference_stage
 from parallax.tasks.memory_forecast import explained_generation
-from parallax.tasks.parts import join_processes, make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import join_processes, make_datamodule, make_policy
 
 log = logging.getLogger(__name__)
 

@@ -64,7 +64,7 @@ def _model(name: str, task: dict[str, Any]) -> str:
     work = Workload(
         prompt_tokens=prompt, image_tokens=int(task["image_tokens"]), response_tokens=int(task["response_tokens"]),
         layout="shared", weights="bfloat16", autocast="bfloat16", attention="prefix_sdpa", checkpointing=True, fused=True,
-        on_gpu=True, head_chunk=rows_per_chunk(shape.vocabulary),
+        head_chunk=rows_per_chunk(shape.vocabulary),
     )  # fmt: skip
     lines = fits(
         shape,

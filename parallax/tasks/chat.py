@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from parallax.models.devices import pick_device
 from parallax.models.generation.requests import GenerationRequest
 from parallax.records import BadImage, Decoding, ViewSpec, seed_for
 from parallax.records.images import FileImage
@@ -21,7 +22,7 @@ from parallax.reports.worddiff import diff_words
 from parallax.settings.build import build
 from parallax.settings.groups import Lora, Task
 from parallax.settings.ranges import Natural
-from parallax.tasks.parts import make_policy, pick_device
+from parallax.tasks.parts import make_policy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -26,6 +26,7 @@ from datamodules.shapes.language import corrupted, mentioned_objects
 from datamodules.shapes.questions import DESCRIBERS
 from datamodules.shapes.scene import Scene, generator
 from parallax.evaluation.agreement import agreement, true_preference
+from parallax.models.devices import pick_device
 from parallax.preference.judge import as_judgement
 from parallax.preference.proposer import Generate, Proposer
 from parallax.preference.selector import Selector
@@ -39,7 +40,7 @@ from parallax.settings.errors import ConfigError
 from parallax.settings.groups import Task
 from parallax.settings.ranges import Count
 from parallax.settings.stages import preference_stage
-from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import make_datamodule, make_policy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.evaluation.judged.win_rate import win_rate
 from parallax.evaluation.sign_test import sign_tests
+from parallax.models.devices import pick_device
 from parallax.records.atomic import atomic_write_json
 from parallax.reports.environment import write_environment
 from parallax.reports.results import is_minor, make_results, metric_of, metric_order, show, show_parts, write_results
@@ -23,7 +24,7 @@ from parallax.reports.run_report import write_report
 from parallax.settings.build import build
 from parallax.settings.groups import Lora, Task
 from parallax.tasks.evaluate import run_suites
-from parallax.tasks.parts import make_policy, make_suites, pick_device
+from parallax.tasks.parts import make_policy, make_suites
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from parallax.evaluation import evaluate
 from parallax.evaluation.harnesses import run_harness
 from parallax.models import processes
+from parallax.models.devices import pick_device
 from parallax.preference.infusion import Describe
 from parallax.records import ViewSpec
 from parallax.reports.environment import write_environment
@@ -28,7 +29,7 @@ from parallax.reports.run_report import write_report
 from parallax.settings.build import build
 from parallax.settings.groups import Lora, Task, Trainer
 from parallax.tasks.naming import group_name, run_name, tag_words
-from parallax.tasks.parts import join_processes, make_policy, make_suites, pick_device
+from parallax.tasks.parts import join_processes, make_policy, make_suites
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.formats.pair_export import export_pairs
+from parallax.models.devices import pick_device
 from parallax.models.hub import can_upload, upload
 from parallax.records.pair_store import PairSet, images_of
 from parallax.reports.data_card import data_card
@@ -31,7 +32,7 @@ from parallax.settings.groups import Stage, Task
 from parallax.settings.stages import preference_stage
 from parallax.settings.targets import UnknownTarget
 from parallax.tasks.memory_forecast import explained_generation
-from parallax.tasks.parts import make_datamodule, make_policy, pick_device
+from parallax.tasks.parts import make_datamodule, make_policy
 
 if TYPE_CHECKING:
     from parallax.records import PreferencePair

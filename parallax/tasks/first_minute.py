@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_modules.light_imports import light_imports
 from parallax.reports.run_log import is_shown, quiet_third_parties
+from parallax.settings.errors import ConfigError
+from parallax.settings.launchers import has_no_gpu
 from parallax.settings.tasks import task_fact
 from parallax.tasks.run_folder import is_helper
 
@@ -27,6 +29,8 @@ def first_minute(cfg: DictConfig) -> None:
     loads = (
         "model" in task_fact(config["task"]["name"], "reads") and "pairs" not in config["task"]
     )  # which may be ready-made
+    if loads and config["trainer"]["accelerator"] == "gpu" and has_no_gpu():
+        raise ConfigError("trainer.accelerator=gpu, and there is no GPU here. Use trainer=cpu or trainer=auto.")
     if loads and not is_helper() and is_shown():
         print(loading_line(config), flush=True)
 

@@ -64,8 +64,7 @@ class Forecast:
         self.shape: ModelShape = shape_of(policy.model)
         self.situation = _situation(policy, stage.trainer)
         self.work = self._work(trainer, module)
-        self.device = "cuda" if trainer.strategy.root_device.type == "cuda" else "cpu"
-        self.memory = device_memory(self.device)
+        self.memory = device_memory(trainer.strategy.root_device)
 
     @property
     def plan(self) -> Plan:
@@ -146,7 +145,6 @@ class Forecast:
             else "none",
             strategy=_strategy(trainer),
             processes=processes,
-            on_gpu=trainer.strategy.root_device.type == "cuda",
             fused=any(isinstance(module, FusedLinear) for module in policy.model.modules()),
             head_chunk=rows_per_chunk(self.shape.vocabulary) if has_plain_head(policy.model) else 0,
             train_projector=any(".modules_to_save" in name for name, _ in policy.trainable_parameters()),

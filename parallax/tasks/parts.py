@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from parallax.models.policy import Policy
 
 
-def pick_device(accelerator: str) -> str:
-    """The device a single process works on: `cuda` for gpu, and for auto where there is one."""
-    import torch
-
-    if accelerator == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if accelerator == "gpu":
-        raise RuntimeError("trainer.accelerator=gpu, but torch sees no GPU here; use trainer=cpu or trainer=auto")
-    return "cpu"
-
-
 def join_processes(trainer: Trainer) -> Any:
     """`joined_processes`, without importing Lightning for a run that is alone anyway: its first answers need none of it."""
     if trainer.devices == trainer.num_nodes == 1 and int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -48,7 +35,9 @@ def make_policy(
 ) -> Policy:
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
     if config["model"].get("dtype") == "float16" and device == "cpu":
-        raise ValueError("model.dtype=float16 needs a GPU, and torch sees none that may be used; use model.dtype=auto")
+        raise ValueError(
+            "model.dtype=float16 needs a GPU, and torch sees none that may be used here; use model.dtype=auto"
+        )
     cache = Path(config["paths"]["cache_dir"]).expanduser()
     policy = load_policy(
         config["model"], _plain(lora), device=device, adapter=adapter, seed=int(config["seed"]),
@@ -87,6 +76,7 @@ def make_datamodule(stage: Stage, config: Mapping[str, Any], run_folder: Path) -
         skipped=run_folder / "skipped.jsonl",
         limit=stage.debug.limit_samples,
         limit_pairs=stage.debug.overfit_pairs,
+        asker=part("asker"),
         looks=objective.looks if noise is None else [Look(view=noise, purpose="training noise")],
         token_weights=objective.token_weights,
         show_progress=processes.is_first(),
@@ -106,6 +96,7 @@ def make_supervised(stage: Stage, config: Mapping[str, Any], run_folder: Path) -
         share=stage.share or 1.0,
         proposer=part("proposer"),
         infusion=part("infusion"),
+        asker=part("asker"),
         cache_dir=config["paths"]["cache_dir"],
         generation=stage.generation,
         trainer=stage.trainer,

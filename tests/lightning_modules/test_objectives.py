@@ -155,6 +155,18 @@ def test_a_weighted_list_is_the_weighted_sum_in_either_spelling() -> None:
     assert pairs.beta == 0.3  # rewards are shown with it
 
 
+def test_a_term_for_one_kind_is_zero_for_pairs_of_others_and_its_mean_stays_over_all() -> None:
+    policy, reference = torch.tensor([[-3.0, -4.0], [-5.0, -4.0]]), torch.tensor([[-4.0, -4.0], [-4.0, -4.0]])
+    lengths = torch.full((2, 2), 2)
+    both = Weighted([{"weight": 1.0, "objective": DPO(0.5)}, {"weight": 2.0, "objective": NLL(), "kinds": ["des"]}])
+    plain = DPO(0.5)(policy, reference, lengths).loss
+    made = both(policy, reference, lengths, ["gen", "des"])
+    assert torch.allclose(made.loss - plain, torch.tensor([0.0, 2.0 * 5.0 / 2]))
+    assert made.metrics["loss/1_nll"].tolist() == [0.0, 2.5]
+    with pytest.raises(ValueError, match="for pairs of kind des, and the batch does not say"):
+        both(policy, reference, lengths)
+
+
 @pytest.mark.parametrize(
     "objective", PAIR_OBJECTIVES + ANY_K + [NLL(), Weighted([(0.8, DPO(0.3)), (0.2, NLL())])], ids=repr
 )

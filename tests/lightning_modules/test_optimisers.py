@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import AdamW
 from transformers import get_scheduler
 
@@ -52,3 +53,10 @@ def test_weight_decay_spares_vectors() -> None:
 def test_nothing_to_train_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nothing to train.*lora\.enabled"):
         build_optimiser([], typed.optim(lr=0.1))
+
+
+def test_on_a_gpu_adamw_is_the_fused_one() -> None:
+    with FakeTensorMode():
+        on_gpu = [nn.Parameter(torch.zeros(2, 2, device="cuda"))]
+    assert build_optimiser(on_gpu, typed.optim()).defaults["fused"] is True
+    assert build_optimiser([nn.Parameter(torch.zeros(2, 2))], typed.optim()).defaults["fused"] is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.encoded_steps import epoch_of_steps
+from datamodules.steps import StepPlan
 from lightning_modules.step_stream import StepStream
+from parallax.models.batch import PairBatch, ScoringBatch
 from parallax.models.encoding.workers import WorkerDied, begin_worker
 from tests.faults import Injected
 
@@ -56,3 +61,26 @@ def test_workers_that_are_lost_again_and_again_stop_the_fit_with_advice(tmp_path
     injected(
         "worker of the training data killed", told=3, says="at the same place again and again: it stops with advice"
     )
+
+
+def one_pair(places: Sequence[int]) -> PairBatch:
+    ids, lengths = torch.arange(6).view(1, 2, 3), torch.full((1, 2), 3)
+    vision = [{"pixel_values": torch.full((1, 3, 2, 2), float(places[0])), "image_sizes": torch.tensor([[2, 2]])}]
+    scoring = ScoringBatch(torch.arange(4)[None], torch.tensor([4]), ids, lengths, vision)
+    return PairBatch(scoring, torch.zeros(1, 2), [str(places[0])], lengths)
+
+
+def test_a_step_of_many_images_needs_few_open_files() -> None:
+    """128 pairs a step come from a worker through a limit that a descriptor for each of their tensors would break."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = len(os.listdir("/proc/self/fd")) + 120
+    loader = epoch_of_steps(StepPlan(256, 128, 1), one_pair, num_workers=1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        steps = list(loader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    batches = [batch for step in steps for batch in step.micro_batches]
+    assert sorted(int(batch.pair_ids[0]) for batch in batches) == list(range(256))
+    assert all(float(b.scoring.vision[0]["pixel_values"][0, 0, 0, 0]) == int(b.pair_ids[0]) for b in batches)
+    assert all(torch.equal(b.scoring.response_ids, one_pair([0]).scoring.response_ids) for b in batches)

@@ -20,7 +20,7 @@ from parallax.models.true_size import meta_model
 
 WORK = Workload(
     prompt_tokens=640, image_tokens=576, response_tokens=256, layout="shared", weights="bfloat16", autocast="bfloat16",
-    attention="prefix_sdpa", checkpointing=True, rank=128, on_gpu=True, fused=True, head_chunk=512,
+    attention="prefix_sdpa", checkpointing=True, rank=128, fused=True, head_chunk=512,
 )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.profiler import profile
 
-from parallax.models.fused_lora import FusedLinear, fuse
+from parallax.models.fused_lora import FusedLinear, fuse, ready_adapters
 
 
 class Net(nn.Module):
@@ -90,6 +91,21 @@ def test_under_autocast_it_is_as_near_to_the_truth_as_peft() -> None:
             found = outcome(model, x)
         errors.append([float((a.float() - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)])
     assert all(ours < 2 * theirs + 1e-3 for theirs, ours in zip(*errors, strict=True)), errors
+
+
+def test_ready_adapters_are_cast_once_and_change_no_bit() -> None:
+    model = network(torch.float32)
+    for module in model.modules():
+        if hasattr(module, "base_layer"):
+            module.base_layer.to(torch.bfloat16)
+    fuse(model)
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(3)).bfloat16()
+    with torch.no_grad():
+        expected = model(x)
+        with ready_adapters(model), profile() as seen:
+            assert torch.equal(model(x), expected)
+    assert "aten::_to_copy" not in {event.key for event in seen.key_averages()}
+    assert all(module.ready is None for module in model.modules() if isinstance(module, FusedLinear))
 
 
 def test_dropout_is_pefts_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from parallax.models.encoding.prompt_encoder import PromptTooLong
+from parallax.models.generation import rollout, sampling
 from parallax.models.generation.requests import GenerationRequest
 from parallax.models.generation.sampling import TokenPicker, near_tie_margin, sample
 from parallax.records import BadImage, Decoding, ViewSpec
@@ -137,6 +139,42 @@ def test_inverse_transform_sampling_follows_the_nucleus(top_p: float) -> None:
     assert torch.allclose(shares, kept / kept.sum(), atol=1e-3)
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_sorting_logits_draws_what_sorting_probabilities_draws(top_p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does against what a CPU does, over logits of which many are equal."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(400, 500, generator=generator) * 8).round(decimals=1)
+    settings = torch.full((400,), 0.7, dtype=torch.float64), torch.full((400,), top_p, dtype=torch.float64)
+    uniform = torch.rand(400, dtype=torch.float64, generator=generator)
+    expected = sample(logits, *settings, uniform)
+    monkeypatch.setattr(sampling, "in_order", sampling._by_logits)
+    assert torch.equal(sample(logits, *settings, uniform), expected)
+
+
+def test_the_ready_mask_is_on_in_the_default_layout_and_changes_no_bit(
+    make_policy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, requests = make_policy("llava", learned=True), ragged(9)
+    ranks: list[int] = []
+    step = rollout.Rollout._step
+
+    def noted(self: Any, picked: Any, mask: Any, following: Any, cache: Any) -> Any:
+        ranks.extend([] if mask is None else [mask.ndim])
+        logits.append(step(self, picked, mask, following, cache))
+        return logits[-1]
+
+    monkeypatch.setattr(rollout.Rollout, "_step", noted)
+    found = []
+    for kernels in (rollout.READY_MASKS, ()):
+        monkeypatch.setattr(rollout, "READY_MASKS", kernels)
+        logits: list[Any] = []
+        policy.generate(requests, batch_size=9)
+        found.append(logits)
+    assert set(ranks) == {2, 4}
+    assert ranks.index(4) == 0
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_temperature_sharpens() -> None:
     logits = torch.tensor([0.0, 1.0]).expand(1000, -1)
     uniform = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
@@ -224,3 +262,24 @@ def test_answers_out_of_logits_that_are_no_numbers_are_set_aside(make_policy: An
     assert "logits are not finite numbers for the image 'picture:1' and the prompt 'What is shown?'" in reasons[0]
     with pytest.raises(ValueError, match="not finite"):
         policy.generate([request])
+
+
+def test_a_prompt_without_its_image_says_what_the_library_says_beside_rows_with_images(
+    family: str, make_policy: Any
+) -> None:
+    policy = make_policy(family, learned=True)
+    asked = ragged(6)
+    bare = [replace(request, view=ViewSpec("no_image")) for request in asked[:3]]
+    mixed = policy.generate([*asked, *bare], batch_size=9)
+    assert mixed == policy.generate(asked, batch_size=6) + policy.generate(bare, batch_size=1)
+    placeholder = policy.encoder.chat.placeholder_ids
+    for request, answer in zip(bare, mixed[6:], strict=True):
+        prompt = policy.encoder.encode_prompt(request.image.load(), request.prompt, request.view)
+        assert not prompt.vision and placeholder.isdisjoint(prompt.input_ids.tolist())
+        said = policy.model.generate(
+            input_ids=prompt.input_ids[None],
+            max_new_tokens=request.decoding.max_new_tokens,
+            do_sample=False,
+            suppress_tokens=sorted(policy.encoder.never_said),
+        )
+        assert said[0, len(prompt.input_ids) :].tolist() == list(answer.token_ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from augment.diffusion import Diffusion
 from augment.registry import spec_of
+from parallax.models.batch import EncodedPrompt
 from parallax.models.generation.requests import GenerationRequest
 from parallax.models.generation.server import ServerError, ServerGenerator, answerer_for, lost_in_picture
 from parallax.models.http_client import HttpClient
@@ -102,6 +103,45 @@ def test_text_without_token_ids_is_tokenised(server: TinyServer, make_policy: Ca
     said = server_for(make_policy(), server).generate([request(1)])[0]
     local = make_policy().generate([request(1)])[0]
     assert said is not None and (said.text, said.finished) == (local.text, local.finished)
+
+
+def test_an_answer_goes_on_from_its_start_with_its_image_or_without(
+    generator: Any, make_policy: Callable[..., Policy]
+) -> None:
+    encoder = make_policy().encoder
+    (whole,) = make_policy().generate([request(1, new=8)])
+    begun = encoder.decode(whole.token_ids[:4])
+    asked = [replace(request(1, new=8), answer_start=begun, view=view) for view in (ViewSpec(), ViewSpec("no_image"))]
+    specs = [generator.spec(each).key() for each in (request(1, new=8), *asked)]
+    assert len(set(specs)) == 3
+    for said, view in zip(generator.generate(asked), (ViewSpec(), ViewSpec("no_image")), strict=True):
+        start = encoder.encode_start(begun)
+        prompt = encoder.encode_prompt(Drawn(1).load(), "What is here?", view)
+        rest = plain_greedy(make_policy(), prompt.followed_by(start), 8)
+        assert said.token_ids == (*start, *rest) and said.text == encoder.decode(said.token_ids)
+        assert said.text.startswith(begun.strip())
+
+
+def test_a_server_that_cannot_go_on_from_a_start_is_refused(
+    server: TinyServer, make_policy: Callable[..., Policy]
+) -> None:
+    begun = replace(request(1), answer_start="There is")
+    server.gives_token_ids = False
+    with pytest.raises(ServerError, match="does not say what it reads.*generation=transformers"):
+        server_for(make_policy(), server).generate([begun])
+    server.gives_token_ids, server.continues = True, False
+    with pytest.raises(ServerError, match="reads the prompt as"):
+        server_for(make_policy(), server).generate([begun])
+
+
+def plain_greedy(policy: Policy, prompt: EncodedPrompt, new: int) -> list[int]:
+    """The library's own generate on what the model is to read."""
+    said = policy.model.generate(
+        input_ids=prompt.input_ids[None], max_new_tokens=new, do_sample=False,
+        suppress_tokens=sorted(policy.encoder.never_said), eos_token_id=list(policy.encoder.end_token_ids), **prompt.vision,
+    )  # fmt: skip
+    ids: list[int] = said[0, len(prompt.input_ids) :].tolist()
+    return ids
 
 
 def test_a_server_that_reads_another_prompt_is_refused(

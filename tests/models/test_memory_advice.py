@@ -25,7 +25,7 @@ from parallax.models.true_size import meta_model
 
 GB = 10**9
 SEVA = Workload(
-    616, 576, 512, pairs=4, micro_batches=32, rank=1024, weights="bfloat16", autocast="bfloat16", on_gpu=True
+    616, 576, 512, pairs=4, micro_batches=32, rank=1024, weights="bfloat16", autocast="bfloat16"
 )  # fmt: skip
 
 

@@ -139,9 +139,7 @@ def test_known_sizes_by_hand() -> None:
 
 def test_moments_are_sharded_in_their_own_bits() -> None:
     shape = shape_of(meta_model("llava15_7b"))
-    work = Workload(
-        616, 576, 128, rank=0, weights="bfloat16", strategy="sharded", processes=8, reference="none", on_gpu=True
-    )
+    work = Workload(616, 576, 128, rank=0, weights="bfloat16", strategy="sharded", processes=8, reference="none")
     bits = {"adamw": 16, "adamw_8bit": 8 + 32 / 256, "paged_adamw": 32, "paged_adamw_8bit": 8 + 32 / 256}
     for optimiser, each in bits.items():
         plan = plan_training(shape, replace(work, trained="bfloat16", optimiser=optimiser))
@@ -151,7 +149,7 @@ def test_moments_are_sharded_in_their_own_bits() -> None:
 def test_what_saves_memory_is_forecast_to_save_memory() -> None:
     shape = shape_of(meta_model("llava15_7b"))
     work = Workload(
-        616, 576, 128, responses=5, pairs=4, micro_batches=8, rank=128, weights="bfloat16", autocast="bfloat16", on_gpu=True
+        616, 576, 128, responses=5, pairs=4, micro_batches=8, rank=128, weights="bfloat16", autocast="bfloat16"
     )  # fmt: skip
     peak = plan_training(shape, work).peak
     for change in (

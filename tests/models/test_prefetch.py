@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from parallax.models.encoding.workers import WorkerDied
-from parallax.models.generation.packed_tensors import Packed
 from parallax.models.generation.prefetch import workers_for
 from parallax.models.generation.requests import GenerationRequest
+from parallax.models.packed_tensors import Packed
 from parallax.records import BadImage, Decoding, ViewSpec
 from tests.faults import Injected
 from tests.models.examples import Picture, ragged

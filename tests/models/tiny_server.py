@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from parallax.models.generation.requests import GenerationRequest
+from parallax.models.generation.requests import Generation, GenerationRequest
 from parallax.models.policy import Policy
 from parallax.records import Decoding, ViewSpec, bytes_digest
 
@@ -36,6 +36,16 @@ class Sent:
         return "sent"
 
 
+class Blank(Sent):
+    """Where no picture came."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+
+    def load(self) -> Image.Image:
+        return Image.new("RGB", (40, 30))
+
+
 @dataclass
 class TinyServer:
     """What it serves, what it was asked, and how it misbehaves."""
@@ -47,6 +57,7 @@ class TinyServer:
     gives_token_ids: bool = True
     drops_bos: bool = False  # as vLLM does of its own accord where the chat template writes none
     tampers: Callable[[dict[str, Any]], None] | None = None  # with a reply, before it is sent
+    continues: bool = True  # an answer whose beginning it is given
     more_image_tokens: int = 0  # as if its processor had other settings
     asked: list[dict[str, Any]] = field(default_factory=list)
     at_once: int = 0
@@ -56,9 +67,13 @@ class TinyServer:
     model_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        (message,) = body["messages"]
-        image, text = message["content"]
-        data = base64.b64decode(image["image_url"]["url"].split(",", 1)[1])
+        message, *begun = body["messages"]
+        *images, text = message["content"]
+        pictures = [Sent(base64.b64decode(image["image_url"]["url"].split(",", 1)[1])) for image in images]
+        view = ViewSpec() if pictures else ViewSpec("no_image")
+        picture = pictures[0] if pictures else Blank()
+        start = begun[0]["content"] if begun and self.continues else ""
+        assert not begun or (body["continue_final_message"] and not body["add_generation_prompt"])
         decoding = Decoding(body["max_tokens"], body["temperature"], body.get("top_p", 1.0), body.get("seed", 0))
         with self.model_lock:
             if body["model"] in self.adapters:
@@ -66,12 +81,17 @@ class TinyServer:
 
                 read_adapter(self.policy.model, Path(self.adapters[body["model"]]), self.policy.sharding)
                 self.policy.touched()
-            request = GenerationRequest("sent", Sent(data), text["text"], ViewSpec(), decoding)
+            request = GenerationRequest("sent", picture, text["text"], view, decoding, answer_start=start)
             said = self.policy.generate([request], num_workers=0)[0]
-        read = self.policy.encoder.encode_prompt(Sent(data).load(), text["text"]).input_ids.tolist()
+        encoder = self.policy.encoder
+        given = encoder.encode_start(start)
+        if given:
+            ids = said.token_ids[len(given) :]
+            said = Generation(ids, encoder.decode(ids), said.finished)
+        read = [*encoder.encode_prompt(picture.load(), text["text"], view).input_ids.tolist(), *given]
         if self.drops_bos or not body["add_special_tokens"]:
             read = read[1:]
-        widest = read.index(max(set(read), key=read.count))
+        widest = read.index(max(set(read), key=read.count)) if pictures else 0
         read[widest:widest] = [read[widest]] * self.more_image_tokens
         choice = {
             "index": 0, "finish_reason": "stop" if said.finished else "length",
@@ -117,7 +137,7 @@ def serving(server: TinyServer) -> Iterator[TinyServer]:
             try:
                 if fails:
                     return self.reply(503, {"error": {"message": "overloaded"}})
-                if len(body["messages"][0]["content"][1]["text"]) > 5000:
+                if len(body["messages"][0]["content"][-1]["text"]) > 5000:
                     return self.reply(400, {"error": {"message": "maximum context length exceeded"}})
                 said = server.answer(body)
                 if server.tampers is not None:

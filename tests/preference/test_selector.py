@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from parallax.preference.caps import cap
+from parallax.preference.debris import NoDebris
 from parallax.preference.filters import REASONS, Filters
 from parallax.preference.judges import ByConstruction
 from parallax.preference.selector import BestAgainstRest
@@ -166,3 +167,16 @@ def test_which_pairs_stay_hangs_on_their_samples_not_on_the_order() -> None:
     one, _ = cap(PAIRS, seed=4, max_pairs=5)
     other, _ = cap(PAIRS[::-1], seed=4, max_pairs=5)
     assert one == other[::-1]
+
+
+def test_debris_gives_no_pair_and_says_why() -> None:
+    def told(chosen: str, rejected: str) -> str:
+        sides = Response(chosen), (Response(rejected),)
+        made = NoDebris(most_repeats=3).check(PreferencePair("s", "test", NamedImage(), "What?", *sides))
+        return made.reason if isinstance(made, Dropped) else ""
+
+    assert told("A dog sits there.", "A cat sits there.") == ""
+    assert told("A dog. A cat. A dog.", "A cat.") == "repeats" == told("A dog.", "a a a a")
+    assert told("Yes", "A cat.") == "bare_yes_no" and told("A dog.", "- - - ;") == "symbols"
+    assert told("It is a red dog.", "A RED dog") == "contains_rejected" and told("A dog.", "A dog.") == "equal"
+    assert {"repeats", "bare_yes_no", "symbols", "contains_rejected"} <= REASONS.keys()

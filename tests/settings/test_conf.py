@@ -20,6 +20,7 @@ FILES = [file for file in sorted(CONF.rglob("*.yaml")) if file.relative_to(CONF)
 NEEDS = {
     "data=preference_file": ["method=dpo_file"],
     "judge=clip_calibrated": ["method=csr"],
+    "asker=self_asked": ["prompts=self_made"],
     "task=evaluate": [],
     "experiment=make_tiny_llava": [],
     "loss=povid": ["method=povid", "method.stages=[noise]"],

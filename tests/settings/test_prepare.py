@@ -124,3 +124,13 @@ def test_problems_are_printed_one_per_line(capsys: pytest.CaptureFixture[str]) -
         "The configuration has 2 problems:", "  - one is wrong.", "  - two is wrong.",
         "The configuration has a problem:", "  - only this.",
     ]  # fmt: skip
+
+
+def test_what_can_be_known_without_a_model_is_refused_before_one_is_loaded(tmp_path: Path) -> None:
+    (problem,) = problems_of("task=gallery", "run=nothere")
+    assert problem.startswith("run=nothere is not there (looked from ")
+    (problem,) = problems_of("task=compare", f"runs=[{tmp_path},{tmp_path}/gone/*]")
+    assert f"{tmp_path}/gone/* is not there" in problem
+    for method in ("gt_dpo", "spin"):
+        (problem,) = problems_of(f"method={method}", "data=image_folder", f"data.path={tmp_path}")
+        assert "images alone have none" in problem

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from parallax.tasks.first_minute import loading_line, needs_bitsandbytes
+from parallax.settings.errors import ConfigError
+from parallax.tasks.first_minute import first_minute, loading_line, needs_bitsandbytes
 
 ROOT = Path(__file__).parents[2]
 UNUSED = (
@@ -36,6 +37,15 @@ def plain(compose: Callable[..., DictConfig], *words: str) -> dict[str, Any]:
 def test_the_first_line_says_what_is_loaded(compose_config: Callable[..., DictConfig]) -> None:
     assert loading_line(plain(compose_config)).startswith("align tiny_llava by seva: loading torch")
     assert loading_line(plain(compose_config, "task=chat")).startswith("chat tiny_llava: loading torch")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only torch knows")
+def test_a_gpu_that_is_not_there_is_missed_before_anything_is_loaded(
+    compose_config: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match="there is no GPU here. Use trainer=cpu or trainer=auto"):
+        first_minute(compose_config("trainer=gpu"))
 
 
 def test_bitsandbytes_is_for_quantised_weights_and_eight_bit_moments(compose_config: Callable[..., DictConfig]) -> None:

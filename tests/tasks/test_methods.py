@@ -143,3 +143,42 @@ def test_rejected_answers_may_be_scored_as_the_released_code_does(run: Run) -> N
     plain = run("label", "reference=live", "method.stages=[align]")
     other = run("argmax", "reference=live", "pairs.rejected_scorer=argmax_not_label")
     assert other["pairs"]["built"] == 0 and adapter(other, "align") != adapter(plain, "align")
+
+
+def test_sena_asks_itself_and_a_second_run_finds_everything(run: Run) -> None:
+    words = ("method=sena", "data.size=3")
+    results = run("sena", *words)
+    (made,) = results["made"]
+    manifest = json.loads((Path(made["data"][0]["pair_set"]) / "manifest.json").read_text())
+    assert manifest["asker"]["asker"] == "SelfAsked" and manifest["proposer"]["inner"]["proposer"] == "ByView"
+    import pandas
+
+    table = pandas.read_parquet(Path(made["data"][0]["pair_set"]) / "pairs.parquet")
+    assert set(table["kind"]) == {"des", "gen"} and all("/asked/" in name for name in table["sample_id"])
+    again = run("again", *words)
+    assert again["pairs"]["built"] == 0 and adapter(again, "align") == adapter(results, "align")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dropout_ntp", "shape", "self_rewritten", "bpo", "opa_dpo"])
+def test_methods_that_ask_again_run_to_the_end_and_find_their_answers(method: str, run: Run) -> None:
+    words = ("data.size=12", *(["stages.warm.share=1"] if method == "opa_dpo" else []))
+    results = run("first", f"method={method}", *words)
+    again = run("again", f"method={method}", *words)
+    assert results["pairs"]["kept"] > 0 == again["pairs"]["built"]
+    assert adapter(again, "align") == adapter(results, "align")
+
+
+def test_any_method_asks_its_own_questions_about_a_folder_of_images(run: Run, tmp_path: Path) -> None:
+    from datamodules.shapes.source import ShapesSource
+
+    (tmp_path / "photos").mkdir()
+    for place, sample in enumerate(ShapesSource("pairs_habit_free", 3)):
+        sample.image.load().save(tmp_path / "photos" / f"{place}.png")
+    things = "(red|yellow|blue|green|purple|orange) (circle|star|square|triangle|diamond|cross)"
+    results = run(
+        "folder", "method=seva", "data=image_folder", f"data.path={tmp_path / 'photos'}", "asker=self_asked",
+        "prompts=self_made", "asker.ask=[Describe the image.]", "asker.check=null", "asker.describe=[]",
+        f'asker.pattern="{things}"', 'asker.wordings=["Where is the {thing}?"]', "asker.in_a_word=''",
+    )  # fmt: skip
+    assert results["pairs"]["kept"] > 3

@@ -60,13 +60,32 @@ class Chat:
         leaves something out of.
         """
         if isinstance(prompt, Conversation) and not prompt.is_plain:
-            return self._conversation(prompt.messages)
+            return self.render_messages(prompt.messages)
         prompt = prompt.question if isinstance(prompt, Conversation) else prompt
         messages: list[dict[str, Any]] = []
         for question, answer in answer_turns:
             messages += [self._user(question, first=not messages), _text_turn("assistant", self.control.mark(answer))]
         messages.append(self._user(prompt, first=not messages))
         return self._apply(messages, add_generation_prompt=True)
+
+    def render_messages(self, messages: Sequence[Message]) -> str:
+        """As `render`, of messages as they are; they may show no picture."""
+        try:
+            rendered = self._apply([self._turn(message) for message in messages], add_generation_prompt=True)
+        except Exception as error:  # templates raise what their authors wrote
+            raise CannotWrite(f"the model's chat template refuses the conversation ({error})") from error
+        place = 0
+        for message in messages:
+            for part in message.parts:
+                text = self.control.mark(part).strip() if isinstance(part, str) else ""
+                found = rendered.find(text, place)
+                if found < 0 and text not in rendered:
+                    raise CannotWrite(
+                        f"the model's chat template leaves out a text of the {message.role}; take it out of the data, or use a "
+                        "model whose template has a place for it"
+                    )
+                place = max(place, found)
+        return rendered
 
     def encode(self, rendered: str) -> list[int]:
         """Token ids of a rendering; the tokenizer adds its BOS unless the template wrote one."""
@@ -175,24 +194,6 @@ class Chat:
         """What the template writes between generation prompt and answer, e.g. one space."""
         between = self._example.split(HOLE)[1]
         return between.removeprefix(self._after_question) if between.startswith(self._after_question) else ""
-
-    def _conversation(self, messages: Sequence[Message]) -> str:
-        try:
-            rendered = self._apply([self._turn(message) for message in messages], add_generation_prompt=True)
-        except Exception as error:  # templates raise what their authors wrote
-            raise CannotWrite(f"the model's chat template refuses the conversation ({error})") from error
-        place = 0
-        for message in messages:
-            for part in message.parts:
-                text = self.control.mark(part).strip() if isinstance(part, str) else ""
-                found = rendered.find(text, place)
-                if found < 0 and text not in rendered:
-                    raise CannotWrite(
-                        f"the model's chat template leaves out a text of the {message.role}; take it out of the data, or use a "
-                        "model whose template has a place for it"
-                    )
-                place = max(place, found)
-        return rendered
 
     def _turn(self, message: Message) -> dict[str, Any]:
         content = [

@@ -62,7 +62,8 @@ class FeatureCache:
 
     def put(self, name: str, features: ImageFeatures) -> bool:
         """Keep features if there is room. Returns whether they are kept."""
-        tensors = {key: value.detach().cpu() for key, value in features.flat().items()}
+        wait = self.folder is not None  # a file is written at once
+        tensors = {key: _on_host(value.detach(), wait) for key, value in features.flat().items()}
         size = sum(value.numel() * value.element_size() for value in tensors.values())
         if name in self or self.used + size > self.budget:
             if name not in self and not self.full:
@@ -102,6 +103,13 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name}.safetensors"
 
 
+def _on_host(value: Tensor, wait: bool) -> Tensor:
+    """`value` in host memory; without waiting in page-locked memory, from where it can go back to its GPU without waiting."""
+    if wait or value.device.type == "cpu":
+        return value.cpu()
+    return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
+
+
 class ReadyFeatures:
     """Fills batches with features, from a cache or freshly made, and remembers the prompts around them."""
 
@@ -124,7 +132,7 @@ class ReadyFeatures:
         if batch.image_names is None:
             return batch
         network = base_model(model)
-        device = batch.prompt_ids.device
+        device = batch.device or batch.prompt_ids.device
         made = [
             self._features(network, name, vision, device)
             for name, vision in zip(batch.image_names, batch.vision, strict=True)
@@ -145,7 +153,7 @@ class ReadyFeatures:
         with torch.inference_mode(False), torch.no_grad():
             # tensors of an inference-mode pass could not be trained on later
             plain = {key: value.clone() if value.is_inference() else value for key, value in vision.items()}
-            features = encode_images(network, [cast_vision(plain, dtype)])[0]
+            features = encode_images(network, [cast_vision(plain, dtype, device)])[0]
         self.cache.put(name, features)
         return features
 

@@ -123,6 +123,7 @@ def join_vision(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     Images lie one after the other along the first dimension, whatever that counts in the family (images, or patches).
     Images with fewer tiles or patches in a later dimension are filled up with zeros, which the models cut off again.
     """
+    images = [image for image in images if image]  # a prompt may show none
     if not images:
         return {}
     joined = {}

@@ -35,6 +35,7 @@ class ImageTokens:
         self.splices: bool | None = None  # None until the first prompt was checked
         self.placeholder = ""
         self.placeholder_id = -1
+        self.per_token: tuple[str, ...] = ()  # names of the per-token inputs
 
     def can_splice(self, image: Image.Image) -> bool:
         """Whether `see` and `put` do for this processor what `called` does. Found out with the first image."""
@@ -103,7 +104,7 @@ class ImageTokens:
     def _learn(self, image: Image.Image) -> None:
         rendered = self.chat.render("What is this?")
         whole = self.called([image], rendered)
-        self.splices = False
+        self.splices, self.per_token = False, tuple(whole[2])
         for name in ("boi_token", "image_token"):
             token = getattr(self.processor, name, None)
             if not isinstance(token, str) or rendered.count(token) != 1:

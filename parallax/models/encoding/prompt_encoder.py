@@ -121,6 +121,10 @@ class PromptEncoder:
             )
         return torch.tensor(ids, dtype=torch.long)
 
+    def encode_start(self, text: str) -> list[int]:
+        """Token ids of how an answer begins, without an end token; none for no text."""
+        return list(self.chat.encode_response(text)[:-1]) if text else []
+
     def encode_dialogue(
         self, images: Pictures, turns: Sequence[tuple[str | Message, str]], opening: Sequence[Message] = ()
     ) -> EncodedDialogue:
@@ -222,13 +226,30 @@ class PromptEncoder:
     ) -> EncodedPrompt:
         if isinstance(prompt, Conversation) and len(prompt.images) != len(images):
             raise ValueError(f"the prompt shows {len(prompt.images)} images and {len(images)} were given")
-        ids, vision, token_inputs = self._encode_with_images(images, self.render(prompt), view, known)
+        ids, vision, token_inputs = self._encode_shown(images, prompt, view, known)
         if len(ids) >= self.max_context:
             raise PromptTooLong(
                 f"the prompt takes {len(ids)} tokens with its image and the model's context is {self.max_context}, which "
                 "leaves no room for an answer; shorten the prompt, lower model.max_pixels or raise model.context"
             )
         return EncodedPrompt(ids, vision, token_inputs)
+
+    def _encode_shown(
+        self, images: Sequence[Image.Image], prompt: Prompt, view: ViewSpec, known: list[dict[Any, Any]] | None
+    ) -> Encoded:
+        from augment.registry import places_shown
+
+        places = places_shown(view, len(images))
+        if len(places) == len(images):
+            return self._encode_with_images(images, self.render(prompt), view, known)
+        messages = prompt.showing(places) if isinstance(prompt, Conversation) else (Message("user", (prompt,)),)
+        rendered = self.chat.render_messages(messages)
+        if places:
+            left = None if known is None else [known[place] for place in places]
+            return self._encode_with_images([images[place] for place in places], rendered, IDENTITY, left)
+        self.image_tokens.can_splice(self._padded(images[0].convert("RGB")))  # what it finds out stands in `per_token`
+        ids = torch.tensor(self.chat.encode(rendered), dtype=torch.long)
+        return ids, {}, {name: torch.zeros_like(ids) for name in self.image_tokens.per_token}
 
     def _encode_with_images(
         self,

@@ -95,7 +95,8 @@ def generate(
             for row, (place, ids) in enumerate(zip(read, said, strict=True)):
                 if row in rollout.broken:
                     continue
-                made[places[place]] = Generation(tuple(ids), encoder.decode(ids), ids[-1] in encoder.end_token_ids)
+                said_now = Generation(tuple(ids), "", ids[-1] in encoder.end_token_ids)
+                made[places[place]] = said_now.after(encoder.encode_start(wanted[place].answer_start), encoder)
             for place, answer in made.items():
                 results[place] = answer
             if finished is not None:

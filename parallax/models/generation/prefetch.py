@@ -19,21 +19,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from parallax.models.devices import share_of_cores
 from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.control_tokens import UnusableText
 from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
 from parallax.models.encoding.workers import WorkerDied, begin_worker, watched, worker_lost
 from parallax.models.generation.image_trial import dangerous_images
-from parallax.models.generation.packed_tensors import Packed
 from parallax.models.generation.requests import BadAnswer, GenerationRequest, NotFinite, OtherPrompt
+from parallax.models.packed_tensors import Packed
 from parallax.records import BadImage, RefusedImage
 from parallax.records.images import DECODE_SECONDS
 
 log = logging.getLogger(__name__)
 
 FEW = 128  # requests for which starting a worker costs more than it saves
-MOST = 8  # workers that `auto` starts at most
-
 
 STALLED = 120.0  # seconds after which a part that does not come is given up
 
@@ -143,10 +142,7 @@ def workers_for(wanted: int | str, requests: int) -> int:
     """How many worker processes: `wanted`; for "auto" a quarter of the cores this process may use, none for a few requests."""
     if wanted != "auto":
         return int(wanted)
-    if requests < FEW:
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1) // 4)
+    return 0 if requests < FEW else share_of_cores()
 
 
 def explained(error: RuntimeError, num_workers: int) -> RuntimeError:
@@ -207,6 +203,7 @@ class _Parts(Dataset[EncodedPart]):
                 named = f"image {self.requests[places[0]].conversation.describe()!r} {prompt}"
                 encoded.append(BadImage(named) if isinstance(prompt, RefusedImage) else prompt)
                 continue
+            prompt = prompt.followed_by(self.encoder.encode_start(self.requests[place].answer_start))
             new, room = self.requests[place].decoding.max_new_tokens, self.encoder.max_context - len(prompt.input_ids)
             if new > room:
                 encoded.append(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from parallax.records import Conversation, Decoding, ImageRef, Message, Sample, ViewSpec
+
+if TYPE_CHECKING:
+    from parallax.models.encoding.prompt_encoder import PromptEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +18,8 @@ class GenerationRequest:
 
     `prompt` is the user's text without any image placeholder; the chat template puts the one image in its place. `messages` are
     all before the answer where that is more than one image and one question; `image` is then the first and `prompt` the last.
+    `answer_start` is a text that the answer begins with: the model goes on from there, `max_new_tokens` counts what it adds, and
+    the answer holds both.
     """
 
     sample_id: str
@@ -21,12 +28,15 @@ class GenerationRequest:
     view: ViewSpec
     decoding: Decoding
     messages: tuple[Message, ...] = ()
+    answer_start: str = ""
 
     @classmethod
-    def about(cls, sample: Sample, view: ViewSpec, decoding: Decoding, prompt: str | None = None) -> GenerationRequest:
+    def about(
+        cls, sample: Sample, view: ViewSpec, decoding: Decoding, prompt: str | None = None, answer_start: str = ""
+    ) -> GenerationRequest:
         """The sample's first question, or `prompt` in its place."""
         asked = sample.conversation(prompt)
-        return cls(sample.id, asked.images[0], asked.question, view, decoding, asked.as_messages())
+        return cls(sample.id, asked.images[0], asked.question, view, decoding, asked.as_messages(), answer_start)
 
     @property
     def conversation(self) -> Conversation:
@@ -44,6 +54,11 @@ class Generation:
     token_ids: tuple[int, ...]
     text: str
     finished: bool
+
+    def after(self, start: Sequence[int], encoder: PromptEncoder) -> Generation:
+        """The whole answer, where this is how it went on from these tokens."""
+        ids = (*start, *self.token_ids)
+        return Generation(ids, encoder.decode(ids), self.finished)
 
 
 class NotFinite(ValueError):

@@ -22,11 +22,13 @@ from parallax.models.generation.kv_cache import Cache, has_full_attention, joine
 from parallax.models.generation.prefetch import EncodedPart, pad_left
 from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.sampling import TokenPicker
+from parallax.models.scoring import prefix_attention
 from parallax.records import Decoding
 
 log = logging.getLogger(__name__)
 
 KEEP_SHARE = 0.75  # rows are compacted when no more than this share of them is still going
+READY_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX)  # kernels that take a mask of numbers
 ROOM = 64  # columns for new tokens that a batch starts with; fewer where fewer are allowed
 
 
@@ -64,7 +66,7 @@ class Rollout:
         self.in_parts = has_full_attention(self.config)
         # a ready mask of numbers is used as it is; one of 0 and 1 is made into one in every step
         implementation = getattr(self.config, "_attn_implementation", None)
-        self.ready_mask = self.in_parts and implementation in ("sdpa", "eager")
+        self.ready_mask = self.in_parts and implementation in READY_MASKS
         self.position_rank = 2
         self._images: ImageInputs | None = None  # of all parts so far
         self._place_of: dict[Hashable, int] = {}  # look -> its place among them
@@ -166,7 +168,7 @@ class Rollout:
             for look in new:
                 self._place_of[look] = len(self._place_of)
             more = ImageInputs(self.model, [visions[row] for row in new.values()], self.dtype)
-            self.counts.images_encoded += len(new)
+            self.counts.images_encoded += sum(bool(visions[row]) for row in new.values())
             if self._images is None:
                 self._images = more
             else:

@@ -71,13 +71,29 @@ def _greedy(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return logits.argmax(dim=-1), top[:, 0] - top[:, 1] < near_tie_margin(logits, dtype)
 
 
+def in_order(logits: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities, largest first, and their tokens; equal ones in the order of tokens. Shapes: (N, V).
+
+    A GPU sorts the float32 logits, which have the same order and half the bytes; numbers that only differ as logits (both
+    are nothing as probabilities) may then change places. A CPU keeps to the probabilities, as answers were always drawn.
+    """
+    if probabilities.device.type == "cpu":
+        return probabilities.sort(dim=-1, descending=True, stable=True)
+    return _by_logits(logits, probabilities)
+
+
+def _by_logits(logits: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    order = logits.sort(dim=-1, descending=True, stable=True).indices
+    return probabilities.gather(-1, order), order
+
+
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
     """Inverse-transform sampling. Shapes: logits (N, V), others (N,) with 0 <= uniform < 1 -> token ids (N,).
 
     The nucleus holds the most probable tokens up to and including the one at which their sum reaches `top_p`.
     """
     probabilities = (logits.double() / temperature[:, None]).softmax(dim=-1)
-    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    ordered, order = in_order(logits, probabilities)
     cumulative = ordered.cumsum(dim=-1)
     outside = cumulative - ordered >= top_p[:, None]
     outside[:, 0] = False

@@ -29,7 +29,7 @@ from parallax.models.generation.requests import Generation, GenerationCounts, Ge
 from parallax.models.generation.server_prompts import PromptCheck
 from parallax.models.generation.server_reply import Completion, model_names
 from parallax.models.http_client import HttpClient, ServiceError
-from parallax.records import Conversation, GenerationSpec
+from parallax.records import GenerationSpec, Message
 from parallax.records.plain_text import quoted
 from parallax.settings import groups as group
 
@@ -153,21 +153,28 @@ class ServerGenerator:
         # vLLM writes no BOS of its own accord, and else takes what is not named from the model's generation_config.json
         extra = {"return_token_ids": True, "skip_special_tokens": True, **NOTHING_BUT_WHAT_IS_ASKED}
         try:
-            asked = request.conversation
-            extra["add_special_tokens"] = chat.adds_special_tokens(chat.render(asked))
+            asked = _shown(request)
+            start = self.policy.encoder.encode_start(request.answer_start)
+            extra["add_special_tokens"] = chat.adds_special_tokens(chat.render_messages(asked))
             pictures = as_pictures(self.policy.encoder, request)
             reply = Completion(self.policy.encoder, decoding.max_new_tokens)
+            messages = _messages(asked, pictures)
+            if start:
+                messages.append({"role": "assistant", "content": request.answer_start})
+                extra |= {"add_generation_prompt": False, "continue_final_message": True}
             said, read = self.client.post(
                 "chat/completions",
-                {
-                    "model": model, "messages": _messages(asked, pictures), "max_tokens": decoding.max_new_tokens,
-                    **sampling, **extra,
-                },
+                {"model": model, "messages": messages, "max_tokens": decoding.max_new_tokens, **sampling, **extra},
                 reply.checked,
-            )  # fmt: skip
+            )
+            if start and not read:
+                return ServerError(
+                    f"the server at {self.url} does not say what it reads, so it is not known whether it goes on from the start "
+                    "of an answer that this method gives. Use vLLM (with return_token_ids), or generation=transformers"
+                )
             if read:
-                self._prompts.compare(asked, pictures, read)
-            return said
+                self._prompts.compare(asked, pictures, read, start)
+            return said if isinstance(said, Exception) or not start else said.after(start, self.policy.encoder)
         except OtherPrompt as error:
             return error if self._prompts.agreed else ServerError(str(error))
         except ServiceError as error:
@@ -237,11 +244,12 @@ def as_pictures(encoder: PromptEncoder, request: GenerationRequest) -> list[Imag
     size the model reads, where the server's processor has nothing left to resize; only values beyond black and white are lost
     (`lost_in_picture` measures how much), and the rest is rounded to 1/255.
     """
-    from augment.registry import views_of
+    from augment.registry import places_shown, views_of
 
     images = request.conversation.images
     views = views_of(request.view, len(images)) if len(images) > 1 else [request.view]
-    return [encoder.picture(image.load(), view) for image, view in zip(images, views, strict=True)]
+    shown = places_shown(request.view, len(images))
+    return [encoder.picture(images[place].load(), views[place]) for place in shown]
 
 
 def lost_in_picture(encoder: PromptEncoder, request: GenerationRequest) -> float:
@@ -252,7 +260,15 @@ def lost_in_picture(encoder: PromptEncoder, request: GenerationRequest) -> float
     return float((seen - sent).square().mean().sqrt())
 
 
-def _messages(asked: Conversation, pictures: Sequence[Image.Image]) -> list[Any]:
+def _shown(request: GenerationRequest) -> tuple[Message, ...]:
+    """The messages with the pictures that the request's view leaves in them."""
+    from augment.registry import places_shown
+
+    asked = request.conversation
+    return asked.showing(places_shown(request.view, len(asked.images)))
+
+
+def _messages(asked: Sequence[Message], pictures: Sequence[Image.Image]) -> list[Any]:
     """The conversation as a server of OpenAI's interface takes it."""
     left = iter(pictures)
     return [
@@ -263,7 +279,7 @@ def _messages(asked: Conversation, pictures: Sequence[Image.Image]) -> list[Any]
                 for part in message.parts
             ],
         }
-        for message in asked.messages
+        for message in asked
     ]
 
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from parallax.models.foreign import Tokenizer
 from parallax.models.generation.requests import OtherPrompt
+from parallax.records import Conversation
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from parallax.models.encoding.prompt_encoder import PromptEncoder
-    from parallax.records import Conversation
+    from parallax.records import Message
 
 log = logging.getLogger(__name__)
 
@@ -32,25 +33,27 @@ class PromptCheck:
         self.agreed = False  # about one prompt at least
         self._first = threading.Lock()
 
-    def compare(self, prompt: Conversation, pictures: Sequence[Image.Image], read: Sequence[int]) -> None:
+    def compare(
+        self, asked: Sequence[Message], pictures: Sequence[Image.Image], read: Sequence[int], start: Sequence[int] = ()
+    ) -> None:
         """Raise OtherPrompt where `read`, the server's token ids with the pictures' in their places, differ from ours.
 
         The text around the picture is compared each time. How many tokens the picture takes is compared once, and another
-        number is only warned about.
+        number is only warned about. `start`: tokens of the answer that were given behind the prompt.
         """
         chat = self.encoder.chat
-        text = chat.encode(chat.render(prompt))
+        text = [*chat.encode(chat.render_messages(asked)), *start]
+        if not pictures:
+            if text != list(read):
+                raise OtherPrompt(self._differs(read, text))
+            return
         same = len(pictures) == 1 and agrees_around_picture(text, read)  # several: all is compared each time
         if same and self.agreed:
             return
         with self._first:
-            whole = self.encoder.encode_prompt(pictures, prompt).input_ids.tolist()
+            whole = [*self.encoder.encode_prompt(pictures, Conversation(tuple(asked))).input_ids.tolist(), *start]
             if not same and whole != list(read):
-                raise OtherPrompt(
-                    f"the server reads the prompt as {_shown(chat.tokenizer, read)}, the policy as "
-                    f"{_shown(chat.tokenizer, whole)}. Start it with the policy's own chat template and tokenizer, and take "
-                    "control tokens out of the prompt"
-                )
+                raise OtherPrompt(self._differs(read, whole))
             if len(whole) != len(read) and not self.agreed:
                 log.warning(
                     "the server's prompt has %d tokens and the policy's %d: it looks at pictures at another size. Give both the "
@@ -58,6 +61,13 @@ class PromptCheck:
                     len(read), len(whole),
                 )  # fmt: skip
             self.agreed = True
+
+    def _differs(self, read: Sequence[int], ours: Sequence[int]) -> str:
+        tokenizer = self.encoder.chat.tokenizer
+        return (
+            f"the server reads the prompt as {_shown(tokenizer, read)}, the policy as {_shown(tokenizer, ours)}. Start it with "
+            "the policy's own chat template and tokenizer, and take control tokens out of the prompt"
+        )
 
 
 def agrees_around_picture(text: Sequence[int], read: Sequence[int]) -> bool:

@@ -27,7 +27,7 @@ for T = rows x width tokens in a forward pass, compute type of c bytes and a res
 - **output head**: logits of the M scored positions. In chunks (`head.py`): in the compute type if one chunk holds all, else of
   one chunk, and four bytes (eight below float32) per logit of a chunk beside them. Else in float32, and three times that while
   they are differentiated.
-- **workspace**: the largest of the short-lived tensors: around an MLP, the output head, the vision tower, in the optimiser.
+- **workspace**: the largest of the short-lived tensors: around an MLP, the output head, the vision tower.
 - **reference**: nothing with LoRA (the same network without its adapter); a frozen copy with `lora=none` and a live one.
 - **several processes**: sharding divides weights, gradients and moments, and
   gathers two layers, embedding and head at a time.
@@ -47,7 +47,6 @@ from parallax.models.generation.batching import PART
 from parallax.models.memory.model_shape import ModelShape
 from parallax.models.memory.terms import (
     around_layer,
-    around_optimiser,
     beside_head,
     cast_bytes,
     gathered_bytes,
@@ -120,7 +119,7 @@ def plan_training(shape: ModelShape, work: Workload) -> Plan:
         "output head": always + casts + kept + layers + rest + logits + near_head,
         "last layer": always + casts + kept + layers + rest + recomputed + beside_layer,
         "first layer": always + casts + gradients + rest + one_layer + beside_layer,
-        "optimiser step": always + gradients + around_optimiser(trained, work, share),
+        "optimiser step": always + gradients,
         "vision tower": always + casts + kept + vision_bytes(shape, work.pairs * work.image_tokens, work.compute),
     }
     peak, moment = max(moments.values()), max(moments, key=moments.__getitem__)

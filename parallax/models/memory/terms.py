@@ -190,13 +190,6 @@ def around_layer(shape: ModelShape, work: Workload) -> int:
     return tokens * max(backward, forward) + unpacked
 
 
-def around_optimiser(trained: int, work: Workload, share: int) -> int:
-    """torch's optimiser on a GPU works on all tensors at once: the root of the second moment of every parameter."""
-    if work.optimiser == "adamw" and work.on_gpu:
-        return ceil(trained * BYTES[work.trained] / share)
-    return 0
-
-
 def vision_bytes(shape: ModelShape, image_tokens: int, c: int) -> int:
     """A frozen tower that keeps the output of every layer, and one MLP at work."""
     if shape.vision is None:

@@ -34,7 +34,6 @@ class Workload:
         reference: cached | live | none.
         strategy: single | ddp | sharded.
         processes: how many, 1 or more.
-        on_gpu: torch's optimiser then works on all tensors at once and needs room for it.
         head_chunk: scored positions the output head takes at once; 0 for all.
         train_projector: the projector is trained too.
     """
@@ -60,7 +59,6 @@ class Workload:
     reference: str = "cached"
     strategy: str = "single"
     processes: int = 1
-    on_gpu: bool = False
     head_chunk: int = 0
     fused: bool = False
     train_projector: bool = False

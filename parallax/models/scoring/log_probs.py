@@ -33,18 +33,19 @@ def score(
     than "label", at positions of rejected responses, tokens the network chooses itself (see `choosing`).
     """
     network = base_model(model)
-    arranged = layout(network, batch)
-    counted = batch.counted()
+    arranged, counted = layout(network, batch), batch.counted()
     targets = arranged.targets if batch.target_ids is None else batch.target_ids[counted]
-    if pick == "label":
+    is_rejected = counted.nonzero()[:, 1] > 0 if pick != "label" else None  # column 0 is the chosen response
+    beside = (counted, counted.sum(-1), targets, batch.response_weights, is_rejected)
+    arranged, (counted, counts, targets, weights, is_rejected) = arranged.to(batch.device, *beside)
+    if is_rejected is None:
         values = _label_log_probs(network, arranged, targets)
     else:
         logits = _logits(network, arranged)
-        is_rejected = counted.nonzero()[:, 1] > 0  # column 0 is the chosen response
         values = token_log_probs(logits, torch.where(is_rejected, own_choice(logits, targets, pick), targets))
     per_token = values.new_zeros(counted.shape).masked_scatter(counted, values)
-    weighted = per_token if batch.response_weights is None else per_token * batch.response_weights.to(per_token.dtype)
-    return ResponseLogProbs(total=weighted.sum(-1), counts=counted.sum(-1), per_token=per_token)
+    weighted = per_token if weights is None else per_token * weights.to(per_token.dtype)
+    return ResponseLogProbs(total=weighted.sum(-1), counts=counts, per_token=per_token)
 
 
 def has_plain_head(model: VLM) -> bool:
@@ -68,9 +69,9 @@ def choose(model: VLM, batch: ScoringBatch, layout: Layout = separate_sequences)
     Where nothing is counted the response's own token stands.
     """
     network = base_model(model)
-    arranged = layout(network, batch)
-    best = _logits(network, arranged).argmax(dim=-1)
-    return batch.response_ids.masked_scatter(batch.counted(), best)
+    arranged, (ids, counted) = layout(network, batch).to(batch.device, batch.response_ids, batch.counted())
+    chosen: Tensor = ids.masked_scatter(counted, _logits(network, arranged).argmax(dim=-1))
+    return chosen
 
 
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ def _forward(network: VLM, arranged: Arranged, through_head: bool) -> tuple[Tens
 
     handle = network.get_output_embeddings().register_forward_pre_hook(pick)
     try:
-        logits: Tensor = network(**arranged.inputs, use_cache=False).logits
+        logits: Tensor = network(**arranged.inputs, **arranged.images, use_cache=False).logits
     finally:
         handle.remove()
     return picked[0], logits[0]

@@ -44,11 +44,12 @@ def separate_sequences(model: VLM, batch: ScoringBatch) -> Arranged:
     if position_ids.ndim == 2:
         position_ids = columns  # padding simply counts on, which keeps the attention plainly causal
     dtype = model.get_input_embeddings().weight.dtype
-    images = ImageInputs(model, batch.vision, dtype, batch.features).expanded([responses] * size)
+    images = ImageInputs(model, batch.vision, dtype, batch.features, batch.device).expanded([responses] * size)
     counted = batch.counted()
     row, place = counted.reshape(-1, width).nonzero(as_tuple=True)
     return Arranged(
-        inputs={"input_ids": input_ids, "position_ids": position_ids, **token_inputs, **images},
+        inputs={"input_ids": input_ids, "position_ids": position_ids, **token_inputs},
+        images=images,
         predictors=row * columns.shape[1] + prompt_lengths[row] + place - 1,
         targets=batch.response_ids[counted],
     )

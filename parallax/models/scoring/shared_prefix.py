@@ -105,8 +105,8 @@ def shared_prefix(model: VLM, batch: ScoringBatch) -> Arranged:
             **_masks(model, segment, batch, dtype),
             "position_ids": position_ids,
             **{name: filled(value, None) for name, value in batch.token_inputs.items()},
-            **ImageInputs(model, batch.vision, dtype, batch.features).expanded([1] * size),
         },
+        images=ImageInputs(model, batch.vision, dtype, batch.features, batch.device).expanded([1] * size),
         predictors=counted_row * columns + before,
         targets=batch.response_ids[counted],
     )
@@ -122,7 +122,10 @@ def _masks(model: VLM, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype)
     if attention == prefix_attention.FLEX:
         # a mask has to be given all the same, lest the model make one of its own; nobody reads it
         unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segment.device)
-        return {"attention_mask": unread, prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment)}
+        return {
+            "attention_mask": unread,
+            prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment.to(batch.device or segment.device)),
+        }
     together, of_kinds = _seen_together(model, segment, batch)
     masks = {}
     for kind in sorted(layer_kinds(config)):

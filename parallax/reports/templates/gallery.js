@@ -99,11 +99,12 @@
     const seen = one.rejected ? one.rejected.map((each) => each.view).filter(Boolean) : [];
     const images = h("div", { class: "images" }, figure(one.image, one.image_name || "clean", "the clean image"), one.corrupted.map((name, i) => figure(name, seen[i] || "corrupted", "the image as a rejected answer saw it")), one.image ? "" : h("p", { class: "missing" }, "no picture"));
     const score = (value) => (value === null || value === undefined ? "" : h("span", { class: "score" }, typeof value === "number" ? `score ${short(value)}` : value));
-    const answer = (kind, words, each) => (each ? h("p", { class: `answer ${kind}` }, h("b", {}, words, score(each.score), each.view ? h("span", { class: "score" }, each.view) : ""), spans(each.spans), each.asked ? h("span", { class: "origin" }, ` asked: ${each.asked}`) : "") : "");
+    const notes = (lines) => (lines || []).map(([mark, text]) => h("span", { class: "noted" }, `${mark} ${text}`));
+    const answer = (kind, words, each) => (each ? h("p", { class: `answer ${kind}` }, h("b", {}, words, score(each.score), each.view ? h("span", { class: "score" }, each.view) : ""), spans(each.spans), each.asked ? h("span", { class: "origin" }, ` asked: ${each.asked}`) : "", each.start ? h("span", { class: "origin" }, ` begun with: ${each.start}`) : "", notes(each.notes)) : "");
     const gone = one.dropped ? h("p", { class: "warnings" }, `No pair: ${one.dropped}${one.detail ? ` (${one.detail})` : ""}.`) : "";
     const said = set.name === "answers"
       ? [answer("", "before", one.before), answer("", "after", one.after), h("p", { class: "answer truth" }, h("b", {}, "truth"), one.truth)]
-      : [gone, one.chosen ? answer("chosen", one.dropped ? "would-be chosen" : "chosen", { spans: one.chosen, score: one.score, asked: one.asked }) : "", one.rejected.map((each) => answer("rejected", one.dropped ? "would-be rejected" : "rejected", each)), one.more > 0 ? h("p", { class: "note" }, `and ${one.more} more rejected answers`) : ""];
+      : [gone, one.chosen ? answer("chosen", one.dropped ? "would-be chosen" : "chosen", { spans: one.chosen, score: one.score, asked: one.asked, notes: one.notes }) : "", one.rejected.map((each) => answer("rejected", one.dropped ? "would-be rejected" : "rejected", each)), one.more > 0 ? h("p", { class: "note" }, `and ${one.more} more rejected answers`) : "", notes(one.judged)];
     const facts = [["sample", one.id], ...set.columns.map((column) => [column.title, column.words ? column.words[column.values[index]] : short(column.values[index])])].filter(([, words]) => words !== "" && words !== "–");
     byId("detail").replaceChildren(images, h("h2", {}, one.prompt || "(no question)"), ...said.flat().filter(Boolean), h("dl", {}, facts.map(([name, words]) => [h("dt", {}, name), h("dd", {}, words)])));
     byId("detail").scrollTop = 0;

@@ -20,10 +20,10 @@ from parallax.models.backbone import base_model, on_responses
 from parallax.models.batch import EncodedPrompt, ScoringBatch
 from parallax.models.encoding.image_features import encode_images, takes_features
 from parallax.models.foreign import VLM
-from parallax.models.generation.packed_tensors import Packed
 from parallax.models.generation.prefetch import EncodedPart
 from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.rollout import Rollout
+from parallax.models.packed_tensors import Packed
 from parallax.models.scoring import log_probs
 from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from math import prod
 from typing import Any
 
@@ -18,8 +18,16 @@ class _Place:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A dataclass taken apart; its class is not asked to hold places for tensors."""
+
+    kind: type
+    parts: dict[str, Any]
+
+
 class Packed:
-    """A nest of lists, dicts and tensors whose tensors lie in flat buffers. A tensor met twice is stored once."""
+    """A nest of lists, dicts, dataclasses and tensors whose tensors lie in flat buffers. A tensor met twice is stored once."""
 
     def __init__(self, buffers: dict[torch.dtype, Tensor], layout: object) -> None:
         self.buffers, self.layout = buffers, layout
@@ -61,6 +69,14 @@ class Packed:
         return Packed({dtype: buffer.pin_memory() for dtype, buffer in self.buffers.items()}, self.layout)
 
 
+def sent(values: Any, device: torch.device | None) -> Any:
+    """A nest of host tensors on `device`, in one copy for each type that nobody waits for; None leaves them where they are."""
+    if device is None or device.type == "cpu":
+        return values
+    packed = Packed.of(values)
+    return (packed.pin_memory() if device.type == "cuda" else packed).to(device).values()
+
+
 def _mapped(values: object, kind: type, change: Callable[[Any], Any]) -> Any:
     if isinstance(values, kind):
         return change(values)
@@ -68,4 +84,9 @@ def _mapped(values: object, kind: type, change: Callable[[Any], Any]) -> Any:
         return {name: _mapped(value, kind, change) for name, value in values.items()}
     if isinstance(values, list):
         return [_mapped(value, kind, change) for value in values]
+    if isinstance(values, _Object):  # made again from its parts
+        return values.kind(**_mapped(values.parts, kind, change))
+    if is_dataclass(values) and not isinstance(values, type):
+        parts = {field.name: getattr(values, field.name) for field in fields(values)}
+        return _Object(type(values), _mapped(parts, kind, change))
     return values
