@@ -41,7 +41,9 @@ VERSION_BASE = "1.3"
 CONFIG = "config"  # conf/config.yaml
 MAY_BE_NONE = ("experiment",)  # groups of which nothing may be chosen
 # group@package entries of the defaults of conf/config.yaml and of losses; others are added
-IN_THE_LIST = re.compile(r"\+?aug@(evaluation(\.suites\.\w+)?\.view|(stages\.\w+\.)?loss\.view)")
+IN_THE_LIST = re.compile(
+    r"\+?(judge@evaluation\.best_by|aug@(evaluation(\.suites\.\w+)?\.view|(stages\.\w+\.)?loss\.view))"
+)
 
 
 class Loader(ConfigLoaderImpl):
