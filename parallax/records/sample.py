@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 from parallax.records.conversation import Conversation, Message
@@ -41,14 +40,15 @@ class ImageRef(Protocol):
         ...
 
 
+_KINDS: dict[type[Any], bool] = {}  # whether a type is one of images
+
+
 def is_image(value: Any) -> TypeGuard[ImageRef]:
     """Whether a value is an `ImageRef`; asked of its type once, for rows by the million."""
-    return _is_image(type(value))
-
-
-@cache
-def _is_image(kind: type[Any]) -> bool:
-    return issubclass(kind, ImageRef)
+    kind = type(value)
+    if kind not in _KINDS:
+        _KINDS[kind] = isinstance(value, ImageRef)
+    return _KINDS[kind]
 
 
 class BadImage(Exception):
