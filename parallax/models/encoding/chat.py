@@ -18,6 +18,8 @@ TRIED = 8  # prompts rendered in full before a template is trusted to copy quest
 RULES = 1  # version of how this file turns a rendering into tokens; part of the template's fingerprint
 
 
+PLACEHOLDERS = ("image_token", "video_token", "audio_token", "image_placeholder_token")  # of processors
+
 Prompt = str | Conversation  # a question about one image, or all that comes before an answer
 
 
@@ -35,7 +37,7 @@ class Chat:
             )
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        names = tuple(getattr(processor, name, None) or "" for name in ("image_token", "video_token", "audio_token"))
+        names = tuple(getattr(processor, name, None) or "" for name in PLACEHOLDERS)
         self.control = ControlTokens(self.tokenizer, names)
         self.placeholder_ids = ids_of(self.tokenizer, [name for name in names if name])
         self.end_token_ids = end_token_ids

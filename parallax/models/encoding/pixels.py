@@ -4,12 +4,13 @@ Some processors hand over one picture, some cut it into flat patches (Qwen-VL), 
 (LLaVA-NeXT). A view must see one picture, so that noise is drawn once per pixel and is the same in every copy of that
 pixel. The picture is therefore put together again from the processor's own output (a permutation of numbers, nothing is
 resampled), shown to the view, and taken apart as before. Tiles whose picture is not known (InternVL, SmolVLM) are shown to the
-view side by side. A family that is shown the picture at two sizes (DeepSeek-VL's hybrid) or its crops in a tensor of their own
-(Step3) has each of these tensors changed in turn, by one generator.
+view side by side. A family that is shown the picture at two sizes (DeepSeek-VL's hybrid), its crops in a tensor of their own
+(Step3) or tiles of several sizes (LFM2-VL) has each of these changed in turn, by one generator.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -48,6 +49,8 @@ def _changed(name: str, vision: dict[str, Tensor], change: Change, image_process
         changed = _change_tiled(pixels, vision["image_sizes"], change, image_processor)
     elif pixels.ndim in (4, 5) and pixels.shape[-3] == 3:
         changed = _change_tiles(pixels, change)
+    elif pixels.ndim == 3 and ("spatial_shapes" in vision or "image_position_ids" in vision):
+        changed = _change_patches(pixels, vision, change)
     else:
         raise _unknown(f"{name} of shape {tuple(pixels.shape)}", image_processor)
     if changed.shape != pixels.shape:
@@ -70,7 +73,7 @@ def painted(vision: dict[str, Tensor], change: Change, image_processor: ImagePro
     from PIL import Image
 
     shown = [vision[name] for name in pixel_names(vision)]
-    if len(shown) > 1 or shown[0].ndim == 5 or (shown[0].ndim == 4 and len(shown[0]) > 1):
+    if len(shown) > 1 or shown[0].ndim in (3, 5) or (shown[0].ndim == 4 and len(shown[0]) > 1):
         raise ValueError(
             f"{type(image_processor).__name__} shows images in parts, and a view of the normalised tensor cannot be sent to it "
             "as a picture; use generation=transformers, or a view that acts on the image itself"
@@ -136,6 +139,25 @@ def _change_tiles(pixels: Tensor, change: Change) -> Tensor:
     picture = change(tiles.permute(1, 2, 0, 3).reshape(channels, height, count * width))
     apart = picture.reshape(channels, height, count, width).permute(2, 0, 1, 3)
     return apart.reshape(pixels.shape)
+
+
+def _change_patches(pixels: Tensor, vision: dict[str, Tensor], change: Change) -> Tensor:
+    """SigLIP 2's flat patches row by row, colours innermost, filled up with zeros: Gemma 4's picture, LFM2-VL's tiles in turn.
+
+    (tiles, patches, patch² * 3) -> the same.
+    """
+    changed = pixels.clone()
+    side = math.isqrt(pixels.shape[-1] // 3)
+    places = vision.get("image_position_ids")  # (images, patches, 2): column and row, -1 where filled up
+    shapes = vision["spatial_shapes"] if places is None else places.amax(dim=1).flip(-1) + 1
+    for tile, (rows, columns) in enumerate(shapes.tolist()):
+        own = pixels[tile, : rows * columns]
+        picture = (
+            own.reshape(rows, columns, side, side, 3).permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
+        )
+        new = change(picture).reshape(3, rows, side, columns, side).permute(1, 3, 2, 4, 0)
+        changed[tile, : rows * columns] = new.reshape(own.shape)
+    return changed
 
 
 def _change_tiled(pixels: Tensor, image_sizes: Tensor, change: Change, processor: ImageProcessor) -> Tensor:
