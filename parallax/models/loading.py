@@ -34,6 +34,7 @@ from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
 from parallax.models.scoring.shared_prefix import can_share, is_plainly_causal, shared_prefix
+from parallax.models.scoring.varlen_attention import VARLEN, fault_of
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
@@ -186,9 +187,23 @@ def layout_for(name: str, network: VLM, attention: str = "auto") -> Layout:
         )
     if attention in ("auto", "flex_attention") and is_plainly_causal(plain):
         prefix_attention.register()
-        chosen = prefix_attention.SDPA if attention == "auto" else prefix_attention.FLEX
-        text_config(plain)._attn_implementation = chosen
+        text_config(plain)._attn_implementation = prefix_attention.FLEX if flex else _fastest_attention(plain)
     return shared_prefix
+
+
+def _fastest_attention(network: VLM) -> str:
+    """Variable-length flash attention where it runs and is right, else SDPA in two parts; the log says which, and why."""
+    config, weight = text_config(network), network.get_input_embeddings().weight
+    heads = int(config.num_attention_heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    fault = fault_of(
+        weight.device, weight.dtype, heads, int(getattr(config, "num_key_value_heads", None) or heads), width
+    )
+    log.log(
+        logging.DEBUG if weight.device.type == "cpu" else logging.INFO,
+        "attention of shared prompts: %s", f"SDPA in two parts, since {fault}" if fault else "variable-length flash attention",
+    )  # fmt: skip
+    return prefix_attention.SDPA if fault else VARLEN
 
 
 def image_side_learns(network: VLM) -> bool:
