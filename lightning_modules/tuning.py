@@ -34,6 +34,7 @@ from lightning_modules.step_stream import SealedStep, StepStream
 from lightning_modules.step_sums import StepSums
 from parallax.models import processes
 from parallax.models.batch import PairBatch, StepBatch
+from parallax.models.memory.room import Room
 from parallax.models.policy import Policy
 from parallax.models.sharding.base import Shard, plain_name
 from parallax.settings.groups import Optim
@@ -81,6 +82,7 @@ class TuningModule(pl.LightningModule):
         self.optim, self.total_steps, self.clip = optim, total_steps, clip
         self.activation_checkpointing, self.keep_dropout = activation_checkpointing, keep_dropout
         self.max_bad_steps = max_bad_steps
+        self.pairs_at_once = Room("pairs")
         self.bad_steps: list[BadStep] = []
         self.last_metrics: dict[str, float] = {}  # of the newest step, named as they are logged
         self._optimiser: Optimizer | None = None
@@ -117,20 +119,16 @@ class TuningModule(pl.LightningModule):
         assert not isinstance(optimiser, list) and schedule is not None
         number, divisor, trained, scaler = self.global_step, self.denominator(step), self.trained(), self._loss_scaler()
         share = self.trainer.world_size if sharding.averages_gradients else 1  # a mean over processes becomes a sum
-        sums, finite = StepSums(), list[Tensor]()
-
-        optimiser.zero_grad(set_to_none=True)
-        for place, micro_batch in enumerate(step.micro_batches, 1):
-            micro_batch = micro_batch.to(
-                self.trainer.strategy.root_device, non_blocking=True
-            )  # ours may be said to be the CPU's
-            loss, shown = self.losses(micro_batch)  # scores and loss. Shapes: all (batch,)
-            assert loss.shape == (len(micro_batch),), f"loss must be (batch,), got {tuple(loss.shape)}"
-            sharding.before_backward(last=place == len(step.micro_batches))
-            self.manual_backward(loss.sum() * (micro_batch.weight * share / divisor))
-            finite.append(loss.detach().isfinite())
-            values = {"loss": loss, "pairs": torch.ones_like(loss), "not_finite": ~finite[-1], **shown}
-            sums.add(values, counts=micro_batch.weight > 0)
+        while True:
+            step = step.of_at_most(self.pairs_at_once.most)
+            optimiser.zero_grad(set_to_none=True)
+            try:
+                sums, finite = self._gradients(step, share / divisor)
+                break
+            except (MemoryError, RuntimeError) as error:
+                pairs = max(len(micro_batch) for micro_batch in step.micro_batches)
+                if sharding.is_sharded or not self.pairs_at_once.lower(error, pairs):
+                    raise
         sharding.sum_gradients(trained)
         metrics = means(sums.finish(self.trainer.world_size), step, divisor, number)  # waits for the device
 
@@ -149,6 +147,22 @@ class TuningModule(pl.LightningModule):
         schedule.step()
         if fault is not None:
             self._note_bad_step(BadStep(number, f"the {fault} is not a finite number", self._named(step, finite)), step)
+
+    def _gradients(self, step: StepBatch, factor: float) -> tuple[StepSums, list[Tensor]]:
+        """Scores, losses and their gradients, of each micro-batch in turn: sums for the log, and which losses are finite."""
+        sums, finite = StepSums(), list[Tensor]()
+        for place, micro_batch in enumerate(step.micro_batches, 1):
+            micro_batch = micro_batch.to(
+                self.trainer.strategy.root_device, non_blocking=True
+            )  # ours may be said to be the CPU's
+            loss, shown = self.losses(micro_batch)  # scores and loss. Shapes: all (batch,)
+            assert loss.shape == (len(micro_batch),), f"loss must be (batch,), got {tuple(loss.shape)}"
+            self.policy.sharding.before_backward(last=place == len(step.micro_batches))
+            self.manual_backward(loss.sum() * (micro_batch.weight * factor))
+            finite.append(loss.detach().isfinite())
+            values = {"loss": loss, "pairs": torch.ones_like(loss), "not_finite": ~finite[-1], **shown}
+            sums.add(values, counts=micro_batch.weight > 0)
+        return sums, finite
 
     def _log(self, step: StepBatch, metrics: dict[str, float]) -> None:
         self.last_metrics = {f"train/{name}": value for name, value in metrics.items()}
@@ -250,6 +264,7 @@ class TuningModule(pl.LightningModule):
         checkpoint["state_dict"] = {name: _copied(state[name]) for name in state if name in trained}
         checkpoint["bad_steps"] = [asdict(bad) for bad in self.bad_steps]
         checkpoint["last_metrics"] = dict(self.last_metrics)
+        checkpoint["pairs_at_once"] = self.pairs_at_once.most
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of something else; go on from its step with the data position given by the loader."""
@@ -264,6 +279,7 @@ class TuningModule(pl.LightningModule):
             )
         self.bad_steps = [BadStep(**bad) for bad in checkpoint.get("bad_steps", [])]
         self.last_metrics = dict(checkpoint.get("last_metrics", {}))
+        self.pairs_at_once.most = checkpoint.get("pairs_at_once", self.pairs_at_once.most)
         forget_position(checkpoint)
         self.policy.touched()
 

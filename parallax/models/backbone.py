@@ -111,16 +111,18 @@ def positions(
     """Position ids of every token and the position each row goes on from.
 
     `mask` (B, S) bool is True on real tokens, wherever the padding is; `images` holds the image of each row. Returns
-    ids of shape (B, S), or (3, B, S) for families with multimodal rotary positions, and next positions (B,).
+    ids of shape (B, S), or (axes, B, S) for families with multimodal rotary positions, and next positions (B,).
     """
-    core = model.model if hasattr(model, "model") else model
-    if hasattr(core, "get_rope_index") and "mm_token_type_ids" in token_inputs:
-        vision = join_vision(images)
-        known = inspect.signature(core.get_rope_index).parameters
-        extra = {name: vision[name] for name in ("image_grid_thw",) if name in known and name in vision}
-        ids, _ = core.get_rope_index(
-            input_ids, mm_token_type_ids=token_inputs["mm_token_type_ids"], attention_mask=mask.long(), **extra
-        )
+    owner = next((part for part in (getattr(model, "model", None), model) if hasattr(part, "get_rope_index")), None)
+    known = inspect.signature(owner.get_rope_index).parameters if owner is not None else {}
+    if owner is not None and ("mm_token_type_ids" in token_inputs or "mm_token_type_ids" not in known):
+        rows = []
+        for row, image in enumerate(images):  # one by one: HunYuan-VL counts the images of a batch on from row to row
+            own = slice(row, row + 1)
+            given = image | {name: value[own] for name, value in token_inputs.items()}
+            extra = {name: value for name, value in given.items() if name in known}
+            rows.append(owner.get_rope_index(input_ids[own], attention_mask=mask[own].long(), **extra)[0])
+        ids = torch.cat(rows, dim=-2)
         largest = ids.masked_fill(~mask, -1).amax(dim=(0, 2)) if ids.ndim == 3 else ids.amax(dim=1)
         return ids, largest + 1
     ids = (mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -32,6 +32,25 @@ def _map_tensors(value: object, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+def _halves(value: T, size: int) -> tuple[T, T]:
+    """A dataclass whose tensors and lists have `size` rows, cut in two."""
+
+    def cut(item: Any, rows: slice) -> Any:
+        if isinstance(item, ScoringBatch):
+            return _cut(item, rows)
+        if isinstance(item, dict):
+            return {name: part[rows] for name, part in item.items()}
+        if isinstance(item, list) and item and isinstance(item[0], ScoringBatch):
+            return [_cut(look, rows) for look in item]
+        return item[rows] if isinstance(item, Tensor | list) else item
+
+    def _cut(whole: Any, rows: slice) -> Any:
+        return replace(whole, **{field.name: cut(getattr(whole, field.name), rows) for field in fields(whole)})
+
+    middle = size // 2
+    return _cut(value, slice(None, middle)), _cut(value, slice(middle, None))
+
+
 class _Movable:
     """`.to(device)` and `.pin_memory()` for dataclasses of tensors; both return a new object.
 
@@ -125,6 +144,10 @@ class ScoringBatch(_Movable):
         """1 + K."""
         return int(self.response_ids.shape[1])
 
+    def halves(self) -> tuple[ScoringBatch, ScoringBatch]:
+        """The first half of its prompts, and the others."""
+        return _halves(self, len(self))
+
     def counted(self) -> Tensor:
         """Which response tokens are scored. Shape: (B, 1 + K, R) bool."""
         positions = torch.arange(self.response_ids.shape[2], device=self.response_ids.device)
@@ -152,6 +175,10 @@ class PairBatch(_Movable):
         there = reference if reference is None else reference.to(device, non_blocking=non_blocking)
         return replace(self, scoring=self.scoring.to(device), looks=looks, reference_log_probs=there)
 
+    def halves(self) -> tuple[PairBatch, PairBatch]:
+        """The first half of its pairs, and the others."""
+        return _halves(self, len(self))
+
     def __len__(self) -> int:
         return len(self.pair_ids)
 
@@ -162,6 +189,13 @@ class StepBatch(_Movable):
 
     micro_batches: list[PairBatch]
     pairs_in_step: int
+
+    def of_at_most(self, pairs: int) -> StepBatch:
+        """The same step in micro-batches of at most so many pairs: larger ones are halved."""
+        if all(len(batch) <= pairs for batch in self.micro_batches):
+            return self
+        parts = [half for batch in self.micro_batches for half in (batch.halves() if len(batch) > pairs else (batch,))]
+        return replace(self, micro_batches=parts).of_at_most(pairs)
 
     def __len__(self) -> int:
         """Pairs of this process that count."""
@@ -175,3 +209,10 @@ class ResponseLogProbs:
     total: Tensor  # (B, 1 + K): summed over the counted tokens
     counts: Tensor  # (B, 1 + K) int64: how many tokens were counted
     per_token: Tensor  # (B, 1 + K, R): 0 where not counted
+
+    @classmethod
+    def joined(cls, parts: Sequence[ResponseLogProbs]) -> ResponseLogProbs:
+        """Those of several batches as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))

@@ -50,8 +50,12 @@ def support_of(model_type: str) -> FamilySupport:
 
 
 def refuse_unfit(model_type: str, path: str) -> None:
-    """Raise ValueError for a checkpoint whose family is known not to work."""
+    """Raise ValueError for a checkpoint whose family is known not to work, or is none of image and text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as LOADABLE
+
     why = support_of(model_type).refused
+    if model_type not in LOADABLE:
+        why = why or "transformers does not load it as a model of images and text (AutoModelForImageTextToText)"
     if why:
         raise ValueError(
             f"model.path={path} is a {model_type} model, which cannot be aligned here: {why}. The families that can are in "

@@ -20,6 +20,7 @@ from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, text_config
 from parallax.models.devices import has_bfloat16
 from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
+from parallax.models.encoding.image_features import parameters_of
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.family_support import refuse_unfit
 from parallax.models.foreign import VLM, Config, Configured, Processor, Tokenizer
@@ -33,6 +34,7 @@ from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
 from parallax.models.scoring.shared_prefix import can_share, is_plainly_causal, shared_prefix
+from parallax.models.scoring.varlen_attention import VARLEN, fault_of
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
@@ -180,9 +182,23 @@ def layout_for(name: str, network: VLM, attention: str = "auto") -> Layout:
         )
     if attention in ("auto", "flex_attention") and is_plainly_causal(plain):
         prefix_attention.register()
-        chosen = prefix_attention.SDPA if attention == "auto" else prefix_attention.FLEX
-        text_config(plain)._attn_implementation = chosen
+        text_config(plain)._attn_implementation = prefix_attention.FLEX if flex else _fastest_attention(plain)
     return shared_prefix
+
+
+def _fastest_attention(network: VLM) -> str:
+    """Variable-length flash attention where it runs and is right, else SDPA in two parts; the log says which, and why."""
+    config, weight = text_config(network), network.get_input_embeddings().weight
+    heads = int(config.num_attention_heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    fault = fault_of(
+        weight.device, weight.dtype, heads, int(getattr(config, "num_key_value_heads", None) or heads), width
+    )
+    log.log(
+        logging.DEBUG if weight.device.type == "cpu" else logging.INFO,
+        "attention of shared prompts: %s", f"SDPA in two parts, since {fault}" if fault else "variable-length flash attention",
+    )  # fmt: skip
+    return prefix_attention.SDPA if fault else VARLEN
 
 
 def image_side_learns(network: VLM) -> bool:
@@ -343,7 +359,7 @@ def _some(names: list[str]) -> str:
 
 
 def load_processor(path: str, model: Model, network: Configured, **options: Any) -> Processor:
-    from transformers import AutoProcessor
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoProcessor
 
     processor = loaded(path, AutoProcessor, revision=model.commit, **options)
     vision = getattr(network.config, "vision_config", None)
@@ -353,6 +369,11 @@ def load_processor(path: str, model: Model, network: Configured, **options: Any)
     ):
         if hasattr(processor, name) and getattr(processor, name) is None:  # checkpoints older than these settings
             setattr(processor, name, value)
+    if hasattr(processor.image_processor, "merge_size") and not getattr(processor, "return_mm_token_type_ids", True):
+        of_config: Any = type(network.config)
+        family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(of_config, None)
+        if family and "mm_token_type_ids" in parameters_of(family, "forward"):
+            processor.return_mm_token_type_ids = True  # Cosmos3-Edge's model asks for what its processor leaves out
     limit_pixels(processor, network, model.min_pixels, model.max_pixels)
     return processor
 
@@ -410,6 +431,13 @@ def _in_words(path: str) -> Iterator[None]:
         name = package[1] or package[2]
         raise ImportError(
             f"{path} needs the package {name}, which is not installed; run `{install_package(name)}`"
+        ) from error
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"model.path={path} brings code of its own, which is never run here; take a checkpoint that transformers reads by "
+            "itself, such as those of the families in docs/models.md (names often end in -hf)"
         ) from error
     except OSError as error:
         raise FileNotFoundError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -24,6 +25,8 @@ from parallax.models.generation import generate
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
 from parallax.models.ingredients import model_digest
 from parallax.models.lora import bare_layers
+from parallax.models.memory.generation import rows_that_fit
+from parallax.models.memory.room import Room
 from parallax.models.scoring import log_probs
 from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
@@ -32,6 +35,8 @@ from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.whole import Whole
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import GenerationSpec, fingerprint
+
+log = logging.getLogger(__name__)
 
 
 class Policy:
@@ -62,6 +67,7 @@ class Policy:
         self.features = features
         self.sharding = Whole(model) if sharding is None else sharding
         self.last_generation = GenerationCounts()
+        self.answers_at_once, self.rows_at_once = Room("answers"), Room("rows to be scored")
         self.num_workers: int | str = "auto"  # processes that prepare images and prompts for `generate`
         self._base_digest = base_digest
         self._adapter_is_fresh = adapter_is_fresh
@@ -170,18 +176,27 @@ class Policy:
         instead and its answer is None. `num_workers` processes prepare images and prompts; None takes the policy's own
         number. It changes nothing but speed.
         """
+        longest = max((request.decoding.max_new_tokens for request in requests), default=1)
         with self.gathered(), self._answering():
             results, self.last_generation = generate.generate(
                 self.model,
                 self.encoder,
                 requests,
-                batch_size=batch_size,
+                batch_size=self.answers_that_fit(batch_size, longest),
                 num_workers=self.num_workers if num_workers is None else num_workers,
                 progress=progress,
                 set_aside=set_aside,
                 finished=finished,
+                room=self.answers_at_once,
             )
         return results
+
+    def answers_that_fit(self, wanted: int, new_tokens: int) -> int:
+        """`wanted` answers at once, or fewer: as many as a GPU holds by forecast, or as have not made memory run out."""
+        fit = rows_that_fit(self, new_tokens) if self.device.type == "cuda" else wanted
+        if fit < wanted:
+            log.info("%d answers of up to %d tokens at a time, not %d: more would not fit", fit, new_tokens, wanted)
+        return min(wanted, fit, self.answers_at_once.most)
 
     def score(self, batch: ScoringBatch, pick: Pick = "label") -> ResponseLogProbs:
         """Log-probs of the batch's responses (chosen first), with gradients where enabled. The batch is on our device.
@@ -189,9 +204,15 @@ class Policy:
         `pick` other than "label" scores, at the positions of rejected responses, tokens the network itself prefers (see
         `choosing.own_choice`).
         """
-        return self.sharding.through_root(
-            lambda: log_probs.score(self.model, self._with_features(batch), self.layout, pick)
-        )
+
+        def scored(some: ScoringBatch) -> ResponseLogProbs:
+            return self.sharding.through_root(
+                lambda: log_probs.score(self.model, self._with_features(some), self.layout, pick)
+            )
+
+        if torch.is_grad_enabled() or (self.is_sharded and not self.sharding.is_gathered):
+            return scored(batch)
+        return ResponseLogProbs.joined(list(self.rows_at_once.results(batch, len, ScoringBatch.halves, scored)))
 
     def choose(self, batch: ScoringBatch) -> Tensor:
         """The token this policy finds most likely at every response position, the response given. Shape: (B, 1 + K, R)."""
@@ -265,6 +286,11 @@ class Policy:
                 for name, value in learned.items():
                     value.copy_(now[name])
             self.touched()
+
+    def take_adapter(self, adapter: Path) -> None:
+        """Go on from the adapter in a folder, which must be of the same rank on the same layers. The reference stays."""
+        read_adapter(self.model, adapter, self.sharding)
+        self.touched()
 
     # -- training --------------------------------------------------------------------------------------------------
 

@@ -248,7 +248,7 @@ class Trainer(Group):
     micro_batch_tokens: Count | Literal["auto"] | None
     group_by_length: bool
     num_workers: Annotated[int, Interval(ge=0, le=1024)] | Literal["auto"]
-    activation_checkpointing: bool
+    activation_checkpointing: bool | Literal["auto"]
     log_every_n_steps: Count
     print_every_n_steps: Count | None
     deterministic: bool
@@ -277,6 +277,9 @@ class Evaluation(Group):
     describe_max_new_tokens: Count
     suites: dict[str, Annotated[Node, Of("")]]
     harnesses: dict[str, Annotated[Node, Of("")]]
+    best_of: Count
+    best_of_temperature: Annotated[float, Interval(gt=0, le=10)]
+    best_by: Judge
     watch_limit: Count | None
     monitor: str | None
     patience: Count | None
@@ -367,6 +370,8 @@ class StageKeys(Group):
     fit: Literal["preference", "supervised"] = LACKING
     proposer: Proposer | None = None
     infusion: Annotated[Node, Of("")] | None = None
+    keep: Annotated[Node, Of("parallax.preference.keep.Keep")] | None = None
+    start: Literal["previous", "base"] = "previous"
     noise: View | None = None
     share: PositiveShare | None = None
 
@@ -394,6 +399,8 @@ class Stage(Group):
     debug: Debug
     proposer: Proposer | None = None
     infusion: Node | None = None
+    keep: Node | None = None
+    start: Literal["previous", "base"] = "previous"
     noise: View | None = None
     share: PositiveShare | None = None
 

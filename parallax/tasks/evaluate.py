@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.evaluation import evaluate
+from parallax.evaluation.best_of import BestOf
 from parallax.evaluation.harnesses import run_harness
 from parallax.models import processes
 from parallax.models.devices import pick_device
@@ -124,6 +125,14 @@ def describing(evaluation: Mapping[str, Any]) -> Describe | None:
     )
 
 
+def best_of(evaluation: Mapping[str, Any]) -> BestOf | None:
+    """Several answers and who picks among them, where `evaluation.best_of` asks for more than one."""
+    if int(evaluation.get("best_of") or 1) == 1:
+        return None
+    judge = build(evaluation["best_by"], "evaluation.best_by")
+    return BestOf(int(evaluation["best_of"]), judge, float(evaluation["best_of_temperature"]))
+
+
 def run_suites(
     policy: Policy,
     suites: Sequence[Suite],
@@ -164,6 +173,7 @@ def run_suites(
             progress=done,
             cache_dir=config["paths"]["cache_dir"] if cache else None,
             describe=describing(wanted),
+            best=best_of(wanted),
         )
 
 

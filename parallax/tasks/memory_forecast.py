@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_modules.dpo import DPOModule
+from parallax.models import processes
 from parallax.models.backbone import base_model
 from parallax.models.foreign import VLM
 from parallax.models.fused_lora import FusedLinear
 from parallax.models.memory import advice
 from parallax.models.memory.advice import Lever, Options
 from parallax.models.memory.device_memory import device_memory
+from parallax.models.memory.generation import generation_work, quantization_of
 from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import Plan, Workload, plan_generation, plan_training
 from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.chunked_head import rows_per_chunk
 from parallax.models.scoring.log_probs import has_plain_head
 from parallax.models.scoring.shared_prefix import can_share, shared_prefix
+from parallax.models.scoring.varlen_attention import VARLEN
 from parallax.settings.groups import Stage, Trainer
 from parallax.tasks.trial_batches import LOOKED_AT, trial_batch
 
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TEXT_TOKENS = 64  # of a prompt beside its image, where no prompt has been encoded yet
 AUTOCAST = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 TRUE_TYPES = {"bf16-true": "bfloat16", "16-true": "float16", "64-true": "float64"}
 
@@ -89,6 +91,14 @@ class Forecast:
             fits = pairs
         return fits
 
+    def recomputes(self) -> bool:
+        """Whether activations are to be recomputed, since they would not fit otherwise on one of the processes."""
+        have = advice.CLOSE * advice.there(self.plan, self.memory)
+        if any(processes.all_gather(self.plan.peak > have)):
+            self.work = replace(self.work, checkpointing=True)
+            log.info("activations are recomputed: %d pairs at a time would not fit without", self.work.pairs)
+        return self.work.checkpointing
+
     def tell(self) -> None:
         """The line at the start of a fit, and the levers where it does not fit or is close."""
         log.info(advice.start_line(self.plan, self.memory, self.work))
@@ -122,7 +132,7 @@ class Forecast:
         weights = TRUE_TYPES.get(precision, policy.precision)
         trained = str(learned.dtype).removeprefix("torch.") if learned is not None else "float32"
         trained = "float32" if precision in AUTOCAST else TRUE_TYPES.get(precision, trained)
-        processes = int(trainer.world_size)
+        world = int(trainer.world_size)
         work = Workload(
             prompt_tokens=int(batch.prompt_lengths.max()),
             image_tokens=_image_tokens(policy, batch.prompt_ids),
@@ -133,7 +143,7 @@ class Forecast:
             weights=weights,
             autocast=AUTOCAST.get(precision),
             trained=trained,
-            quantization=_quantization(policy.model),
+            quantization=quantization_of(policy.model),
             rank=0 if full else int(policy.model.peft_config["default"].r),
             targets=None if full else adapted,
             dropout=bool(module.keep_dropout and self.stage.lora.dropout),
@@ -144,12 +154,12 @@ class Forecast:
             if isinstance(module, DPOModule) and module.objective.needs_reference
             else "none",
             strategy=_strategy(trainer),
-            processes=processes,
+            processes=world,
             fused=any(isinstance(module, FusedLinear) for module in policy.model.modules()),
             head_chunk=rows_per_chunk(self.shape.vocabulary) if has_plain_head(policy.model) else 0,
             train_projector=any(".modules_to_save" in name for name, _ in policy.trainable_parameters()),
         )
-        share = -(-int(self.datamodule.batch_size) // processes)
+        share = -(-int(self.datamodule.batch_size) // world)
         budget = _token_budget(settings)
         pairs = budget * work.pairs // work.tokens if budget else int(self.datamodule.micro_batch_size)
         pairs = max(1, min(pairs, share))
@@ -166,13 +176,8 @@ def explained_generation(policy: Policy, batch_size: int, max_new_tokens: int) -
     """
 
     def explain() -> str:
-        rows, new = batch_size, max_new_tokens
-        image = _usual_image_tokens(policy)
-        rank = int(policy.model.peft_config["default"].r) if policy.has_adapter else 0
-        work = Workload(
-            image + TEXT_TOKENS, image, new, rank=rank, weights=policy.precision,
-            trained="float32" if rank else policy.precision, quantization=_quantization(policy.model),
-        )  # fmt: skip
+        rows, new = min(batch_size, policy.answers_at_once.most), max_new_tokens
+        work = generation_work(policy, new)
         shape = shape_of(policy.model)
         plan = plan_generation(shape, work, rows, new)
         situation = _situation(policy, None)
@@ -212,19 +217,6 @@ def _image_tokens(policy: Policy, prompt_ids: Tensor) -> int:
     return int((prompt_ids == token).sum(1).max()) if token is not None else 0
 
 
-def _usual_image_tokens(policy: Policy) -> int:
-    """Image tokens of a prompt before one is encoded: as the configuration says; tiles and free sizes at their largest."""
-    config = base_model(policy.model).config
-    processor = policy.encoder.processor.image_processor
-    if hasattr(processor, "merge_size"):
-        side = int(processor.patch_size) * int(processor.merge_size)
-        return max(1, int(dict(processor.size).get("longest_edge") or side * side) // side**2)
-    tiles = 1 + max((p[0] * p[1] for p in getattr(config, "image_grid_pinpoints", None) or []), default=0) // max(
-        1, int(getattr(config.vision_config, "image_size", 1) or 1) ** 2
-    )
-    return int(getattr(config, "image_seq_length", None) or 576) * tiles
-
-
 def _adapted(model: VLM) -> tuple[str, ...]:
     names = {
         name.removesuffix(".lora_A").rsplit(".", 1)[-1] for name, _ in model.named_modules() if name.endswith(".lora_A")
@@ -234,16 +226,9 @@ def _adapted(model: VLM) -> tuple[str, ...]:
 
 def _attention(model: VLM) -> str:
     name = str(getattr(base_model(model).config.get_text_config(), "_attn_implementation", "sdpa"))
-    ours = {prefix_attention.SDPA: "prefix_sdpa", prefix_attention.FLEX: "flex_attention"}
+    ours = {prefix_attention.SDPA: "prefix_sdpa", prefix_attention.FLEX: "flex_attention", VARLEN: "flex_attention"}
     known = ("sdpa", "eager", "flash_attention_2", "flex_attention")
     return ours.get(name, name if name in known else "sdpa")
-
-
-def _quantization(model: VLM) -> str:
-    settings = getattr(base_model(model).config, "quantization_config", None)
-    if settings is None:
-        return "none"
-    return "nf4" if getattr(settings, "load_in_4bit", False) else "int8"
 
 
 def _strategy(trainer: pl.Trainer) -> str:

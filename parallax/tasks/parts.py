@@ -90,6 +90,8 @@ def make_supervised(stage: Stage, config: Mapping[str, Any], run_folder: Path) -
         part("data"),
         share=stage.share or 1.0,
         proposer=part("proposer"),
+        judge=part("judge") if stage.keep is not None else None,
+        keep=part("keep"),
         infusion=part("infusion"),
         asker=part("asker"),
         cache_dir=config["paths"]["cache_dir"],

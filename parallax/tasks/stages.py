@@ -187,6 +187,7 @@ def _preference(
         report = datamodule.build_pairs(policy, run.builder)
     if processes.is_first():
         atomic_write_json(folder / "pairs.json", report.as_data())
+    _begin_again(run, policy, stage)
     run.pairs[stage.name] = datamodule.pairs
     if processes.is_first() and (wanted := run.wandb) is not None:
         if wanted.log_pairs:
@@ -201,10 +202,24 @@ def _supervised(
     run: Run, policy: Policy, stage: Stage, folder: Path, fit: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
     datamodule = make_supervised(stage, run.config, run.folder)
+    if stage.start == "base":
+        with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
+            datamodule.build_pairs(policy, run.builder)
+        _begin_again(run, policy, stage)
     summary = fit(policy, datamodule, stage, folder, run.loggers)
     if datamodule.report is not None and processes.is_first():
         atomic_write_json(folder / "dialogues.json", datamodule.report.as_data())
     return summary
+
+
+def _begin_again(run: Run, policy: Policy, stage: Stage) -> None:
+    """With `start=base`, once the policy as it is has made the data: take it back to where it was as this stage first began."""
+    if stage.start == "base":
+        first = run.folder / "stages" / f"start_of_{stage.name.rpartition('/')[2]}"
+        if processes.broadcast((first / "adapter_config.json").is_file()):
+            policy.take_adapter(first)
+        else:
+            policy.save_adapter(first)
 
 
 def _relative(path: Path | None, folder: Path) -> str | None:

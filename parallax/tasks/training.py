@@ -140,7 +140,7 @@ def total_steps(stage: Stage, steps_per_epoch: int) -> int:
 def _step_settings(trainer: Trainer) -> dict[str, Any]:
     return {
         "clip": trainer.gradient_clip_val,
-        "activation_checkpointing": trainer.activation_checkpointing,
+        "activation_checkpointing": trainer.activation_checkpointing is True,
         "max_bad_steps": trainer.max_bad_steps,
     }
 
@@ -180,6 +180,8 @@ class _Fit:
         trainer = self._trainer(_with_csv(loggers, self.folder), [*callbacks, health, progress, keeper], total)
         module = self.make_module(total)
         forecast = Forecast(self.policy, self.datamodule, self.stage, trainer, module)
+        if self.settings.activation_checkpointing == "auto":
+            module.activation_checkpointing = forecast.recomputes()
         self.found = FoundBatchSize(self.settings, self.folder, forecast, resuming=resume is not None)
         if trainer.global_rank == 0:
             forecast.tell()

@@ -58,6 +58,36 @@ def test_micro_batching_does_not_change_the_trajectory(new_policy: NewPolicy, tm
             assert torch.allclose(value, other_weights[name], atol=1e-9), name
 
 
+def test_a_step_that_does_not_fit_is_made_in_halves_and_the_size_is_kept(
+    new_policy: NewPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, tried = [], []
+    losses = DPOModule.losses
+
+    def with_little_memory(self: DPOModule, batch: PairBatch):  # type: ignore[no-untyped-def]
+        tried.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return losses(self, batch)
+
+    for memory in ("enough", "little"):
+        policy = new_policy(dtype="float64")
+        module = module_for(policy)
+        found.append(
+            fit(
+                module,
+                [step_batch(policy, range(n, n + 6), 6) for n in (0, 3, 1)],
+                tmp_path / memory,
+                precision="64-true",
+            )
+        )
+        monkeypatch.setattr(DPOModule, "losses", with_little_memory)
+    for whole, halved in zip(*found, strict=True):
+        assert halved == pytest.approx(whole, rel=1e-7, abs=1e-9)
+    assert tried == [6, 3, 1, 2, 1, 2, *[1, 2, 1, 2] * 2]
+    assert module.pairs_at_once.most == 2
+
+
 def test_a_cached_reference_gives_the_steps_of_a_live_one(new_policy: NewPolicy, tmp_path: Path) -> None:
     live, cached = new_policy(), new_policy()
     steps = [step_batch(live, range(start, start + 4), 2) for start in (0, 2, 4)]

@@ -12,14 +12,22 @@ import transformers
 from omegaconf import OmegaConf
 from packaging.version import Version
 
+from parallax.models.encoding.encoder_only import load_encoder
+from parallax.models.encoding.pixels import change_pixels, pixel_names
 from parallax.models.family_support import known_families, refuse_unfit, support_of
-from parallax.small_world.toys.recipes import RECIPES
+from parallax.records import ViewSpec
 from parallax.small_world.toys.shrunken_configs import shrunken_config
+from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.small_world.toys.tiny_configs import BY_HAND, tiny_config
+from tests.models.family_walk import own_processors
 from tests.models.family_walk import walk as families
+from tests.models.family_walk.own_processors import OWN
+from tests.models.family_walk.prompts import SIZES, _noise
 from tests.models.family_walk.walk import BEGIN, END, Trial, model_types, row, try_family, write
+from tests.typed import load_policy
 
 ROOT = Path(__file__).parents[2]
+NOISE = ViewSpec("diffusion", {"noise_steps": 500}, 3)
 WORK = [name for name, support in known_families().items() if support.works]
 QUICK = ["gemma3", "smolvlm", "paligemma"]  # image tokens that see each other, tiles, a prefix that sees itself
 
@@ -42,7 +50,7 @@ def test_every_family_of_the_mapping_has_a_row_in_the_document_and_in_the_file()
 def test_the_presets_families_work_through_their_own_processors_with_a_shared_prompt() -> None:
     configured = {OmegaConf.load(path).get("family") for path in (ROOT / "conf" / "model").glob("*.yaml")} - {None}
     assert {"qwen3_vl", "internvl", "gemma3", "llava_onevision", "smolvlm"} < configured <= set(WORK)
-    assert configured <= set(RECIPES) and all(support_of(family).shared for family in configured)
+    assert configured <= set(OWN) and all(support_of(family).shared for family in configured)
     assert len(WORK) >= 50
 
 
@@ -50,7 +58,7 @@ def test_the_presets_families_work_through_their_own_processors_with_a_shared_pr
 def test_a_family_goes_all_the_way(model_type: str) -> None:
     trial = try_family(model_type)
     assert trial.works, f"{trial.step}: {trial.reason}"
-    assert trial.lora_modules >= 8 and trial.processor == (model_type in RECIPES)
+    assert trial.lora_modules >= 8 and trial.processor == (model_type in OWN)
     support = support_of(model_type)
     assert (trial.shared, trial.plain_head) == (support.shared, support.plain_head)
 
@@ -63,14 +71,57 @@ def test_what_the_document_says_works_works(model_type: str) -> None:
     assert (trial.shared, trial.plain_head) == (support_of(model_type).shared, support_of(model_type).plain_head)
 
 
+@pytest.mark.slow
+def test_pixtral_which_is_a_llava_with_a_tower_of_free_size_goes_all_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = {
+        "model_type": "pixtral",
+        "image_size": 112,
+        "patch_size": 14,
+        "head_dim": 16,
+        "rope_parameters": {"rope_theta": 1e4},
+    }
+    size = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    more = {"vision_config": {**tower, **size}, "vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+    of_llava = BY_HAND["llava"]
+    monkeypatch.setitem(BY_HAND, "llava", lambda tokens: {**of_llava(tokens), **more})
+    asked = {**own_processors.PIXTRAL, "processor": {"patch_size": 14, "spatial_merge_size": 1}}
+    monkeypatch.setitem(OWN, "llava", own_processors.recipe("llava", "[IMG]", like="mistral3", **asked))
+    trial = try_family("llava")
+    assert trial.works and trial.processor and trial.shared, f"{trial.step}: {trial.reason}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", sorted(OWN))
+def test_noise_changes_the_pixels_of_a_family_and_nothing_else(model_type: str, tmp_path: Path) -> None:
+    encoder = load_encoder({"path": str(make_tiny_checkpoint(model_type, tmp_path, recipe=OWN[model_type]))})
+    for size in SIZES:
+        image = _noise(1, size)
+        clean, noised = (encoder.encode_prompt(image, "What?", view) for view in (ViewSpec(), NOISE))
+        same = change_pixels(clean.vision, lambda picture: picture.clone(), encoder.processor.image_processor)
+        assert all(torch.equal(same[name], value) for name, value in clean.vision.items())
+        changed = {name for name, value in clean.vision.items() if not torch.equal(noised.vision[name], value)}
+        assert torch.equal(clean.input_ids, noised.input_ids) and changed and changed <= set(pixel_names(clean.vision))
+
+
 def test_a_family_that_went_wrong_is_refused_before_its_weights_are_read() -> None:
     with pytest.raises(
         ValueError, match=r"model\.path=somewhere is a mllama model, which cannot be aligned here: looks at"
     ):
         refuse_unfit("mllama", "somewhere")
     refuse_unfit("llava", "somewhere")
-    refuse_unfit("never_heard_of", "somewhere")
+    with pytest.raises(
+        ValueError, match="is a phi4_multimodal model, .* does not load it as a model of images and text"
+    ):
+        refuse_unfit("phi4_multimodal", "somewhere")
     assert not support_of("never_heard_of").shared
+
+
+def test_a_checkpoint_with_code_of_its_own_is_refused_in_words(tmp_path: Path) -> None:
+    own = {"model_type": "molmo", "auto_map": {"AutoConfig": "config_molmo.MolmoConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    (tmp_path / "config_molmo.py").write_text("raise SystemExit")
+    with pytest.raises(ValueError, match="brings code of its own, which is never run here"):
+        load_policy({"path": str(tmp_path)}, None)
 
 
 def test_families_that_cannot_be_aligned_are_refused_with_the_reason() -> None:
@@ -84,6 +135,7 @@ def test_an_error_in_a_family_becomes_one_sentence(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("the | first <thing>\n went wrong. And then more happened. " + "x" * 500)
 
     monkeypatch.setattr(families, "_config", broken)
+    monkeypatch.setattr(own_processors, "OWN", {})
     trial = try_family("vipllava")
     assert (trial.works, trial.step) == (False, "configuration")
     assert trial.reason == "the toy does not run (RuntimeError: the / first ‹thing› went wrong)"
@@ -97,7 +149,7 @@ def test_a_model_that_ignores_its_image_is_refused(monkeypatch: pytest.MonkeyPat
 
     original = families._network
     monkeypatch.setattr(families, "_network", blind)
-    monkeypatch.setitem(sys.modules["parallax.small_world.toys.recipes"].__dict__, "RECIPES", {})
+    monkeypatch.setattr(own_processors, "OWN", {})
     trial = try_family("vipllava")
     assert (trial.step, trial.reason) == ("no leak", "another image changes nothing")
 

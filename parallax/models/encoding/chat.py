@@ -18,6 +18,8 @@ TRIED = 8  # prompts rendered in full before a template is trusted to copy quest
 RULES = 1  # version of how this file turns a rendering into tokens; part of the template's fingerprint
 
 
+PLACEHOLDERS = ("image_token", "video_token", "audio_token", "image_placeholder_token")  # of processors
+
 Prompt = str | Conversation  # a question about one image, or all that comes before an answer
 
 
@@ -35,7 +37,7 @@ class Chat:
             )
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        names = tuple(getattr(processor, name, None) or "" for name in ("image_token", "video_token", "audio_token"))
+        names = tuple(getattr(processor, name, None) or "" for name in PLACEHOLDERS)
         self.control = ControlTokens(self.tokenizer, names)
         self.placeholder_ids = ids_of(self.tokenizer, [name for name in names if name])
         self.end_token_ids = end_token_ids
@@ -85,6 +87,14 @@ class Chat:
                         "model whose template has a place for it"
                     )
                 place = max(place, found)
+        if sum(not isinstance(part, str) for message in messages for part in message.parts) > 1:
+            turns = [self._turn(message) for message in messages]
+            shows = next(turn for turn in reversed(turns) if _image_in(turn))
+            shows["content"].remove(_image_in(shows))
+            if self._apply(turns, add_generation_prompt=True) == rendered:
+                raise CannotWrite(
+                    "the model's chat template takes one image; use a model that takes several, or one image a row"
+                )
         return rendered
 
     def encode(self, rendered: str) -> list[int]:
@@ -219,6 +229,10 @@ def first_prompt(turns: Sequence[tuple[str | Message, str]], opening: Sequence[M
     """What comes before the first answer of a dialogue."""
     first = turns[0][0]
     return first if isinstance(first, str) else Conversation((*opening, first))
+
+
+def _image_in(turn: dict[str, Any]) -> dict[str, Any] | None:
+    return next((part for part in turn["content"] if part["type"] == "image"), None)
 
 
 def _text_turn(role: str, text: str) -> dict[str, Any]:

@@ -22,9 +22,8 @@ from torch.nn.functional import pad as pad_tensor
 
 from parallax.models.foreign import VLM
 
-POOLED = "pooler_output"
 NOTHING = torch.empty(0)
-UNREAD = ("last_hidden_state", "hidden_states", "attentions")  # of the tower; no language model looks at them
+UNREAD = ("last_hidden_state", "hidden_states", "attentions")  # of the tower; language models look at `pooler_output`
 Rule = Literal["rows", "items", "layers", "same", "none"]
 Value = Tensor | list[Any]  # a tensor, or a list of such values
 Fields = dict[str, Value]
@@ -36,8 +35,8 @@ _ONE_BY_ONE: WeakSet[nn.Module] = WeakSet()  # models that give images of differ
 class ImageFeatures:
     """All that a language model reads of one image: the fields of its family's output object, by name.
 
-    `pooler_output` is always there: a tensor (…, hidden), or tensors that follow one another. `rules` says how each field is
-    put together with that of the next image.
+    `pooler_output` is there, or `last_hidden_state` instead (Llama 4): a tensor (…, hidden), or tensors that follow one
+    another. `rules` says how each field is put together with that of the next image.
     """
 
     fields: Fields
@@ -120,7 +119,8 @@ def joined_features(parts: Sequence[ImageFeatures]) -> Any:
 def join_vision(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The vision inputs of several images as one batch.
 
-    Images lie one after the other along the first dimension, whatever that counts in the family (images, or patches).
+    Images lie one after the other along the first dimension, whatever that counts in the family (images, or patches), and
+    along the last in the strip of patches that comes with `target_sizes` (MiniCPM-V).
     Images with fewer tiles or patches in a later dimension are filled up with zeros, which the models cut off again.
     """
     images = [image for image in images if image]  # a prompt may show none
@@ -129,7 +129,8 @@ def join_vision(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     joined = {}
     for name in images[0]:
         parts = [image[name] for image in images]
-        if parts[0].ndim > 1:
+        along = -1 if name == "pixel_values" and "target_sizes" in images[0] else 0
+        if parts[0].ndim > 1 and along == 0:
             sizes = [max(part.shape[d] for part in parts) for d in range(1, parts[0].ndim)]
             parts = [
                 pad_tensor(part, [n for d in range(part.ndim - 1, 0, -1) for n in (0, sizes[d - 1] - part.shape[d])])
@@ -137,7 +138,7 @@ def join_vision(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
                 else part
                 for part in parts
             ]
-        joined[name] = torch.cat(parts)
+        joined[name] = torch.cat(parts, along)
     return joined
 
 
@@ -166,7 +167,7 @@ def _encoded(model: VLM, images: Sequence[dict[str, Tensor]]) -> Fields:
     output = model.get_image_features(**inputs, return_dict=True)
     for name in (part.name for part in dataclasses.fields(output)):
         value = getattr(output, name)
-        if name in UNREAD:
+        if name in UNREAD and (name != UNREAD[0] or output.pooler_output is not None):
             continue
         kept = [] if value is None else _tensors_of(value)  # an empty list: the family has this field and it is None
         if kept is not None:
@@ -177,9 +178,10 @@ def _encoded(model: VLM, images: Sequence[dict[str, Tensor]]) -> Fields:
 def _rules_of(model: VLM, image: dict[str, Tensor], seen: Fields) -> dict[str, Rule]:
     """How each field lies along the images, found out once for each model. `seen`: an output for one image or for several."""
     if model not in _RULES:
-        if not any(_is_there(value) for name, value in seen.items() if name != POOLED):
-            pooled: Rule = "rows" if isinstance(seen[POOLED], Tensor) else "items"
-            _RULES[model] = {name: pooled if name == POOLED else "none" for name in seen}
+        there = [value for value in seen.values() if _is_there(value)]
+        if len(there) == 1:
+            only: Rule = "rows" if isinstance(there[0], Tensor) else "items"
+            _RULES[model] = {name: only if _is_there(value) else "none" for name, value in seen.items()}
         else:
             with torch.no_grad():
                 once, twice = _encoded(model, [image]), _encoded(model, [image, image])

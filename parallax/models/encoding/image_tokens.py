@@ -130,8 +130,8 @@ def _split(output: Mapping[str, Tensor]) -> Encoded:
     vision: dict[str, Tensor] = {}
     token_inputs: dict[str, Tensor] = {}
     for name, value in output.items():
-        if name in ("input_ids", "attention_mask") or not isinstance(value, Tensor):
-            continue
+        if name in ("input_ids", "attention_mask", "labels") or not isinstance(value, Tensor):
+            continue  # PaliGemma's processor gives labels, which ask for a loss
         if value.shape == ids.shape:
             token_inputs[name] = value[0].long()
         else:

@@ -4,12 +4,13 @@ Some processors hand over one picture, some cut it into flat patches (Qwen-VL), 
 (LLaVA-NeXT). A view must see one picture, so that noise is drawn once per pixel and is the same in every copy of that
 pixel. The picture is therefore put together again from the processor's own output (a permutation of numbers, nothing is
 resampled), shown to the view, and taken apart as before. Tiles whose picture is not known (InternVL, SmolVLM) are shown to the
-view side by side. A family that is shown the picture at two sizes (DeepSeek-VL's hybrid) or its crops in a tensor of their own
-(Step3) has each of these tensors changed in turn, by one generator.
+view side by side. A family that is shown the picture at two sizes (DeepSeek-VL's hybrid), its crops in a tensor of their own
+(Step3) or tiles as rows of patches (LFM2-VL, Molmo) has each of these changed in turn, by one generator.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +20,11 @@ from torch.nn.functional import interpolate
 
 from parallax.models.foreign import ImageProcessor
 
+OF_PATCHES = {
+    "spatial_shapes",
+    "image_position_ids",
+    "image_token_pooling",
+}  # beside flat patches with colours innermost
 Change = Callable[[Tensor], Tensor]  # (3, H, W) float32 normalised -> (3, H, W)
 
 
@@ -48,6 +54,8 @@ def _changed(name: str, vision: dict[str, Tensor], change: Change, image_process
         changed = _change_tiled(pixels, vision["image_sizes"], change, image_processor)
     elif pixels.ndim in (4, 5) and pixels.shape[-3] == 3:
         changed = _change_tiles(pixels, change)
+    elif pixels.ndim == 3 and not OF_PATCHES.isdisjoint(vision):
+        changed = _change_patches(pixels, vision, change)
     else:
         raise _unknown(f"{name} of shape {tuple(pixels.shape)}", image_processor)
     if changed.shape != pixels.shape:
@@ -70,7 +78,7 @@ def painted(vision: dict[str, Tensor], change: Change, image_processor: ImagePro
     from PIL import Image
 
     shown = [vision[name] for name in pixel_names(vision)]
-    if len(shown) > 1 or shown[0].ndim == 5 or (shown[0].ndim == 4 and len(shown[0]) > 1):
+    if len(shown) > 1 or shown[0].ndim in (3, 5) or (shown[0].ndim == 4 and len(shown[0]) > 1):
         raise ValueError(
             f"{type(image_processor).__name__} shows images in parts, and a view of the normalised tensor cannot be sent to it "
             "as a picture; use generation=transformers, or a view that acts on the image itself"
@@ -136,6 +144,26 @@ def _change_tiles(pixels: Tensor, change: Change) -> Tensor:
     picture = change(tiles.permute(1, 2, 0, 3).reshape(channels, height, count * width))
     apart = picture.reshape(channels, height, count, width).permute(2, 0, 1, 3)
     return apart.reshape(pixels.shape)
+
+
+def _change_patches(pixels: Tensor, vision: dict[str, Tensor], change: Change) -> Tensor:
+    """Flat patches row by row, colours innermost, filled up with zeros: Gemma 4's picture, LFM2-VL's and Molmo's tiles in turn.
+
+    (tiles, patches, patch² * 3) -> the same.
+    """
+    changed = pixels.clone()
+    side = math.isqrt(pixels.shape[-1] // 3)
+    shapes = [[math.isqrt(pixels.shape[1])] * 2] * len(pixels)  # Molmo: square tiles
+    if "spatial_shapes" in vision:
+        shapes = vision["spatial_shapes"].tolist()
+    elif "image_position_ids" in vision:  # (images, patches, 2): column and row, -1 where filled up
+        shapes = (vision["image_position_ids"].amax(dim=1).flip(-1) + 1).tolist()
+    for tile, (rows, columns) in enumerate(shapes):
+        own = pixels[tile, : rows * columns]
+        blocks = own.reshape(rows, columns, side, side, 3).permute(4, 0, 2, 1, 3)
+        new = change(blocks.reshape(3, rows * side, columns * side)).reshape(blocks.shape)
+        changed[tile, : rows * columns] = new.permute(1, 3, 2, 4, 0).reshape(own.shape)
+    return changed
 
 
 def _change_tiled(pixels: Tensor, image_sizes: Tensor, change: Change, processor: ImageProcessor) -> Tensor:

@@ -7,7 +7,7 @@ while the model decodes what came before (`prompt_stream`); a batch is read in p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -18,6 +18,7 @@ from parallax.models.generation.batching import Batch, looks_of, plan_batches
 from parallax.models.generation.prefetch import EncodedPart, PromptStream, explained, refusal, workers_for
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, NotFinite
 from parallax.models.generation.rollout import Rollout
+from parallax.models.memory.room import Room
 from parallax.records import BadImage
 from parallax.records.interruption import leave_if_asked
 
@@ -39,6 +40,7 @@ def generate(
     progress: Callable[[int], None] | None = None,
     set_aside: SetAside | None = None,
     finished: Finished | None = None,
+    room: Room | None = None,
 ) -> tuple[list[Generation | None], GenerationCounts]:
     """Answers in the order of the requests, and what it took.
 
@@ -49,6 +51,7 @@ def generate(
         set_aside: told of a request whose image cannot be read or whose prompt does not fit, and why; its answer is None.
             Without it such a request raises.
         finished: given the answers of each batch as soon as they are there, by place in `requests`.
+        room: what is known of how many fit; a batch on which memory runs out is halved and decoded again.
     """
     if batch_size < 1:
         raise ValueError(f"generation.batch_size={batch_size} must be at least 1")
@@ -69,36 +72,38 @@ def generate(
     stream = _stream(model, encoder, wanted, batches, batch_size, num_workers)
     parts = iter(stream)
     done = len(requests) - len(wanted)
+    room = room or Room("answers")
+
+    def decoded(some: _Parts) -> tuple[list[int], list[list[int]], set[int]]:
+        """Places in `wanted`, what was said, and which rows were no numbers."""
+        rollout = Rollout(
+            model,
+            pad=encoder.pad_token_id,
+            ends=encoder.end_token_ids,
+            counts=counts,
+            never_said=encoder.never_said,
+        )
+        read: list[int] = []
+        for part in some:
+            while part.refused:
+                place, error = part.refused.pop(0)
+                refuse(places[place], error)
+            if part.places:
+                rollout.read(part, [wanted[n].decoding for n in part.places], [looks[n] for n in part.places])
+            read += part.places
+        return read, rollout.answers() if read else [], rollout.broken
+
     try:
         for batch in batches:
-            rollout = Rollout(
-                model,
-                pad=encoder.pad_token_id,
-                ends=encoder.end_token_ids,
-                counts=counts,
-                never_said=encoder.never_said,
-            )
-            read: list[int] = []
-            for part in _next(parts, len(batch)):
-                for place, error in part.refused:
-                    refuse(places[place], error)
-                if part.places:
-                    rollout.read(
-                        part, [wanted[place].decoding for place in part.places], [looks[place] for place in part.places]
-                    )
-                read += part.places
-            made = {}
-            said = rollout.answers() if read else []
-            for row in sorted(rollout.broken):
-                request = wanted[read[row]]
-                refuse(places[read[row]], not_finite(request))
-            for row, (place, ids) in enumerate(zip(read, said, strict=True)):
-                if row in rollout.broken:
-                    continue
-                said_now = Generation(tuple(ids), "", ids[-1] in encoder.end_token_ids)
-                made[places[place]] = said_now.after(encoder.encode_start(wanted[place].answer_start), encoder)
-            for place, answer in made.items():
-                results[place] = answer
+            made: dict[int, Generation] = {}
+            for read, said, broken in room.results(_Parts(_next(parts, len(batch))), len, _Parts.halves, decoded):
+                for row, (place, ids) in enumerate(zip(read, said, strict=True)):
+                    if row in broken:
+                        refuse(places[place], not_finite(wanted[place]))
+                        continue
+                    said_now = Generation(tuple(ids), "", ids[-1] in encoder.end_token_ids)
+                    answer = said_now.after(encoder.encode_start(wanted[place].answer_start), encoder)
+                    results[places[place]] = made[places[place]] = answer
             if finished is not None:
                 finished(made)
             if progress is not None:
@@ -110,6 +115,31 @@ def generate(
         raise explained(error, stream.num_workers) from error
     counts.seconds, counts.waited = time.perf_counter() - began, stream.waited
     return results, counts
+
+
+class _Parts:
+    """Encoded parts of a batch, taken as they come; they can be gone through again, and cut in two."""
+
+    def __init__(self, parts: Iterable[EncodedPart]) -> None:
+        self._taken: list[EncodedPart] = []
+        self._coming = iter(parts)
+
+    def __iter__(self) -> Iterator[EncodedPart]:
+        yield from self._taken
+        for part in self._coming:
+            self._taken.append(part)
+            yield part
+
+    def __len__(self) -> int:
+        return sum(len(part.places) for part in self)
+
+    def halves(self) -> tuple[_Parts, _Parts]:
+        """Two of about as many rows each, in order."""
+        parts = list(self)
+        if len(parts) == 1:
+            parts = list(parts[0].halves())
+        middle = len(parts) // 2
+        return _Parts(parts[:middle]), _Parts(parts[middle:])
 
 
 def not_finite(request: GenerationRequest) -> NotFinite:

@@ -55,6 +55,12 @@ class EncodedPart:
         """With the tensors in page-locked memory."""
         return EncodedPart(self.places, self.lengths, self.tensors.pin_memory(), self.refused)
 
+    def halves(self) -> tuple[EncodedPart, EncodedPart]:
+        """The first half of its rows, and the others."""
+        prompts, middle = self.prompts(), len(self.places) // 2
+        first = EncodedPart(self.places[:middle], self.lengths[:middle], Packed.of(prompts[:middle]), self.refused)
+        return first, EncodedPart(self.places[middle:], self.lengths[middle:], Packed.of(prompts[middle:]), [])
+
 
 class PromptStream:
     """Encoded parts, one after the other.

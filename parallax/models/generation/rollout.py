@@ -23,12 +23,19 @@ from parallax.models.generation.prefetch import EncodedPart, pad_left
 from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.sampling import TokenPicker
 from parallax.models.scoring import prefix_attention
+from parallax.models.scoring.varlen_attention import VARLEN
 from parallax.records import Decoding
 
 log = logging.getLogger(__name__)
 
 KEEP_SHARE = 0.75  # rows are compacted when no more than this share of them is still going
-READY_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX)  # kernels that take a mask of numbers
+READY_MASKS = (
+    "sdpa",
+    "eager",
+    prefix_attention.SDPA,
+    prefix_attention.FLEX,
+    VARLEN,
+)  # kernels that take a mask of numbers
 ROOM = 64  # columns for new tokens that a batch starts with; fewer where fewer are allowed
 
 
@@ -67,7 +74,7 @@ class Rollout:
         # a ready mask of numbers is used as it is; one of 0 and 1 is made into one in every step
         implementation = getattr(self.config, "_attn_implementation", None)
         self.ready_mask = self.in_parts and implementation in READY_MASKS
-        self.position_rank = 2
+        self.position_axes: tuple[int, ...] = ()  # of multimodal rotary positions
         self._images: ImageInputs | None = None  # of all parts so far
         self._place_of: dict[Hashable, int] = {}  # look -> its place among them
         self._parts: list[_ReadPart] = []
@@ -147,7 +154,7 @@ class Rollout:
         }
         visions = [prompt["vision"] for prompt in prompts]
         position_ids, following = positions(self.model, ids, mask, visions, token_inputs)
-        self.position_rank = position_ids.ndim
+        self.position_axes = tuple(position_ids.shape[:-2])
         cache = new_cache(self.config)
         output = self.model(
             input_ids=ids,
@@ -188,13 +195,10 @@ class Rollout:
         return torch.cat([part.logits for part in parts]), cache, mask, torch.cat([part.following for part in parts])
 
     def _step(self, picked: Tensor, mask: Tensor | None, following: Tensor, cache: Cache) -> Tensor:
-        position_ids = following[:, None]
-        if self.position_rank == 3:
-            position_ids = position_ids[None].expand(3, -1, -1)
         output = self.model(
             input_ids=picked[:, None],
             attention_mask=mask,
-            position_ids=position_ids,
+            position_ids=following[:, None].expand(*self.position_axes, -1, -1),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,

@@ -105,6 +105,8 @@ def register() -> None:
     from transformers import AttentionInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-    for name, function in ((SDPA, sdpa_in_two), (FLEX, flex)):
+    from parallax.models.scoring.varlen_attention import VARLEN, varlen
+
+    for name, function in ((SDPA, sdpa_in_two), (FLEX, flex), (VARLEN, varlen)):
         AttentionInterface.register(name, function)
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

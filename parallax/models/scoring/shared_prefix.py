@@ -18,6 +18,7 @@ from parallax.models.family_support import support_of
 from parallax.models.foreign import VLM, Config
 from parallax.models.scoring import prefix_attention
 from parallax.models.scoring.layout import Arranged
+from parallax.models.scoring.varlen_attention import VARLEN, segments_of
 
 # Families in whose prompts some tokens see later ones too: runs of equal value of a per-token input, in layers of these kinds.
 SEEN_TOGETHER: dict[str, tuple[str, int, frozenset[str]]] = {
@@ -25,7 +26,7 @@ SEEN_TOGETHER: dict[str, tuple[str, int, frozenset[str]]] = {
     "paligemma": ("token_type_ids", 0, frozenset({"full_attention"})),  # image and question
 }
 FULL, SLIDING = "full_attention", "sliding_attention"
-TAKE_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX)
+TAKE_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX, VARLEN)
 
 
 def can_share(model: VLM) -> bool:
@@ -120,12 +121,12 @@ def _masks(model: VLM, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype)
         shortest = int(batch.prompt_lengths.min())  # columns that are prompt in every row
         return {"attention_mask": prefix_mask(segment, shortest), prefix_attention.KEYWORD: shortest}
     if attention == prefix_attention.FLEX:
-        # a mask has to be given all the same, lest the model make one of its own; nobody reads it
-        unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segment.device)
         return {
-            "attention_mask": unread,
+            "attention_mask": _unread(segment),
             prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment.to(batch.device or segment.device)),
         }
+    if attention == VARLEN:
+        return {"attention_mask": _unread(segment), prefix_attention.KEYWORD: segments_of(segment)}
     together, of_kinds = _seen_together(model, segment, batch)
     masks = {}
     for kind in sorted(layer_kinds(config)):
@@ -138,6 +139,11 @@ def _masks(model: VLM, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype)
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
         masks[kind] = mask
     return {"attention_mask": masks if len(masks) > 1 else next(iter(masks.values()))}
+
+
+def _unread(segment: Tensor) -> Tensor:
+    """A mask has to be given all the same, lest the model make one of its own; nobody reads it."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segment.device)
 
 
 def _seen_together(model: VLM, segment: Tensor, batch: ScoringBatch) -> tuple[Tensor | None, frozenset[str]]:

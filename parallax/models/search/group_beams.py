@@ -20,7 +20,7 @@ from parallax.models.foreign import VLM
 from parallax.models.generation.kv_cache import STEP, Cache, has_full_attention, keep_rows
 from parallax.models.generation.prefetch import pad_left
 from parallax.models.policy import Policy
-from parallax.models.search.last_logits import go_on, in_rank, read_rows
+from parallax.models.search.last_logits import go_on, read_rows
 from parallax.models.search.prefix_cache import ReadPrompts
 from parallax.models.search.sentence_end import SentenceEnds, ending
 
@@ -189,7 +189,7 @@ class _Lockstep:
         cache, mask = self.beams.prompts.as_cache(reads, width)
         logits = torch.stack([read.logits for read in reads])
         following = torch.stack([read.following for read in reads])
-        self.position_rank = reads[0].rank
+        self.axes = reads[0].axes
         if not width:
             return logits, cache, mask, following
         lengths = torch.tensor([len(row) for row in said], device=self.device)
@@ -197,7 +197,7 @@ class _Lockstep:
         real = torch.arange(width, device=self.device) >= width - lengths[:, None]
         mask = torch.cat([mask, real], dim=1)
         position_ids = following[:, None] + (real.long().cumsum(dim=1) - 1).clamp(min=0)
-        read = go_on(self.model, ids, mask, in_rank(position_ids, self.position_rank), cache)
+        read = go_on(self.model, ids, mask, position_ids.expand(*self.axes, -1, -1), cache)
         logits = torch.where(lengths[:, None] > 0, read, logits)
         return logits, cache, mask, following + lengths
 
@@ -225,11 +225,11 @@ class _Lockstep:
         place = {id(prompt): number for number, prompt in enumerate(distinct)}
         images = [{name: value.to(self.device) for name, value in prompt.vision.items()} for prompt in distinct]
         image_of = [place[id(start.prompt)] for start in self.starts]
-        logits, cache, following, self.position_rank = read_rows(
+        logits, cache, following, self.axes = read_rows(
             self.model, ids, mask, images, image_of, token_inputs, self.dtype
         )
         return logits, cache, mask, following
 
     def _step(self, picked: Tensor, mask: Tensor, following: Tensor, cache: Cache) -> Tensor:
-        position_ids = in_rank(following[:, None], self.position_rank)
+        position_ids = following[:, None].expand(*self.axes, -1, -1)
         return go_on(self.model, picked[:, None], mask, position_ids, cache)

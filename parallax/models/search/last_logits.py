@@ -21,7 +21,7 @@ def read_rows(
     image_of: Sequence[int],
     token_inputs: dict[str, Tensor],
     dtype: torch.dtype,
-) -> tuple[Tensor, Any, Tensor, int]:
+) -> tuple[Tensor, Any, Tensor, tuple[int, ...]]:
     """Begin rows of tokens that look at images.
 
     Args:
@@ -30,13 +30,13 @@ def read_rows(
         image_of: which image each row looks at.
 
     Returns:
-        Logits (B, vocabulary), the cache, the position each row goes on from (B,), and the number of dimensions of the
-        family's position ids (see `backbone.positions`).
+        Logits (B, vocabulary), the cache, the position each row goes on from (B,), and how many axes the
+        family's position ids have beside rows and columns, as () or (3,) (see `backbone.positions`).
     """
     position_ids, following = positions(model, ids, mask, [images[place] for place in image_of], token_inputs)
     cache = new_cache(text_config(model))
     more = {**token_inputs, **ImageInputs(model, images, dtype).selected(image_of)}
-    return go_on(model, ids, mask, position_ids, cache, **more), cache, following, position_ids.ndim
+    return go_on(model, ids, mask, position_ids, cache, **more), cache, following, tuple(position_ids.shape[:-2])
 
 
 def go_on(model: VLM, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: Cache, **more: Any) -> Tensor:
@@ -52,8 +52,3 @@ def go_on(model: VLM, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: Ca
     )
     logits: Tensor = output.logits[:, -1]
     return logits
-
-
-def in_rank(position_ids: Tensor, rank: int) -> Tensor:
-    """Positions (B, T) as the family takes them: (B, T), or the same three times, (3, B, T)."""
-    return position_ids[None].expand(3, -1, -1) if rank == 3 else position_ids

@@ -28,7 +28,7 @@ class ReadPrompt:
     layers: list[tuple[Tensor, Tensor]]  # keys and values, each (1, heads, tokens, width)
     logits: Tensor  # (V,) of the token after it
     following: Tensor  # () position of that token
-    rank: int  # dimensions of position ids, 3 for multimodal rotary positions
+    axes: tuple[int, ...]  # of position ids beside rows and columns, (3,) for multimodal rotary positions
 
     @property
     def length(self) -> int:
@@ -88,7 +88,7 @@ class ReadPrompts:
         ids, mask = ids.to(self.device), mask.to(self.device)
         token_inputs = {name: value.to(self.device) for name, value in token_inputs.items()}
         images = [{name: value.to(self.device) for name, value in prompt.vision.items()} for prompt in prompts]
-        logits, cache, following, rank = read_rows(
+        logits, cache, following, axes = read_rows(
             self.model, ids, mask, images, range(len(prompts)), token_inputs, self.dtype
         )
         reads = []
@@ -99,5 +99,5 @@ class ReadPrompts:
                 (layer.keys[row : row + 1, :, first:].clone(), layer.values[row : row + 1, :, first:].clone())
                 for layer in layers
             ]
-            reads.append(ReadPrompt(prompt, own, logits[row], following[row], rank))
+            reads.append(ReadPrompt(prompt, own, logits[row], following[row], axes))
         return reads

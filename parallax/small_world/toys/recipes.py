@@ -6,7 +6,7 @@ in the families' published checkpoints, cut down to what one image and text need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,7 +100,7 @@ class Recipe:
         image: the token that stands for an image.
         processor: makes the family's processor around a tokenizer.
         named: further control tokens that the tokenizer has under a name.
-        config: where the configuration holds ids of control tokens: dotted key -> token.
+        config: where the configuration holds ids of control tokens: dotted key -> token, or tokens for a list of ids.
         settings: further settings of the configuration: dotted key -> value.
     """
 
@@ -111,7 +111,7 @@ class Recipe:
     image: str
     processor: Callable[[PreTrainedTokenizerFast], Any]
     named: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

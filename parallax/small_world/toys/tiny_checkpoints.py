@@ -61,13 +61,13 @@ def tiny_tokenizer(
     )
 
 
-def make_tiny_checkpoint(model_type: str, folder: Path | str, seed: int = 0) -> Path:
-    """Write a random checkpoint of `model_type` (a key of `RECIPES`) into `folder` and return the folder.
+def make_tiny_checkpoint(model_type: str, folder: Path | str, seed: int = 0, recipe: Recipe | None = None) -> Path:
+    """Write a random checkpoint of `model_type` into `folder` and return the folder. `recipe`: else that of `RECIPES`.
 
     About 1 MB; loads with `AutoModelForImageTextToText` and `AutoProcessor`. The weights depend on `seed` alone. Raises
     ValueError for a family without a recipe.
     """
-    recipe = RECIPES.get(model_type)
+    recipe = recipe or RECIPES.get(model_type)
     if recipe is None:
         raise ValueError(f"there is no tiny checkpoint of {model_type!r}; there are {', '.join(RECIPES)}")
     folder = Path(folder)
@@ -119,7 +119,7 @@ def config_with(model_type: str, recipe: Recipe, tokenizer: PreTrainedTokenizerF
         "text_config.bos_token_id": tokenizer.bos_token_id,
         "text_config.eos_token_id": tokenizer.eos_token_id,
         "text_config.pad_token_id": tokenizer.pad_token_id,
-        **{key: ids[token] for key, token in recipe.config.items()},
+        **{key: ids[of] if isinstance(of, str) else [ids[token] for token in of] for key, of in recipe.config.items()},
         **recipe.settings,
     }
     nested: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -30,9 +31,12 @@ ANSWERS = (
 def with_processor(model_type: str, folder: Path) -> Toy:
     """A checkpoint of a family with a recipe, written, loaded as a run loads it, and asked through its own processor."""
     from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
+    from tests.models.family_walk.own_processors import OWN
     from tests.typed import load_policy
 
-    policy = load_policy({"path": str(make_tiny_checkpoint(model_type, folder)), "layout": "separate"}, None)
+    path = make_tiny_checkpoint(model_type, folder, recipe=OWN[model_type])
+    with patch("parallax.models.loading.refuse_unfit"):  # what an earlier walk says of it is not to stop this one
+        policy = load_policy({"path": str(path), "layout": "separate"}, None)
     encoder = policy.encoder
 
     def asked(seed: int) -> list[EncodedPrompt]:

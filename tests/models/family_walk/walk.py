@@ -4,7 +4,7 @@
     python -m tests.models.family_walk.walk llava qwen2_vl       # only these
 
 Each family is built at random with a few thousand to a few million parameters and taken through the steps of `steps.py`: its
-own processor and chat template where there is a recipe for them (`recipes.py`), log-probs of a batch with images of different
+own processor where there is a recipe for it (`own_processors.py`), log-probs of a batch with images of different
 sizes, greedy and sampled answers, one step of DPO on LoRA, saving and loading. Nothing is downloaded. Each trial runs in a
 process of its own with a time limit; whatever goes wrong there becomes the reason in the table. Afterwards the rows of the
 families that were tried are new in `parallax/models/family_support.json`, which decides what a run does, and in docs/models.md.
@@ -51,6 +51,7 @@ UNSUITED = {  # what cannot be aligned, or not be built without a checkpoint's f
     **dict.fromkeys(
         ("blip-2", "instructblip"), "its forward asks for the image at every token, also where keys and values are kept"
     ),
+    "granite4_vision": "its image features name the layers they are added to, a form that is not passed on here",
     "mllama": "looks at images by cross-attention, whose keys and mask the batched generator does not carry",
     **dict.fromkeys(("blip", "git"), "its prompt holds no image token: the image is put before or beside the text"),
 }
@@ -108,13 +109,13 @@ def _walk(model_type: str, folder: Path) -> Trial:
     import torch
 
     from parallax.models.lora import add_lora
-    from parallax.small_world.toys.recipes import RECIPES
     from tests.models.family_walk import steps
+    from tests.models.family_walk.own_processors import OWN
     from tests.models.family_walk.prompts import by_hand, with_processor
 
     if model_type in UNSUITED:
         raise Refused("configuration", UNSUITED[model_type])
-    own = model_type in RECIPES
+    own = model_type in OWN
     if own:
         toy = _guarded("processor", with_processor, model_type, folder / "checkpoint")
     else:
@@ -123,6 +124,7 @@ def _walk(model_type: str, folder: Path) -> Trial:
             raise Refused("encoder", "encoder and decoder are apart: an answer does not continue its prompt")
         torch.default_generator.manual_seed(0)
         toy = _guarded("image", by_hand, _guarded("network", _network, config))
+    _guarded("forward", steps.plain_log_probs, toy.model, toy.prompts[0], toy.answers[0][0])
     _guarded("log-probs", steps.scores_as_plain, toy)
     _guarded("no leak", steps.no_leak, toy)
     features = _guarded("features", steps.ready_features, toy)
@@ -165,10 +167,10 @@ def _guarded(step: str, function: Callable[..., Any], *arguments: Any, **options
     except Refused:
         raise
     except Exception as error:
-        raise Refused(step, _sentence(error)) from error
+        raise Refused(step, _sentence(error, step)) from error
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, step: str) -> str:
     """The first telling sentence of an error, short enough for a table."""
     from tests.models.family_walk.inputs import NoImageToken
     from tests.models.family_walk.steps import Wrong
@@ -179,7 +181,10 @@ def _sentence(error: Exception) -> str:
     text = re.split(r"(?<=[a-z\)])\. ", text)[0][:160].rstrip(" .")
     for mark, harmless in (("|", "/"), ("<", "‹"), (">", "›")):  # what Markdown would read as its own
         text = text.replace(mark, harmless)
-    return text if isinstance(error, NoImageToken | Wrong) else f"the toy does not run ({type(error).__name__}: {text})"
+    if isinstance(error, NoImageToken | Wrong):
+        return text
+    what = "transformers' own forward" if step == "forward" else "the toy"
+    return f"{what} does not run ({type(error).__name__}: {text})"
 
 
 def walk(names: Sequence[str], seconds: float = SECONDS) -> list[Trial]:
@@ -237,7 +242,8 @@ def table(trials: Sequence[Trial]) -> str:
     bad = sorted((trial for trial in trials if not trial.works), key=lambda trial: trial.model_type)
     return (
         f"{len(good)} of {len(trials)} families of transformers {transformers.__version__} work at toy size, "
-        f"{sum(trial.shared for trial in good)} of them with a shared prompt; {len(bad)} are refused.\n\n"
+        f"{sum(trial.processor for trial in good)} of them through their own processors, "
+        f"{sum(trial.shared for trial in good)} with a shared prompt; {len(bad)} are refused.\n\n"
         "| family | result | processor | log-probs | no leak | greedy | sampled | training step | adapter and merged | "
         "image features | layout |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
         + "".join(f"{row(trial)}\n" for trial in good)
