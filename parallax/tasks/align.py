@@ -30,6 +30,7 @@ from parallax.reports.run_log import run_log
 from parallax.reports.run_report import write_report
 from parallax.settings.groups import Stage, Task, Trainer
 from parallax.settings.stages import PlannedStage, planned_stages
+from parallax.tasks.conversation_trial import refuse_conversations
 from parallax.tasks.disk_room import ALWAYS, MIB, check_room, needed_in_run_folder
 from parallax.tasks.evaluate import add_harnesses, run_suites
 from parallax.tasks.manifest import RunManifest, made_with
@@ -100,6 +101,8 @@ def _align(run: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         _check_room(run, plan, trained, sum(parameter.numel() for parameter in made.model.parameters()))
         return made
 
+    if (todo := next((one for one in plan if run.manifest.finished(one.name) is None), None)) is not None:
+        refuse_conversations(todo.stage, config)
     first, last = run.stage_folder(plan[0]), run.stage_folder(plan[-1])
     before = _read(first / "eval_before.json", "before", run)
     if before is None:
