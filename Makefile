@@ -52,7 +52,7 @@ test: lint  ## lint and all quick tests, with coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile \
 	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST)
 
-test-quick: $(STAMP)  ## for the inner loop: formulas, formats, records, reports' numbers, rooms; no fit, no process
+test-quick: $(STAMP)  ## for the inner loop: formulas, formats, records, reports' numbers, imports; no fit, no process
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) --dist loadfile $(QUICK) $(PYTEST)
 
 test-full: lint  ## all tests, the slow ones too

@@ -14,10 +14,10 @@ from parallax.models import processes
 from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder, PromptTooLong
 from parallax.preference.asker import Asker, GivenQuestions
-from parallax.preference.judge import Judge, Scores, as_judgement
+from parallax.preference.judge import Judge, Judgement, Scores, as_judgement
 from parallax.preference.proposer import Proposer, SearchProposer
 from parallax.preference.selector import Selector
-from parallax.records import BadImage, Dropped, PreferencePair, Sample
+from parallax.records import BadImage, Candidate, Dropped, PreferencePair, Sample
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:
@@ -46,6 +46,36 @@ def outcomes_of_samples(
 
     What the judge counted is added to `counts`.
     """
+    for found in judged_samples(
+        samples, policy=policy, proposer=proposer, judge=judge, maker=maker, skipped=skipped, seed=seed, finished=finished,
+        asker=asker,
+    ):  # fmt: skip
+        if isinstance(found, Dropped):
+            yield found
+            continue
+        sample, candidates, judged = found
+        if counts is not None:
+            counts.update(judged.counts)
+        made = selector.select(sample, candidates, judged)
+        yield from made if isinstance(made, list) else [made]
+
+
+def judged_samples(
+    samples: Iterable[Sample],
+    *,
+    policy: Policy,
+    proposer: Proposer,
+    judge: Judge,
+    maker: CandidateMaker,
+    skipped: SkippedLog,
+    seed: int,
+    finished: Callable[[int], None] = lambda samples: None,
+    asker: Asker | None = None,
+) -> Iterator[tuple[Sample, Sequence[Candidate], Judgement] | Dropped]:
+    """Every sample that can be answered, as it is trained on, with its candidates and what the judge says of them, in order.
+
+    Those without a question are dropped.
+    """
     stream = iter(samples)
     while batch := list(islice(stream, SLICE)):
         asked, dropped = asked_samples(batch, asker or GivenQuestions(), maker, skipped, seed)
@@ -54,10 +84,7 @@ def outcomes_of_samples(
         usable = [as_trained(proposer, sample, seed) for sample in usable]
         usable, groups, scores = _judge(usable, groups, policy, judge, maker, skipped, seed)
         for sample, candidates, own in zip(usable, groups, scores, strict=True):
-            if counts is not None:
-                counts.update(as_judgement(own).counts)
-            made = selector.select(sample, candidates, own)
-            yield from made if isinstance(made, list) else [made]
+            yield sample, candidates, as_judgement(own)
         finished(len(batch))
 
 

@@ -5,15 +5,18 @@ Answers are content-addressed like every other candidate, so a run that is repea
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from datamodules.build import as_trained, fit_for, proposed, reason_of
+from datamodules.build import as_trained, fit_for, judged_samples, proposed, reason_of
 from datamodules.candidates import CandidateMaker, Unanswerable
 from parallax.preference.infusion import Infusion
+from parallax.preference.judge import Judge
+from parallax.preference.keep import Keep
 from parallax.preference.proposer import Ask, PlannedProposer, Proposer
-from parallax.records import Candidate, Response, Sample, seed_for
+from parallax.records import Candidate, Dropped, Response, Sample, seed_for
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:
@@ -67,6 +70,42 @@ def own_answers(
         answered = replace(shown, turns=(replace(shown.turns[0], answer=candidate.text),))
         made.append((answered, Response(candidate.text, candidate.token_ids, {"candidate": candidate.key})))
     return made
+
+
+def kept_answers(
+    samples: Sequence[Sample],
+    proposer: Proposer,
+    judge: Judge,
+    keep: Keep,
+    policy: Policy,
+    maker: CandidateMaker,
+    skipped: SkippedLog,
+    *,
+    seed: int,
+) -> tuple[list[tuple[Sample, Response]], Counter[str], Counter[str]]:
+    """The judged answers that are to be learned, with the samples as they are trained on: several of one sample are samples of
+    their own. Then why the others gave none (the judge's reason, or `none_kept`), and what the judge counted.
+    """
+    made: list[tuple[Sample, Response]] = []
+    dropped, counts = Counter[str](), Counter[str]()
+    for found in judged_samples(
+        samples, policy=policy, proposer=proposer, judge=judge, maker=maker, skipped=skipped, seed=seed
+    ):
+        if isinstance(found, Dropped):
+            dropped[found.reason] += 1
+            continue
+        sample, group, judged = found
+        counts.update(judged.counts)
+        places = keep.places([answer.text for answer in group], judged.scores) if not judged.reason else []
+        if not places:
+            dropped[judged.reason or "none_kept"] += 1
+        for number, place in enumerate(places):
+            answer, notes = group[place], judged.each[place] if judged.each else {}
+            turns = (replace(sample.turns[0], answer=answer.text),)
+            learned = replace(sample, id=f"{sample.id}/{number}" if number else sample.id, turns=turns)
+            provenance = {"candidate": answer.key, **({"judge": dict(notes)} if notes else {})}
+            made.append((learned, Response(answer.text, answer.token_ids, provenance, judged.scores[place])))
+    return made, dropped, counts
 
 
 def share_of(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:

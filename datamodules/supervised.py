@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ import pytorch_lightning as pl
 from datamodules.build import asked_samples, reason_of
 from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import mapped
-from datamodules.own_answers import infused_samples, own_answers, share_of
+from datamodules.own_answers import infused_samples, kept_answers, own_answers, share_of
 from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths
 from datamodules.serving import StepDataModule
@@ -30,6 +31,8 @@ from parallax.models.generation.server import answerer_for
 from parallax.preference.asker import Asker, GivenQuestions
 from parallax.preference.filters import REASONS
 from parallax.preference.infusion import Infusion
+from parallax.preference.judge import Judge
+from parallax.preference.keep import Keep
 from parallax.records import BadImage, Response, Sample, naming
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SetAside, SkippedLog
@@ -114,6 +117,7 @@ class SupervisedDataModule(StepDataModule):
         limit: only the first so many samples.
         share: of the source that is used, above 0 to 1, drawn by a hash of each sample's id.
         proposer: whose chosen answers are learned in place of the source's own; None for the source's.
+        judge, keep: the proposer's answers are judged, and those that `keep` says are learned; None for those it calls chosen.
         infusion: puts the policy's own description before each first question; None leaves questions as they are.
         asker: says which questions are asked, where a proposer answers them; None for those of the source.
         cache_dir: holds `candidates/`; needed where the policy is asked for something.
@@ -128,6 +132,8 @@ class SupervisedDataModule(StepDataModule):
         *,
         share: float = 1.0,
         proposer: Proposer | None = None,
+        judge: Judge | None = None,
+        keep: Keep | None = None,
         infusion: Infusion | None = None,
         asker: Asker | None = None,
         cache_dir: Path | str | None = None,
@@ -143,6 +149,9 @@ class SupervisedDataModule(StepDataModule):
         self.source, self.max_skipped_share = source, max_skipped_share
         self.skipped_path, self.limit = skipped, limit
         self.share, self.proposer, self.infusion = share, proposer, infusion
+        self.judge, self.keep = judge, keep
+        self.dropped: Counter[str] = Counter()  # samples of which no answer is kept, by reason
+        self.judge_counts: Counter[str] = Counter()
         self.asker = asker or GivenQuestions()
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
         self.generation = generation or shipped(Generation)
@@ -183,7 +192,13 @@ class SupervisedDataModule(StepDataModule):
                 samples, dropped = asked_samples(samples, self.asker, maker, skipped, self.seed)
                 for item in dropped:
                     skipped.add(SetAside(item.sample_id, item.source, item.reason, REASONS[item.reason]))
-                learned = own_answers(policy, samples, self.proposer, maker, skipped, seed=self.seed)
+                if self.judge is not None and self.keep is not None:
+                    learned, self.dropped, self.judge_counts = kept_answers(
+                        samples, self.proposer, self.judge, self.keep, policy, maker, skipped, seed=self.seed
+                    )
+                    log.info(self.judge.words(self.judge_counts))
+                else:
+                    learned = own_answers(policy, samples, self.proposer, maker, skipped, seed=self.seed)
                 samples, responses = [sample for sample, _ in learned], [answer for _, answer in learned]
             if self.infusion is not None:
                 answer_of = dict(zip([s.id for s in samples], responses or [], strict=False))
@@ -207,7 +222,7 @@ class SupervisedDataModule(StepDataModule):
         self.skipped = skipped.counts()
         if not self.samples:
             raise ValueError(
-                f"none of {wanted} samples can be learned from ({self.skipped}); a supervised stage needs answers"
+                f"none of {wanted} samples can be learned from ({self.skipped | self.dropped}); a supervised stage needs answers"
             )
         log.info("dialogues: %s of %s", f"{len(self.samples):,}", f"{wanted:,}")
         return len(self.samples)
@@ -221,8 +236,10 @@ class SupervisedDataModule(StepDataModule):
         """`prepare_samples`, with the account that preference stages give."""
         began = time.perf_counter()
         kept = self.prepare_samples(policy, trainer)
-        samples = kept + sum(self.skipped.values())
-        self.report = BuildReport(samples, *self.made, kept, skipped=self.skipped, seconds=time.perf_counter() - began)
+        self.report = BuildReport(
+            kept + sum(self.skipped.values()) + sum(self.dropped.values()), *self.made, kept, dict(self.dropped.most_common()),
+            self.skipped, time.perf_counter() - began, judge=dict(self.judge_counts),
+        )  # fmt: skip
         return self.report
 
     def row_lengths(self) -> RowLengths | None:

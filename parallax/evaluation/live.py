@@ -17,13 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parallax.evaluation.best_of import Answer, BestOf
 from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.image_use import ImageUse
 from parallax.evaluation.suites import ChairSuite, Suite
 from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
-from parallax.records import BadImage, Decoding, Sample, ViewSpec, fingerprint, seed_for
+from parallax.preference.proposer import Ask, Unanswerable
+from parallax.records import BadImage, Candidate, Decoding, Sample, ViewSpec, fingerprint, seed_for
 from parallax.records.atomic import atomic_write_text
 from parallax.records.keyed_store import KeyedStore
 from parallax.records.skipped import SetAside, SkippedLog
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Answer = tuple[str, bool]  # text, finished
 IDENTITY = ViewSpec()
 
 
@@ -59,6 +60,7 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     cache_dir: Path | str | None = None,
     describe: Describe | None = None,
+    best: BestOf | None = None,
 ) -> Evaluation:
     """Ask the policy every question of the suites and score the answers.
 
@@ -78,6 +80,7 @@ def evaluate(
         describe: first let the policy describe each image, then ask with the description before the question, the image
             there both times (None: ask as it is). Suites that ask for a description themselves are asked as they are. A
             sample whose image gets no description is set aside.
+        best: answer several times and have a judge pick one (None: take the one answer).
 
     Raises:
         ValueError: two suites of one name or with one metric.
@@ -103,6 +106,10 @@ def evaluate(
                 requests, unseen = _described(policy, suite.samples, requests, describe, batch_size, cache_dir)
             outcome = _answers(policy, requests, batch_size, progress, cache_dir)
             outcome.skipped = unseen | outcome.skipped
+            if best is not None:
+                outcome.answers = _best(
+                    policy, suite.samples, requests, outcome.answers, best, batch_size, cache_dir, seed
+                )
         aside = SkippedLog(skipped_file if processes.is_first() else None, max_skipped_share, total=len(suite.samples))
         for name, why in outcome.skipped.items():
             aside.add(SetAside(name, f"evaluation/{suite.name}", "bad_sample", why))
@@ -122,6 +129,7 @@ def evaluate(
         "view": asdict(view or IDENTITY),
         "describe": asdict(describe) if describe is not None else None,
         "decoding": {"temperature": decoding.temperature, "top_p": decoding.top_p} if decoding else "greedy",
+        "best_of": best.settings() if best is not None else None,
         "tables": {suite.name: table for suite in suites if (table := _table_of(suite))},
         "reused": reused,
         "seconds": round(seconds, 3),
@@ -249,6 +257,43 @@ def _answers(
     if file is not None and processes.is_first():
         atomic_write_text(file, json.dumps({"answers": answers, "skipped": skipped}, ensure_ascii=False))
     return outcome
+
+
+def _best(
+    policy: Policy,
+    samples: Sequence[Sample],
+    requests: Sequence[GenerationRequest],
+    usual: dict[str, Answer],
+    best: BestOf,
+    batch_size: int,
+    cache_dir: Path | str | None,
+    seed: int,
+) -> dict[str, Answer]:
+    """The answers that a judge picks. What it asks is answered and kept like everything else."""
+
+    def generate(asks: Sequence[Ask]) -> list[Candidate]:
+        specs = [policy.spec(ask.request) for ask in asks]
+        distinct = {
+            spec.key(): replace(ask.request, sample_id=spec.key()) for ask, spec in zip(asks, specs, strict=True)
+        }
+        found = _answers(policy, list(distinct.values()), batch_size, None, cache_dir)
+        if found.skipped:
+            keys = zip(asks, specs, strict=True)
+            raise Unanswerable(
+                {a.request.sample_id: found.skipped[k] for a, s in keys if (k := s.key()) in found.skipped}
+            )
+        return [
+            Candidate(spec.key(), ask.request.sample_id, ask.role, ask.index, (), *found.answers[spec.key()], spec)
+            for ask, spec in zip(asks, specs, strict=True)
+        ]
+
+    sample_of = {sample.id: sample for sample in samples}
+    asked = [(sample_of[request.sample_id], request) for request in requests if request.sample_id in usual]
+    tries = [usual]
+    for number in range(1, best.n):
+        sampled = [best.sampled(request, number, seed) for _, request in asked]
+        tries.append(_answers(policy, sampled, batch_size, None, cache_dir).answers)
+    return best.pick(policy, asked, tries, seed=seed, generate=generate)
 
 
 class _KeptAnswers:

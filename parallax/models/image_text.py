@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -30,16 +30,19 @@ VERSION = 1  # of this computation; raised when a change may change cosines
 KEPT_PICTURES = 8192  # image embeddings kept in memory; a search asks about the same picture again and again
 
 
-class ImageTextModel:
-    """A CLIP-like model on disk or on the Hugging Face hub.
+class PairModel:
+    """A model on disk or on the Hugging Face hub that gives a number for a picture and a text; its numbers are kept by content.
 
     Args:
         path: folder or hub name.
         revision: commit or tag of the hub repository; None takes the newest.
         dtype: `auto` is float32 on a CPU and bfloat16 (float16 on older cards) on a GPU.
         batch_size: pictures, or texts, embedded at once.
-        cache_dir: results are kept in `image_text/` below it; None keeps nothing.
+        cache_dir: results are kept below it; None keeps nothing.
     """
+
+    auto: ClassVar[str] = "AutoModel"  # the class of transformers that loads it
+    folder: ClassVar[str] = "image_text"  # below cache_dir
 
     def __init__(
         self,
@@ -59,8 +62,8 @@ class ImageTextModel:
         self._digest: str | None = None
         self._pictures: dict[str, Tensor] = {}
 
-    def cosines(self, pairs: Sequence[tuple[ImageRef, str]], device: torch.device | str = "cpu") -> list[float]:
-        """One cosine (-1 to 1) per (picture, text), in order. `device` is where the model is put when it has to be loaded.
+    def values(self, pairs: Sequence[tuple[ImageRef, str]], device: torch.device | str = "cpu") -> list[float]:
+        """One number per (picture, text), in order. `device` is where the model is put when it has to be loaded.
 
         Raises ValueError for an empty text.
         """
@@ -69,7 +72,7 @@ class ImageTextModel:
         if any(not text.strip() for _, text in pairs):
             raise ValueError("an empty text fits no picture; leave it out")
         if self._store is None and self.cache_dir is not None:
-            self._store = KeyedStore(self.cache_dir / "image_text")
+            self._store = KeyedStore(self.cache_dir / self.folder)
         keys = [self._key(image, text, device) for image, text in pairs]
         known: dict[str, float] = self._store.get_many(keys) if self._store is not None else {}
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
@@ -82,13 +85,13 @@ class ImageTextModel:
             known |= made
         return [known[key] for key in keys]
 
-    def embed(self, images: Sequence[ImageRef], device: torch.device | str = "cpu") -> list[list[float]]:
-        """Unit vectors of pictures, in order."""
-        self._load(device)
-        found = self._embed_pictures(images)
-        return [found[image.digest()].float().cpu().tolist() for image in images]
-
     def digest(self) -> str:
+        """Names all that decides its numbers."""
+        return self._weights()
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _weights(self) -> str:
         """Names weights, configuration, processor and tokenizer by their content."""
         if self._digest is None:
             files = _weight_files(self.path, self.revision)
@@ -101,6 +104,53 @@ class ImageTextModel:
                 network = tensors_digest(self._network.state_dict())
                 self._digest = fingerprint([network, processor_digest(self._processor)])
         return self._digest
+
+    def _key(self, image: ImageRef, text: str, device: torch.device | str) -> str:
+        precision = str(precision_for(self.dtype, str(device))).removeprefix("torch.")
+        content = {
+            "version": VERSION,
+            "model": self._weights(),
+            "precision": precision,
+            "image": image.digest(),
+            "text": text,
+        }
+        return fingerprint(content)
+
+    def _compute(self, pairs: Sequence[tuple[ImageRef, str]], device: torch.device | str) -> list[float]:
+        raise NotImplementedError
+
+    def _load(self, device: torch.device | str) -> None:
+        if self._network is not None:
+            if str(device) != "cpu" and self._network.device.type == "cpu":
+                self._network.to(device=device, dtype=precision_for(self.dtype, str(device)))
+                self._pictures = {}
+            return
+        import transformers
+
+        dtype = precision_for(self.dtype, str(device))
+        network, report = getattr(transformers, self.auto).from_pretrained(
+            self.path, revision=self.revision, dtype=dtype, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `refuse_gaps` says which
+        )  # fmt: skip
+        refuse_gaps(self.path, report)
+        self._network = network.to(device).eval()
+        self._processor = transformers.AutoProcessor.from_pretrained(
+            self.path, revision=self.revision, trust_remote_code=False
+        )
+
+
+class ImageTextModel(PairModel):
+    """A CLIP-like model. Arguments as for `PairModel`."""
+
+    def cosines(self, pairs: Sequence[tuple[ImageRef, str]], device: torch.device | str = "cpu") -> list[float]:
+        """One cosine (-1 to 1) per (picture, text), in order. Raises ValueError for an empty text."""
+        return self.values(pairs, device)
+
+    def embed(self, images: Sequence[ImageRef], device: torch.device | str = "cpu") -> list[list[float]]:
+        """Unit vectors of pictures, in order."""
+        self._load(device)
+        found = self._embed_pictures(images)
+        return [found[image.digest()].float().cpu().tolist() for image in images]
 
     def parts(self, text: str) -> list[tuple[str, int]]:
         """A text as pieces that the model can read whole, with their numbers of tokens."""
@@ -121,17 +171,6 @@ class ImageTextModel:
         return int(self._network.config.text_config.max_position_embeddings)
 
     # -- inside ----------------------------------------------------------------------------------------------------
-
-    def _key(self, image: ImageRef, text: str, device: torch.device | str) -> str:
-        precision = str(precision_for(self.dtype, str(device))).removeprefix("torch.")
-        content = {
-            "version": VERSION,
-            "model": self.digest(),
-            "precision": precision,
-            "image": image.digest(),
-            "text": text,
-        }
-        return fingerprint(content)
 
     @torch.no_grad()
     def _compute(self, pairs: Sequence[tuple[ImageRef, str]], device: torch.device | str) -> list[float]:
@@ -195,21 +234,7 @@ class ImageTextModel:
         return [*made, (current, self._count(current))] if current else made
 
     def _load(self, device: torch.device | str) -> None:
-        if self._network is not None:
-            if str(device) != "cpu" and self._network.device.type == "cpu":
-                self._network.to(device=device, dtype=precision_for(self.dtype, str(device)))
-                self._pictures = {}
-            return
-        from transformers import AutoModel, AutoProcessor
-
-        dtype = precision_for(self.dtype, str(device))
-        network, report = AutoModel.from_pretrained(
-            self.path, revision=self.revision, dtype=dtype, trust_remote_code=False, output_loading_info=True,
-            ignore_mismatched_sizes=True,  # `refuse_gaps` says which
-        )  # fmt: skip
-        refuse_gaps(self.path, report)
-        self._network = network.to(device).eval()
-        self._processor = AutoProcessor.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
+        super()._load(device)
         for name in ("get_image_features", "get_text_features"):
             if not hasattr(self._network, name):
                 raise ValueError(

@@ -287,6 +287,11 @@ class Policy:
                     value.copy_(now[name])
             self.touched()
 
+    def take_adapter(self, adapter: Path) -> None:
+        """Go on from the adapter in a folder, which must be of the same rank on the same layers. The reference stays."""
+        read_adapter(self.model, adapter, self.sharding)
+        self.touched()
+
     # -- training --------------------------------------------------------------------------------------------------
 
     def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:

@@ -200,7 +200,7 @@ def _data(stage: dict[str, Any]) -> Found:
 
 def _judge(stage: dict[str, Any]) -> Found:
     """Which judges can score what which proposers bring."""
-    if stage["fit"] != "preference" or stage.get("proposer") is None:
+    if (stage["fit"] != "preference" and stage.get("keep") is None) or stage.get("proposer") is None:
         return
     judge, proposer = stage["judge"], stage["proposer"]
     kind, tree = judge["_target_"].rpartition(".")[2], fact(proposer["_target_"], "makes_trees")

@@ -109,6 +109,11 @@ class Model(Group):
     context: Count | None
     recipe: Recipe
 
+    @property
+    def commit(self) -> str:
+        """The revision to read a checkpoint at."""
+        return self.revision or "main"
+
 
 @dataclass(frozen=True)
 class Pairs(Group):
@@ -272,6 +277,9 @@ class Evaluation(Group):
     describe_max_new_tokens: Count
     suites: dict[str, Annotated[Node, Of("")]]
     harnesses: dict[str, Annotated[Node, Of("")]]
+    best_of: Count
+    best_of_temperature: Annotated[float, Interval(gt=0, le=10)]
+    best_by: Judge
     watch_limit: Count | None
     monitor: str | None
     patience: Count | None
@@ -362,6 +370,8 @@ class StageKeys(Group):
     fit: Literal["preference", "supervised"] = LACKING
     proposer: Proposer | None = None
     infusion: Annotated[Node, Of("")] | None = None
+    keep: Annotated[Node, Of("parallax.preference.keep.Keep")] | None = None
+    start: Literal["previous", "base"] = "previous"
     noise: View | None = None
     share: PositiveShare | None = None
 
@@ -389,6 +399,8 @@ class Stage(Group):
     debug: Debug
     proposer: Proposer | None = None
     infusion: Node | None = None
+    keep: Node | None = None
+    start: Literal["previous", "base"] = "previous"
     noise: View | None = None
     share: PositiveShare | None = None
 

@@ -51,6 +51,8 @@ KINDS: dict[str, Kind] = {
     "proposer": Kind("a proposer", ("parallax.preference.proposers",), _any_of("requests", "propose")),
     "judge": Kind("a judge", ("parallax.preference.judges",), _any_of("judge")),
     "selector": Kind("a selector", ("parallax.preference",), _any_of("select")),
+    "keep": Kind("a keep rule", ("parallax.preference.keep",), _any_of("places")),
+    "finder": Kind("a finder of objects", ("parallax.preference.judges.detector", "parallax.models"), _any_of("found")),
     "infusion": Kind("an infusion", ("parallax.preference.infusion",), _any_of("request")),
     "objective": Kind("an objective", ("lightning_modules.objectives",), _any_of("losses", "__call__")),
     "suite": Kind("an evaluation suite", ("parallax.evaluation",), _any_of("score"), ("ScoredSuite", "Suite", "GroupedSuite")),
@@ -73,6 +75,7 @@ KINDS: dict[str, Kind] = {
 HOLDS: dict[str, tuple[str, ...]] = {
     "data": ("source",), "samples": ("source",), "aug": ("view",), "view": ("view",), "views": ("view",), "noise": ("view",),
     "proposer": ("proposer",), "judge": ("judge", "client"), "selector": ("selector",), "infusion": ("infusion",),
+    "keep": ("keep",), "finder": ("finder",), "best_by": ("judge",),
     "loss": ("objective",), "base": ("objective",), "objective": ("objective",), "suites": ("suite",),
     "harnesses": ("harness",), "protocol": ("grading",), "rewrite": ("rewrite", "function"),
     "image_text": ("image_text",),

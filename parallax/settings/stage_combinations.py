@@ -12,7 +12,7 @@ def kind_of_fit(stage: dict[str, Any]) -> Found:
     """What a supervised stage has and a preference stage has not, and the other way round."""
     name, supervised = stage["name"], stage["fit"] == "supervised"
     if not supervised:
-        for key in ("infusion", "share"):
+        for key in ("infusion", "share", "keep"):
             if stage.get(key) is not None:
                 yield refused(
                     f"stages.{name}.{key}",
@@ -20,6 +20,19 @@ def kind_of_fit(stage: dict[str, Any]) -> Found:
                     f"stages.{name}.fit=supervised.",
                 )
         return
+    keep, proposer = stage.get("keep"), stage.get("proposer")
+    if keep is not None and proposer is None:
+        yield refused(
+            f"stages.{name}.keep",
+            f"stages.{name}.keep chooses among answers of the policy, and stages.{name}.proposer is null. Name a proposer, or "
+            "leave keep out.",
+        )
+    if keep is None and proposer is not None and fact(proposer["_target_"], "undecided"):
+        yield refused(
+            f"stages.{name}.proposer",
+            f"stages.{name} learns chosen answers, and {proposer['_target_'].rpartition('.')[2]} calls none so. Use "
+            f"stages.{name}.keep with a judge, or another proposer.",
+        )
     target = (stage.get("proposer") or {}).get("_target_", "")
     if fact(target, "chosen_is_given"):
         yield refused(
@@ -85,6 +98,13 @@ def between_stages(plain: dict[str, Any], stages: list[dict[str, Any]]) -> Found
                 f"stages.{stage['name']}.lora.{key}",
                 f"stages.{stage['name']}.lora.{key}={mine.get(key)} cannot differ from the {first.get(key)} of stage "
                 f"{stages[0]['name']}: all stages train the same adapter. Set lora for all of them.",
+            )
+    for stage in stages:
+        if stage.get("start") == "base" and not stage["lora"].get("enabled"):
+            yield refused(
+                f"stages.{stage['name']}.start",
+                f"stages.{stage['name']}.start=base takes the adapter back to where it began, and with lora=none there is none. "
+                f"Use stages.{stage['name']}.start=previous, or LoRA.",
             )
     full = not stages[0]["lora"].get("enabled") if stages else False
     several = rounds > 1 or len(stages) > 1

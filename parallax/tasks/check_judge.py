@@ -4,7 +4,8 @@
     python run.py task=check_judge method=sima task.answers=corrupted # between descriptions that are right and wrong by design
 
 Needs data whose objects are known. Of each sample the best and the worst candidate by the judge's scores are compared with the
-truth: fewer hallucinated mentions, else more of what is there (`parallax/evaluation/agreement.py`).
+truth: fewer hallucinated mentions, else more of what is there (`parallax/evaluation/agreement.py`), or the right
+answer to a short question.
 """
 
 from __future__ import annotations
@@ -20,16 +21,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 
-from datamodules.build import outcomes_of_samples
+from datamodules.build import judged_samples
 from datamodules.candidates import CandidateMaker
-from datamodules.shapes.language import corrupted, mentioned_objects
-from datamodules.shapes.questions import DESCRIBERS
+from datamodules.shapes.language import corrupted, mentioned_objects, same_answer
+from datamodules.shapes.questions import DESCRIBERS, SHORT_KINDS
 from datamodules.shapes.scene import Scene, generator
 from parallax.evaluation.agreement import agreement, true_preference
 from parallax.models.devices import pick_device
-from parallax.preference.judge import as_judgement
 from parallax.preference.proposer import Generate, Proposer
-from parallax.preference.selector import Selector
 from parallax.records import Candidate, Decoding, Dropped, GenerationSpec, ViewSpec
 from parallax.records.atomic import atomic_write_json
 from parallax.records.candidate_store import CandidateStore
@@ -46,8 +45,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from parallax.models.policy import Policy
-    from parallax.preference.judge import Judgement, Scores
-    from parallax.records import Candidate, Dropped, PreferencePair, Sample
+    from parallax.preference.judge import Judgement
+    from parallax.records import Sample
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     with run_log(folder):
         write_environment(folder, config)
         device = pick_device(config["trainer"]["accelerator"])
-        policy = make_policy(config, stage.lora, adapter=config.get("adapter"), device=device)
+        policy = make_policy(config, stage.lora, adapter=config["adapter"], device=device)
         module = make_datamodule(stage, config, folder)
         samples = [s for s in islice(module.source, int(config["task"]["samples"])) if s.objects is not None]
         if not samples:
@@ -80,14 +79,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         )
         proposer = Corrupted() if config["task"]["answers"] == "corrupted" else module.proposer
         skipped = SkippedLog(folder / "skipped.jsonl", total=len(samples))
-        heard = Listener()
-        list(
-            outcomes_of_samples(
-                samples, policy=policy, proposer=proposer, judge=module.judge, selector=heard, maker=maker, skipped=skipped,
-                seed=int(config["seed"]),
-            )
+        judged = judged_samples(
+            samples, policy=policy, proposer=proposer, judge=module.judge, maker=maker, skipped=skipped, seed=int(config["seed"])
         )  # fmt: skip
-        content = compared(heard.samples, heard.groups, heard.judged)
+        content = compared([found for found in judged if not isinstance(found, Dropped)])
         log.info("%s: %s", module.judge.name, content["words"])
         if content["counts"]:
             log.info(module.judge.words(content["counts"]))
@@ -95,35 +90,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return {"judge": content}
 
 
-class Listener(Selector):
-    """Stands where a selector would and keeps what was judged instead of choosing."""
-
-    def __init__(self) -> None:
-        self.samples: list[Sample] = []
-        self.groups: list[Sequence[Candidate]] = []
-        self.judged: list[Judgement] = []
-
-    def select(self, sample: Sample, candidates: Sequence[Candidate], scores: Scores) -> PreferencePair | Dropped:
-        self.samples.append(sample)
-        self.groups.append(candidates)
-        self.judged.append(as_judgement(scores))
-        return Dropped(sample.id, sample.source, "listened")
-
-    def check(self, pair: PreferencePair) -> PreferencePair | Dropped:
-        return pair
-
-    def settings(self) -> dict[str, Any]:
-        return {}
-
-
-def compared(
-    samples: Sequence[Sample], groups: Sequence[Sequence[Candidate]], judged: Sequence[Judgement]
-) -> dict[str, Any]:
+def compared(judged: Sequence[tuple[Sample, Sequence[Candidate], Judgement]]) -> dict[str, Any]:
     """The agreement with the truth as plain data: share, interval, counts, and a sentence."""
     decisions: list[int | None] = []
     truths: list[int | None] = []
     counts: Counter[str] = Counter()
-    for sample, group, own in zip(samples, groups, judged, strict=True):
+    for sample, group, own in judged:
         counts.update(own.counts)
         scores = own.scores or (0.0,) * len(group)
         if len(group) < 2:
@@ -133,19 +105,26 @@ def compared(
         worst = min(reversed(scored), key=lambda i: scores[i])
         decided = scores[best] > scores[worst]
         pair = (best, worst) if decided else (0, len(group) - 1)
-        said = [mentioned_objects(group[place].text) for place in pair]
         decisions.append(0 if decided else None)
-        truths.append(true_preference(said[0], said[1], sample.objects or ()))
+        truths.append(_truth(sample, [group[place].text for place in pair]))
     found = agreement(decisions, truths)
     without = sum(truth is None for truth in truths)
     return {
         "agreement": found.share,
         **found.as_data(),
-        "samples": len(samples),
+        "samples": len(judged),
         "without_truth": without,
         "counts": dict(sorted(counts.items())),
-        "words": f"{found.words()}; of {len(samples)} pairs {without} are equally true",
+        "words": f"{found.words()}; of {len(judged)} pairs {without} are equally true",
     }
+
+
+def _truth(sample: Sample, texts: Sequence[str]) -> int | None:
+    """0 or 1, whichever of two answers is truer; None for neither. Short questions of that world have one right answer."""
+    if sample.kind in SHORT_KINDS and "scene" in sample.attributes:
+        right = [same_answer(sample.kind, text, sample.answer or "") for text in texts]
+        return None if right[0] == right[1] else right.index(True)
+    return true_preference(mentioned_objects(texts[0]), mentioned_objects(texts[1]), sample.objects or ())
 
 
 class Corrupted(Proposer):

@@ -99,9 +99,45 @@ def test_the_truth_of_a_comparison_by_hand() -> None:
 
     from parallax.preference.judge import Judgement
 
-    sample: Any = SimpleNamespace(objects=("red circle", "blue star"))
+    sample: Any = SimpleNamespace(objects=("red circle", "blue star"), kind="describe")
     right, wrong, same = (SimpleNamespace(text=t) for t in ("a red circle", "a red star", "a red circle."))
     groups: Any = [[right, wrong], [wrong, right], [right, wrong], [right, same]]
     judged = [Judgement((1.0, -1.0)), Judgement((1.0, -1.0)), Judgement(reason="tie"), Judgement((0.0, 1.0))]
-    found = compared([sample] * 4, groups, judged)
+    found = compared(list(zip([sample] * 4, groups, judged, strict=True)))
     assert (found["right"], found["decided"], found["undecided"], found["without_truth"]) == (1, 2, 1, 1)
+
+
+def test_rejection_sampling_learns_right_answers_in_rounds_that_begin_again(run: Run) -> None:
+    short = (
+        "method=rejection_sampling", "data.size=12", "stages.tune.proposer.num_samples=4", "stages.tune.proposer.temperature=1.5",
+        "generation.max_new_tokens=8",
+    )  # fmt: skip
+    folder = run("rejection", *short)
+    for number in (1, 2):
+        report = json.loads((folder / f"stages/round_{number}/tune/dialogues.json").read_text())
+        counts, dropped = report["judge"], report["dropped"]
+        assert (
+            counts["samples"] == 12 and counts["answers"] == 48 and dropped.get("none_kept", 0) == counts["none_right"]
+        )
+        assert 0 < report["kept"] <= counts["right"] and report["kept"] + counts["none_right"] == report["samples"]
+    again = run("again", *short, "method.rounds=1")
+    one_round = (folder / "stages/round_1", again / "stages")
+    first, alone = (path / "tune/adapter/adapter_model.safetensors" for path in one_round)
+    assert first.read_bytes() == alone.read_bytes()
+    from safetensors.torch import load_file
+
+    start = load_file(str(folder / "stages/start_of_tune/adapter_model.safetensors"))
+    assert all(bool((value == 0).all()) for name, value in start.items() if "lora_B" in name)
+
+
+def test_right_answers_are_set_against_wrong_ones_for_mpo(run: Run) -> None:
+    report, pairs = pairs_of(
+        run(
+            "mpo", "method=mpo_correctness", "data.size=12", "stages.align.proposer.temperature=1.5",
+            "generation.max_new_tokens=8", "selector.per_sample=3",
+        )
+    )  # fmt: skip
+    assert report["judge"]["none_right"] + report["judge"]["all_right"] <= sum(report["dropped"].values())
+    assert 0 < len(pairs) == report["kept"] and {
+        pair["chosen_score"] - pair["rejected_scores"][0] for pair in pairs
+    } == {1.0}

@@ -158,7 +158,7 @@ class ServerGenerator:
             extra["add_special_tokens"] = chat.adds_special_tokens(chat.render_messages(asked))
             pictures = as_pictures(self.policy.encoder, request)
             reply = Completion(self.policy.encoder, decoding.max_new_tokens)
-            messages = _messages(asked, pictures)
+            messages = chat_messages(asked, pictures)
             if start:
                 messages.append({"role": "assistant", "content": request.answer_start})
                 extra |= {"add_generation_prompt": False, "continue_final_message": True}
@@ -268,7 +268,7 @@ def _shown(request: GenerationRequest) -> tuple[Message, ...]:
     return asked.showing(places_shown(request.view, len(asked.images)))
 
 
-def _messages(asked: Sequence[Message], pictures: Sequence[Image.Image]) -> list[Any]:
+def chat_messages(asked: Sequence[Message], pictures: Sequence[Image.Image]) -> list[Any]:
     """The conversation as a server of OpenAI's interface takes it."""
     left = iter(pictures)
     return [
