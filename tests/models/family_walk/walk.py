@@ -51,6 +51,7 @@ UNSUITED = {  # what cannot be aligned, or not be built without a checkpoint's f
     **dict.fromkeys(
         ("blip-2", "instructblip"), "its forward asks for the image at every token, also where keys and values are kept"
     ),
+    "granite4_vision": "its image features name the layers they are added to, a form that is not passed on here",
     "mllama": "looks at images by cross-attention, whose keys and mask the batched generator does not carry",
     **dict.fromkeys(("blip", "git"), "its prompt holds no image token: the image is put before or beside the text"),
 }
