@@ -54,7 +54,7 @@ def test_help_reads_like_documentation_and_imports_nothing_heavy(tmp_path: Path)
         max(
             len(line)
             for line in done.stdout.splitlines()
-            if not re.match(r"\s*(aug|data|evaluation|experiment|loss|model|study|task): ", line)
+            if not re.match(r"\s*(aug|data|evaluation|experiment|loss|method|model|study|task): ", line)
         )
         <= 140
     )

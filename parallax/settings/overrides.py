@@ -32,6 +32,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.settings.choices import FOLLOWING
 from parallax.settings.errors import ConfigError
 from parallax.settings.hydra_part import hydra_problems
 from parallax.settings.schema import STAGE_GROUPS
@@ -72,6 +73,10 @@ class Loader(ConfigLoaderImpl):
         if problems := hydra_problems(OmegaConf.to_container(cfg.hydra, resolve=False)):  # type: ignore[arg-type]
             raise ConfigError(problems)
         return cfg
+
+    def list_groups(self, parent_name: str) -> list[str]:
+        """As Hydra's, but for those that nobody chooses."""
+        return [name for name in super().list_groups(parent_name) if name not in FOLLOWING]
 
     def get_group_options(
         self,

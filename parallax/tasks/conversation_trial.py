@@ -12,7 +12,7 @@ from typing import Any
 from datamodules.inspected_prompts import Asked, prompt_facts
 from parallax.models.encoding.encoder_only import load_encoder
 from parallax.settings.build import build
-from parallax.settings.groups import Stage
+from parallax.settings.groups import Model, Stage
 
 LOOKED_AT = 8  # samples
 KINDS = ("preference_file", "columns", "llava_json")  # sources whose samples may be conversations
@@ -32,7 +32,7 @@ def refuse_conversations(stage: Stage, config: Mapping[str, Any]) -> None:
     if not asked or len(asked) < len(samples):
         return
     try:
-        facts = prompt_facts(load_encoder(config["model"]), asked)
+        facts = prompt_facts(load_encoder(Model.of(config["model"])), asked)
     except OSError:
         return
     told = {reason: count for reason, count in facts.refused.items() if reason in ("template", "bad_text")}

@@ -109,6 +109,8 @@ def _walk(model_type: str, folder: Path) -> Trial:
     import torch
 
     from parallax.models.lora import add_lora
+    from parallax.settings.groups import Lora
+    from parallax.settings.shipped import shipped
     from tests.models.family_walk import steps
     from tests.models.family_walk.own_processors import OWN
     from tests.models.family_walk.prompts import by_hand, with_processor
@@ -131,7 +133,7 @@ def _walk(model_type: str, folder: Path) -> Trial:
     _guarded("greedy", steps.generates_as_plain, toy)
     _guarded("sampled", steps.samples_alike, toy)
     untouched = deepcopy(toy.model)
-    toy.model = _guarded("LoRA", add_lora, toy.model, {"r": 4}, seed=0)
+    toy.model = _guarded("LoRA", add_lora, toy.model, shipped(Lora, r=4, alpha=None), seed=0)
     modules = [name for name, _ in toy.model.named_modules() if name.endswith(".lora_A")]
     _guarded("training step", steps.learns, toy)
     _guarded("saving", steps.saves, toy, untouched, folder)
