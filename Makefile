@@ -18,7 +18,7 @@ QUICK := tests/augment tests/records tests/preference tests/lightning_modules/te
   tests/reports/test_run_log.py tests/reports/test_comparison.py tests/test_rooms.py tests/test_safe_code.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install run quick lint format test test-quick test-full faults audit docs site pictures clean clean-all
+.PHONY: help install run quick lint format test test-quick test-full faults audit docs site gpu pictures clean clean-all
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,7 +52,7 @@ test: lint  ## lint and all quick tests, with coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile \
 	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST)
 
-test-quick: $(STAMP)  ## for the inner loop: formulas, formats, records, reports' numbers, rooms; no fit, no process
+test-quick: $(STAMP)  ## for the inner loop: formulas, formats, records, reports' numbers, imports; no fit, no process
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) --dist loadfile $(QUICK) $(PYTEST)
 
 test-full: lint  ## all tests, the slow ones too
@@ -70,6 +70,10 @@ docs: $(STAMP)  ## write the parts of docs/ that are made from the code
 
 site: $(STAMP)  ## the documentation as a site in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+gpu: $(STAMP)  ## on a GPU: the tests that need one, then a step of true size with random weights (no download); writes JSON
+	-$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 pictures: $(STAMP)  ## make the pictures of README.md, docs/sweeps.md and docs/comparing.md anew (nine runs; needs a Chromium)
 	$(BIN)/python docs/make_pictures.py

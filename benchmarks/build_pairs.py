@@ -90,8 +90,10 @@ def main() -> None:
     from datamodules.shapes.source import ShapesSource
     from parallax.models.loading import load_policy
     from parallax.preference.proposers.by_view import ByView
+    from parallax.settings.groups import Lora, Model
+    from parallax.settings.shipped import shipped
 
-    policy = load_policy({"path": str(MODEL), "name": "tiny_llava"}, {"enabled": True, "r": 32}, device="cpu")
+    policy = load_policy(shipped(Model, path=str(MODEL), feature_cache="none"), shipped(Lora, r=32), device="cpu")
     policy.num_workers = workers
     source = ShapesSource("pairs_habit_free", asked.pairs)
     proposer = ByView(Diffusion(500), max_new_tokens=asked.max_new_tokens)

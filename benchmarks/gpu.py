@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                                    # LLaVA-1.5-7B, 2 and 5 responses, both layouts
     python benchmarks/gpu.py --model llava15_13b --checkpointing
     python benchmarks/gpu.py --strategies ddp fsdp fsdp2        # and the same step under Lightning's strategies, by one process
-    python benchmarks/gpu.py --tiny                             # a toy on a CPU: does the script still work?
+    python benchmarks/gpu.py --toy                              # a toy on a CPU: does the script still work?
 
 Weights are drawn on the device from `parallax/models/architectures/<model>.json`; nothing is downloaded. bfloat16 weights,
 LoRA in float32 on every linear layer of the language model, autocast in bfloat16, a cached reference, AdamW. A step is
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         choices=STRATEGIES,
         help="also the separate layout under these, by one process",
     )
-    options.add_argument("--tiny", action="store_true", help="a toy model on the CPU, to try the script")
+    options.add_argument("--tiny", "--toy", action="store_true", help="a toy model on the CPU, to try the script")
     given = options.parse_args(arguments)
     use_threads(given.threads)
     device = "cpu" if given.tiny else "cuda"
@@ -225,6 +225,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 rounds=given.rounds, warmup=given.warmup,
             )  # fmt: skip
             policy = _built(model, given, device)
+        _write(found, model, given, dtype)  # what is there when the hour ends early
         if responses == 2 and not given.no_trl:
             peer = trl_side(policy, works[0], given, device)
             found += [peer] if peer else []
@@ -233,6 +234,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 gc.collect()
                 policy = _built(model, given, device)
     _print(found, given)
+    return _write(found, model, given, dtype)
+
+
+def _write(found: list[dict[str, Any]], model: str, given: Any, dtype: str) -> dict[str, Any]:
     content = {"model": model, "rank": given.rank, "response_tokens": given.response_tokens, "precision": dtype,
                "checkpointing": given.checkpointing, "rows": found}  # fmt: skip
     write_json(given.json, content)

@@ -33,10 +33,14 @@ class Ours:
         from parallax.models.loading import load_policy
         from parallax.records import PreferencePair, Response
         from parallax.records.images import FileImage
+        from parallax.settings.groups import Lora, Model
+        from parallax.settings.shipped import shipped
 
         self.batch, self.dtype, self.live = batch, dtype, live
-        model = {"path": str(checkpoint), "dtype": dtype, "layout": layout, "feature_cache": cache}
-        self.policy = load_policy(model, {"r": RANK, "dropout": 0.0})
+        model = shipped(
+            Model, path=str(checkpoint), family=None, image_pad=False, dtype=dtype, layout=layout, feature_cache=cache
+        )
+        self.policy = load_policy(model, shipped(Lora, r=RANK, alpha=None))
         pairs = [
             PreferencePair(
                 sample_id=row.image.name, source="benchmark", prompt=row.prompt,

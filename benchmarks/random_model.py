@@ -17,6 +17,8 @@ from parallax.models.loading import layout_for, train_language_model
 from parallax.models.lora import add_lora
 from parallax.models.policy import Policy
 from parallax.models.true_size import architectures, config_of
+from parallax.settings.groups import Lora
+from parallax.settings.shipped import shipped
 
 CLIP = {
     "model_type": "clip_vision_model", "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
@@ -76,7 +78,7 @@ def random_policy(
         torch.set_default_dtype(usual)
     model.to(device=device, dtype=dtype).requires_grad_(False)
     if rank:
-        model = add_lora(model, {"r": rank}, seed=0)
+        model = add_lora(model, shipped(Lora, r=rank), seed=0)
         if fused:
             fuse(model)
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 
 from datamodules.build import Outcome, outcomes_of_pairs, outcomes_of_samples
 from datamodules.candidates import CandidateMaker
-from datamodules.encoded_steps import PairBatches, mapped
+from datamodules.encoded_steps import PairBatches
 from datamodules.further_columns import FurtherColumns
 from datamodules.progress import bar
 from datamodules.references import fill_references
@@ -27,7 +27,6 @@ from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths, lengths_of_pairs
 from datamodules.serving import StepDataModule
 from parallax.models import processes
-from parallax.models.batch import PairBatch
 from parallax.models.generation.server import answerer_for
 from parallax.preference.asker import Asker, GivenQuestions
 from parallax.preference.caps import cap
@@ -237,20 +236,6 @@ class PreferenceDataModule(StepDataModule):
                 "the pairs have changed since the reference was scored; call fill_reference(policy) again"
             )
         return self._batches(reference)
-
-    def attach_references(self, rows: Mapping[str, Sequence[float]]) -> None:
-        """Reference log-probs scored elsewhere: pair id -> 1 + K numbers, for every pair."""
-        if missing := [pair_id for pair_id in self.pair_ids if pair_id not in rows]:
-            raise ValueError(
-                f"{len(missing)} pairs have no reference log-probs, the first is {missing[0]}; score all of them"
-            )
-        self.reference_log_probs = [list(rows[pair_id]) for pair_id in self.pair_ids]
-
-    def scoring_batches(self, pair_ids: Iterable[str]) -> Iterator[PairBatch]:
-        """Micro-batches of some pairs without reference log-probs, rows of like length together."""
-        place_of = {pair_id: place for place, pair_id in enumerate(self.pair_ids)}
-        parts = self.passes([place_of[pair_id] for pair_id in pair_ids])
-        return mapped(self._batches(None), parts, self.num_workers)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ def test_help_reads_like_documentation_and_imports_nothing_heavy(tmp_path: Path)
     for part in ("USAGE", "EXAMPLES", "GROUPS", "KEYS USED MOST", "python run.py method=seva aug.noise_steps=500"):
         assert part in done.stdout
     for group in (
-        "method: continual_sft, csr, dpo_file",
+        "method: bpo, continual_sft, csr, dpo_file",
         "loss: apo_down, ",
         "model: gemma3_4b, hub",
         "trainer: auto, cpu",
@@ -54,7 +54,7 @@ def test_help_reads_like_documentation_and_imports_nothing_heavy(tmp_path: Path)
         max(
             len(line)
             for line in done.stdout.splitlines()
-            if not re.match(r"\s*(aug|data|evaluation|experiment|loss|model|study|task): ", line)
+            if not re.match(r"\s*(aug|data|evaluation|experiment|loss|method|model|study|task): ", line)
         )
         <= 140
     )

@@ -14,6 +14,7 @@ from datamodules.formats.listed import Unusable, existing_root, image_path, shor
 from datamodules.formats.slice_image import Spill
 from parallax.records import ImageRef
 from parallax.records.images import FileImage
+from parallax.records.sample import is_image
 
 DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 BEGINNINGS = (
@@ -62,7 +63,7 @@ class FoundImages:
             if written := _as_base64(value):
                 return self._inline(_decoded(written), where)
             return self._file(value)
-        if value is not None and isinstance(value, ImageRef):
+        if is_image(value):
             return value
         reason = "no_image" if value is None or value == "" else "bad_row"
         raise Unusable(reason, f"its image is {shortened(value)}; a path below the image root is needed")

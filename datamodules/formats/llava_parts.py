@@ -7,7 +7,7 @@ asks for short answers is taken off where the paper's code does so, and so many 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from parallax.records import seed_for
@@ -88,8 +88,3 @@ def parts_from(node: Mapping[str, Any]) -> dict[str, Part]:
             )
         parts[name] = replace(known, **changes) if known is not None else Part(**changes)
     return parts
-
-
-def parts_as_data(parts: Mapping[str, Part] | None) -> dict[str, Any] | None:
-    """Parts as plain data, for manifests."""
-    return None if parts is None else {name: asdict(part) for name, part in parts.items()}

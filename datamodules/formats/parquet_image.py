@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from parallax.records.fingerprint import bytes_digest
-from parallax.records.images import upright_rgb, upright_size
+from datamodules.formats.slice_image import InsideImage
 from parallax.records.sample import BadImage
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetImage:
+class ParquetImage(InsideImage):
     """The image in `column` of one row, or the one at `index` of the list there.
 
     Args:
@@ -36,20 +31,7 @@ class ParquetImage:
     name: str
     index: int = 0
 
-    def load(self) -> Image.Image:
-        return upright_rgb(io.BytesIO(self.data()), self.name)
-
-    def digest(self) -> str:
-        return _digest(self)
-
-    def size(self) -> tuple[int, int]:
-        return upright_size(io.BytesIO(self.data()), self.name)
-
-    def describe(self) -> str:
-        return self.name
-
     def data(self) -> bytes:
-        """The picture's own bytes."""
         value = _group(self.file, self.group, self.column)[self.row].as_py()
         if isinstance(value, list):
             value = value[self.index] if self.index < len(value) else None
@@ -84,8 +66,3 @@ def _opened(file: str, process: int, modified_ns: int, size: int) -> Any:
 @lru_cache(maxsize=2)
 def _group(file: str, group: int, column: str) -> Any:
     return opened(file).read_row_group(group, columns=[column])[column]
-
-
-@lru_cache(maxsize=1_000_000)
-def _digest(image: ParquetImage) -> str:
-    return bytes_digest(image.data())

@@ -1,4 +1,4 @@
-"""Pictures inside other files: a stretch of bytes of a tar file, or of a temporary file that pictures written as text go to."""
+"""Pictures inside other files: a stretch of a tar file, or of a temporary file that pictures written as text go to."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-@dataclass(frozen=True, slots=True)
-class SliceImage:
-    """A picture inside a file: `size_in_bytes` bytes from `offset` on."""
+class InsideImage:
+    """A picture that lies inside a file: a frozen dataclass that knows its `name` and gives its bytes."""
 
-    file: str
-    offset: int
-    size_in_bytes: int
+    __slots__ = ()
     name: str
+
+    def data(self) -> bytes:
+        """The picture's own bytes."""
+        raise NotImplementedError
 
     def load(self) -> Image.Image:
         return upright_rgb(io.BytesIO(self.data()), self.name)
@@ -39,8 +40,17 @@ class SliceImage:
     def describe(self) -> str:
         return self.name
 
+
+@dataclass(frozen=True, slots=True)
+class SliceImage(InsideImage):
+    """A picture inside a file: `size_in_bytes` bytes from `offset` on."""
+
+    file: str
+    offset: int
+    size_in_bytes: int
+    name: str
+
     def data(self) -> bytes:
-        """The picture's own bytes."""
         with open(self.file, "rb") as stream:
             stream.seek(self.offset)
             return stream.read(self.size_in_bytes)
@@ -76,5 +86,5 @@ def _remove(file: str, process: int) -> None:
 
 
 @lru_cache(maxsize=1_000_000)
-def _digest(image: SliceImage) -> str:
+def _digest(image: InsideImage) -> str:
     return bytes_digest(image.data())

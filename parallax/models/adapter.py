@@ -39,7 +39,7 @@ def uses_dora(folder: Path) -> bool:
         raise ValueError(f"{folder / CONFIG} is no configuration of a PEFT adapter ({quoted(error)})") from error
 
 
-def load_adapter(model: VLM, folder: Path, *, autocast: bool = True, read: bool = True) -> VLM:
+def load_adapter(model: VLM, folder: Path, *, read: bool = True) -> VLM:
     """Wrap `model` with the adapter in `folder`, trainable. Raises ValueError when keys or shapes do not agree.
 
     `read=False` leaves the weights as they are drawn, for whoever reads them in parts.
@@ -60,7 +60,7 @@ def load_adapter(model: VLM, folder: Path, *, autocast: bool = True, read: bool 
         config.rank_pattern = current_patterns(model, config.rank_pattern)
         config.alpha_pattern = current_patterns(model, config.alpha_pattern)
     with _in_words(folder):
-        wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=autocast)
+        wrapped: Any = get_peft_model(model, config)
     if read:
         read_adapter(wrapped, folder, Whole(wrapped))
     else:

@@ -23,7 +23,7 @@ from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatu
 from parallax.models.encoding.image_features import parameters_of
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.family_support import refuse_unfit
-from parallax.models.foreign import VLM, Configured, Processor, Tokenizer
+from parallax.models.foreign import VLM, Config, Configured, Processor, Tokenizer
 from parallax.models.fused_lora import fuse
 from parallax.models.ingredients import model_digest
 from parallax.models.lora import add_lora, projector_names
@@ -39,6 +39,7 @@ from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.settings.extras import install_package
+from parallax.settings.groups import Lora, Model
 from parallax.settings.places import COMMAND
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": to
 
 
 def load_policy(
-    model: Mapping[str, Any],
-    lora: Mapping[str, Any] | None,
+    model: Model,
+    lora: Lora,
     *,
     device: str = "cpu",
     adapter: Path | str | None = None,
@@ -57,11 +58,10 @@ def load_policy(
     feature_folder: Path | None = None,
     mesh: DeviceMesh | None = None,
 ) -> Policy:
-    """Load the policy that the `model` and `lora` groups describe.
+    """Load the policy that the two groups describe.
 
     Arguments:
-        model: keys of the `model` group; `path` is a local folder or a Hugging Face name.
-        lora: keys of the `lora` group; None or `enabled: false` trains the language model in full.
+        lora: with `enabled` false the language model is trained in full.
         adapter: start from this PEFT adapter (its own rank and targets count, not those of `lora`), or, for full
             fine-tuning, from this folder of whole weights.
         seed: decides the initial LoRA weights.
@@ -74,14 +74,14 @@ def load_policy(
     """
     from transformers import AutoConfig
 
-    full = lora is None or not lora.get("enabled", True)
-    if mesh is not None and (lora or {}).get("vision"):
+    full = not lora.enabled
+    if mesh is not None and lora.vision:
         raise ValueError(
             "lora.vision=true adapts the vision tower, which trainer=fsdp2 leaves whole in every process and does not bring "
             "together; train on one GPU or with trainer=ddp, or set lora.vision=false"
         )
     adapter = Path(adapter) if adapter is not None else None
-    path = str(model["path"])
+    path = model.path
     if adapter is not None and not adapter.is_dir():
         raise FileNotFoundError(f"there is no adapter folder {adapter}; check the path, or start without an adapter")
     if adapter is not None and full and is_adapter(adapter):
@@ -89,14 +89,14 @@ def load_policy(
             f"{adapter} holds a LoRA adapter and lora=none was asked for; enable LoRA or merge the adapter first"
         )
     weights_path = str(adapter) if adapter is not None and not is_adapter(adapter) else path
-    family = loaded(weights_path, AutoConfig, revision=model.get("revision") or "main").model_type
-    if model.get("family") not in (None, family):
+    family = loaded(weights_path, AutoConfig, revision=model.commit).model_type
+    if model.family not in (None, family):
         raise ValueError(
-            f"model.family={model['family']} and the checkpoint in {weights_path} is of the family {family}; use the model= that "
+            f"model.family={model.family} and the checkpoint in {weights_path} is of the family {family}; use the model= that "
             "fits it, or model=hub, which reads the family from the checkpoint"
         )
     refuse_unfit(family, path)
-    dtype = precision_for(str(model.get("dtype") or "auto"), device)
+    dtype = precision_for(model.dtype, device)
     parts = None if mesh is None else _open_parts(weights_path, model, lora, adapter, dtype, mesh)
     network = _load_network(weights_path, model, dtype, device) if parts is None else parts.network
     kind = kind_of(network)
@@ -104,14 +104,12 @@ def load_policy(
     encoder = PromptEncoder(
         processor,
         end_token_ids=end_tokens(network, processor.tokenizer),
-        max_context=int(
-            model.get("context") or getattr(text_config(network), "max_position_embeddings", None) or 2**31
-        ),
-        image_pad=bool(model.get("image_pad")),
+        max_context=context_of(model, network.config),
+        image_pad=model.image_pad,
     )
     files = weight_files(weights_path)
     digest = model_digest(files_digest(files, digest_memory), network, kind) if files else None
-    projector = projector_names(network) if model.get("train_projector") else []
+    projector = projector_names(network) if model.train_projector else []
     network.requires_grad_(False)
     fresh = False
     if full and kind == "none":
@@ -119,11 +117,10 @@ def load_policy(
     elif full:
         log.info("%s weights cannot be trained: this policy only answers", kind)
     elif adapter is not None and is_adapter(adapter):
-        network = load_adapter(network, adapter, autocast=_float32_adapter(lora), read=parts is None)
+        network = load_adapter(network, adapter, read=parts is None)
     else:
-        assert lora is not None
         with nullcontext() if parts is None else parts.rows.keeping():
-            network = add_lora(network, dict(lora), seed=seed, projector=projector, autocast=_float32_adapter(lora))
+            network = add_lora(network, lora, seed=seed, projector=projector)
         fresh = True
     fuse(network)
     sharding: Sharding | None = None
@@ -135,11 +132,11 @@ def load_policy(
     return Policy(
         network,
         encoder,
-        name=str(model.get("name") or Path(path).name),
+        name=model.name,
         path=path,
         base_digest=digest,
         adapter_is_fresh=fresh,
-        layout=layout_for(str(model.get("layout") or "auto"), network, str(model.get("attention") or "auto")),
+        layout=layout_for(model.layout, network, model.attention),
         features=feature_cache_for(model, network, feature_folder),
         sharding=sharding,
     )
@@ -161,8 +158,6 @@ def layout_for(name: str, network: VLM, attention: str = "auto") -> Layout:
 
     With a shared layout the text decoder gets the attention that is made for it, unless `attention` names a kernel.
     """
-    if name not in ("auto", "separate", "shared"):
-        raise ValueError(f"model.layout={name} is not known; use auto, separate or shared")
     plain = base_model(network)
     possible = can_share(plain)
     needed = "it takes a family of docs/models.md's table that shares, and model.attention=auto, sdpa, eager or flex_attention"
@@ -214,14 +209,12 @@ def image_side_learns(network: VLM) -> bool:
     return any(value.requires_grad and id(value) not in inside for value in plain.parameters())
 
 
-def feature_cache_for(model: Mapping[str, Any], network: VLM, folder: Path | None) -> ReadyFeatures | None:
+def feature_cache_for(model: Model, network: VLM, folder: Path | None) -> ReadyFeatures | None:
     """The cache of image features that `feature_cache` asks for: none | auto (memory where it is right) | memory | disk.
 
     There is none where the tower or the projector learns, by the settings or because the adapter brings weights for them.
     """
-    kind = str(model.get("feature_cache") or "none")
-    if kind not in ("none", "auto", "memory", "disk"):
-        raise ValueError(f"model.feature_cache={kind} is not known; use auto, none, memory or disk")
+    kind = model.feature_cache
     learns = image_side_learns(network)
     right = can_cache(network) and not learns
     if kind == "none" or (kind == "auto" and not right):
@@ -229,7 +222,7 @@ def feature_cache_for(model: Mapping[str, Any], network: VLM, folder: Path | Non
     if not right:
         why = "a tower or projector that learns changes them" if learns else "this family takes pixels only"
         raise ValueError(f"model.feature_cache={kind} cannot keep image features: {why}; use model.feature_cache=none")
-    budget = int(model.get("feature_cache_mib") or 1024) * MIB
+    budget = model.feature_cache_mib * MIB
     if kind != "disk":
         return ReadyFeatures(FeatureCache(budget))
     if folder is None:
@@ -239,6 +232,11 @@ def feature_cache_for(model: Mapping[str, Any], network: VLM, folder: Path | Non
     plain = base_model(network)
     tower = {name: value for name, value in base_state(plain).items() if not name.startswith(decoder_name(plain) + ".")}
     return ReadyFeatures(FeatureCache(budget, folder / tensors_digest(tower)))
+
+
+def context_of(model: Model, config: Config) -> int:
+    """Most tokens of a prompt with its answer: `model.context`, or what the checkpoint says."""
+    return model.context or getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
 def end_tokens(network: Configured, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -272,17 +270,11 @@ def train_language_model(network: VLM, projector: list[str]) -> None:
         network.get_submodule(name).requires_grad_(True)
 
 
-def _float32_adapter(lora: Mapping[str, Any] | None) -> bool:
-    """Adapter weights in float32 above a half-precision base, so that small learning rates are not rounded away."""
-    return (lora or {}).get("adapter_dtype", "float32") == "float32"
-
-
-def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
+def _load_network(path: str, model: Model, dtype: torch.dtype, device: str) -> Any:
     """The model on `device`, weight by weight: several processes of a machine never hold copies of it in host memory."""
     from transformers import AutoModelForImageTextToText
 
-    kind = str(model.get("quantization") or "none")
-    settings = quantization_config(kind, path, dtype, model.get("revision") or "main")
+    settings = quantization_config(model.quantization, path, dtype, model.commit)
     network, report = loaded(
         path,
         AutoModelForImageTextToText,
@@ -292,7 +284,7 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, devic
         **({"device_map": {"": device}} if settings is not None or device != "cpu" else {}),
         quantization_config=settings,
         attn_implementation=_attention(model),
-        revision=model.get("revision") or "main",
+        revision=model.commit,
         use_safetensors=True,
     )
     refuse_gaps(path, report)
@@ -303,8 +295,8 @@ def _load_network(path: str, model: Mapping[str, Any], dtype: torch.dtype, devic
 
 def _open_parts(
     path: str,
-    model: Mapping[str, Any],
-    lora: Mapping[str, Any] | None,
+    model: Model,
+    lora: Lora,
     adapter: Path | None,
     dtype: torch.dtype,
     mesh: DeviceMesh,
@@ -312,14 +304,15 @@ def _open_parts(
     """The model of the checkpoint to be read in parts; None, with a word, where it can only be loaded whole."""
     from transformers import AutoModelForImageTextToText
 
-    revision = model.get("revision") or "main"
     try:
-        if (lora or {}).get("dora") or (adapter is not None and uses_dora(adapter)):
+        if lora.dora or (adapter is not None and uses_dora(adapter)):
             raise NotInParts("DoRA begins with the norms of whole weights")
         with _in_words(path):
             return Parts(
-                empty_network(AutoModelForImageTextToText, path, dtype, attention=_attention(model), revision=revision),
-                weight_files(path) if Path(path).is_dir() else _downloaded(path, revision),
+                empty_network(
+                    AutoModelForImageTextToText, path, dtype, attention=_attention(model), revision=model.commit
+                ),
+                weight_files(path) if Path(path).is_dir() else _downloaded(path, model.commit),
                 mesh,
             )
     except NotInParts as reason:
@@ -334,10 +327,9 @@ def _downloaded(path: str, revision: str) -> list[Path]:
     return sorted(Path(folder).glob("model*.safetensors"))
 
 
-def _attention(model: Mapping[str, Any]) -> str:
+def _attention(model: Model) -> str:
     """The kernel that transformers is told; the text decoder may get one of ours later (`layout_for`)."""
-    attention = str(model.get("attention") or "auto")
-    return "sdpa" if attention in ("auto", "flex_attention") else attention
+    return "sdpa" if model.attention in ("auto", "flex_attention") else model.attention
 
 
 def refuse_gaps(path: str, report: Mapping[str, Any]) -> None:
@@ -366,10 +358,10 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def load_processor(path: str, model: Mapping[str, Any], network: Configured, **options: Any) -> Processor:
+def load_processor(path: str, model: Model, network: Configured, **options: Any) -> Processor:
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoProcessor
 
-    processor = loaded(path, AutoProcessor, revision=model.get("revision") or "main", **options)
+    processor = loaded(path, AutoProcessor, revision=model.commit, **options)
     vision = getattr(network.config, "vision_config", None)
     for name, value in (
         ("patch_size", getattr(vision, "patch_size", None)),
@@ -382,7 +374,7 @@ def load_processor(path: str, model: Mapping[str, Any], network: Configured, **o
         family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(of_config, None)
         if family and "mm_token_type_ids" in parameters_of(family, "forward"):
             processor.return_mm_token_type_ids = True  # Cosmos3-Edge's model asks for what its processor leaves out
-    limit_pixels(processor, network, model.get("min_pixels"), model.get("max_pixels"))
+    limit_pixels(processor, network, model.min_pixels, model.max_pixels)
     return processor
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from parallax.models.backbone import decoder_name
 from parallax.models.foreign import VLM
+from parallax.settings.groups import Lora
 
 PROJECTORS = (
     "multi_modal_projector",
@@ -98,7 +99,7 @@ def _foreign_modules(model: VLM) -> set[nn.Module]:
     return foreign
 
 
-def lora_config(model: VLM, settings: dict[str, Any], projector: Sequence[str] = ()) -> Any:
+def lora_config(model: VLM, settings: Lora, projector: Sequence[str] = ()) -> Any:
     """A `peft.LoraConfig` from the `lora` group: r, alpha (default 2r), dropout, targets, vision, rslora, dora.
 
     `targets` is "language" (see `language_targets`), a regular expression over full module names, or a list of module
@@ -107,23 +108,19 @@ def lora_config(model: VLM, settings: dict[str, Any], projector: Sequence[str] =
     """
     from peft import LoraConfig
 
-    rank = int(settings["r"])
-    if rank < 1:
-        raise ValueError(f"lora.r={rank} is not a rank; use 1 or more, or lora=none for full fine-tuning")
-    alpha = settings.get("alpha")
-    targets = settings.get("targets") or "language"
+    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     if targets == "language":
         targets = language_targets(model)
     _check_targets(model, targets)
-    if settings.get("vision"):
+    if settings.vision:
         targets = f"{_as_expression(model, targets)}|{vision_targets(model)}"
     return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=float(settings.get("dropout") or 0.0),
+        r=settings.r,
+        lora_alpha=2 * settings.r if settings.alpha is None else settings.alpha,  # type: ignore[arg-type]  # a scale
+        lora_dropout=settings.dropout,
         target_modules=targets,
-        use_rslora=bool(settings.get("rslora")),
-        use_dora=bool(settings.get("dora")),
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
         modules_to_save=list(projector) or None,
         bias="none",
         task_type="CAUSAL_LM",
@@ -132,22 +129,21 @@ def lora_config(model: VLM, settings: dict[str, Any], projector: Sequence[str] =
 
 def add_lora(
     model: VLM,
-    settings: dict[str, Any],
+    settings: Lora,
     *,
     seed: int,
     projector: Sequence[str] = (),
-    autocast: bool = True,
 ) -> Any:
     """Wrap `model` with a fresh adapter whose initial weights depend on `seed` alone.
 
-    `autocast` keeps adapter weights in float32 above a half-precision base.
+    They are float32 above a half-precision base, so that small learning rates are not rounded away.
     """
     from peft import get_peft_model
 
     config = lora_config(model, settings, projector)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=autocast)
+        return get_peft_model(model, config)
 
 
 def _check_targets(model: VLM, targets: str | Sequence[str]) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parallax.settings.groups import Lora
+
 FOLDER = Path(__file__).parent / "architectures"
 
 
@@ -53,11 +55,12 @@ def count_lora(name: str, rank: int) -> LoraCount:
     import torch
 
     from parallax.models.lora import add_lora
+    from parallax.settings.shipped import shipped
 
     model = meta_model(name)
     total = sum(parameter.numel() for parameter in model.parameters())
     with torch.device("meta"):
-        tuned = add_lora(model, {"r": rank}, seed=0)
+        tuned = add_lora(model, shipped(Lora, r=rank), seed=0)
     modules = [module for module, _ in tuned.named_modules() if module.endswith(".lora_A")]
     trainable = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)
     return LoraCount(len(modules), trainable, total)

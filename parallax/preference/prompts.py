@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from parallax.records import seed_for
 
@@ -37,25 +35,3 @@ class PromptPool(Sequence[str]):
 
     def __getitem__(self, place: int) -> str:  # type: ignore[override]
         return self.texts[place]
-
-
-def pools_from(node: Mapping[str, Any]) -> dict[str, PromptPool]:
-    """Pools of a `prompts` node: every key whose value is a list of texts, or one text, is a pool of that name."""
-    pools = {}
-    for name, value in node.items():
-        if isinstance(value, str):
-            pools[name] = PromptPool([value], name)
-        elif isinstance(value, Sequence):
-            pools[name] = PromptPool(list(value), name)
-    if not pools:
-        raise ValueError("the prompts node holds no pool; give at least one list of texts, such as describe: [...]")
-    return pools
-
-
-def pool_from_file(path: Path | str, name: str = "prompts") -> PromptPool:
-    """A user's own pool: a text file with one prompt per line (empty lines and lines starting with # are left out)."""
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"the prompt file {file} does not exist; give a text file with one prompt per line")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    return PromptPool([line for line in lines if line and not line.startswith("#")], name)

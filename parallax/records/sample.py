@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 from parallax.records.conversation import Conversation, Message
 
@@ -38,6 +38,17 @@ class ImageRef(Protocol):
     def describe(self) -> str:
         """A short human name for logs: a path relative to the image root, or `shapes:train:12`."""
         ...
+
+
+_KINDS: dict[type[Any], bool] = {}  # whether a type is one of images
+
+
+def is_image(value: Any) -> TypeGuard[ImageRef]:
+    """Whether a value is an `ImageRef`; asked of its type once, for rows by the million."""
+    kind = type(value)
+    if kind not in _KINDS:
+        _KINDS[kind] = isinstance(value, ImageRef)
+    return _KINDS[kind]
 
 
 class BadImage(Exception):

@@ -128,7 +128,7 @@ def _runs_below(place: Path) -> Iterator[Path]:
 
 def _typed(folder: Path) -> Iterator[str]:
     overrides = folder / ".hydra" / "overrides.yaml"
-    words = _yaml_any(overrides) if overrides.is_file() else _json(folder / "environment.json").get("command")
+    words = _yaml_any(overrides) if overrides.is_file() else json_of(folder / "environment.json").get("command")
     for word in words if isinstance(words, list) else []:
         key, equals, _ = str(word).lstrip("+~").partition("=")
         if equals:
@@ -165,7 +165,8 @@ def _sound(results: object) -> dict[str, Any]:
     return results
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_of(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty where there is none."""
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
 

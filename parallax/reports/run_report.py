@@ -6,7 +6,6 @@ models, data, files or configuration is escaped by the template; the page holds 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,11 @@ from parallax.reports.health import health_warnings
 from parallax.reports.judge_notes import lines_of
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.metric_names import short_name, whole_name
-from parallax.reports.metrics_file import curve, read_metrics
+from parallax.reports.metrics_file import curve
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.pages import page
 from parallax.reports.pairs_table import evenly
+from parallax.reports.run_folder import json_of, read_run
 from parallax.reports.svg_curves import Line, curves
 from parallax.reports.worddiff import Span, diff_words
 
@@ -103,13 +103,10 @@ def write_report(
         max_examples: evaluation examples of each trend (improved, worse).
     """
     folder = Path(run_folder)
-    config = _yaml(folder / "config.yaml")
-    results = {**numbers.make_results(None, None), **_json(folder / "results.json")}
-    logged = sorted(folder.glob("stages/**/metrics.csv"))
-    rows = {str(path.parent.relative_to(folder / "stages")): read_metrics(path) for path in logged}
-    rows = rows or ({"": read_metrics(folder / "metrics.csv")} if (folder / "metrics.csv").is_file() else {})
-    before = before or _evaluation(sorted(folder.glob("stages/**/eval_before.json"))[:1])
-    after = after or _evaluation(sorted(folder.glob("stages/**/eval_after.json"))[-1:])
+    run = read_run(folder)
+    config, rows = run.config, run.curves
+    results = {**numbers.make_results(None, None), **run.results}
+    before, after = before or run.evaluation("before"), after or run.evaluation("after")
     found = health_warnings(rows, results, [e for e in (after or before,) if e is not None])
     every = [pair for group in pairs.values() for pair in group] if isinstance(pairs, Mapping) else list(pairs)
     images = {sample.id: sample.image for sample in samples}
@@ -135,7 +132,7 @@ def write_report(
         examples=list(_examples(before, after, images, max_examples)),
         results=results,
         config_text=(folder / "config.yaml").read_text("utf-8") if (folder / "config.yaml").is_file() else "",
-        environment=_json(folder / "environment.json"),
+        environment=json_of(folder / "environment.json"),
     )
     path = folder / "report.html"
     atomic_write_text(path, text)
@@ -262,17 +259,3 @@ def _picture(image: ImageRef | None) -> Shown | None:
         return Shown(data_uri(image.load(), side=160), image.describe())
     except BadImage:
         return None
-
-
-def _evaluation(paths: Sequence[Path]) -> Evaluation | None:
-    return Evaluation.load(paths[0]) if paths else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    return dict(yaml.safe_load(path.read_text("utf-8")) or {}) if path.is_file() else {}

@@ -38,7 +38,7 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
     """Dotted key → one sentence, in the order found. Empty when all is well."""
     raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     absent = list(_fill_absent(raw))
-    cfg = OmegaConf.create(raw)
+    cfg = OmegaConf.create(raw) if absent else cfg
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:

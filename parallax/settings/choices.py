@@ -9,12 +9,14 @@ from pathlib import Path
 
 from parallax.settings.comments import CONF
 
+FOLLOWING = ("on_data", "on_model")  # groups that nobody chooses
+
 
 @cache
 def groups(conf: Path = CONF) -> tuple[str, ...]:
     """Names of the groups a user chooses from, sorted. `on_data` and `on_model` follow from method, data and model."""
     found = {folder.name for folder in conf.iterdir() if folder.is_dir() and any(folder.glob("*.yaml"))}
-    return tuple(sorted(found - {"hydra", "local", "on_data", "on_model"}))
+    return tuple(sorted(found - {"hydra", "local", *FOLLOWING}))
 
 
 def choices(group: str, folders: Sequence[Path] = (CONF,)) -> list[str]:

@@ -28,7 +28,6 @@ from parallax.records.plain_text import printable
 from parallax.settings.check import check
 from parallax.settings.choices import groups, groups_with
 from parallax.settings.errors import ConfigError
-from parallax.settings.hydra_part import hydra_problems
 from parallax.settings.launchers import missing_plugin, multirun_problem
 from parallax.settings.overrides import CONFIG, MAY_BE_NONE, Loader, loader, stage_choice
 from parallax.settings.places import CONF
@@ -151,7 +150,7 @@ class _Command:
         for text in self.overrides:
             if problem := missing_plugin(text.lstrip("+")):
                 problems.append(problem)
-        if not problems:  # also where it is only shown: Hydra sets up its logging for that
+        if not problems and not self.only_shown:
             self.whole = self._loaded(self.overrides, RunMode.MULTIRUN)
             self.multirun = not self.shown and (self.asked_multirun or self.whole.hydra.mode == RunMode.MULTIRUN)
         if not (self.multirun or self.asked_multirun):
@@ -226,15 +225,10 @@ class _Command:
         return cfg
 
     def _loaded(self, words: Sequence[str], mode: RunMode) -> DictConfig:
-        """Composed, with Hydra's own part looked at: nothing of it has been acted on yet."""
         try:
-            cfg = self.loader.load_configuration(self.name, list(words), run_mode=mode, validate_sweep_overrides=False)
+            return self.loader.load_configuration(self.name, list(words), run_mode=mode, validate_sweep_overrides=False)
         except (HydraException, YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(hydra_sentence(error)) from error
-        problems = hydra_problems(OmegaConf.to_container(cfg.hydra, resolve=False))  # type: ignore[arg-type]
-        if problems:
-            raise ConfigError(problems)
-        return cfg
 
 
 def _parsed(text: str, problems: list[str]) -> Override | None:

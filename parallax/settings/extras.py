@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib import metadata
 
 from parallax.settings.places import IS_CLONE, ROOT
 
@@ -46,6 +45,8 @@ def _extras() -> dict[str, list[str]]:
 
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         return dict(project["optional-dependencies"])
+    from importlib import metadata
+
     found: dict[str, list[str]] = {}
     for line in metadata.requires(NAME) or ():
         requirement, _, marker = line.partition(";")

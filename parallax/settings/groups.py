@@ -109,6 +109,11 @@ class Model(Group):
     context: Count | None
     recipe: Recipe
 
+    @property
+    def commit(self) -> str:
+        """The revision to read a checkpoint at."""
+        return self.revision or "main"
+
 
 @dataclass(frozen=True)
 class Pairs(Group):

@@ -25,11 +25,16 @@ from hydra._internal.config_repository import CachingConfigRepository, IConfigRe
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.default_element import ResultDefault
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
 from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.settings.choices import FOLLOWING
+from parallax.settings.errors import ConfigError
+from parallax.settings.hydra_part import hydra_problems
 from parallax.settings.schema import STAGE_GROUPS
 from parallax.settings.stages import overlay
 
@@ -54,6 +59,38 @@ class Loader(ConfigLoaderImpl):
                 read(override, repo.group_exists(override.key_or_group))
         self._typed = [override for override in parsed if not override.is_sweep_override()]
         return parsed, repo
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """As Hydra's; its own part is looked at before anything of it is acted on. Raises ConfigError."""
+        cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        if problems := hydra_problems(OmegaConf.to_container(cfg.hydra, resolve=False)):  # type: ignore[arg-type]
+            raise ConfigError(problems)
+        return cfg
+
+    def list_groups(self, parent_name: str) -> list[str]:
+        """As Hydra's, but for those that nobody chooses."""
+        return [name for name in super().list_groups(parent_name) if name not in FOLLOWING]
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """As Hydra's, which copies the whole repository for each group it is asked about: `--help` asks about all."""
+        words = overrides or []
+        repos = self.__dict__.setdefault("_repos", {})
+        if (asked := (config_name, *words)) not in repos:
+            repos[asked] = super()._parse_overrides_and_create_caching_repo(config_name, words)[1]
+        return list(repos[asked].get_group_options(group_name, results_filter))
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)

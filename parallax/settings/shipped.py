@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, TypeVar
 
+from omegaconf import OmegaConf
+
 from parallax.settings.annotated_rules import Group
-from parallax.settings.groups import Stage
 from parallax.settings.stages import overlay, resolve_stages
 
 Kind = TypeVar("Kind", bound=Group)
@@ -16,7 +17,8 @@ Kind = TypeVar("Kind", bound=Group)
 def _defaults() -> dict[str, Any]:
     from parallax.settings.command_line import compose_checked
 
-    return resolve_stages(compose_checked(["resume=never"]))[0]
+    cfg = compose_checked(["resume=never"])
+    return {"stage": resolve_stages(cfg)[0], "model": OmegaConf.to_container(cfg.model, resolve=True)}
 
 
 def shipped(kind: type[Kind], **changes: Any) -> Kind:
@@ -24,5 +26,5 @@ def shipped(kind: type[Kind], **changes: Any) -> Kind:
 
     Raises ValueError for a key that the group has not, and for a value that is not allowed.
     """
-    values = _defaults() if kind is Stage else _defaults()[kind.__name__.lower()]
-    return kind.of(overlay(values, changes))
+    name, known = kind.__name__.lower(), _defaults()
+    return kind.of(overlay(known.get(name, known["stage"].get(name)), changes))

@@ -30,6 +30,7 @@ from parallax.reports.run_log import run_log
 from parallax.reports.run_report import write_report
 from parallax.settings.groups import Stage, Task, Trainer
 from parallax.settings.stages import PlannedStage, planned_stages
+from parallax.tasks.conversation_trial import refuse_conversations
 from parallax.tasks.disk_room import ALWAYS, MIB, check_room, needed_in_run_folder
 from parallax.tasks.evaluate import add_harnesses, run_suites
 from parallax.tasks.manifest import RunManifest, made_with
@@ -85,7 +86,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def _align(run: Run, plan: list[PlannedStage]) -> dict[str, Any]:
     config, folder = run.config, run.folder
-    adapter = Path(config["adapter"]) if config.get("adapter") else None
+    adapter = Path(config["adapter"]) if config["adapter"] else None
     suites = make_suites(config) if config["evaluation"]["when"] else []
     policy: Policy | None = None  # one copy of the weights at a time
     exported = bool(
@@ -100,6 +101,8 @@ def _align(run: Run, plan: list[PlannedStage]) -> dict[str, Any]:
         _check_room(run, plan, trained, sum(parameter.numel() for parameter in made.model.parameters()))
         return made
 
+    if (todo := next((one for one in plan if run.manifest.finished(one.name) is None), None)) is not None:
+        refuse_conversations(todo.stage, config)
     first, last = run.stage_folder(plan[0]), run.stage_folder(plan[-1])
     before = _read(first / "eval_before.json", "before", run)
     if before is None:
@@ -234,11 +237,11 @@ def _evaluate(run: Run, policy: Policy, suites: list[Any], when: str, path: Path
 
 def _tell_wandb(run: Run, suites: list[Any], before: Evaluation | None, after: Evaluation | None) -> None:
     """Answers before and after as a table; results as an artifact."""
-    shown = run.wandb_options
+    if run.wandb is None:
+        return
     samples = [sample for suite in suites for sample in suite.samples]
-    limit, side = int(shown.get("log_examples") or 0), int(shown.get("thumbnail") or 160)
-    log_examples(run.loggers, before, after, samples, limit=limit, side=side)
-    if shown.get("artifacts"):
+    log_examples(run.loggers, before, after, samples, limit=run.wandb.log_examples, side=run.wandb.thumbnail)
+    if run.wandb.artifacts:
         note_results(run.loggers, run.folder)
 
 

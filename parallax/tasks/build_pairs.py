@@ -16,6 +16,7 @@ from parallax.reports.environment import write_environment
 from parallax.reports.run_log import run_log
 from parallax.settings.groups import Task, Trainer
 from parallax.settings.stages import preference_stage
+from parallax.tasks.conversation_trial import refuse_conversations
 from parallax.tasks.memory_forecast import explained_generation
 from parallax.tasks.parts import join_processes, make_datamodule, make_policy
 
@@ -39,7 +40,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     with run_log(folder, number=processes.rank()):
         if processes.is_first():
             write_environment(folder, config)
-        policy = make_policy(config, stage.lora, adapter=config.get("adapter"), device=device)
+        refuse_conversations(stage, config)
+        policy = make_policy(config, stage.lora, adapter=config["adapter"], device=device)
         with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):
             report = make_datamodule(stage, config, folder).build_pairs(policy, builder)
         if processes.is_first():

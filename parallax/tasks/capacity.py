@@ -23,6 +23,11 @@ from parallax.settings.ranges import Count, OneOf, PositiveShare
 
 log = logging.getLogger(__name__)
 
+IMAGE_TOKENS = {  # of an image at its usual size, where it is not LLaVA-1.5's 576; Qwen's at 1,003,520 pixels
+    "llava16_mistral_7b": 2880, "qwen25_vl_7b": 1280, "qwen25_vl_3b": 1280, "qwen3_vl_8b": 980, "qwen3_vl_4b": 980,
+    "qwen3_vl_2b": 980, "gemma3_4b": 256, "internvl3_8b": 3328,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Keys(Task):
@@ -37,7 +42,7 @@ class Keys(Task):
     processes: Annotated[int, Ge(2)]
     ranks: Sequence[Count]
     negatives: Sequence[Count]
-    image_tokens: Count
+    image_tokens: Count | None
     question_tokens: Count
     response_tokens: Count
     usable: PositiveShare
@@ -60,9 +65,10 @@ def _model(name: str, task: dict[str, Any]) -> str:
     """The two tables of one model."""
     shape = shape_of(meta_model(name))
     gpus = [GPUS[gpu] for gpu in task["gpus"]]
-    prompt = int(task["image_tokens"]) + int(task["question_tokens"])
+    image = int(task["image_tokens"] or IMAGE_TOKENS.get(name, 576))
+    prompt = image + int(task["question_tokens"])
     work = Workload(
-        prompt_tokens=prompt, image_tokens=int(task["image_tokens"]), response_tokens=int(task["response_tokens"]),
+        prompt_tokens=prompt, image_tokens=image, response_tokens=int(task["response_tokens"]),
         layout="shared", weights="bfloat16", autocast="bfloat16", attention="prefix_sdpa", checkpointing=True, fused=True,
         head_chunk=rows_per_chunk(shape.vocabulary),
     )  # fmt: skip

@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> None:
     from rich.console import Console
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    task, adapter = config["task"], config.get("adapter")
+    task, adapter = config["task"], config["adapter"]
     device = pick_device(str(config["trainer"]["accelerator"]))
     image = open_image(task["image"]) if task["image"] else _of_data(config)
     image.load()  # a bad image is said at once

@@ -34,7 +34,7 @@ from parallax.reports.run_images import evaluation_subjects
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
-from parallax.settings.groups import Stage, Task
+from parallax.settings.groups import Model, Stage, Task
 from parallax.settings.ranges import Count, Natural
 from parallax.settings.stages import resolve_stages
 
@@ -119,7 +119,7 @@ def _inspected(stage: Stage, config: Mapping[str, Any], evaluated: Mapping[str, 
     node, task = stage.data, config["task"]
 
     def encoder() -> Any:
-        return load_encoder(config["model"])
+        return load_encoder(Model.of(config["model"]))
 
     try:
         source = build(node, "data")

@@ -67,7 +67,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     with run_log(folder):
         write_environment(folder, config)
         device = pick_device(config["trainer"]["accelerator"])
-        policy = make_policy(config, stage.lora, adapter=config.get("adapter"), device=device)
+        policy = make_policy(config, stage.lora, adapter=config["adapter"], device=device)
         module = make_datamodule(stage, config, folder)
         samples = [s for s in islice(module.source, int(config["task"]["samples"])) if s.objects is not None]
         if not samples:

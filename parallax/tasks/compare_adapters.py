@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         write_environment(folder, config)
         suites = make_suites(config)
         sides = []
-        for name, adapter in (("first", config.get("adapter")), ("second", task["other"])):
+        for name, adapter in (("first", config["adapter"]), ("second", task["other"])):
             lora = replace(Lora.of(config["lora"]), enabled=bool(adapter))
             policy = make_policy(config, lora, adapter=adapter, device=device)
             sides.append(run_suites(policy, suites, config, f"{name} ({adapter or 'base model'})"))
@@ -68,7 +68,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             judge = build(config["evaluation"]["judge"], "evaluation.judge")
             results["win_rate"] = win_rate(first, second, judge, task["win_rate_instructions"]).as_data()
         write_results(folder / "results.json", results)
-        names = {"first": str(config.get("adapter") or "base model"), "second": str(task["other"])}
+        names = {"first": str(config["adapter"] or "base model"), "second": str(task["other"])}
         atomic_write_json(folder / "comparison.json", {**names, **results})
         samples = [sample for suite in suites for sample in suite.samples]
         write_report(folder, before=first, after=second, samples=samples)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from parallax.models.true_size import architectures, config_of
 from parallax.records.atomic import atomic_folder, atomic_write_text
 from parallax.reports.model_card import converted_card
 from parallax.reports.run_log import run_log
-from parallax.settings.groups import Task
+from parallax.settings.groups import Model, Task
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +46,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         raise FileNotFoundError(f"task.input={source} is no folder; download the adapter and give its folder")
     if output.exists():
         raise FileExistsError(f"task.output={output} is there already; name a folder that does not exist yet")
+    model = Model.of(config["model"])
     with run_log(folder):
-        made = convert(source, _shell(config["model"]), str(config["model"]["path"]))
+        made = convert(source, _shell(model), model.path)
         with atomic_folder(output) as temporary:
             save_file(made.state, str(temporary / WEIGHTS), metadata={"format": "pt"})
             atomic_write_text(temporary / CONFIG, json.dumps(made.config, indent=2, sort_keys=True) + "\n")
@@ -58,17 +58,17 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return {"converted": dict(made.counts)}
 
 
-def _shell(model: Mapping[str, Any]) -> Any:
+def _shell(model: Model) -> Any:
     """The model without weights, by its own configuration; where that is not here, by what is known of its architecture."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    path, revision, known = str(model["path"]), model.get("revision") or "main", model.get("name") in architectures()
+    path, revision, known = model.path, model.commit, model.name in architectures()
     try:
         config = loaded(path, AutoConfig, revision=revision, local_files_only=known)
     except FileNotFoundError:
         if not known:
             raise
-        config = config_of(str(model["name"]))
+        config = config_of(str(model.name))
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)

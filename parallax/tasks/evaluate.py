@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     join_processes(Trainer.of(config["trainer"]))
     folder = processes.broadcast(Path(config["paths"]["output_dir"]))
     config["paths"]["output_dir"] = str(folder)
-    adapter = config.get("adapter")
+    adapter = config["adapter"]
     sides: dict[str, Evaluation] = {}
     with run_log(folder, number=processes.rank()):
         if processes.is_first():
@@ -71,7 +71,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             loggers.extend([] if loggers else _loggers(config, folder))
 
         try:
-            if adapter and "before" in config["evaluation"].get("when", ["before"]):
+            if adapter and "before" in config["evaluation"]["when"]:
                 base = make_policy(config, Lora(enabled=False), adapter=None, device=device)
                 sides["before"] = run_suites(base, suites, config, "base", at_first=start_loggers)
                 add_harnesses(sides["before"], base, config, folder / "harnesses" / "before", plain_base=True)
@@ -106,7 +106,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None:
     """The view of `evaluation.view` (a node of the `aug` group), or None for images as they are."""
-    if not evaluation.get("view"):
+    if not evaluation["view"]:
         return None
 
     view = build(evaluation["view"], "evaluation.view")
@@ -115,7 +115,7 @@ def evaluation_view(evaluation: Mapping[str, Any], seed: int) -> ViewSpec | None
 
 def describing(evaluation: Mapping[str, Any]) -> Describe | None:
     """The first step of describe-and-respond, where `evaluation.describe_and_respond` asks for it."""
-    if not evaluation.get("describe_and_respond"):
+    if not evaluation["describe_and_respond"]:
         return None
 
     return Describe(
@@ -165,10 +165,10 @@ def run_suites(
         return evaluate(
             policy,
             suites,
-            batch_size=int(wanted.get("batch_size") or 128),
+            batch_size=wanted["batch_size"],
             view=evaluation_view(wanted, int(config["seed"])),
-            bootstrap=int(wanted.get("bootstrap", 1000)),
-            max_skipped_share=float((config.get("pairs") or {}).get("max_skipped_share", 0.05)),
+            bootstrap=wanted["bootstrap"],
+            max_skipped_share=config["pairs"]["max_skipped_share"],
             skipped_file=Path(config["paths"]["output_dir"]) / "skipped.jsonl",
             progress=done,
             cache_dir=config["paths"]["cache_dir"] if cache else None,
@@ -186,7 +186,7 @@ def add_harnesses(
     """
     import shutil
 
-    wanted = config["evaluation"].get("harnesses") or {}
+    wanted = config["evaluation"]["harnesses"]
     if not wanted:
         return
     path = Path(str(config["model"]["path"])).expanduser()

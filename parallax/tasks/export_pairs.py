@@ -119,7 +119,7 @@ def _pairs(stage: Stage, config: Mapping[str, Any], folder: Path) -> list[Prefer
     if getattr(source, "pairs", None) is not None:
         return list(source.pairs)
     policy = make_policy(
-        config, stage.lora, adapter=config.get("adapter"), device=pick_device(config["trainer"]["accelerator"])
+        config, stage.lora, adapter=config["adapter"], device=pick_device(config["trainer"]["accelerator"])
     )
     datamodule = make_datamodule(stage, config, folder)
     with explained_generation(policy, stage.generation.batch_size, stage.generation.max_new_tokens):

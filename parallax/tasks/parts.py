@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from parallax.models import processes
 from parallax.models.loading import load_policy
 from parallax.preference.looks import Look
 from parallax.settings.build import build
-from parallax.settings.groups import Lora, Stage, Trainer
+from parallax.settings.groups import Lora, Model, Stage, Trainer
 
 if TYPE_CHECKING:
     from datamodules.preference import PreferenceDataModule
@@ -34,23 +33,19 @@ def make_policy(
     config: Mapping[str, Any], lora: Lora, *, adapter: Path | str | None, device: str, sharded: bool = False
 ) -> Policy:
     """The policy of the configuration, with a fresh adapter or the one given; `sharded` over the processes of the run."""
-    if config["model"].get("dtype") == "float16" and device == "cpu":
+    model = Model.of(config["model"])
+    if model.dtype == "float16" and device == "cpu":
         raise ValueError(
             "model.dtype=float16 needs a GPU, and torch sees none that may be used here; use model.dtype=auto"
         )
     cache = Path(config["paths"]["cache_dir"]).expanduser()
     policy = load_policy(
-        config["model"], _plain(lora), device=device, adapter=adapter, seed=int(config["seed"]),
+        model, lora, device=device, adapter=adapter, seed=int(config["seed"]),
         digest_memory=cache / "weight_digests.json", feature_folder=cache / "features",
         mesh=processes.mesh(device) if sharded else None,
     )  # fmt: skip
-    policy.num_workers = (config.get("generation") or {}).get("num_workers", "auto")
+    policy.num_workers = config["generation"]["num_workers"]
     return policy
-
-
-def _plain(lora: Lora) -> dict[str, Any]:
-    targets = lora.targets
-    return {**asdict(lora), "targets": list(targets) if isinstance(targets, tuple) else targets}
 
 
 def make_datamodule(stage: Stage, config: Mapping[str, Any], run_folder: Path) -> PreferenceDataModule:
@@ -112,8 +107,7 @@ def make_supervised(stage: Stage, config: Mapping[str, Any], run_folder: Path) -
 def make_suites(config: Mapping[str, Any]) -> list[Any]:
     """The evaluation suites, shortened where `evaluation.limit` or `debug.limit_evaluation` say so."""
     evaluation = dict(config["evaluation"])
-    short = (config.get("debug") or {}).get("limit_evaluation")
-    limits = [limit for limit in (evaluation.get("limit"), short) if limit is not None]
+    limits = [limit for limit in (evaluation["limit"], config["debug"]["limit_evaluation"]) if limit is not None]
     evaluation["limit"] = min(limits) if limits else None
     return build_suites(evaluation)
 

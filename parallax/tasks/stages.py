@@ -17,7 +17,7 @@ from parallax.reports.artifacts import note_adapter, note_pairs, note_policy
 from parallax.reports.loggers import begin_stage, build_loggers, close_loggers
 from parallax.reports.pairs_table import log_pairs
 from parallax.settings.build import build
-from parallax.settings.groups import Stage
+from parallax.settings.groups import Logger, Stage, Wandb
 from parallax.settings.stages import PlannedStage
 from parallax.tasks.memory_forecast import explained_generation
 from parallax.tasks.naming import group_name, run_name, tag_words
@@ -68,9 +68,9 @@ class Run:
             close_loggers(self.loggers, failed=failed)
 
     @property
-    def wandb_options(self) -> dict[str, Any]:
-        """The `logger.wandb` group; empty where W&B is not among the loggers."""
-        return dict((self.config.get("logger") or {}).get("wandb") or {})
+    def wandb(self) -> Wandb | None:
+        """None where W&B is not among the loggers."""
+        return Logger.of(self.config["logger"]).wandb
 
     def stage_folder(self, planned: PlannedStage) -> Path:
         return self.folder / "stages" / planned.name
@@ -102,7 +102,7 @@ def run_stage(
     run.now = planned.name
     begin_stage(run.loggers, planned.name if run.several else "")
     before = policy.fingerprint()
-    if run.wandb_options.get("artifacts"):
+    if run.wandb is not None and run.wandb.artifacts:
         model, given = run.config["model"], _relative(start.adapter, run.folder)
         note_policy(run.loggers, str(model["name"]), before, base=str(model["path"]), adapter=given)
     reference = _set_reference(policy, stage, start)
@@ -117,9 +117,8 @@ def run_stage(
     after = policy.fingerprint()
     if processes.is_first():
         atomic_write_json(folder / "fit.json", summary)
-        if run.wandb_options.get("artifacts"):
-            upload = bool(run.wandb_options.get("log_model"))
-            note_adapter(run.loggers, adapter, after, stage=planned.name, upload=upload)
+        if run.wandb is not None and run.wandb.artifacts:
+            note_adapter(run.loggers, adapter, after, stage=planned.name, upload=run.wandb.log_model)
     note = {
         "round": planned.round,
         "stage": planned.stage.name,
@@ -190,12 +189,11 @@ def _preference(
         atomic_write_json(folder / "pairs.json", report.as_data())
     _begin_again(run, policy, stage)
     run.pairs[stage.name] = datamodule.pairs
-    shown = run.wandb_options
-    if processes.is_first():
-        if rows := int(shown.get("log_pairs") or 0):
+    if processes.is_first() and (wanted := run.wandb) is not None:
+        if wanted.log_pairs:
             key = f"pairs/{run.now}" if run.several else "pairs"
-            log_pairs(run.loggers, datamodule.pairs, limit=rows, key=key, side=int(shown.get("thumbnail") or 160))
-        if shown.get("artifacts"):
+            log_pairs(run.loggers, datamodule.pairs, limit=wanted.log_pairs, key=key, side=wanted.thumbnail)
+        if wanted.artifacts:
             note_pairs(run.loggers, report.pair_set, report.as_data())
     return fit(policy, datamodule, stage, folder, run.loggers)
 

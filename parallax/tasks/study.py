@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.reports.run_log import run_log
 from parallax.reports.study import write_study
-from parallax.settings.check import check
+from parallax.settings.command_line import compose_checked
 from parallax.settings.errors import ConfigError
 from parallax.settings.groups import Task
 from parallax.tasks import align
@@ -73,17 +73,14 @@ def run(cfg: DictConfig) -> float:
 
 def _compose(arm: str, words: Sequence[str], seed: int, folder: Path) -> DictConfig:
     """The configuration of one run: what was typed, then the arm's own words, then the seed."""
-    from hydra import compose
     from hydra.core.hydra_config import HydraConfig
 
     typed = [word for word in HydraConfig.get().overrides.task if not word.lstrip("+").startswith(("task=", "task."))]
     own = [*words, f"seed={seed}", "task=align", f"paths.output_dir={_folder(folder, arm, seed)}"]
     try:
-        cfg = compose("config", [*typed, *own])
-        check(cfg)
+        return compose_checked([*typed, *own])
     except ConfigError as error:
         raise ConfigError(f"arm {arm} of the study: {error}") from error
-    return cfg
 
 
 def _folder(folder: Path, arm: str, seed: int) -> Path:

@@ -31,7 +31,6 @@ from lightning_modules.segments import Segment, segments_of
 from lightning_modules.sft import SFTModule
 from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import joined_processes, make_trainer
-from lightning_modules.zero import ZeroStrategy
 from parallax.models import processes
 from parallax.models.memory.advice import explained
 from parallax.reports.metrics_csv import MetricsCsv
@@ -240,7 +239,7 @@ class _Fit:
         if self._needs_cached_reference(module):
             assert isinstance(self.datamodule, PreferenceDataModule)
             reference = _Reference(self.datamodule, self.policy)
-            if isinstance(trainer.strategy, ZeroStrategy):  # once it has the weights nobody else computes with them
+            if self.settings.strategy == "deepspeed":  # once it has the weights nobody else computes with them
                 reference.fill(joined_processes(self.settings, self.folder) or trainer)
             elif trainer.world_size == 1 and search is None:
                 reference.fill(trainer)

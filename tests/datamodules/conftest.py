@@ -46,7 +46,7 @@ def write_json(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def policy() -> Any:
     """The built-in base with a fresh adapter."""
-    from parallax.models.loading import load_policy
+    from tests.typed import load_policy
 
     assets = Path(__file__).parents[2] / "assets" / "tiny_llava"
     model = {"name": "tiny_llava", "path": str(assets), "family": "llava", "dtype": "float32"}

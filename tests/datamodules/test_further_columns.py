@@ -11,6 +11,7 @@ import torch
 
 from augment.occlusion import Crop
 from augment.view import build
+from datamodules.further_columns import FurtherColumns
 from datamodules.preference import PreferenceDataModule
 from datamodules.row_lengths import lengths_in_rows
 from datamodules.shapes.source import ShapesSource
@@ -19,6 +20,8 @@ from lightning_modules.objectives import DDPO, DPO, MDPO, Objective, SymMPO
 from parallax.preference.judges import ByConstruction
 from parallax.preference.proposers import ByView
 from parallax.preference.selector import BestAgainstRest
+from parallax.records import PreferencePair, Response
+from parallax.records.images import FileImage
 from tests import typed
 from tests.lightning_modules.tiny_steps import OPTIM
 
@@ -136,3 +139,17 @@ def test_looks_count_as_tokens_of_their_pair(shared: bool) -> None:
 def _steps(module: PreferenceDataModule) -> Any:
     module.reference_mode = "live"
     return module.epoch_loader()
+
+
+def test_the_data_s_own_rejected_image_takes_the_views_place(tmp_path: Path) -> None:
+    clean, other = FileImage(str(tmp_path), "a.png"), FileImage(str(tmp_path), "b.png")
+    pair = PreferencePair("s", "file", clean, "What?", Response("yes"), (Response("yes"),), rejected_images=(other,))
+    plain = PreferencePair("t", "file", clean, "What?", Response("yes"), (Response("no"),))
+    looks = tuple(MDPO_CROP.looks)
+    further = FurtherColumns(looks)
+    group = tuple(look for look in looks if look.image == "view")
+    assert [look.response for look in group] == ["chosen"]
+    own, view = further.shown([pair, plain], 0, group), further.shown([pair, plain], 1, group)
+    assert own.conversation.images == (other,) and own.view.name == "identity"
+    assert view.conversation.images == (clean,) and view.view.name == "crop"
+    assert [response.text for response in own.responses] == ["yes"]

@@ -9,7 +9,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from datamodules.formats import json_rows as module
@@ -31,7 +31,8 @@ ROWS = st.lists(st.dictionaries(TEXT, JSON, min_size=1, max_size=3), max_size=4)
 def test_any_rows_come_back_in_order_whatever_the_layout(
     tmp_path_factory: pytest.TempPathFactory, rows: list, indent: int | None, chunk: int, lines: bool
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "rows.json"
+    assume(not lines or len(rows) != 1 or not any(isinstance(value, dict | list) for value in rows[0].values()))
+    path = tmp_path_factory.getbasetemp() / "rows.json"  # one object of objects holds its rows, see test_odd_files
     text = "\n\n".join(json.dumps(row) for row in rows) if lines else f" \n{json.dumps(rows, indent=indent)}\n"
     path.write_text(text, encoding="utf-8")
     before, module.CHUNK = module.CHUNK, chunk

@@ -86,7 +86,7 @@ def test_more_negatives_and_another_seed_generate_only_what_is_new(cache: Path, 
 
 
 def test_neither_lora_nor_batches_nor_filters_cause_new_work(cache: Path, policy: Any) -> None:
-    from parallax.models.loading import load_policy
+    from tests.typed import load_policy
 
     other = load_policy(
         {"name": "tiny_llava", "path": policy.path, "family": "llava", "dtype": "float32"}, {"r": 16, "enabled": True}
@@ -102,7 +102,7 @@ def test_neither_lora_nor_batches_nor_filters_cause_new_work(cache: Path, policy
 
 
 def test_a_policy_that_has_learned_answers_anew(cache: Path, policy: Any) -> None:
-    from parallax.models.loading import load_policy
+    from tests.typed import load_policy
 
     other = load_policy(
         {"name": "tiny_llava", "path": policy.path, "family": "llava", "dtype": "float32"}, {"r": 2, "enabled": True}

@@ -11,13 +11,13 @@ import torch
 from datamodules.preference import PreferenceDataModule
 from datamodules.shapes.source import ShapesSource
 from lightning_modules.objectives import DPO
-from parallax.models.loading import load_policy
 from parallax.preference.judges import ByConstruction
 from parallax.preference.proposers import Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import PreferencePair, Response
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests import typed
+from tests.typed import load_policy
 
 SENTENCE = "There is a red circle left of a blue square and nothing else but a small green star below it."
 PACKINGS: dict[str, dict[str, Any]] = {
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def float64_policy(folder: Path, layout: str) -> Any:
     """An adapter that has learned something, so that policy and reference differ."""
     model = {"name": "tiny", "path": str(folder), "dtype": "float64", "layout": layout}
-    policy = load_policy(model, {"r": 2, "adapter_dtype": "float64"})
+    policy = load_policy(model, {"r": 2})
     noise = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for _, value in policy.trainable_parameters():

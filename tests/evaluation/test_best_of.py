@@ -13,12 +13,12 @@ from datamodules.shapes.source import ShapesSource
 from parallax.evaluation.best_of import BestOf
 from parallax.evaluation.live import evaluate
 from parallax.evaluation.suites import ChairSuite
-from parallax.models.loading import load_policy
 from parallax.preference.judge import Judge, Judgement
 from parallax.preference.judges import Claims, Detector
 from parallax.preference.judges.detector import KnownObjects
 from parallax.preference.proposer import Unanswerable
 from parallax.records import Candidate, Sample
+from tests.typed import load_policy
 
 SCENES = list(ShapesSource("eval_habit_free", 6))
 

@@ -11,9 +11,9 @@ from augment.identity import Identity
 from augment.occlusion import Black
 from datamodules.shapes.source import ShapesSource
 from parallax.evaluation import ImageUse, difference, evaluate
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.reports.results import direction, is_share, show
+from tests.typed import load_policy
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny_llava"
 

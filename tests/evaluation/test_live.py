@@ -12,13 +12,13 @@ import torch
 
 from parallax.evaluation import AccuracySuite, ChairSuite, Evaluation, cached_evaluate, difference, evaluate
 from parallax.models.generation.requests import GenerationRequest
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.preference.infusion import Describe
 from parallax.records import Decoding, Sample, Turn, ViewSpec
 from parallax.records.skipped import TooManySkipped
 from tests.evaluation.pictures import painted
 from tests.models.checkpoints import write_checkpoint
+from tests.typed import load_policy
 
 NOISE = ViewSpec("diffusion", {"noise_steps": 700}, seed=3)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
+from tests.typed import load_policy
 
 
 @pytest.fixture(scope="session")

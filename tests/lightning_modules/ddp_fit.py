@@ -17,10 +17,10 @@ from lightning_modules.objectives import BCO, ImageTerm, MultiNegative, Weighted
 from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import make_trainer
 from parallax.models.batch import StepBatch
-from parallax.models.loading import load_policy
 from parallax.records import ViewSpec
 from tests import typed
 from tests.lightning_modules.tiny_steps import OPTIM, look_batch, metrics_of_every_step, pair_batch, trained_state
+from tests.typed import load_policy
 
 
 def main(checkpoint: str, folder: Path, processes: int) -> None:

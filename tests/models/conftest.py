@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from tests.models.checkpoints import write_checkpoint
 from tests.models.examples import FAMILIES
+from tests.typed import load_policy
 
 
 @pytest.fixture(scope="session", autouse=True)

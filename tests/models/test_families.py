@@ -12,16 +12,22 @@ import transformers
 from omegaconf import OmegaConf
 from packaging.version import Version
 
+from parallax.models.encoding.encoder_only import load_encoder
+from parallax.models.encoding.pixels import change_pixels, pixel_names
 from parallax.models.family_support import known_families, refuse_unfit, support_of
-from parallax.models.loading import load_policy
+from parallax.records import ViewSpec
 from parallax.small_world.toys.shrunken_configs import shrunken_config
+from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.small_world.toys.tiny_configs import BY_HAND, tiny_config
 from tests.models.family_walk import own_processors
 from tests.models.family_walk import walk as families
 from tests.models.family_walk.own_processors import OWN
+from tests.models.family_walk.prompts import SIZES, _noise
 from tests.models.family_walk.walk import BEGIN, END, Trial, model_types, row, try_family, write
+from tests.typed import load_policy
 
 ROOT = Path(__file__).parents[2]
+NOISE = ViewSpec("diffusion", {"noise_steps": 500}, 3)
 WORK = [name for name, support in known_families().items() if support.works]
 QUICK = ["gemma3", "smolvlm", "paligemma"]  # image tokens that see each other, tiles, a prefix that sees itself
 
@@ -82,6 +88,19 @@ def test_pixtral_which_is_a_llava_with_a_tower_of_free_size_goes_all_the_way(mon
     monkeypatch.setitem(OWN, "llava", own_processors.recipe("llava", "[IMG]", like="mistral3", **asked))
     trial = try_family("llava")
     assert trial.works and trial.processor and trial.shared, f"{trial.step}: {trial.reason}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", sorted(OWN))
+def test_noise_changes_the_pixels_of_a_family_and_nothing_else(model_type: str, tmp_path: Path) -> None:
+    encoder = load_encoder({"path": str(make_tiny_checkpoint(model_type, tmp_path, recipe=OWN[model_type]))})
+    for size in SIZES:
+        image = _noise(1, size)
+        clean, noised = (encoder.encode_prompt(image, "What?", view) for view in (ViewSpec(), NOISE))
+        same = change_pixels(clean.vision, lambda picture: picture.clone(), encoder.processor.image_processor)
+        assert all(torch.equal(same[name], value) for name, value in clean.vision.items())
+        changed = {name for name, value in clean.vision.items() if not torch.equal(noised.vision[name], value)}
+        assert torch.equal(clean.input_ids, noised.input_ids) and changed and changed <= set(pixel_names(clean.vision))
 
 
 def test_a_family_that_went_wrong_is_refused_before_its_weights_are_read() -> None:

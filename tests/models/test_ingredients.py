@@ -14,8 +14,8 @@ from datamodules import references
 from datamodules.references import reference_name
 from parallax.models.generation import generate
 from parallax.models.image_text import ImageTextModel
-from parallax.models.loading import load_policy
 from tests.faults import Injected
+from tests.typed import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 Change = Callable[[Path], None]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from parallax.models.loading import load_policy, precision_for
+from parallax.models.loading import precision_for
 from tests.faults import Injected
 from tests.models import checkpoints as checkpoint_files
 from tests.models.examples import Picture, prompts_and_responses, ragged
+from tests.typed import load_policy
 
 
 @pytest.fixture

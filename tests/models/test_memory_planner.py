@@ -19,6 +19,7 @@ from parallax.models.memory.planner import Workload, plan_generation, plan_train
 from parallax.models.memory.terms import layer_bytes, trained_parameters, weight_bytes
 from parallax.models.scoring import log_probs
 from parallax.models.true_size import architectures, count_lora, meta_model
+from tests.typed import lora
 
 TINY = Workload(40, 16, 24, responses=3, pairs=2, rank=8)
 
@@ -37,7 +38,7 @@ def saved_at_true_size(name: str, work: Workload) -> int:
     """Bytes that autograd keeps of a forward pass, by its own account, on tensors without content."""
     network = meta_model(name).to(getattr(torch, work.weights)).requires_grad_(False)
     with torch.device("meta"):
-        model = add_lora(network, {"r": work.rank}, seed=0).train()
+        model = add_lora(network, lora(r=work.rank), seed=0).train()
     with FakeTensorMode():
         for (
             module

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from parallax.models.adapter import CONFIG, WEIGHTS, adapter_digest
-from parallax.models.loading import load_policy
 from parallax.models.original_llava import convert
 from parallax.models.sharding.whole import Whole
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.models.examples import prompts_and_responses
+from tests.typed import load_policy
 
 OLD = {  # today's place of the language model and of the projector -> that of transformers before 4.52
     "llava": (("model.language_model.", "language_model.model."), ("model.multi_modal_projector.", "multi_modal_projector.")),

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from parallax.models.loading import load_policy
 from parallax.models.older_adapter import expression_of
 from parallax.models.original_llava import convert
 from parallax.models.true_size import meta_model
+from tests.typed import load_policy
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny_llava"
 HF, ORIGINAL = "base_model.model.model.language_model.", "base_model.model.model."

@@ -245,6 +245,7 @@ def test_an_unknown_layout_is_refused_in_words() -> None:
         ("LlavaNextImageProcessor", {"crop_size": 224}),  # tiles that do not make up the picture
         ("Gemma4ImageProcessor", {"max_soft_tokens": 70}),  # patches in rows, colours innermost, filled up
         ("Lfm2VlImageProcessor", {"tile_size": 64, "max_image_tokens": 64}),  # tiles of several sizes in such patches
+        ("Molmo2ImageProcessor", {"max_crops": 4}),  # square tiles in such patches
     ],
 )
 def test_every_tensor_of_pixels_is_noised_and_put_back_in_its_order(name: str, settings: dict[str, int]) -> None:

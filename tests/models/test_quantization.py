@@ -9,7 +9,6 @@ from torch import nn
 
 from datamodules.shapes.source import ShapesSource
 from parallax.models.generation.requests import GenerationRequest
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.models.quantization import settle
 from parallax.records import Decoding, ViewSpec
@@ -18,6 +17,7 @@ from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks.training import fit_preference
 from tests import typed
 from tests.tasks.tiny_fits import STAGE, policy_and_pairs
+from tests.typed import load_policy
 
 LORA = {"r": 4, "enabled": True}
 CLASSES = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
@@ -82,5 +82,3 @@ def test_layers_that_were_missed_are_noticed(checkpoint: Path) -> None:
     policy = load_policy({"path": str(checkpoint)}, {"enabled": False})
     with pytest.raises(RuntimeError, match="is not quantised, and it should be the other way round"):
         settle(policy.model)
-    with pytest.raises(ValueError, match="quantization=int3 is not known"):
-        load_policy({"path": str(checkpoint), "quantization": "int3"}, LORA)

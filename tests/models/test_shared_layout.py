@@ -107,5 +107,3 @@ def test_the_policy_uses_the_layout_it_is_told(make_policy: Any) -> None:
         policy.score(batch)
         handle.remove()
     assert rows == [9, 3]
-    with pytest.raises(ValueError, match=r"model\.layout=other"):
-        make_policy("llava", model={"layout": "other"})

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from parallax.models.encoding.token_counts import PROBES, TokenCounts
-from parallax.models.loading import load_policy
 from parallax.records import Conversation, Message, Response
 from parallax.records.images import FileImage
 from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
+from tests.typed import load_policy
 
 PROMPTS = (
     "What is this?",

@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 from parallax.models.backbone import decoder_name
 from parallax.models.lora import add_lora
 from parallax.models.true_size import architectures, meta_model
+from parallax.settings.groups import Lora
 from parallax.settings.stages import resolve_stages
+from tests.typed import lora
 
 MODELS = Path(__file__).parents[2] / "conf" / "model"
 KINDS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -49,7 +51,7 @@ def test_true_size_is_the_published_one_and_lora_is_on_the_language_model_only(n
     assert model.config.model_type == OmegaConf.load(MODELS / f"{name}.yaml").family
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
     with torch.device("meta"):
-        tuned = add_lora(model, {"r": 1024}, seed=0)
+        tuned = add_lora(model, lora(r=1024), seed=0)
     adapted = [module.removesuffix(".lora_A") for module, _ in tuned.named_modules() if module.endswith(".lora_A")]
     assert len(adapted) == 7 * layers
     assert {module.rsplit(".", 1)[-1] for module in adapted} == KINDS
@@ -84,6 +86,6 @@ def test_stic_at_true_size_has_the_papers_settings_and_one_adapter(experiment: s
     assert align["data"]["sample"] == 6000 and infuse["data"]["parts"]["mixed"]["entries"] == 5000
     layers, _, sizes = PUBLISHED[STIC[experiment]]
     with torch.device("meta"):
-        tuned = add_lora(meta_model(STIC[experiment]), align["lora"], seed=0)
+        tuned = add_lora(meta_model(STIC[experiment]), Lora.of(align["lora"]), seed=0)
     trained = sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)
     assert trained == lora_by_hand(*sizes, layers=layers, rank=128)

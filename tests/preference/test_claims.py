@@ -12,7 +12,6 @@ import pytest
 
 from datamodules.preference import PreferenceDataModule
 from datamodules.shapes.source import ShapesSource
-from parallax.models.loading import load_policy
 from parallax.models.scoring.first_words import first_word_probabilities
 from parallax.preference.claim_prompt import listed, load_claim_prompt
 from parallax.preference.judge import Judgement
@@ -23,6 +22,7 @@ from parallax.preference.selector import BestAgainstRest
 from parallax.records import Candidate, Decoding, GenerationSpec, PreferencePair, ViewSpec
 from parallax.records.keyed_store import KeyedStore
 from tests import typed
+from tests.typed import load_policy
 
 SCENES = ShapesSource("pairs_habit_free", 6)
 SAMPLE = SCENES[0]

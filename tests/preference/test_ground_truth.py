@@ -11,13 +11,13 @@ import pytest
 from datamodules.build import fit_for
 from datamodules.shapes.hallucinate import hallucinated_description
 from datamodules.shapes.source import ShapesSource
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.preference.proposer import Ask
 from parallax.preference.proposers import GroundTruth, GroundTruthAgainstEdited
 from parallax.preference.proposers.edited import TextsFromFile
 from parallax.records import Candidate, Sample, Turn
 from parallax.records.skipped import SkippedLog
+from tests.typed import load_policy
 
 SAMPLES = list(ShapesSource("pairs_habit_free", 3))
 SILENT = Sample("silent", "test", SAMPLES[0].image, (Turn("What?"),))

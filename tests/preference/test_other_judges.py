@@ -15,7 +15,6 @@ import pytest
 
 from datamodules.shapes.language import mentioned_objects, same_answer
 from datamodules.shapes.source import ShapesSource
-from parallax.models.loading import load_policy
 from parallax.models.object_detector import ObjectDetector
 from parallax.preference.judge import Judgement
 from parallax.preference.judges import Claims, Detector, ImplicitReward, Outside, Verifier
@@ -23,6 +22,7 @@ from parallax.preference.judges.detector import KnownObjects
 from parallax.preference.keep import Keep
 from parallax.preference.proposer import Unanswerable
 from parallax.records import Candidate, Decoding, GenerationSpec, Sample, Turn, ViewSpec
+from tests.typed import load_policy
 
 SCENES = ShapesSource("pairs_habit_free", 4)
 SAMPLE = SCENES[0]

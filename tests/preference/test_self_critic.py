@@ -11,7 +11,6 @@ import pytest
 
 from datamodules.preference import NoPairs, PreferenceDataModule
 from datamodules.shapes.source import ShapesSource
-from parallax.models.loading import load_policy
 from parallax.preference.judge import Judgement
 from parallax.preference.judges import SelfCritic
 from parallax.preference.proposer import Ask
@@ -19,6 +18,7 @@ from parallax.preference.proposers import Sampled
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Candidate, Decoding, Dropped, GenerationSpec, PreferencePair, ViewSpec
 from tests import typed
+from tests.typed import load_policy
 
 SAMPLE = ShapesSource("pairs_habit_free", 1)[0]
 SPEC = GenerationSpec("p", "float32", "x", "t", "i", "What?", ViewSpec(), Decoding(8))

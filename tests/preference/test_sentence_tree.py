@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from datamodules.shapes.source import ShapesSource
-from parallax.models.loading import load_policy
 from parallax.preference.judges import ClipCalibrated
 from parallax.preference.proposer import SearchProposer, Unanswerable
 from parallax.preference.proposers import SentenceTree
@@ -17,6 +16,7 @@ from parallax.preference.tree import Leaf, Node, Tree, render
 from parallax.records import BadImage, Sample, Turn
 from tests.models.examples import Picture
 from tests.models.scripted import Rule, ScriptedPolicy
+from tests.typed import load_policy
 
 QUESTION = "q"
 

@@ -386,10 +386,12 @@ def test_a_stages_own_data_is_asked_for_and_looked_for_where_the_stage_runs(
     assert find_problems(compose_config(*words, "task=evaluate", "evaluation=shapes")) == {}
 
 
-def test_run_folders_and_the_task_that_reads_them_belong_together(compose_config: Compose) -> None:
+def test_run_folders_and_the_task_that_reads_them_belong_together(compose_config: Compose, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    a = tmp_path / "a"
     assert "needs something to show" in find_problems(compose_config("task=compare"))["runs"]
     assert "needs something to show" in find_problems(compose_config("task=gallery"))["run"]
     assert "only read by task=compare" in find_problems(compose_config("runs=[a]"))["runs"]
-    assert list(find_problems(compose_config("task=compare", "runs=[a,b]", "run=a"))) == ["run"]
-    assert find_problems(compose_config("task=compare", "runs=[a,b]")) == {}
-    assert find_problems(compose_config("task=gallery", "run=a")) == {}
+    assert list(find_problems(compose_config("task=compare", f"runs=[{a}]", f"run={a}"))) == ["run"]
+    assert find_problems(compose_config("task=compare", f"runs=[{a}]")) == {}
+    assert find_problems(compose_config("task=gallery", f"run={a}")) == {}

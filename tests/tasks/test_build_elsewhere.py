@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from parallax.models.loading import load_policy
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.keyed_store import KeyedStore
 from parallax.settings.check import check
@@ -26,6 +25,7 @@ from tests.processes import in_processes
 from tests.tasks.test_align import SMALL
 from tests.tasks.test_many_processes import home_with_model, run_config
 from tests.tasks.tiny_fits import TRAINER, policy_and_pairs
+from tests.typed import load_policy
 
 
 def build(folder: Path, out: Path, devices: int, dies_after: int) -> None:

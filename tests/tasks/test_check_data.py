@@ -55,9 +55,10 @@ def test_a_sound_source_fits_one_screen(look: Look, capsys: pytest.CaptureFixtur
 def test_tokens_are_those_the_policy_would_see(look: Look) -> None:
     from datamodules.formats.llava_json import LlavaJsonSource
     from parallax.models.encoding.encoder_only import load_encoder
+    from tests.typed import model
 
     assets = Path(__file__).parents[2] / "assets" / "tiny_llava"
-    encoder = load_encoder({"path": str(assets)})
+    encoder = load_encoder(model(path=str(assets)))
     source = LlavaJsonSource(PAPERS / "llava_v1_5_mix665k.json", PAPERS)
     expected = [encoder.encode_prompt(sample.image.load(), sample.question).input_ids.numel() for sample in source]
     found = look("data=llava_665k", f"paths.data_dir={PAPERS}")["data"]

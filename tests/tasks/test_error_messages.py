@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from parallax.models.loading import load_policy
 from parallax.records.skipped import SetAside, SkippedLog
 from parallax.tasks.error_messages import sentence_of
+from tests.typed import load_policy
 
 
 def caught(act: object, *arguments: object, **named: object) -> BaseException:

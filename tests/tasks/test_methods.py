@@ -29,7 +29,9 @@ def run(compose_config: Callable[..., DictConfig], tmp_path: Path) -> Run:
 
     def start(name: str, *overrides: str) -> dict[str, Any]:
         folder = tmp_path / name
-        cfg = compose_config(*SMALL, *overrides, f"paths.output_dir={folder}", f"paths.cache_dir={tmp_path / 'cache'}")
+        own_data = any(word.startswith("data=") for word in overrides)
+        small = [word for word in SMALL if not (own_data and word.startswith("data."))]
+        cfg = compose_config(*small, *overrides, f"paths.output_dir={folder}", f"paths.cache_dir={tmp_path / 'cache'}")
         check(cfg)
         run_task(cfg)
         stages = json.loads((folder / "manifest.json").read_text())["stages"]

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 from augment.diffusion import schedule
 from parallax.models.encoding.prompt_encoder import PromptEncoder
-from parallax.models.loading import load_policy
 from parallax.records import ViewSpec
 from parallax.records.images import FileImage
 from parallax.records.pair_store import PairSet
 from parallax.small_world.toys.recipes import RECIPES
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint, tokenizer_of
 from parallax.tasks.program import run
+from tests.typed import load_policy
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 FAMILY = {path.stem: OmegaConf.load(path).get("family") for path in sorted(CONF.glob("*.yaml"))}

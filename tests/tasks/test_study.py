@@ -22,6 +22,12 @@ WORDS = (
 )  # fmt: skip
 
 
+ARMS = (
+    "~study.arms.random_rejected", "~study.arms.sft_on_chosen", "~study.arms.habitual_pairs",
+    "study.arms.hopeless=['pairs.min_chars=100000']",
+)  # fmt: skip
+
+
 def command(tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
     words = [*WORDS, f"study.folder={tmp_path / 'study'}", f"paths.cache_dir={tmp_path / 'cache'}", *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -32,28 +38,27 @@ def command(tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_study_runs_its_arms_once_and_writes_a_table(tmp_path: Path) -> None:
-    hopeless = "study.arms.hopeless=['pairs.min_chars=100000']"
-    first = command(tmp_path, hopeless)
+    first = command(tmp_path, *ARMS)
     assert first.returncode == 0, first.stderr[-2000:]
     summary = json.loads((tmp_path / "study/evidence.json").read_text())
-    assert set(summary["arms"]) == {"dpo", "stic", "hopeless"}
-    for arm in (summary["arms"]["dpo"], summary["arms"]["stic"]):
+    assert set(summary["arms"]) == {"seva", "swapped", "hopeless"}
+    for arm in (summary["arms"]["seva"], summary["arms"]["swapped"]):
         assert arm["seeds"] == 1 and {"chair_i", "recall", "accuracy"} <= set(arm["effects"])
     table = (tmp_path / "study/evidence.md").read_text()
-    assert "| dpo | 1 |" in table and "| stic | 1 |" in table
+    assert "| seva | 1 |" in table and "| swapped | 1 |" in table
     assert "| hopeless | 0 | – |" in table and "`hopeless`, 1 of 1 seeds: pairs: 0 kept of 12" in table
     assert (tmp_path / "study/evidence.png").stat().st_size > 1000
 
-    again = command(tmp_path, hopeless)
+    again = command(tmp_path, *ARMS)
     assert again.returncode == 0, again.stderr[-2000:]
     assert again.stdout.count("done before, kept") == 2
     assert (tmp_path / "study/evidence.md").read_text() == table
 
 
 def test_a_wrong_arm_is_told_before_any_run(tmp_path: Path) -> None:
-    done = command(tmp_path, "study.arms.dpo=['loss.beta=-1']")
-    assert done.returncode != 0 and "arm dpo" in done.stderr and "loss.beta=-1" in done.stderr
-    assert not (tmp_path / "study/dpo").exists()
+    done = command(tmp_path, "study.arms.seva=['loss.beta=-1']")
+    assert done.returncode != 0 and "arm seva" in done.stderr and "loss.beta=-1" in done.stderr
+    assert not (tmp_path / "study/seva").exists()
 
 
 def test_better_is_bold_only_when_the_interval_excludes_zero() -> None:

@@ -13,7 +13,6 @@ from datamodules.preference import PreferenceDataModule
 from datamodules.shapes.source import ShapesSource
 from datamodules.supervised import SupervisedDataModule
 from lightning_modules.callbacks import newest_checkpoint
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.reports.metrics_file import read_metrics
 from parallax.settings.groups import Stage
@@ -21,6 +20,7 @@ from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks.training import fit_preference, fit_supervised, total_steps
 from tests import typed
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
+from tests.typed import load_policy
 
 
 @pytest.fixture(scope="module")

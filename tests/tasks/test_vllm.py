@@ -27,7 +27,6 @@ from datamodules.shapes.draw import picture
 from datamodules.shapes.scene import scene
 from parallax.models.generation.requests import Generation, GenerationRequest
 from parallax.models.generation.server import ServerError, ServerGenerator, as_pictures
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.records import Decoding, ViewSpec, bytes_digest
 from tests.models.checkpoints import write_checkpoint
@@ -35,6 +34,7 @@ from tests.processes import in_processes
 from tests.tasks.test_align import SMALL
 from tests.tasks.test_many_processes import run_config
 from tests.tasks.vllm_server import VARIABLE, needs_vllm, vllm_serving
+from tests.typed import load_policy
 
 pytestmark = [pytest.mark.slow, needs_vllm]
 

@@ -8,13 +8,13 @@ from typing import Any
 from augment.diffusion import Diffusion
 from datamodules.preference import PreferenceDataModule
 from datamodules.shapes.source import ShapesSource
-from parallax.models.loading import load_policy
 from parallax.models.policy import Policy
 from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests import typed
+from tests.typed import load_policy
 
 TRAINER: dict[str, Any] = {
     "accelerator": "cpu", "devices": 1, "precision": "auto", "strategy": "auto", "max_epochs": 2, "max_steps": -1,

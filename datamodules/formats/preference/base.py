@@ -15,6 +15,7 @@ from typing import Any, Literal
 from datamodules.formats.listed import Unusable
 from datamodules.formats.placeholders import IMAGE
 from parallax.records import ImageRef, Message
+from parallax.records.sample import is_image
 
 Row = Mapping[str, Any]
 PLAIN = (str, int, float, list, dict)  # what is no handle, told without asking for its methods
@@ -188,6 +189,8 @@ def without_gap(message: Said) -> str:
 
 def parts_of(text: str) -> tuple[Part, ...]:
     """A text with `<image>`, or `<img>path</img>`, in it as parts."""
+    if "<im" not in text:
+        return (text,) if text else ()
     pieces = re.split(rf"{IMAGE}|<img>([^<>\s]+)</img>", text)
     parts: list[Part] = [pieces[0]]
     for path, piece in zip(pieces[1::2], pieces[2::2], strict=True):
@@ -216,7 +219,7 @@ def images_in(row: Row, *keys: str) -> tuple[Any, ...]:
     listed = value if isinstance(value, list | tuple) else [value]
     found = tuple(item[0] if isinstance(item, list) and len(item) == 1 else item for item in listed if item is not None)
     if not keys and all(isinstance(item, str) for item in found):
-        own = [item for item in row.values() if not isinstance(item, PLAIN) and isinstance(item, ImageRef)]
+        own = [item for item in row.values() if not isinstance(item, PLAIN) and is_image(item)]
         if not found or [item.rpartition("/")[2] for item in found] == [
             item.describe().rpartition("/")[2] for item in own
         ]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from datamodules.formats.listed import Unusable
@@ -36,20 +35,20 @@ REJECTED = (
 
 
 def read_question(row: Row, _: Choices) -> list[RawPair]:
-    asked, better, worse = (_first(row, keys) for keys in (QUESTION, CHOSEN, REJECTED))
+    asked, better, worse = _first(row, QUESTION), _first(row, CHOSEN), _first(row, REJECTED)
     said = with_system(row, messages_of(row.get(asked), asked))
     chosen = answers_of(row.get(better), better)
-    pair = make_pair(said, images_in(row), chosen[0], answers_of(row.get(worse), worse), row=row)
     if len(chosen) > 1:
         raise Unusable("bad_row", f"its {better} holds {len(chosen)} answers; one is needed")
-    if pair.id is None and row.get("idx") is not None:
-        pair = replace(pair, id=row["idx"])
-    source = row.get("origin_dataset")
-    return [replace(pair, source=source) if pair.source is None and isinstance(source, str) and source else pair]
+    own = {"uid": row.get("idx"), "data_source": row.get("origin_dataset"), **row}
+    return [make_pair(said, images_in(row), chosen[0], answers_of(row.get(worse), worse), row=own)]
 
 
 def _first(row: Row, keys: tuple[str, ...]) -> str:
-    return next((key for key in keys if key in row), keys[0])
+    for key in keys:
+        if key in row:
+            return key
+    return keys[0]
 
 
 def read_json_text(row: Row, choices: Choices) -> list[RawPair]:
@@ -74,8 +73,8 @@ def _looks_like_json(value: object) -> bool:
 
 
 def _is_question(row: Row) -> bool:
-    asked, better, worse = (_first(row, keys) for keys in (QUESTION, CHOSEN, REJECTED))
-    return {asked, better, worse} <= row.keys() and (asked, better) != ("prompt", "chosen")
+    asked, better, worse = _first(row, QUESTION), _first(row, CHOSEN), _first(row, REJECTED)
+    return asked in row and better in row and worse in row and (asked, better) != ("prompt", "chosen")
 
 
 FORMATS = (

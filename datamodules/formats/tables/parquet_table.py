@@ -20,6 +20,7 @@ class ParquetTable:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = [str(file) for file in files]
+        self.names = [Path(file).name for file in files]
         self.groups: list[tuple[int, int]] = []  # (file, row group)
         self.starts: list[int] = []  # first row of each group
         self.file_starts: list[int] = []
@@ -66,7 +67,7 @@ class ParquetTable:
 
     def where(self, place: int) -> str:
         file = bisect_right(self.file_starts, place) - 1
-        return f"{Path(self.files[file]).name}, row {place - self.file_starts[file] + 1}"
+        return f"{self.names[file]}, row {place - self.file_starts[file] + 1}"
 
     def _leaves(self, number: int) -> list[str]:
         """What is read of a file's columns: all of texts, and of pictures the paths beside the bytes, which say how many."""
@@ -78,7 +79,7 @@ class ParquetTable:
         file = self.files[number]
         for name in self.pictures:
             handle = ParquetImage(
-                file, group, inside, name, f"{Path(file).name}:{place - self.file_starts[number] + 1}"
+                file, group, inside, name, f"{self.names[number]}:{place - self.file_starts[number] + 1}"
             )
             row[name] = _told(row[name], handle, _holds_bytes(file, name))
         return row

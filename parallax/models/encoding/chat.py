@@ -87,6 +87,14 @@ class Chat:
                         "model whose template has a place for it"
                     )
                 place = max(place, found)
+        if sum(not isinstance(part, str) for message in messages for part in message.parts) > 1:
+            turns = [self._turn(message) for message in messages]
+            shows = next(turn for turn in reversed(turns) if _image_in(turn))
+            shows["content"].remove(_image_in(shows))
+            if self._apply(turns, add_generation_prompt=True) == rendered:
+                raise CannotWrite(
+                    "the model's chat template takes one image; use a model that takes several, or one image a row"
+                )
         return rendered
 
     def encode(self, rendered: str) -> list[int]:
@@ -221,6 +229,10 @@ def first_prompt(turns: Sequence[tuple[str | Message, str]], opening: Sequence[M
     """What comes before the first answer of a dialogue."""
     first = turns[0][0]
     return first if isinstance(first, str) else Conversation((*opening, first))
+
+
+def _image_in(turn: dict[str, Any]) -> dict[str, Any] | None:
+    return next((part for part in turn["content"] if part["type"] == "image"), None)
 
 
 def _text_turn(role: str, text: str) -> dict[str, Any]:

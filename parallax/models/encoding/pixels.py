@@ -5,7 +5,7 @@ Some processors hand over one picture, some cut it into flat patches (Qwen-VL), 
 pixel. The picture is therefore put together again from the processor's own output (a permutation of numbers, nothing is
 resampled), shown to the view, and taken apart as before. Tiles whose picture is not known (InternVL, SmolVLM) are shown to the
 view side by side. A family that is shown the picture at two sizes (DeepSeek-VL's hybrid), its crops in a tensor of their own
-(Step3) or tiles of several sizes (LFM2-VL) has each of these changed in turn, by one generator.
+(Step3) or tiles as rows of patches (LFM2-VL, Molmo) has each of these changed in turn, by one generator.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from torch.nn.functional import interpolate
 
 from parallax.models.foreign import ImageProcessor
 
+OF_PATCHES = {
+    "spatial_shapes",
+    "image_position_ids",
+    "image_token_pooling",
+}  # beside flat patches with colours innermost
 Change = Callable[[Tensor], Tensor]  # (3, H, W) float32 normalised -> (3, H, W)
 
 
@@ -49,7 +54,7 @@ def _changed(name: str, vision: dict[str, Tensor], change: Change, image_process
         changed = _change_tiled(pixels, vision["image_sizes"], change, image_processor)
     elif pixels.ndim in (4, 5) and pixels.shape[-3] == 3:
         changed = _change_tiles(pixels, change)
-    elif pixels.ndim == 3 and ("spatial_shapes" in vision or "image_position_ids" in vision):
+    elif pixels.ndim == 3 and not OF_PATCHES.isdisjoint(vision):
         changed = _change_patches(pixels, vision, change)
     else:
         raise _unknown(f"{name} of shape {tuple(pixels.shape)}", image_processor)
@@ -142,21 +147,22 @@ def _change_tiles(pixels: Tensor, change: Change) -> Tensor:
 
 
 def _change_patches(pixels: Tensor, vision: dict[str, Tensor], change: Change) -> Tensor:
-    """SigLIP 2's flat patches row by row, colours innermost, filled up with zeros: Gemma 4's picture, LFM2-VL's tiles in turn.
+    """Flat patches row by row, colours innermost, filled up with zeros: Gemma 4's picture, LFM2-VL's and Molmo's tiles in turn.
 
     (tiles, patches, patch² * 3) -> the same.
     """
     changed = pixels.clone()
     side = math.isqrt(pixels.shape[-1] // 3)
-    places = vision.get("image_position_ids")  # (images, patches, 2): column and row, -1 where filled up
-    shapes = vision["spatial_shapes"] if places is None else places.amax(dim=1).flip(-1) + 1
-    for tile, (rows, columns) in enumerate(shapes.tolist()):
+    shapes = [[math.isqrt(pixels.shape[1])] * 2] * len(pixels)  # Molmo: square tiles
+    if "spatial_shapes" in vision:
+        shapes = vision["spatial_shapes"].tolist()
+    elif "image_position_ids" in vision:  # (images, patches, 2): column and row, -1 where filled up
+        shapes = (vision["image_position_ids"].amax(dim=1).flip(-1) + 1).tolist()
+    for tile, (rows, columns) in enumerate(shapes):
         own = pixels[tile, : rows * columns]
-        picture = (
-            own.reshape(rows, columns, side, side, 3).permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
-        )
-        new = change(picture).reshape(3, rows, side, columns, side).permute(1, 3, 2, 4, 0)
-        changed[tile, : rows * columns] = new.reshape(own.shape)
+        blocks = own.reshape(rows, columns, side, side, 3).permute(4, 0, 2, 1, 3)
+        new = change(blocks.reshape(3, rows * side, columns * side)).reshape(blocks.shape)
+        changed[tile, : rows * columns] = new.permute(1, 3, 2, 4, 0).reshape(own.shape)
     return changed
 
 

@@ -46,7 +46,7 @@ def train_language(
 ) -> None:  # fmt: skip
     """Train `multi_modal_projector`, `language_model` and `lm_head` in place for one phase (`settings`).
 
-    Every step takes `talk_rows` scenes to talk about with `conversations` each, and `look_up_rows` habit-free ones with the short
+    Every step takes `talk_rows` scenes to talk about with `conversations` each, and `look_up_rows` unbiased ones with the short
     questions that `look_up` counts.
     """
     pointing = Pointing(model.config.get_text_config().hidden_size, model.config.image_seq_length)

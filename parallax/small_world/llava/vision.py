@@ -1,6 +1,6 @@
 """Teaches the vision tower to see: every patch must tell, linearly, what its grid cell holds.
 
-The scenes are habit-free, so the tower owes nothing to habit. The linear heads are thrown away afterwards.
+The scenes have no co-occurrence bias, so the tower owes nothing to one. The linear heads are thrown away afterwards.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ TABLE: dict[str, Any] = {
         **LLAVA, "image": "<image>", "named": {"video_token": "<video>"}, "config": {"video_token_id": "<video>"},
         "images": {"size": {"shortest_edge": 56}, "crop_size": SIDE, "image_grid_pinpoints": TILINGS},
         "settings": {**SMALL, "image_grid_pinpoints": TILINGS}},
-    **dict.fromkeys(("minicpmv4_6", "minicpmv4_7"), MINICPM),
+    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), MINICPM),
     "minimax_m3_vl": {
         "image": "]<]image[>[", "images": {"size": PIXELS}, "config": {"video_token_id": "]<]video[>["},
         "named": {"video_token": "]<]video[>[", "start": "]<]start of image[>[", "end": "]<]end of image[>["}},

@@ -51,6 +51,7 @@ UNSUITED = {  # what cannot be aligned, or not be built without a checkpoint's f
     **dict.fromkeys(
         ("blip-2", "instructblip"), "its forward asks for the image at every token, also where keys and values are kept"
     ),
+    "granite4_vision": "its image features name the layers they are added to, a form that is not passed on here",
     "mllama": "looks at images by cross-attention, whose keys and mask the batched generator does not carry",
     **dict.fromkeys(("blip", "git"), "its prompt holds no image token: the image is put before or beside the text"),
 }
@@ -108,6 +109,8 @@ def _walk(model_type: str, folder: Path) -> Trial:
     import torch
 
     from parallax.models.lora import add_lora
+    from parallax.settings.groups import Lora
+    from parallax.settings.shipped import shipped
     from tests.models.family_walk import steps
     from tests.models.family_walk.own_processors import OWN
     from tests.models.family_walk.prompts import by_hand, with_processor
@@ -130,7 +133,7 @@ def _walk(model_type: str, folder: Path) -> Trial:
     _guarded("greedy", steps.generates_as_plain, toy)
     _guarded("sampled", steps.samples_alike, toy)
     untouched = deepcopy(toy.model)
-    toy.model = _guarded("LoRA", add_lora, toy.model, {"r": 4}, seed=0)
+    toy.model = _guarded("LoRA", add_lora, toy.model, shipped(Lora, r=4, alpha=None), seed=0)
     modules = [name for name, _ in toy.model.named_modules() if name.endswith(".lora_A")]
     _guarded("training step", steps.learns, toy)
     _guarded("saving", steps.saves, toy, untouched, folder)
