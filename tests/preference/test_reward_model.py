@@ -11,10 +11,10 @@ import torch
 
 from datamodules.formats.marked_sentences import MarkedSentencesSource
 from datamodules.shapes.source import ShapesSource
-from parallax.models.loading import load_policy
 from parallax.preference.claim_prompt import load_claim_prompt
 from parallax.preference.judges import Claims, RewardModel
 from parallax.records import Candidate, Decoding, GenerationSpec, ViewSpec
+from tests.typed import load_policy
 
 QUESTION = "Is this sentence true of the image? {claim}"
 SAMPLE = ShapesSource("pairs_habit_free", 1)[0]
