@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +33,7 @@ def unpacked(file: Path) -> Path:
     return file if inner_name(file) == file.name else _unpacked(file.resolve(), os.stat(file).st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _unpacked(file: Path, _changed: int) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="parallax_unpacked_"))
     atexit.register(_remove, folder, os.getpid())
