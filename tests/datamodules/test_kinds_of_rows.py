@@ -1,4 +1,4 @@
-"""Compressed files, single answers with a label, messages of one speaker in a row, and Parquet with pictures inside and beside."""
+"""Compressed files, answers with a label, messages of one speaker in a row, and Parquet with pictures inside and beside."""
 
 from __future__ import annotations
 

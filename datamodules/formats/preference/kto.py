@@ -1,7 +1,7 @@
 """KTO's rows, one answer with a verdict each: `completion` (or an answer that ends `messages`) and `label` or `kto_tag`.
 
-Such rows name no second answer. Those that ask the same about the same pictures are put together into pairs once the file has been
-read; what has no counterpart is set aside.
+Such rows name no second answer. Those that ask the same about the same pictures are put together into pairs once the file has
+been read; what has no counterpart is set aside.
 """
 
 from __future__ import annotations
