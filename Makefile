@@ -71,8 +71,7 @@ docs: $(STAMP)  ## write the parts of docs/ that are made from the code
 site: $(STAMP)  ## the documentation as a site in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-gpu: $(STAMP)  ## on a GPU: the tests that need one, then a step of true size with random weights (no download); writes JSON
-	-$(BIN)/python -m pytest -q -m gpu
+gpu: $(STAMP)  ## the first hour on a GPU: is it right, how fast is a step, what do the alternatives cost (no download)
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 pictures: $(STAMP)  ## make the pictures of README.md, docs/sweeps.md and docs/comparing.md anew (nine runs; needs a Chromium)

@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT / "benchmarks"))]
 
-from benchmarks.gpu import model_flops
+from benchmarks.gpu_step import model_flops
 from benchmarks.measure import parser, table, write_json
 from parallax.models.memory.capacity import GPUS, Gpu, largest_micro_batch
 from parallax.models.memory.model_shape import ModelShape, shape_of

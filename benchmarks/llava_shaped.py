@@ -38,8 +38,13 @@ class Shape:
         return f"{self.layers} x {self.hidden}, {self.vocabulary:,} words"
 
 
-def write_checkpoint(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Path:
-    """Write model, tokenizer and processor; a folder that holds the same is left alone. Returns the folder."""
+def write_checkpoint(
+    folder: Path, shape: Shape = Shape(), seed: int = 0, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write model, tokenizer and processor; a folder that holds the same is left alone. Returns the folder.
+
+    `device`: where the weights are drawn, in `dtype`.
+    """
     from transformers import (
         AutoModelForImageTextToText,
         CLIPImageProcessor,
@@ -51,7 +56,7 @@ def write_checkpoint(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Pat
     from parallax.small_world.toys.recipes import VICUNA
 
     stamp = folder / "shape.json"
-    content = json.dumps({**asdict(shape), "seed": seed})
+    content = json.dumps({**asdict(shape), "seed": seed, "dtype": str(dtype)})
     if stamp.is_file() and stamp.read_text() == content:
         return folder
     tokenizer = _word_tokenizer(shape.vocabulary)
@@ -71,7 +76,8 @@ def write_checkpoint(folder: Path, shape: Shape = Shape(), seed: int = 0) -> Pat
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(config)
+        with torch.device(device):
+            model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0, do_sample=False)
     model.save_pretrained(folder)
     images = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})

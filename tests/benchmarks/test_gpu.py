@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import main, model_flops, peak_flops
+from benchmarks import gpu
+from benchmarks.gpu_step import main, model_flops, peak_flops
 from parallax.models.memory.model_shape import LinearKind, ModelShape
 from parallax.models.memory.planner import Workload
 
@@ -81,6 +82,59 @@ def test_the_peak_of_a_device_is_found_by_its_name() -> None:
     assert peak_flops("NVIDIA H100 PCIe") == 756e12
     assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
     assert peak_flops("Somebody's Chip 9000") is None
+
+
+def test_the_hour_writes_each_part_as_it_ends(tmp_path: Path) -> None:
+    content = gpu.main(["--toy", "--out", str(tmp_path), "--parts", "attention"])
+    assert content == {"toy": True, "gpus": 0, "parts": content["parts"]}
+    (part,) = content["parts"]
+    rows = {row["kernel"]: row for row in part["found"]["rows"]}
+    assert part["exit_code"] == 0 and rows["SDPA in two"]["largest_difference"] < 1e-3
+    assert "GPU" in rows["variable length"]["fault"]
+    assert "| SDPA in two " in (tmp_path / "gpu.md").read_text()
+    assert json.loads((tmp_path / "gpu.json").read_text())["machine"]["torch"]
+
+
+def test_a_part_that_fails_or_comes_too_late_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = gpu.Part("broken", "what cannot be", ["-c", "1/0"], ["-c", "print('| a |'); 1/0"])
+    monkeypatch.setattr(gpu, "PARTS", [broken, replace(broken, name="several", several=True)])
+    first, second = gpu.main(["--toy", "--out", str(tmp_path)])["parts"]
+    assert first["exit_code"] == second["exit_code"] == 1
+    assert "| a |" in (tmp_path / "gpu.md").read_text() and "Ended with code 1" in (tmp_path / "gpu.md").read_text()
+    (late,) = gpu.main(["--toy", "--out", str(tmp_path), "--minutes", "-1", "--parts", "broken"])["parts"]
+    assert late["left_out"] == "-1 minutes are over"
+    with pytest.raises(SystemExit, match="there are broken, several"):
+        gpu.main(["--toy", "--out", str(tmp_path), "--parts", "other"])
+
+
+@pytest.mark.slow
+def test_all_parts_run_on_toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)  # what a strategy of an earlier test left in this process
+    content = gpu.main(["--toy", "--out", str(tmp_path)])
+    assert {part["part"]: part["exit_code"] for part in content["parts"]} == {part.name: 0 for part in gpu.PARTS}
+    building = next(part for part in content["parts"] if part["part"] == "building")["found"]["rows"]
+    assert building[0]["tokens"] == building[1]["tokens"]  # the same answers, as long
+    assert (tmp_path / "seva" / "stages" / "align" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_pairs_for_images_of_free_size_are_scored_as_they_are(tmp_path: Path) -> None:
+    arguments = [
+        "--tiny",
+        "--model",
+        "qwen25_vl_7b",
+        "--rounds",
+        "1",
+        "--warmup",
+        "0",
+        "--response-tokens",
+        "24",
+        "--rank",
+        "8",
+    ]
+    content = main([*arguments, "--pairs", "2", "--responses", "2", "--json", str(tmp_path / "gpu.json")])
+    assert [row["layout"] for row in content["rows"]] == ["separate", "shared"]
+    assert all(0.8 < row["forecast_over_peak"] < 1.2 for row in content["rows"])
 
 
 @pytest.mark.gpu

@@ -131,7 +131,7 @@ def test_a_damaged_checkpoint_is_passed_over(
         in caplog.text
     )
     newest.write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "step-000006.ckpt.sha256").unlink()  # as versions before this one left them
+    (tmp_path / "step-000006.ckpt.xxh128").unlink()  # as versions before this one left them
     assert newest_checkpoint(tmp_path) == before
     assert "step-000006.ckpt cannot be read (it is torn or no checkpoint)" in caplog.text
     assert newest_checkpoint(tmp_path / "nothing here") is None

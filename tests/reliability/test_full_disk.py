@@ -26,7 +26,7 @@ PLACES = (
     "cache/candidates/leases/*", "cache/candidates/*.parquet", "cache/(file without a name)", "cache/pairs/*/pairs.parquet",
     "cache/pairs/*/dropped.parquet", "cache/pairs/*/manifest.json", "stages/align/pairs.json", "cache/references/*/*.parquet",
     "metrics.csv", "stages/align/metrics.csv", "stages/align/checkpoints/step-*.ckpt",
-    "stages/align/checkpoints/step-*.ckpt.sha256", "stages/align/adapter/*.safetensors",
+    "stages/align/checkpoints/step-*.ckpt.xxh128", "stages/align/adapter/*.safetensors",
     "stages/align/adapter/adapter_config.json",
     "stages/align/adapter/README.md", "stages/align/fit.json", "manifest.json", "cache/evaluation_answers/*.parquet",
     "cache/evaluations/*.json", "stages/align/eval_after.json", "merged/*.safetensors", "merged/config.json",

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
+from parallax.models.memory.device_memory import DeviceMemory
 from parallax.tasks.training import fit_preference
 from tests import typed
 from tests.faults import Injected
@@ -21,6 +23,13 @@ from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 
 def learned(policy: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in policy.trainable_parameters()}
+
+
+class Recomputing(pl.Callback):
+    """Whether the model recomputes activations while it is trained."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.on = any(getattr(part, "gradient_checkpointing", False) for part in pl_module.policy.model.modules())
 
 
 def test_a_fit_begins_with_what_it_will_need(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -36,6 +45,27 @@ def test_a_fit_begins_with_what_it_will_need(tmp_path: Path, caplog: pytest.LogC
     assert 0 < memory["peak_bytes"] < memory["there_bytes"] and memory["savings_bytes"]
     assert summary["micro_batch"] is None
     json.dumps(summary["memory"])
+
+
+def test_activations_are_recomputed_where_they_would_not_fit_and_only_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = {**STAGE, "trainer": {**TRAINER, "activation_checkpointing": "auto"}}
+    weights = {}
+    for place, free in (("roomy", 10**11), ("narrow", 10**5)):
+        memory = DeviceMemory(free, 0, "a small card")
+        monkeypatch.setattr("parallax.tasks.memory_forecast.device_memory", lambda device, memory=memory: memory)
+        policy, datamodule = policy_and_pairs(tmp_path)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            seen = Recomputing()
+            fit_preference(policy, datamodule, typed.stage(**stage), tmp_path / place, callbacks=[seen])
+        said = [record.message for record in caplog.records if record.message.startswith("activations are recomputed")]
+        assert bool(said) == (place == "narrow") == seen.on
+        weights[place] = learned(policy)
+    assert all(
+        torch.allclose(value, weights["narrow"][name], rtol=0, atol=1e-6) for name, value in weights["roomy"].items()
+    )
 
 
 def test_a_found_micro_batch_gives_the_adapter_of_a_fixed_one(tmp_path: Path) -> None:
