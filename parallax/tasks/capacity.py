@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.models.memory.capacity import GPUS, MOST_PAIRS, SETUPS, fits, largest_generation, least_seconds_per_image
 from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import Workload
-from parallax.models.scoring.chunked_head import rows_per_chunk
+from parallax.models.scoring.log_probs import rows_per_chunk
 from parallax.models.true_size import meta_model
 from parallax.records.atomic import atomic_write_text
 from parallax.records.plain_text import markdown, markdown_table, say
