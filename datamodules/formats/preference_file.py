@@ -15,6 +15,7 @@ from datamodules.formats.listed import Unusable, check_limit, unique_id
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.base import messages_with
 from datamodules.formats.preference.dataset_info import Declared, declared
+from datamodules.formats.preference.kto import Verdicts, is_verdict
 from datamodules.formats.preference.named_columns import by_names, check_reached
 from datamodules.formats.tables import Table, open_table
 from parallax.records import BadImage, Conversation, PreferencePair, Response, Sample, Turn
@@ -123,7 +124,7 @@ class PreferenceFileSource(Sequence[Sample]):
         return open_table(paths, split=self.split, subset=self.subset), found
 
     def _read(self) -> DiskPairs:
-        pairs = DiskPairs()
+        pairs, verdicts = DiskPairs(), Verdicts()
         last: PreferencePair | None = None  # may yet get another rejected answer
         rows = self.table.rows()
         head = list(islice(rows, LOOKED_AT))
@@ -139,6 +140,9 @@ class PreferenceFileSource(Sequence[Sample]):
                 if goes_on and last is not None:
                     last = self._one_more(last, self._raw(row, usual), row, place)
                     continue
+                if self.read_columns is None and isinstance(row, dict) and is_verdict(full := self._row(row)):
+                    verdicts.add(full, place)
+                    continue
                 for made in self._made(row, usual, place):
                     if last is not None:
                         pairs.append(last)
@@ -152,6 +156,13 @@ class PreferenceFileSource(Sequence[Sample]):
                 self._set_aside(place, "bad_image", str(bad))
         if last is not None and (self.limit is None or len(pairs) < self.limit):
             pairs.append(last)
+        for place, found in verdicts.pairs(self.choices):
+            if isinstance(found, Unusable):
+                self._set_aside(place, found.reason, found.why)
+                continue
+            for raw in found:
+                if self.limit is None or len(pairs) < self.limit:
+                    pairs.append(self._pair(raw, place))
         return pairs
 
     def _usual(self, head: Sequence[Any]) -> Format | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from parallax.models import fused_lora, saving
 from parallax.models.adapter import adapter_digest, read_adapter
 from parallax.models.backbone import base_model, text_config
-from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.batch import Layout, ResponseLogProbs, ScoringBatch
 from parallax.models.dropout import Dropouts
 from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
@@ -28,11 +28,9 @@ from parallax.models.lora import bare_layers
 from parallax.models.memory.generation import rows_that_fit
 from parallax.models.memory.room import Room
 from parallax.models.scoring import log_probs
-from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
 from parallax.models.scoring.target_tokens import Pick
-from parallax.models.sharding.base import Sharding
-from parallax.models.sharding.whole import Whole
+from parallax.models.sharding.base import Sharding, Whole
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import GenerationSpec, fingerprint
 

@@ -19,6 +19,7 @@ from parallax.models.devices import pick_device
 from parallax.models.generation.requests import GenerationRequest
 from parallax.records import BadImage, Decoding, ViewSpec, seed_for
 from parallax.records.images import FileImage
+from parallax.records.plain_text import say, terminal
 from parallax.reports.worddiff import diff_words
 from parallax.settings.build import build
 from parallax.settings.groups import Lora, Task
@@ -48,7 +49,6 @@ class Keys(Task):
 def run(cfg: DictConfig) -> None:
     """Ask until there are no more questions."""
     from omegaconf import OmegaConf
-    from rich.console import Console
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     task, adapter = config["task"], config["adapter"]
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> None:
         from parallax.tasks.chat_page import serve
 
         return serve(policy, config)
-    console = Console()
+    console = terminal()
     console.print(
         f"{policy.name}{f' and {adapter}' if adapter else ''}, looking at {image.describe()}",
         highlight=False,
@@ -149,7 +149,7 @@ def _lines(questions: list[str], name: str) -> Iterator[str]:
         return
     while True:
         if sys.stdin.isatty():
-            print(f"Question about {name} (empty to leave): ", end="", flush=True)
+            say(f"Question about {name} (empty to leave):")
         line = sys.stdin.readline().strip()
         if line in ("", ":q"):
             return

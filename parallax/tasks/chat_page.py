@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from datamodules.shapes.language import mentions
+from datamodules.shapes.language import object_spans
 from parallax.records import BadImage
 from parallax.records.interruption import stop_requested
 from parallax.settings.build import build
@@ -121,7 +121,7 @@ def marked(text: str, sample: Sample | None) -> Marked:
         return [(text, None)]
     pieces: Marked = []
     end = 0
-    for place, name in mentions(text):
+    for place, name in object_spans(text):
         if name not in sample.objects:
             pieces += [(text[end : place.start], None), (text[place], ABSENT)]
             end = place.stop

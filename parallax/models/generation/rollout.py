@@ -22,7 +22,7 @@ from parallax.models.generation.kv_cache import Cache, has_full_attention, joine
 from parallax.models.generation.prefetch import EncodedPart, pad_left
 from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.sampling import TokenPicker
-from parallax.models.scoring import prefix_attention
+from parallax.models.scoring.shared_prefix import FLEX, SDPA
 from parallax.models.scoring.varlen_attention import VARLEN
 from parallax.records import Decoding
 
@@ -32,8 +32,8 @@ KEEP_SHARE = 0.75  # rows are compacted when no more than this share of them is 
 READY_MASKS = (
     "sdpa",
     "eager",
-    prefix_attention.SDPA,
-    prefix_attention.FLEX,
+    SDPA,
+    FLEX,
     VARLEN,
 )  # kernels that take a mask of numbers
 ROOM = 64  # columns for new tokens that a batch starts with; fewer where fewer are allowed
