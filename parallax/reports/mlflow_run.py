@@ -58,7 +58,7 @@ def start_mlflow(
             tags=dict(tags),
         )
         run_id = started.run_id
-        if run_id is not None and before is None and rank_zero_only.rank in (None, 0):
+        if run_id is not None and before is None:  # none on further processes
             started.log_hyperparams(dict(config))
             kept.write_text(run_id, encoding="utf-8")
     except Exception as error:
