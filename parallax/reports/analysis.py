@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from parallax.evaluation.evaluation import Evaluation
+from parallax.records.yaml_file import read_yaml
 from parallax.reports.metric_names import short_name
 from parallax.reports.plots import line_style, panels, save
 from parallax.reports.results import lookup
@@ -47,7 +47,7 @@ def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
 
 def noise_row(run: Path, metric: str) -> dict[str, float]:
     """One run's noise step, late reward margin of its last stage fitted to pairs, and metric."""
-    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    config = read_yaml(run / "config.yaml")
     step = (config.get("aug") or {}).get("noise_steps")
     if step is None:
         raise ValueError(f"{run} was not made with diffusion noise (its configuration has no aug.noise_steps)")

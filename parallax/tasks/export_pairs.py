@@ -25,6 +25,7 @@ from datamodules.formats.pair_export import export_pairs
 from parallax.models.devices import pick_device
 from parallax.models.hub import can_upload, upload
 from parallax.records.pair_store import PairSet, images_of
+from parallax.records.yaml_file import read_yaml
 from parallax.reports.data_card import data_card
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
@@ -97,12 +98,13 @@ def _pairs_of_run(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Pr
 
 def _config_of(folder: Path) -> dict[str, Any] | None:
     """What a run was configured with, where its folder says so."""
-    import yaml
-
     file = folder / "config.yaml"
     if not file.is_file():
         return None
-    config = yaml.safe_load(file.read_text("utf-8"))
+    try:
+        config = read_yaml(file)
+    except ValueError as error:
+        raise ConfigError(f"task.pairs={folder}: {error}") from error
     return config if isinstance(config, dict) and "data" in config else None
 
 
