@@ -166,13 +166,14 @@ class Policy:
         set_aside: Callable[[GenerationRequest, str], None] | None = None,
         finished: generate.Finished | None = None,
         num_workers: int | str | None = None,
+        heard: Callable[[list[list[int]]], None] | None = None,
     ) -> list[Generation | None]:
         """Answers in the order of the requests. Counts of the call are kept in `last_generation`.
 
         `progress` is called with the number of requests that were just finished, `finished` with their answers by place. A
         request whose image cannot be read or whose prompt is too long raises; with `set_aside` it is reported there
         instead and its answer is None. `num_workers` processes prepare images and prompts; None takes the policy's own
-        number. It changes nothing but speed.
+        number. It changes nothing but speed. `heard` is given the token ids so far of the answers under way, after each token.
         """
         longest = max((request.decoding.max_new_tokens for request in requests), default=1)
         with self.gathered(), self._answering():
@@ -186,6 +187,7 @@ class Policy:
                 set_aside=set_aside,
                 finished=finished,
                 room=self.answers_at_once,
+                heard=heard,
             )
         return results
 
