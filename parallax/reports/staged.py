@@ -1,20 +1,18 @@
-"""TensorBoard events of a run; where it has several stages, each stage's metrics are below its name."""
+"""For loggers that have one step axis: where a run has several stages, each stage's metrics are below its name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 
-class StagedTensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoard logger. Steps start anew with every stage, so stages must not share a curve."""
+class Staged(Logger if TYPE_CHECKING else object):  # type: ignore[misc]
+    """Goes before Lightning's logger among the bases. Steps start anew with every stage, so stages must not share a curve."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.prefix_of_stage = ""
+    prefix_of_stage = ""
 
     def begin_stage(self, name: str) -> None:
         """From now on metrics of the fit belong to the stage `name`; "" for a run of one stage."""
@@ -24,3 +22,7 @@ class StagedTensorBoard(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         prefix = self.prefix_of_stage if step is not None else ""
         super().log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)
+
+
+class StagedTensorBoard(Staged, TensorBoardLogger):
+    """TensorBoard events of a run."""
