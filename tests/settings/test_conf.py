@@ -27,7 +27,13 @@ NEEDS = {
     "loss=povid": ["method=povid", "method.stages=[noise]"],
 }
 CHOICES = [f"{group}={name}" for group in groups() for name in choices(group) if group not in FILE_GROUPS]
-TOGETHER = ("aug", "evaluation", "loss", "model", "prompts")  # groups that ask nothing of each other: one composition tries five
+TOGETHER = (
+    "aug",
+    "evaluation",
+    "loss",
+    "model",
+    "prompts",
+)  # groups that ask nothing of each other: one composition tries five
 ROWS = [
     [choice for choice in row if choice]
     for row in zip_longest(
