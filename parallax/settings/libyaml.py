@@ -15,9 +15,11 @@ _plain = omegaconf_reads.get_yaml_loader
 def _loader() -> Any:
     """OmegaConf's loader (its numbers, no timestamps, no key twice), the text taken apart in C."""
 
-    class Loader(yaml.cyaml.CParser, _plain()):  # type: ignore[misc]
+    from yaml._yaml import CParser
+
+    class Loader(CParser, _plain()):  # type: ignore[misc]
         def __init__(self, stream: Any) -> None:
-            yaml.cyaml.CParser.__init__(self, stream)
+            CParser.__init__(self, stream)
             yaml.constructor.SafeConstructor.__init__(self)
             yaml.resolver.Resolver.__init__(self)
 
