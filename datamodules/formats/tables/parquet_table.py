@@ -65,6 +65,23 @@ class ParquetTable:
                     yield self._row(row, number, self.groups[group][1], place - self.starts[group], place, leaves)
                     place += 1
 
+    def rows_at(self, places: Sequence[int]) -> Iterator[dict[str, Any] | ValueError]:
+        at = 0
+        for group, start in enumerate(self.starts):
+            end = self.starts[group + 1] if group + 1 < len(self.starts) else self.total
+            if at == len(places) or places[at] >= end:
+                continue
+            number, inside_file = self.groups[group]
+            leaves, first = self._leaves(number), start
+            for batch in opened(self.files[number]).iter_batches(BATCH, row_groups=[inside_file], columns=leaves):
+                while at < len(places) and places[at] < first + len(batch):
+                    row = batch.slice(places[at] - first, 1).to_pylist()[0]
+                    yield self._row(row, number, inside_file, places[at] - start, places[at], leaves)
+                    at += 1
+                first += len(batch)
+                if at == len(places) or places[at] >= end:
+                    break
+
     def where(self, place: int) -> str:
         file = bisect_right(self.file_starts, place) - 1
         return f"{self.names[file]}, row {place - self.file_starts[file] + 1}"
