@@ -16,12 +16,11 @@ from datamodules.shapes.questions import SHORT_KINDS
 from datamodules.shapes.scene import COLOURS, SHAPES, generator, scene
 from datamodules.shapes.source import ShapesSource, pope_questions
 from parallax.small_world.llava import measure, pixels, vision
-from parallax.small_world.llava.build import make_processor, make_tiny_llava
+from parallax.small_world.llava.build import make_processor, make_tiny_llava, stage_key
 from parallax.small_world.llava.lessons import LESSON_KINDS, LOOK_UP_KINDS, draw_kind, lesson, look_up_lessons
+from parallax.small_world.llava.measure import probe_accuracy
 from parallax.small_world.llava.pointing import Pointing
-from parallax.small_world.llava.probe import probe_accuracy
 from parallax.small_world.llava.rows import ABSENT, collate, encode
-from parallax.small_world.llava.stages import stage_key
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSET = ROOT / "assets" / "tiny_llava"
