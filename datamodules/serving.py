@@ -38,6 +38,7 @@ class StepDataModule(pl.LightningDataModule):
         self.micro_batch_tokens: int | str | None = trainer.micro_batch_tokens
         self.group_by_length, self.num_workers = trainer.group_by_length, image_workers(trainer.num_workers)
         self.seed, self.repeat = seed, repeat
+        self.references: dict[str, int] | None = None  # pairs whose reference log-probs were scored or found
         self.padding: Padding | None = None  # of the first epoch, known once it is served
         self._policy: Any = None
         self._told_of: RowLengths | None = None

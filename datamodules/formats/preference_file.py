@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
-from datamodules.formats.listed import Unusable, check_limit, unique_id
+from datamodules.formats.listed import Unusable, unique_id
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.base import messages_with
 from datamodules.formats.preference.dataset_info import Declared, declared
 from datamodules.formats.preference.named_columns import by_names, check_reached
 from datamodules.formats.tables import Table, open_table
+from datamodules.source import Source
 from parallax.records import BadImage, Conversation, PreferencePair, Response, Sample, Turn
 from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import pair_of_row
@@ -30,7 +31,7 @@ NEGATIVE = (
 LOOKED_AT = 200  # rows by which the format of a file is told
 
 
-class PreferenceFileSource(Sequence[Sample]):
+class PreferenceFileSource(Source):
     """Preference pairs of a file, of several, of a folder, or of a set of the hub.
 
     As a sequence it gives samples (the prompt, with the chosen answer as the answer); `pairs` gives the pairs.
@@ -55,7 +56,7 @@ class PreferenceFileSource(Sequence[Sample]):
         rows, set_aside, left_out: rows looked at; those that are faulty; those that are fine, but show no image (counted).
     """
 
-    holds_pairs: ClassVar[bool] = True  # ready-made pairs: nothing is proposed
+    holds_pairs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -73,11 +74,8 @@ class PreferenceFileSource(Sequence[Sample]):
         min_margin: NotNegative = 0.0,
         aspects: Sequence[str] | None = None,
     ) -> None:
-        check_limit(limit)
         if format not in ("auto", OWN, *FORMATS):
             raise ValueError(f"data.format is {format!r}; it can be auto, {', '.join((*FORMATS, OWN))}")
-        if pairing not in ("all", "best_worst"):
-            raise ValueError(f"data.pairing is {pairing!r}; it can be all or best_worst")
         self.choices = Choices(pairing, min_margin, tuple(aspects or ()))
         self.name, self.limit, self.split, self.subset = name, limit, split, subset
         self.form = format
@@ -88,7 +86,7 @@ class PreferenceFileSource(Sequence[Sample]):
         beside = there if there.is_dir() else there.parent if there.is_file() else None
         self.images = FoundImages(image_root, file_names_only, beside=beside)
         self.table, self.declared = self._opened()
-        self.rows = 0
+        self.rows: int = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
         self._pairs: DiskPairs | None = None

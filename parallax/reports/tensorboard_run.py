@@ -8,8 +8,10 @@ from typing import Any
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from parallax.reports.staged_logger import StagedLogger
 
-class StagedTensorBoard(TensorBoardLogger):
+
+class StagedTensorBoard(StagedLogger, TensorBoardLogger):
     """Lightning's TensorBoard logger. Steps start anew with every stage, so stages must not share a curve."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
