@@ -28,7 +28,7 @@ from parallax.models.memory.capacity import GPUS, Gpu, largest_micro_batch
 from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import Workload, trained_parameters
 from parallax.models.memory.workload import BYTES
-from parallax.models.scoring.chunked_head import rows_per_chunk
+from parallax.models.scoring.log_probs import rows_per_chunk
 from parallax.models.true_size import meta_model
 
 SETTINGS = {"llava15_7b": (576, 64), "qwen25_vl_7b": (1280, 64)}  # image tokens (1,003,520 pixels for Qwen), others

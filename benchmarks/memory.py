@@ -29,7 +29,7 @@ from benchmarks.measure import parser, table, use_threads, write_json
 from benchmarks.random_model import SIZES, autocast, model_config, random_pairs, random_policy
 from parallax.models.memory.model_shape import shape_of
 from parallax.models.memory.planner import Plan, Workload, plan_training
-from parallax.models.scoring.chunked_head import rows_per_chunk
+from parallax.models.scoring.log_probs import rows_per_chunk
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

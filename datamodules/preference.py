@@ -20,6 +20,7 @@ import pytorch_lightning as pl
 from datamodules.build import Outcome, outcomes_of_pairs, outcomes_of_samples
 from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import PairBatches
+from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.further_columns import FurtherColumns
 from datamodules.progress import bar
 from datamodules.references import fill_references
@@ -124,6 +125,18 @@ class PreferenceDataModule(StepDataModule):
         """Most pairs, of each source and of all."""
         return {"max_per_source": self.settings.max_per_source, "max_pairs": self.settings.max_pairs}
 
+    @property
+    def portions(self) -> int:
+        """Ready-made pairs of a large file come in portions, where no rule needs all pairs of the set at once."""
+        whole = (
+            self.settings.length_balance
+            or any(value is not None for value in self.caps.values())
+            or self.limit is not None
+            or self.limit_pairs is not None
+            or self.further.need_partner
+        )
+        return self.source.portions.count if isinstance(self.source, PreferenceFileSource) and not whole else 1
+
     # -- building --------------------------------------------------------------------------------------------------
 
     def build_pairs(self, policy: Policy, trainer: pl.Trainer | None = None) -> BuildReport:
@@ -133,6 +146,10 @@ class PreferenceDataModule(StepDataModule):
         """
         began = time.perf_counter()
         self._policy = policy
+        if self.portions > 1 and isinstance(self.source, PreferenceFileSource):
+            rows, count = self.source.portions.rows, self.portions
+            log.info("portion %d of %d of the file's %s rows (data.portion)", self.portion + 1, count, f"{rows:,}")
+            self.source.take(self.portion)
         ready_made = self.source.pairs
         total = len(self.source) if self.limit is None else min(self.limit, len(self.source))
         faulty = list(self.source.set_aside)

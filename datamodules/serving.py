@@ -40,8 +40,14 @@ class StepDataModule(pl.LightningDataModule):
         self.seed, self.repeat = seed, repeat
         self.references: dict[str, int] | None = None  # pairs whose reference log-probs were scored or found
         self.padding: Padding | None = None  # of the first epoch, known once it is served
+        self.portion = 0  # the one at hand, or to be built next
         self._policy: Any = None
         self._told_of: RowLengths | None = None
+
+    @property
+    def portions(self) -> int:
+        """In how many portions, one after the other, the items of one pass come."""
+        return 1
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 

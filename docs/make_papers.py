@@ -20,7 +20,7 @@ from parallax.models.memory.capacity import GPUS, largest_generation, least_seco
 from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import plan_training
 from parallax.models.memory.workload import Workload
-from parallax.models.scoring.chunked_head import rows_per_chunk
+from parallax.models.scoring.log_probs import rows_per_chunk
 from parallax.models.true_size import meta_model
 from parallax.settings.comments import CONF
 

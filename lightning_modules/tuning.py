@@ -31,7 +31,6 @@ from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
 from lightning_modules.step_callback import StepCallback, callbacks_of
 from lightning_modules.step_stream import SealedStep, StepStream
-from lightning_modules.step_sums import StepSums
 from parallax.models import processes
 from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.memory.room import Room
@@ -129,8 +128,9 @@ class TuningModule(pl.LightningModule):
                 pairs = max(len(micro_batch) for micro_batch in step.micro_batches)
                 if sharding.is_sharded or not self.pairs_at_once.lower(error, pairs):
                     raise
-        sharding.sum_gradients(trained)
-        metrics = means(sums.finish(self.trainer.world_size), step, divisor, number)  # waits for the device
+        if self.trainer.world_size > 1:
+            sharding.sum_gradients(trained)
+        metrics = means(self._over_processes(sums), step, divisor, number)  # waits for the device
 
         scale = scaler.get_scale() if scaler is not None else 1.0
         norm = sharding.clip(trained, self.clip, scale)  # waits for the device
@@ -148,9 +148,12 @@ class TuningModule(pl.LightningModule):
         if fault is not None:
             self._note_bad_step(BadStep(number, f"the {fault} is not a finite number", self._named(step, finite)), step)
 
-    def _gradients(self, step: StepBatch, factor: float) -> tuple[StepSums, list[Tensor]]:
-        """Scores, losses and their gradients, of each micro-batch in turn: sums for the log, and which losses are finite."""
-        sums, finite = StepSums(), list[Tensor]()
+    def _gradients(self, step: StepBatch, factor: float) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Scores, losses and their gradients, of each micro-batch in turn: sums for the log, and which losses are finite.
+
+        The sums are over pairs, in float64 on the device; a micro-batch that does not count brings its names only.
+        """
+        sums, finite = dict[str, Tensor](), list[Tensor]()
         for place, micro_batch in enumerate(step.micro_batches, 1):
             micro_batch = micro_batch.to(
                 self.trainer.strategy.root_device, non_blocking=True
@@ -161,8 +164,22 @@ class TuningModule(pl.LightningModule):
             self.manual_backward(loss.sum() * (micro_batch.weight * factor))
             finite.append(loss.detach().isfinite())
             values = {"loss": loss, "pairs": torch.ones_like(loss), "not_finite": ~finite[-1], **shown}
-            sums.add(values, counts=micro_batch.weight > 0)
+            for name, value in values.items():
+                total = (
+                    value.detach().double().sum()
+                    if micro_batch.weight > 0
+                    else value.new_zeros((), dtype=torch.float64)
+                )
+                sums[name] = sums[name] + total if name in sums else total
         return sums, finite
+
+    def _over_processes(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Sums over all processes, on the host. Every process brings the same names."""
+        names = sorted(sums)
+        stacked = torch.stack([sums[name] for name in names])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(stacked)
+        return dict(zip(names, stacked.tolist(), strict=True))
 
     def _log(self, step: StepBatch, metrics: dict[str, float]) -> None:
         self.last_metrics = {f"train/{name}": value for name, value in metrics.items()}

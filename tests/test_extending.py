@@ -119,7 +119,7 @@ def test_the_documentation_takes_each_part_in(copy: Path) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    page = (copy / "docs" / "configuration.md").read_text("utf-8")
+    page = "\n".join(file.read_text("utf-8") for file in (copy / "docs" / "reference").glob("*.md"))
     for row in (
         "| `aug=vignette` | Darkens the corners. |",
         "| `aug.strength` | `0.8` | a number from 0 to 1 | how dark the corners are: 0 leaves them, 1 makes them black |",

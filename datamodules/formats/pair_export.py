@@ -42,7 +42,11 @@ class Exported:
 
 
 def export_pairs(
-    pairs: Sequence[PreferencePair], folder: Path, form: str, images: How | None = None, card: str | None = None
+    pairs: Sequence[PreferencePair],
+    folder: Path,
+    form: str,
+    images: How | None = None,
+    card: Callable[[Exported], str] | None = None,
 ) -> Exported:
     """Write pairs in a format into a folder that does not exist yet. The folder is whole or absent.
 
@@ -50,7 +54,7 @@ def export_pairs(
         form: one of `FORMATS`.
         images: `embedded` in the file, `files` copied below the folder, or `paths` to where they are; None for what suits the
             format (embedded where it can be).
-        card: a `README.md` beside the file, in which `{pairs}`, `{rows}` and `{images}` are filled in.
+        card: makes the `README.md` beside the file from the counts.
 
     Raises ValueError or FileExistsError, in sentences, for what cannot be written.
     """
@@ -75,8 +79,7 @@ def export_pairs(
         if form == "llama_factory":
             atomic_write_text(temporary / "dataset_info.json", json.dumps(DATASET_INFO, indent=2) + "\n")
         if card is not None:
-            filled = card.format(pairs=f"{done.pairs:,}", rows=f"{done.rows:,}", images=f"{done.images:,}")
-            atomic_write_text(temporary / "README.md", filled)
+            atomic_write_text(temporary / "README.md", card(done))
     return done
 
 

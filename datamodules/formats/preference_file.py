@@ -6,15 +6,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
 from datamodules.formats.listed import Unusable, unique_id
+from datamodules.formats.portions import Portions
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.base import messages_with
 from datamodules.formats.preference.dataset_info import Declared, declared
+from datamodules.formats.preference.kto import Verdicts, is_verdict
 from datamodules.formats.preference.named_columns import by_names, check_reached
 from datamodules.formats.tables import Table, open_table
 from datamodules.source import Source
@@ -47,9 +50,11 @@ class PreferenceFileSource(Source):
         split: of a set, or of a folder whose files are named so; `all` takes every file.
         subset: of a set on the hub; an entry of dataset_info.json; a pattern of names in MMPR's meta file.
         limit: only the first so many pairs.
-        seed: unused, taken so that every source is configured alike.
+        seed: of portions.
         name: how the source is called.
         file_names_only: take only the last part of every image path.
+        portion: rows read at a time where a fit can take one portion after the other and the file has more than
+            `portions.LARGE`; None for all at once.
         pairing, min_margin, aspects: how pairs are made of completions with scores (see `preference.base.Choices`).
 
     Attributes:
@@ -73,6 +78,7 @@ class PreferenceFileSource(Source):
         pairing: Literal["all", "best_worst"] = "all",
         min_margin: NotNegative = 0.0,
         aspects: Sequence[str] | None = None,
+        portion: Count | None = None,
     ) -> None:
         if format not in ("auto", OWN, *FORMATS):
             raise ValueError(f"data.format is {format!r}; it can be auto, {', '.join((*FORMATS, OWN))}")
@@ -86,6 +92,8 @@ class PreferenceFileSource(Source):
         beside = there if there.is_dir() else there.parent if there.is_file() else None
         self.images = FoundImages(image_root, file_names_only, beside=beside)
         self.table, self.declared = self._opened()
+        self.seed, self.portion = seed, portion
+        self.taken: int | None = None  # the portion that is read; None for all rows
         self.rows: int = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
@@ -98,6 +106,18 @@ class PreferenceFileSource(Source):
             self.rows, self.set_aside, self.left_out, self._ids = 0, [], Counter(), set[str]()
             self._pairs = self._read()
         return self._pairs
+
+    @cached_property
+    def portions(self) -> Portions:
+        """Those that can be read one after the other: a single one where rows belong together."""
+        head = islice(self.table.rows(), LOOKED_AT)
+        together = any(isinstance(row, dict) and (NEGATIVE in row or is_verdict(self._row(row))) for row in head)
+        return Portions(self.table, None if together or self.limit is not None else self.portion, self.seed)
+
+    def take(self, number: int) -> None:
+        """Read this portion only."""
+        if number != self.taken:
+            self.taken, self._pairs = number, None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -121,12 +141,12 @@ class PreferenceFileSource(Source):
         return open_table(paths, split=self.split, subset=self.subset), found
 
     def _read(self) -> DiskPairs:
-        pairs = DiskPairs()
+        pairs, verdicts = DiskPairs(), Verdicts()
         last: PreferencePair | None = None  # may yet get another rejected answer
-        rows = self.table.rows()
+        rows = self._numbered()
         head = list(islice(rows, LOOKED_AT))
-        usual = self._usual(head)
-        for place, row in enumerate(chain(head, rows)):
+        usual = self._usual([row for _, row in head])
+        for place, row in chain(head, rows):
             goes_on = isinstance(row, dict) and _goes_on(row) and last is not None
             if self.limit is not None and len(pairs) + (last is not None) >= self.limit and not goes_on:
                 break
@@ -136,6 +156,9 @@ class PreferenceFileSource(Source):
                     raise Unusable("bad_row", str(row))
                 if goes_on and last is not None:
                     last = self._one_more(last, self._raw(row, usual), row, place)
+                    continue
+                if self.read_columns is None and isinstance(row, dict) and is_verdict(full := self._row(row)):
+                    verdicts.add(full, place)
                     continue
                 for made in self._made(row, usual, place):
                     if last is not None:
@@ -150,7 +173,20 @@ class PreferenceFileSource(Source):
                 self._set_aside(place, "bad_image", str(bad))
         if last is not None and (self.limit is None or len(pairs) < self.limit):
             pairs.append(last)
+        for place, found in verdicts.pairs(self.choices):
+            if isinstance(found, Unusable):
+                self._set_aside(place, found.reason, found.why)
+                continue
+            for raw in found:
+                if self.limit is None or len(pairs) < self.limit:
+                    pairs.append(self._pair(raw, place))
         return pairs
+
+    def _numbered(self) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+        if self.taken is None:
+            return enumerate(self.table.rows())
+        places = self.portions.places(self.taken)
+        return zip(places, self.table.rows_at(places), strict=True)
 
     def _usual(self, head: Sequence[Any]) -> Format | None:
         """The form that most of the first rows have. Raises ValueError where none has a known one."""

@@ -111,7 +111,13 @@ def mentioned_objects(text: str) -> list[str]:
 
     Plurals count as one mention; a thing that is denied (`no red circle`, `not a red circle`) does not count.
     """
-    return [f"{m['colour'].lower()} {m['shape'].lower()}" for m in _MENTION.finditer(text) if not m["no"]]
+    return [name for _, name in object_spans(text)]
+
+
+def object_spans(text: str) -> list[tuple[slice, str]]:
+    """Where in a text each object it claims to see stands, and its name, as `mentioned_objects` gives it."""
+    found = (m for m in _MENTION.finditer(text) if not m["no"])
+    return [(slice(*m.span()), f"{m['colour'].lower()} {m['shape'].lower()}") for m in found]
 
 
 def same_answer(kind: str, prediction: str, truth: str) -> bool:

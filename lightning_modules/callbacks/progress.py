@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
+from parallax.records.plain_text import terminal
+
 if TYPE_CHECKING:
     pass
 
@@ -88,7 +90,6 @@ def duration(seconds: float) -> str:
 
 
 def _new_bar() -> Any:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
@@ -97,5 +98,5 @@ def _new_bar() -> Any:
         MofNCompleteColumn(),
         TextColumn("{task.fields[told]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=terminal(stderr=True),
     )

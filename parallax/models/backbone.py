@@ -4,12 +4,20 @@ transformers' image-text-to-text models share a shape: a text decoder (`get_deco
 (`get_output_embeddings()`), and image features that are put where the image tokens are. Families that let ready image
 features be passed in (`mm_encoder_outputs`) have each image encoded once, however many rows look at it; for the others the
 pixels are repeated.
+
+What else a family can do here is in `family_support.json`, written together with the table in docs/models.md by a walk over all
+of them (`tests/models/family_walk/walk.py`). One that went wrong on it is refused before its weights are read; one that is not in
+the file gets what is right for every family: one sequence for each response, the head as it is.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +31,8 @@ from parallax.models.encoding.image_features import (
     takes_features,
 )
 from parallax.models.foreign import VLM, Config
+
+FAMILIES = Path(__file__).with_name("family_support.json")
 
 
 def base_model(model: VLM) -> VLM:
@@ -127,3 +137,51 @@ def positions(
         return ids, largest + 1
     ids = (mask.long().cumsum(-1) - 1).clamp(min=0)
     return ids, mask.sum(-1)
+
+
+@dataclass(frozen=True)
+class FamilySupport:
+    """What one family can do.
+
+    Attributes:
+        works: it went all the way on the walk.
+        refused: why it cannot be used, or "".
+        shared: responses may share one prompt.
+        plain_head: its logits are its head's output and nothing else.
+    """
+
+    works: bool = False
+    refused: str = ""
+    shared: bool = False
+    plain_head: bool = False
+
+
+@lru_cache(maxsize=1)
+def known_families() -> dict[str, FamilySupport]:
+    """Every family of the file."""
+    if not FAMILIES.is_file():
+        return {}
+    rows = json.loads(FAMILIES.read_text(encoding="utf-8"))["families"]
+    return {
+        name: FamilySupport(not row["step"], row["refused"], row["shared"], row["plain_head"])
+        for name, row in rows.items()
+    }
+
+
+def support_of(model_type: str) -> FamilySupport:
+    """What the family named `model_type` in config.json can do."""
+    return known_families().get(model_type, FamilySupport())
+
+
+def refuse_unfit(model_type: str, path: str) -> None:
+    """Raise ValueError for a checkpoint whose family is known not to work, or is none of image and text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as LOADABLE
+
+    why = support_of(model_type).refused
+    if model_type not in LOADABLE:
+        why = why or "transformers does not load it as a model of images and text (AutoModelForImageTextToText)"
+    if why:
+        raise ValueError(
+            f"model.path={path} is a {model_type} model, which cannot be aligned here: {why}. The families that can are in "
+            "the table of docs/models.md"
+        )

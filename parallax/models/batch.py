@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from parallax.models.encoding.image_features import ImageFeatures
+from parallax.models.foreign import VLM
 from parallax.models.packed_tensors import Packed
 
 T = TypeVar("T")
@@ -49,6 +50,14 @@ def _halves(value: T, size: int) -> tuple[T, T]:
 
     middle = size // 2
     return _cut(value, slice(None, middle)), _cut(value, slice(middle, None))
+
+
+def sent(values: Any, device: torch.device | None) -> Any:
+    """A nest of host tensors on `device`, in one copy for each type that nobody waits for; None leaves them where they are."""
+    if device is None or device.type == "cpu":
+        return values
+    packed = Packed.of(values)
+    return (packed.pin_memory() if device.type == "cuda" else packed).to(device).values()
 
 
 class _Movable:
@@ -216,3 +225,25 @@ class ResponseLogProbs:
         if len(parts) == 1:
             return parts[0]
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+@dataclass
+class Arranged:
+    """One forward pass: what the model is called with, and where the prediction of each scored token is found.
+
+    M counts the scored tokens of the whole batch, in row-major order of `ScoringBatch.counted()`.
+    """
+
+    inputs: dict[str, Any]  # keyword arguments of the model, tokens of shape (rows, S)
+    predictors: Tensor  # (M,) int64: flattened (rows * S) positions whose output predicts each scored token
+    targets: Tensor  # (M,) int64: the scored tokens
+    images: dict[str, Any] = field(default_factory=dict)  # on the model's device, whatever the others are
+
+    def to(self, device: torch.device | None, *beside: Tensor | None) -> tuple[Arranged, list[Any]]:
+        """This pass, and tensors that belong to it, on the model's `device`; None: they are there already."""
+        inputs, predictors, *rest = sent([self.inputs, self.predictors, *beside], device)
+        return replace(self, inputs=inputs, predictors=predictors), rest
+
+
+# Lays prompts and responses out as rows of tokens for a transformers model, adapters injected. All give the same log-probs.
+Layout = Callable[[VLM, ScoringBatch], Arranged]

@@ -45,6 +45,8 @@ class HttpClient:
         url: its address, such as http://localhost:8000/v1.
         setting: the configuration's key of the address, for advice.
         key_variable: environment variable that holds the key; where it is not set, no key is sent.
+        key: the key itself, where no variable holds it.
+        form: what a reply that is none of the service's is said not to be.
         timeout: seconds for one try, from connecting to the last byte.
         retries: further tries after a failed one.
         backoff: seconds before the first further try; each next wait is twice as long, at most a minute, and a random part
@@ -59,15 +61,18 @@ class HttpClient:
         *,
         setting: str,
         key_variable: str = "OPENAI_API_KEY",
+        key: str | None = None,
+        form: str = "OpenAI",
         timeout: float = 60.0,
         retries: int = 4,
         backoff: float = 1.0,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.what, self.url, self.setting, self.key_variable = what, url.rstrip("/"), setting, key_variable
+        self.key, self.form = key, form
         self.timeout, self.retries, self.backoff, self.most_bytes = timeout, retries, backoff, most_bytes
         self.tries = 0  # requests sent
-        self.host = _host(self.url)
+        self.host = host_of(self.url)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0  # whose thread runs the loop: a forked child needs its own
@@ -108,7 +113,7 @@ class HttpClient:
     def _read(self, status: int, headers: Mapping[str, str], data: bytes, checked: Checked | None) -> Any:
         there = f"{self.what} at {self.host}"
         if 300 <= status < 400:
-            where = _host(headers.get("location", "nowhere"))
+            where = host_of(headers.get("location", "nowhere"))
             raise ServiceError(
                 f"{there} redirects to {where}, and requests are not sent on with their key; set {self.setting} to the final "
                 "address if you trust it",
@@ -127,7 +132,7 @@ class HttpClient:
         except (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError) as error:
             why = f"missing {error}" if isinstance(error, KeyError) else quoted(error) or type(error).__name__
             raise _Again(
-                f"{there} gave a reply that is not of the OpenAI form ({why}); see that {self.setting} names such an API",
+                f"{there} gave a reply that is not of the {self.form} form ({why}); see that {self.setting} names such an API",
                 status,
             ) from error
 
@@ -135,7 +140,7 @@ class HttpClient:
         """Status, headers and body of one try. Raises `_Again` when no whole reply came in time."""
         import httpx
 
-        key = os.environ.get(self.key_variable)
+        key = self.key or os.environ.get(self.key_variable)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
@@ -187,7 +192,7 @@ class _Again(Exception):
         self.status, self.said, self.wait = status, said, wait
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
     """Host and port of an address, without a user's name and password; the whole of what is no address."""
     try:
         return quoted(urlsplit(url).netloc.rpartition("@")[2] or url)

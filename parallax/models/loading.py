@@ -17,12 +17,12 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from parallax.models.adapter import is_adapter, load_adapter, uses_dora
-from parallax.models.backbone import base_model, decoder_name, text_config
+from parallax.models.backbone import base_model, decoder_name, refuse_unfit, text_config
+from parallax.models.batch import Layout
 from parallax.models.devices import has_bfloat16
 from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
 from parallax.models.encoding.image_features import parameters_of
 from parallax.models.encoding.prompt_encoder import PromptEncoder
-from parallax.models.family_support import refuse_unfit
 from parallax.models.foreign import VLM, Config, Configured, Processor, Tokenizer
 from parallax.models.fused_lora import fuse
 from parallax.models.ingredients import model_digest
@@ -30,10 +30,15 @@ from parallax.models.lora import add_lora, projector_names
 from parallax.models.policy import Policy
 from parallax.models.quantization import kind_of, quantization_config, settle
 from parallax.models.saving import base_state
-from parallax.models.scoring import prefix_attention
-from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
-from parallax.models.scoring.shared_prefix import can_share, is_plainly_causal, shared_prefix
+from parallax.models.scoring.shared_prefix import (
+    FLEX,
+    SDPA,
+    can_share,
+    is_plainly_causal,
+    register_attention,
+    shared_prefix,
+)
 from parallax.models.scoring.varlen_attention import VARLEN, fault_of
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
@@ -181,8 +186,8 @@ def layout_for(name: str, network: VLM, attention: str = "auto") -> Layout:
             f"{type(plain).__name__}'s do not; use model.attention=auto"
         )
     if attention in ("auto", "flex_attention") and is_plainly_causal(plain):
-        prefix_attention.register()
-        text_config(plain)._attn_implementation = prefix_attention.FLEX if flex else _fastest_attention(plain)
+        register_attention()
+        text_config(plain)._attn_implementation = FLEX if flex else _fastest_attention(plain)
     return shared_prefix
 
 
@@ -198,7 +203,7 @@ def _fastest_attention(network: VLM) -> str:
         logging.DEBUG if weight.device.type == "cpu" else logging.INFO,
         "attention of shared prompts: %s", f"SDPA in two parts, since {fault}" if fault else "variable-length flash attention",
     )  # fmt: skip
-    return prefix_attention.SDPA if fault else VARLEN
+    return SDPA if fault else VARLEN
 
 
 def image_side_learns(network: VLM) -> bool:

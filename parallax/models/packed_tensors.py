@@ -69,14 +69,6 @@ class Packed:
         return Packed({dtype: buffer.pin_memory() for dtype, buffer in self.buffers.items()}, self.layout)
 
 
-def sent(values: Any, device: torch.device | None) -> Any:
-    """A nest of host tensors on `device`, in one copy for each type that nobody waits for; None leaves them where they are."""
-    if device is None or device.type == "cpu":
-        return values
-    packed = Packed.of(values)
-    return (packed.pin_memory() if device.type == "cuda" else packed).to(device).values()
-
-
 def _mapped(values: object, kind: type, change: Callable[[Any], Any]) -> Any:
     if isinstance(values, kind):
         return change(values)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from parallax.models import fused_lora, saving
 from parallax.models.adapter import adapter_digest, read_adapter
 from parallax.models.backbone import base_model, text_config
-from parallax.models.batch import ResponseLogProbs, ScoringBatch
+from parallax.models.batch import Layout, ResponseLogProbs, ScoringBatch
 from parallax.models.dropout import Dropouts
 from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
@@ -28,11 +28,9 @@ from parallax.models.lora import bare_layers
 from parallax.models.memory.generation import rows_that_fit
 from parallax.models.memory.room import Room
 from parallax.models.scoring import log_probs
-from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
 from parallax.models.scoring.target_tokens import Pick
-from parallax.models.sharding.base import Sharding
-from parallax.models.sharding.whole import Whole
+from parallax.models.sharding.base import Sharding, Whole
 from parallax.models.weights_digest import tensors_digest
 from parallax.records import GenerationSpec, fingerprint
 
@@ -168,13 +166,14 @@ class Policy:
         set_aside: Callable[[GenerationRequest, str], None] | None = None,
         finished: generate.Finished | None = None,
         num_workers: int | str | None = None,
+        heard: Callable[[list[list[int]]], None] | None = None,
     ) -> list[Generation | None]:
         """Answers in the order of the requests. Counts of the call are kept in `last_generation`.
 
         `progress` is called with the number of requests that were just finished, `finished` with their answers by place. A
         request whose image cannot be read or whose prompt is too long raises; with `set_aside` it is reported there
         instead and its answer is None. `num_workers` processes prepare images and prompts; None takes the policy's own
-        number. It changes nothing but speed.
+        number. It changes nothing but speed. `heard` is given the token ids so far of the answers under way, after each token.
         """
         longest = max((request.decoding.max_new_tokens for request in requests), default=1)
         with self.gathered(), self._answering():
@@ -188,6 +187,7 @@ class Policy:
                 set_aside=set_aside,
                 finished=finished,
                 room=self.answers_at_once,
+                heard=heard,
             )
         return results
 

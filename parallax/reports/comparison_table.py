@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parallax.records.atomic import atomic_file
-from parallax.records.plain_text import printable, spreadsheet_cell
+from parallax.records.plain_text import printable, spreadsheet_cell, terminal
 from parallax.reports.comparison_numbers import ComparedRun, Comparison
 from parallax.reports.metric_names import short_name
 from parallax.reports.results import show_parts
@@ -26,11 +26,10 @@ WORDS = 24  # most characters of a setting's value
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """The table, then what the marks mean, the settings that changed together, and the runs without results."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = console or Console()
+    console = console or terminal()
     finished = [run for run in comparison.runs if not run.run.problem]
     longest = max((len(run.name) for run in finished), default=3)
     name_width = min(longest, max(20, console.width // 3))

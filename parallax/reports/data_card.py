@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
+from parallax.records.plain_text import front_matter, markdown, markdown_table
 from parallax.reports.environment import without_secrets
 
 USE = {
@@ -19,8 +20,16 @@ data = load_dataset("parquet", data_files="pairs.parquet", split="train")  # ima
 }
 
 
-def data_card(config: Mapping[str, Any], form: str, licence: str | None) -> str:
-    """The card, with `{pairs}`, `{rows}` and `{images}` to be filled in when the set is written.
+class Counted(Protocol):
+    """How much a set holds."""
+
+    pairs: int
+    rows: int
+    images: int
+
+
+def data_card(config: Mapping[str, Any], form: str, licence: str | None, done: Counted) -> str:
+    """The card of a set that was written.
 
     Args:
         config: resolved configuration of the run whose pairs these are.
@@ -30,47 +39,36 @@ def data_card(config: Mapping[str, Any], form: str, licence: str | None) -> str:
     config = without_secrets(config)
     method, model, data = (config.get(key) or {} for key in ("method", "model", "data"))
     given = str(data.get("_target_") or "").endswith("PreferenceFileSource")
-    front = [
-        "---",
-        f"license: {licence or 'unknown'}",
-        "task_categories:",
-        "- image-text-to-text",
-        "tags:",
-        "- preference-optimisation",
-        f"- {method.get('name', 'pairs')}",
-        "---",
-    ]
+    front = {
+        "license": licence or "unknown",
+        "task_categories": ["image-text-to-text"],
+        "tags": ["preference-optimisation", str(method.get("name", "pairs"))],
+    }
     answers = (
         "The answers are those of the file the pairs were read from."
         if given
         else "The rejected answers, and the chosen ones where the data has none, are of the model "
-        f"{model.get('name')} ({model.get('path')})."
+        f"{markdown(model.get('name'))} ({markdown(model.get('path'))})."
     )
     rows = {
         "method": method.get("name"),
         "source": f"{data.get('name') or data.get('_target_')}" + (f", {data['path']}" if data.get("path") else ""),
         "model": model.get("name"),
-        "pairs": "{pairs}",
-        "rows": "{rows}",
-        "images": "{images}",
+        "pairs": f"{done.pairs:,}",
+        "rows": f"{done.rows:,}",
+        "images": f"{done.images:,}",
         "licence": licence or "not stated; the licences of the images, of the questions and of the model apply",
     }
-    table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in rows.items())])
     return (
         "\n\n".join(
             [
-                "\n".join(front),
-                f"# Preference pairs: {_cell(method.get('name'))}",
-                f"Pairs of a better and a worse answer to the same question about the same images. {_cell(answers)}",
-                table,
+                front_matter(front),
+                f"# Preference pairs: {markdown(method.get('name'))}",
+                f"Pairs of a better and a worse answer to the same question about the same images. {answers}",
+                markdown_table(["", ""], list(rows.items())),
                 "A pair with several rejected answers takes as many rows, which say by `negative` which of them they hold.",
-                "## How to read it\n\n" + USE[form].replace("{", "{{").replace("}", "}}"),
+                "## How to read it\n\n" + USE[form],
             ]
         )
         + "\n"
     )
-
-
-def _cell(value: object) -> str:
-    text = str(value).replace("|", "\\|").replace("\n", " ")
-    return text if text in ("{pairs}", "{rows}", "{images}") else text.replace("{", "{{").replace("}", "}}")

@@ -1,4 +1,4 @@
-"""Where curves and tables go: W&B (offline by itself without a key), TensorBoard, and always a CSV in the run folder.
+"""Where curves and tables go: W&B (offline by itself without a key), TensorBoard, MLflow, and always a CSV in the run folder.
 
     loggers = build_loggers(cfg, run_folder=folder, config=plain_config)
     try:
@@ -24,8 +24,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DECIDE_NOTHING = ("paths", "resume", "runs", "run", "sweep", "sweep_jobs", "logger")  # left out of W&B's configuration
-KINDS = ("wandb", "csv", "tensorboard")
+DECIDE_NOTHING = (
+    "paths",
+    "resume",
+    "runs",
+    "run",
+    "sweep",
+    "sweep_jobs",
+    "logger",
+)  # of the configuration that loggers show
+KINDS = ("wandb", "csv", "tensorboard", "mlflow")
 
 
 def build_loggers(
@@ -41,8 +49,8 @@ def build_loggers(
     """Lightning loggers for one run.
 
     Args:
-        logger_cfg: kind → its options: `wandb` {project, entity, group, name, mode}, `tensorboard` {folder}. Empty or
-            None: only `metrics.csv`, which every run has.
+        logger_cfg: kind → its options: `wandb` {project, entity, group, name, mode}, `tensorboard` {folder},
+            `mlflow` {experiment, uri}. Empty or None: only `metrics.csv`, which every run has.
         run_folder: W&B's files, its run id, `metrics.csv` and TensorBoard's events go here.
         config: the resolved configuration as plain data; secrets are hidden before it leaves.
         name, group, tags, job_type: of the W&B run. `WANDB_NAME`, `WANDB_PROJECT`, `WANDB_ENTITY`, `WANDB_RUN_GROUP`,
@@ -59,17 +67,24 @@ def build_loggers(
     given = dict(logger_cfg or {})
     wanted = {kind: _options(given[kind]) for kind in KINDS if _is_on(given, kind)}
     loggers: list[StagedLogger] = [MetricsCsv(folder)]
+    plain = {key: value for key, value in without_secrets(config).items() if key not in DECIDE_NOTHING}
     if "wandb" in wanted:
         from parallax.reports.wandb_run import start_wandb
 
-        plain = {key: value for key, value in without_secrets(config).items() if key not in DECIDE_NOTHING}
         started = start_wandb(wanted["wandb"], folder, plain, name=name, group=group, tags=tags, job_type=job_type)
         loggers += [started] if started else []
     if "tensorboard" in wanted:
-        from parallax.reports.tensorboard_run import StagedTensorBoard
+        from parallax.reports.staged import StagedTensorBoard
 
         subfolder = str(wanted["tensorboard"].get("folder") or "tensorboard")
         loggers.append(StagedTensorBoard(folder, name=subfolder, version=""))
+    if "mlflow" in wanted:
+        from parallax.reports.mlflow_run import start_mlflow
+
+        about = {"group": group, "job_type": job_type, "tags": ", ".join(tags)}
+        told = {key: value for key, value in about.items() if value}
+        opened = start_mlflow(wanted["mlflow"], folder, plain, name, told)
+        loggers += [opened] if opened else []
     return loggers
 
 

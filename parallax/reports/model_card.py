@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from parallax.records.plain_text import code_span, front_matter, markdown, markdown_table, printable
 from parallax.reports.environment import environment, without_secrets
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.metric_names import whole_name
@@ -19,15 +21,15 @@ LOAD_ADAPTER = """```python
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-model = AutoModelForImageTextToText.from_pretrained("{base}")
-model = PeftModel.from_pretrained(model, "{adapter}")  # or, without peft's wrapper: model.load_adapter("{adapter}")
-processor = AutoProcessor.from_pretrained("{base}")
+model = AutoModelForImageTextToText.from_pretrained({base})
+model = PeftModel.from_pretrained(model, {adapter})  # or, without peft's wrapper: model.load_adapter({adapter})
+processor = AutoProcessor.from_pretrained({base})
 ```"""
 LOAD_MODEL = """```python
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-model = AutoModelForImageTextToText.from_pretrained("{adapter}")
-processor = AutoProcessor.from_pretrained("{adapter}")
+model = AutoModelForImageTextToText.from_pretrained({adapter})
+processor = AutoProcessor.from_pretrained({adapter})
 ```"""
 
 
@@ -47,16 +49,13 @@ def model_card(config: Mapping[str, Any], results: Mapping[str, Any], adapter: s
     data = _data(config, pairs)
     parts = [
         _front(str(model["path"]), lora, ["preference-optimisation", method]),
-        f"# {method}: {kind} for {model['name']}",
+        f"# {markdown(method)}: {kind} for {markdown(model['name'])}",
         "Made with Parallax, which lets a vision-language model learn from its own answers.",
-        "## Method\n\n" + " ".join(method_in_words(config, results)),
-        "## Data\n\n" + _table(data),
-        "## Settings\n\n" + _table(_settings(config, results)),
+        "## Method\n\n" + markdown(" ".join(method_in_words(config, results))),
+        "## Data\n\n" + markdown_table(["", ""], data),
+        "## Settings\n\n" + markdown_table(["", ""], [row for row in _settings(config, results) if row[1]]),
         "## Results\n\n" + _results(results),
-        "## How to load it\n\n"
-        + (LOAD_ADAPTER if lora else LOAD_MODEL).format(
-            base=_named(str(model["path"]), str(model["name"])), adapter=adapter
-        ),
+        "## How to load it\n\n" + _loading(LOAD_ADAPTER if lora else LOAD_MODEL, model, adapter),
         "## How it was made\n\n" + _made(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -67,22 +66,21 @@ def converted_card(config: Mapping[str, Any], source: str, counts: str) -> str:
     base = str(config["model"]["path"])
     parts = [
         _front(base, True, ["llava", "converted"]),
-        f"# {source}, converted",
-        f"The adapter `{source}` of the original LLaVA code, in the layout of Hugging Face's LLaVA. Keys: {counts}. "
+        f"# {markdown(source)}, converted",
+        f"The adapter {code_span(source)} of the original LLaVA code, in the layout of Hugging Face's LLaVA. Keys: "
+        f"{markdown(counts)}. "
         "Its weights are unchanged; who made it, from what and under which licence says its own page.",
-        "## How to load it\n\n"
-        + LOAD_ADAPTER.format(base=_named(base, str(config["model"]["name"])), adapter="this/folder"),
+        "## How to load it\n\n" + _loading(LOAD_ADAPTER, config["model"], "this/folder"),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _front(base: str, lora: bool, tags: list[str]) -> str:
     """What the hub reads. A base on disk has no name there, so it is left out."""
-    lines = ["---", f"library_name: {'peft' if lora else 'transformers'}", "pipeline_tag: image-text-to-text"]
+    front: dict[str, Any] = {"library_name": "peft" if lora else "transformers", "pipeline_tag": "image-text-to-text"}
     if HUB_NAME.fullmatch(base) and not Path(base).exists():
-        lines += [f"base_model: {base}"]
-    lines += ["tags:", *(f"- {tag}" for tag in (*tags, "parallax", *(["lora"] if lora else [])))]
-    return "\n".join([*lines, "---"])
+        front["base_model"] = base
+    return front_matter({**front, "tags": [*tags, "parallax", *(["lora"] if lora else [])]})
 
 
 def _data(config: Mapping[str, Any], pairs: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -115,7 +113,7 @@ def _results(results: Mapping[str, Any]) -> str:
     names = [name for name in dict.fromkeys(names) if name in HEADLINE or not ("/" in name or is_minor(name))]
     if not names:
         return "Nothing was measured in this run."
-    rows = ["| | before | after | difference (95 % interval) |", "|---|---|---|---|"]
+    rows = []
     for name in names:
         better = " (lower is better)" if name in LOWER_IS_BETTER else ""
         cells = [
@@ -123,8 +121,8 @@ def _results(results: Mapping[str, Any]) -> str:
             _number(after.get(name)),
             _number(change.get(name), interval=True, sign=True),
         ]
-        rows.append(f"| {whole_name(name)}{better} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append([f"{whole_name(name)}{better}", *cells])
+    return markdown_table(["", "before", "after", "difference (95 % interval)"], rows)
 
 
 def _number(metric: Mapping[str, Any] | None, *, interval: bool = False, sign: bool = False) -> str:
@@ -144,7 +142,7 @@ def _made() -> str:
     command = " ".join(word if " " not in word else f"'{word}'" for word in words)
     commit = f", commit {facts['git']['commit'][:12]}" if facts["git"].get("commit") else ""
     return f"With {versions}{commit}" + (
-        f": `{COMMAND} {command}` (paths left out)." if command and "=" in command else "."
+        f": {code_span(f'{COMMAND} {command}')} (paths left out)." if command and "=" in command else "."
     )
 
 
@@ -161,9 +159,7 @@ def _named(base: str, name: str) -> str:
     return place.relative_to(PACKAGES).as_posix() if place.is_relative_to(PACKAGES) else f"folder of {name}"
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {label} | {_cell(value)} |" for label, value in rows if value)])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _loading(code: str, model: Mapping[str, Any], adapter: str) -> str:
+    names = (_named(str(model["path"]), str(model["name"])), adapter)
+    base, there = (json.dumps(printable(name), ensure_ascii=False) for name in names)  # as Python writes a text too
+    return code.format(base=base, adapter=there)

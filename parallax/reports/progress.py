@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from parallax.records.plain_text import terminal
+
 
 @contextmanager
 def answer_progress(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
@@ -12,7 +14,6 @@ def answer_progress(what: str, total: int, *, shown: bool = True) -> Iterator[Ca
 
     >>> with answer_progress("evaluating", 400) as done: policy.generate(requests, progress=done)
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -22,7 +23,7 @@ def answer_progress(what: str, total: int, *, shown: bool = True) -> Iterator[Ca
         TextColumn("{task.fields[rate]}", style="dim"),
         TimeRemainingColumn(compact=True),
     )
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     with Progress(*columns, transient=True, console=console, disable=not (shown and console.is_terminal)) as progress:
         bar = progress.add_task(what, total=total, rate="")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from parallax.evaluation.evaluation import Evaluation, difference
 from parallax.evaluation.ratio import Metric
 from parallax.records.atomic import atomic_write_text, finite
+from parallax.records.plain_text import terminal
 from parallax.reports import run_log
 from parallax.reports.metric_names import short_name
 
@@ -170,11 +171,10 @@ def results_table(results: Mapping[str, Any], names: Sequence[str], *, width: in
 
 def print_results(results: Mapping[str, Any], console: Console | None = None) -> None:
     """A short table of what was measured and a line about the pairs, on the screen; nothing in a multirun's job."""
-    from rich.console import Console
 
     if not run_log.is_shown():
         return
-    console = console or Console()
+    console = console or terminal()
     measured = metric_order(results)
     names = headlines(measured)
     if names:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from parallax.records.plain_text import printable
+from parallax.records.plain_text import printable, say
 
 CHATTY = (
     "transformers", "huggingface_hub", "datasets", "torch", "torch.distributed", "pytorch_lightning",
@@ -99,10 +99,9 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._told:
             self._told = True
-            print(
+            say(
                 f"{self.baseFilename} cannot be written ({error.strerror}); it will lack lines",
-                file=sys.stderr,
-                flush=True,
+                sys.stderr,
             )
 
     def close(self) -> None:

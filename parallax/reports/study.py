@@ -15,6 +15,8 @@ import numpy as np
 from parallax.evaluation.evaluation import Evaluation
 from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
+from parallax.records.plain_text import code_span, say
+from parallax.records.plain_text import markdown as text
 from parallax.reports.metrics_file import late_mean, read_metrics
 from parallax.reports.results import HEADLINE, direction, is_share
 from parallax.reports.run_folder import by_number
@@ -63,7 +65,7 @@ def write_study(
     drawn = draw_study(summary, picture)
     if study.get("document"):
         put_into(Path(study["document"]), str(study["name"]), table, picture if drawn else None)
-    print(table)
+    say(table)
     log.info("study in %s", folder)
     return summary
 
@@ -132,7 +134,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         name for name in (*HEADLINE, *LOOKS) if name != "chair_s" or summary["metric"] == name
     ]  # chair_i says as much
     metrics = [name for name in shown if any(name in arm["effects"] for arm in summary["arms"].values())]
-    lines = [f"**{summary['title']}** (`{summary['command']}`)", ""]
+    lines = [f"**{text(summary['title'])}** ({code_span(summary['command'])})", ""]
     late = {"margin": ""} | ({"displacement": "%"} if LOOKS[0] in metrics else {})
     heads = ["arm", "seeds", "pairs", *(f"{m}: before → after, change" for m in metrics), *late]
     lines.append(f"| {' | '.join(heads)} |")
@@ -141,10 +143,16 @@ def markdown(summary: Mapping[str, Any]) -> str:
         cells = [_cell(arm["effects"].get(metric), metric, metric == summary["metric"]) for metric in metrics]
         kept = f"{arm['pairs']['kept']:.0f}" if arm["pairs"] else "–"
         ends = [_late(arm["training"].get(curve, nan), unit) for curve, unit in late.items()]
-        lines.append(f"| {' | '.join([name, str(arm['seeds']), kept, *cells, *ends])} |")
+        lines.append(f"| {' | '.join([text(name), str(arm['seeds']), kept, *cells, *ends])} |")
     for name, told in summary.get("failures", {}).items():
         counts = Counter(told)
-        lines += ["", *(f"`{name}`, {count} of {len(summary['seeds'])} seeds: {why}" for why, count in counts.items())]
+        lines += [
+            "",
+            *(
+                f"{code_span(name)}, {count} of {len(summary['seeds'])} seeds: {text(why)}"
+                for why, count in counts.items()
+            ),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from parallax.records.plain_text import say, terminal
+
 LAST_BYTES = 4096  # of a run's log that are looked at for its last line
 
 
@@ -31,12 +33,11 @@ class SweepProgress:
 
     def __enter__(self) -> SweepProgress:
         if self.terminal:
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
             self._bars = Progress(
-                *columns, TimeElapsedColumn(), TextColumn("{task.fields[said]}"), console=Console(stderr=True)
+                *columns, TimeElapsedColumn(), TextColumn("{task.fields[said]}"), console=terminal(stderr=True)
             )
             self._all = self._bars.add_task(self.label, total=self.total, completed=self.done, said="")
             self._bars.start()
@@ -68,7 +69,7 @@ class SweepProgress:
             self._bars.update(self._all, completed=self.done)
             self._bars.console.print(line, highlight=False, markup=False)
         else:
-            print(line, flush=True)
+            say(line)
 
 
 def last_words(folder: Path) -> str:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from parallax.records.plain_text import printable
+from parallax.records.plain_text import say
 from parallax.settings.check import check
 from parallax.settings.choices import groups, groups_with
 from parallax.settings.errors import ConfigError
@@ -91,7 +91,7 @@ def complain(error: Exception) -> None:
     head = (
         "The configuration has a problem:" if len(problems) == 1 else f"The configuration has {len(problems)} problems:"
     )
-    print(printable("\n".join([head, *(f"  - {problem}" for problem in problems)])), file=sys.stderr)
+    say("\n".join([head, *(f"  - {problem}" for problem in problems)]), sys.stderr)
 
 
 def hydra_sentence(error: BaseException) -> str:

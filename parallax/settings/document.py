@@ -1,4 +1,4 @@
-"""Writes the reference part of docs/configuration.md from conf/ and the schema: `python -m parallax.settings.document`."""
+"""Writes docs/reference/<group>.md and their list in docs/configuration.md: `python -m parallax.settings.document`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,28 @@ from parallax.settings.targets import signature
 from parallax.settings.tasks import task_rule
 
 PAGE = CONF.parent / "docs" / "configuration.md"
+REFERENCE = PAGE.parent / "reference"
 BEGIN = "<!-- From here on this page is made by `python -m parallax.settings.document` (make docs). -->"
 
 
 def reference() -> str:
-    """The reference: root keys, then each group with its choices and keys, as Markdown."""
-    parts = ["## Keys at the top", "", *_table(_keys_of(CONF / "config.yaml", lambda key: "." not in key)), ""]
-    for group in groups():
-        parts += _group(group)
-    return "\n".join(parts).rstrip() + "\n"
+    """The root keys, and which page tells of which group, as Markdown."""
+    top = _table(_keys_of(CONF / "config.yaml", lambda key: "." not in key))
+    rows = [f"| [`{group}`](reference/{file_name(group)}) | {len(choices(group))} |" for group in groups()]
+    return (
+        "\n".join(["## Keys at the top", "", *top, "", "## Groups", "", "| group | choices |", "|---|---|", *rows])
+        + "\n"
+    )
+
+
+def pages() -> dict[str, str]:
+    """File in docs/reference/ → one group with its choices and keys, as Markdown."""
+    return {file_name(group): "\n".join(_group(group)).rstrip() + "\n" for group in groups()}
+
+
+def file_name(group: str) -> str:
+    """The page of a group; `hydra/launcher` is a group too."""
+    return f"{group.replace('/', '_')}.md"
 
 
 def page_with_reference(page: str) -> str:
@@ -34,7 +47,14 @@ def page_with_reference(page: str) -> str:
 
 def _group(group: str) -> list[str]:
     files = [CONF / group / f"{name}.yaml" for name in choices(group)]
-    parts = [f"## `{group}`", "", "| choice | |", "|---|---|"]
+    parts = [
+        f"# `{group}`",
+        "",
+        f"`python run.py {group}=<choice>`; a key by `<key>=<value>`.",
+        "",
+        "| choice | |",
+        "|---|---|",
+    ]
     parts += [f"| `{group}={file.stem}` | {_cell(title(file))} |" for file in files]
     if group == "experiment":
         return [*parts, ""]
@@ -98,7 +118,13 @@ def _cell(text: str) -> str:
 
 def main() -> None:
     PAGE.write_text(page_with_reference(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {PAGE}")
+    REFERENCE.mkdir(exist_ok=True)
+    made = pages()
+    for stale in set(REFERENCE.glob("*.md")) - {REFERENCE / name for name in made}:
+        stale.unlink()
+    for name, text in made.items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")
+    print(f"wrote {PAGE} and {len(made)} pages in {REFERENCE}")
 
 
 if __name__ == "__main__":

@@ -311,12 +311,21 @@ class TensorBoard(Group):
 
 
 @dataclass(frozen=True)
+class MLflow(Group):
+    """MLflow."""
+
+    experiment: str
+    uri: str | None
+
+
+@dataclass(frozen=True)
 class Logger(Group):
     """What else writes metrics down; each is there only when it is chosen."""
 
     csv: bool = True
     wandb: Wandb | None = None
     tensorboard: TensorBoard | None = None
+    mlflow: MLflow | None = None
 
 
 @dataclass(frozen=True)

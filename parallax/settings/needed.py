@@ -6,11 +6,13 @@ import glob
 import os
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.dashboard_keys import dashboard_problems
+from parallax.settings.extras import install
 from parallax.settings.places import COMMAND
 from parallax.settings.schema import FILE_GROUPS
 from parallax.settings.sweep_file import sweep_problems
@@ -46,6 +48,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str], places: dict[str,
     problems |= _folders_problems(plain, task)
     problems |= sweep_problems(plain)
     problems |= dashboard_problems(plain)
+    problems |= _package_problems(plain)
     resume = plain.get("resume")
     if isinstance(resume, str) and resume not in ("auto", "never") and not Path(resume).is_dir():
         problems["resume"] = f"resume={resume} is neither auto nor never nor a run folder that exists."
@@ -148,6 +151,21 @@ def _folders_problems(plain: dict[str, Any], task: str) -> dict[str, str]:
                 f"{key} is only read by task={reader}, and this is task={task}; leave it, or add task={reader}."
             )
     return problems
+
+
+def _package_problems(plain: dict[str, Any]) -> dict[str, str]:
+    """Choices that need a package which an extra brings and this Python has not."""
+    logger = plain.get("logger") or {}
+    chosen = {
+        ("task.web=true", "gradio", "web"): plain["task"].get("web"),
+        ("logger=mlflow", "mlflow", "mlflow"): logger.get("mlflow"),
+        ("logger=tensorboard", "tensorboard", "tensorboard"): logger.get("tensorboard"),
+    }
+    return {
+        choice.split("=")[0]: f"{choice} needs the package {package}, which is not installed: {install(extra)}"
+        for (choice, package, extra), wanted in chosen.items()
+        if wanted and find_spec(package) is None
+    }
 
 
 def _adapter_problems(adapter: object, task: str) -> dict[str, str]:

@@ -14,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from parallax.models.memory.capacity import GPUS, MOST_PAIRS, SETUPS, fits, largest_generation, least_seconds_per_image
 from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import Workload
-from parallax.models.scoring.chunked_head import rows_per_chunk
+from parallax.models.scoring.log_probs import rows_per_chunk
 from parallax.models.true_size import meta_model
 from parallax.records.atomic import atomic_write_text
+from parallax.records.plain_text import markdown, markdown_table, say
 from parallax.reports.run_log import run_log
 from parallax.settings.groups import Task
 from parallax.settings.ranges import Count, OneOf, PositiveShare
@@ -57,7 +58,7 @@ def run(cfg: DictConfig) -> None:
         text = "\n\n".join(_model(name, task) for name in task["models"]) + "\n"
         path = Path(task["output"] or folder / "capacity.md")
         atomic_write_text(path, text)
-        print(text)
+        say(text)
         log.info("written to %s", path)
 
 
@@ -90,13 +91,13 @@ def _model(name: str, task: dict[str, Any]) -> str:
     several = f" Where several GPUs work together, there are {task['processes']}." if rows else ""
     return "\n\n".join(
         [
-            f"### {name}",
+            f"### {markdown(name)}",
             f"{shape.parameters / 1e9:.2f} billion parameters, {prompt} + {work.response_tokens} tokens. Largest "
             f"micro-batch in pairs per GPU; – means that not one pair fits.{several}",
-            _table(["", "LoRA rank", "K", *titles], rows),
+            markdown_table(["", "LoRA rank", "K", *titles], rows),
             "Building pairs with one rejected answer, bfloat16, one GPU: answers generated at once, and the least hours for a "
             "million images (a bound, not a measurement).",
-            _table(["", *titles], _building(shape, work, gpus, float(task["usable"]))),
+            markdown_table(["", *titles], _building(shape, work, gpus, float(task["usable"]))),
         ]
     )
 
@@ -113,8 +114,3 @@ def _building(shape: ModelShape, work: Workload, gpus: Sequence[Any], usable: fl
 
 def _pairs(number: int) -> str:
     return "–" if number == 0 else f"≥ {number}" if number == MOST_PAIRS else str(number)
-
-
-def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

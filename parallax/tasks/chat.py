@@ -3,13 +3,14 @@
     python run.py task=chat task.image=photo.jpg adapter=<folder>
     python run.py task=chat task.image=photo.jpg 'task.questions=["What is this?"]'
 
-In the terminal a line is a question; `:image other.jpg` looks at another image; an empty line, `:q` or the end of input leaves.
+With `task.web=true` the same on a page (`chat_page`). In the terminal a line is a question; `:image other.jpg` looks at another
+image; an empty line, `:q` or the end of input leaves.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +19,7 @@ from parallax.models.devices import pick_device
 from parallax.models.generation.requests import GenerationRequest
 from parallax.records import BadImage, Decoding, ViewSpec, seed_for
 from parallax.records.images import FileImage
+from parallax.records.plain_text import say, terminal
 from parallax.reports.worddiff import diff_words
 from parallax.settings.build import build
 from parallax.settings.groups import Lora, Task
@@ -38,13 +40,15 @@ class Keys(Task):
 
     image: str | None
     index: Natural
+    web: bool
+    host: str
+    port: Natural
     questions: Sequence[str]
 
 
 def run(cfg: DictConfig) -> None:
     """Ask until there are no more questions."""
     from omegaconf import OmegaConf
-    from rich.console import Console
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     task, adapter = config["task"], config["adapter"]
@@ -53,7 +57,11 @@ def run(cfg: DictConfig) -> None:
     image.load()  # a bad image is said at once
     lora = replace(Lora.of(config["lora"]), enabled=bool(adapter))
     policy = make_policy(config, lora, adapter=adapter, device=device)
-    console = Console()
+    if task["web"]:
+        from parallax.tasks.chat_page import serve
+
+        return serve(policy, config)
+    console = terminal()
     console.print(
         f"{policy.name}{f' and {adapter}' if adapter else ''}, looking at {image.describe()}",
         highlight=False,
@@ -72,8 +80,13 @@ def run(cfg: DictConfig) -> None:
         console.print(side_by_side(line, answers(policy, image, line, config)))
 
 
-def answers(policy: Policy, image: ImageRef, question: str, config: dict[str, Any]) -> list[tuple[str, str]]:
-    """(name, answer): before and after with an adapter, the model's own without one."""
+Heard = Callable[[str, list[int]], None]  # name of the answer, its token ids so far
+
+
+def answers(
+    policy: Policy, image: ImageRef, question: str, config: dict[str, Any], heard: Heard | None = None
+) -> list[tuple[str, str]]:
+    """(name, answer): base and aligned with an adapter, the model's own without one. `heard` follows them."""
     wanted = config["generation"]
     decoding = Decoding(int(wanted["max_new_tokens"]))
     if wanted["temperature"] > 0:
@@ -81,16 +94,17 @@ def answers(policy: Policy, image: ImageRef, question: str, config: dict[str, An
         decoding = Decoding(decoding.max_new_tokens, float(wanted["temperature"]), float(wanted["top_p"]), seed)
     request = GenerationRequest("chat", image, question, ViewSpec(), decoding)
 
-    def answer() -> str:
-        (said,) = policy.generate([request], batch_size=1)
+    def answer(name: str) -> str:
+        follow = (lambda tokens: heard(name, tokens[0])) if heard else None
+        (said,) = policy.generate([request], batch_size=1, heard=follow)
         assert said is not None, "only `set_aside` leaves a place empty"
         return said.text
 
     if not policy.has_adapter:
-        return [("answer", answer())]
+        return [("answer", answer("answer"))]
     with policy.reference():
-        before = answer()
-    return [("before", before), ("after", answer())]
+        base = answer("base")
+    return [("base", base), ("aligned", answer("aligned"))]
 
 
 def side_by_side(question: str, said: list[tuple[str, str]]) -> Table:
@@ -135,7 +149,7 @@ def _lines(questions: list[str], name: str) -> Iterator[str]:
         return
     while True:
         if sys.stdin.isatty():
-            print(f"Question about {name} (empty to leave): ", end="", flush=True)
+            say(f"Question about {name} (empty to leave):")
         line = sys.stdin.readline().strip()
         if line in ("", ":q"):
             return

@@ -28,7 +28,7 @@ from datamodules.inspection import inspect
 from parallax.models.encoding.encoder_only import load_encoder
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
-from parallax.records.plain_text import printable
+from parallax.records.plain_text import say
 from parallax.reports.data_report import complaints, data_report, remarks
 from parallax.reports.run_images import evaluation_subjects
 from parallax.reports.run_log import run_log
@@ -67,15 +67,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             started, share = time.perf_counter(), stage.pairs.max_skipped_share
             found, fault = _inspected(stage, config, evaluated)
             if found is None:
-                print(printable(f"{key}: {fault}"), flush=True)
+                say(f"{key}: {fault}")
                 content[key] = {"error": fault}
                 wrong.append(f"{key}: {fault}")
                 continue
             against = complaints(found, share)
             wrong += [f"{key}: {complaint}." for complaint in against]
-            print(printable(data_report(key, found, width=width)))
+            say(data_report(key, found, width=width))
             verdict = "; ".join(["not ready" if against else "ready", *remarks(found)])
-            print(f"  {printable(verdict)} ({time.perf_counter() - started:.1f} s)", flush=True)
+            say(f"  {verdict} ({time.perf_counter() - started:.1f} s)")
             content[key] = {**asdict(found), "complaints": against, "remarks": remarks(found)}
         atomic_write_json(folder / "check_data.json", content)
         log.info("all of it: %s", folder / "check_data.json")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.records.plain_text import say
 from parallax.reports.comparison import compare_runs
 from parallax.reports.run_log import run_log
 from parallax.settings.errors import ConfigError
@@ -31,4 +32,4 @@ def run(cfg: DictConfig) -> None:
             page = compare_runs([Path(str(path)) for path in runs], out, pictures=cfg.task.pictures)  # type: ignore[union-attr]
         except FileNotFoundError as error:
             raise ConfigError(f"runs: {error}") from error
-        print(f"comparison in {page}")
+        say(f"comparison in {page}")

@@ -17,6 +17,7 @@ from parallax.evaluation.judged.win_rate import win_rate
 from parallax.evaluation.sign_test import sign_tests
 from parallax.models.devices import pick_device
 from parallax.records.atomic import atomic_write_json
+from parallax.records.plain_text import terminal
 from parallax.reports.environment import write_environment
 from parallax.reports.results import is_minor, make_results, metric_of, metric_order, show, show_parts, write_results
 from parallax.reports.run_log import run_log
@@ -45,7 +46,6 @@ class Keys(Task):
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate both, compare, write, print; returns the results."""
     from omegaconf import OmegaConf
-    from rich.console import Console
 
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder, task = Path(config["paths"]["output_dir"]), config["task"]
@@ -72,7 +72,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         atomic_write_json(folder / "comparison.json", {**names, **results})
         samples = [sample for suite in suites for sample in suite.samples]
         write_report(folder, before=first, after=second, samples=samples)
-        console = Console()
+        console = terminal()
         console.print(comparison_table(results))
         for line in (f"first: {names['first']}", f"second: {names['second']}", *_win_rate_words(results)):
             console.print(line, highlight=False, markup=False)

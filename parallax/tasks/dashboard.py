@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.records.plain_text import say
 from parallax.reports.dashboard import Wanted, build_report, build_workspace
 from parallax.reports.dashboard_file import read_specification, save_online, specification, write_specification
 from parallax.reports.run_log import run_log
@@ -59,15 +60,15 @@ def run(cfg: DictConfig) -> None:
                 raise ConfigError(
                     f"task.mode=online, but {why or 'WANDB_MODE says offline'}. The specification is in {path}; later: {again}"
                 )
-            print(f"specification of the dashboard in {path}" + (f" ({why})" if why else ""))
-            print(f"to apply it where W&B can be reached: wandb login, then {again}")
+            say(f"specification of the dashboard in {path}" + (f" ({why})" if why else ""))
+            say(f"to apply it where W&B can be reached: wandb login, then {again}")
             return
         try:
             saved = save_online(views, path)
         except Exception as error:  # of the network, of the key, of the project: in W&B's own words
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise RuntimeError(f"W&B did not take the dashboard ({reason}). It is in {path}; later: {again}") from error
-        print("\n".join(f"{name}: {address}" for name, address in saved.items()))
+        say("\n".join(f"{name}: {address}" for name, address in saved.items()))
 
 
 def _built(task: dict[str, Any], cfg: DictConfig) -> dict[str, Any]:

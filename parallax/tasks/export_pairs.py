@@ -15,6 +15,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -63,8 +64,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         can_upload(task["push_to_hub"], "task.push_to_hub")
     with run_log(folder):
         made_by, pairs = _pairs_of_run(config) if task["pairs"] is not None else (config, _pairs(stage, config, folder))
-        card = data_card(made_by, task["format"], task["license"])
-        done = export_pairs(pairs, output, task["format"], None if task["images"] == "auto" else task["images"], card)
+        images = None if task["images"] == "auto" else task["images"]
+        card = partial(data_card, made_by, task["format"], task["license"])
+        done = export_pairs(pairs, output, task["format"], images, card)
         log.info(done.line())
         if not done.rows:
             raise ConfigError(f"task=export_pairs: no pair was written ({done.line()})")

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_modules.light_imports import light_imports
+from parallax.records.plain_text import say
 from parallax.reports.run_log import is_shown, quiet_third_parties
 from parallax.settings.errors import ConfigError
 from parallax.settings.launchers import has_no_gpu
@@ -32,7 +33,7 @@ def first_minute(cfg: DictConfig) -> None:
     if loads and config["trainer"]["accelerator"] == "gpu" and has_no_gpu():
         raise ConfigError("trainer.accelerator=gpu, and there is no GPU here. Use trainer=cpu or trainer=auto.")
     if loads and not is_helper() and is_shown():
-        print(loading_line(config), flush=True)
+        say(loading_line(config))
 
 
 def leave_out_unused(cfg: DictConfig) -> None:

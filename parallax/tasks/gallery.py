@@ -10,6 +10,7 @@ from typing import Annotated
 from annotated_types import Interval
 from omegaconf import DictConfig
 
+from parallax.records.plain_text import say
 from parallax.reports.gallery import count_items, write_gallery
 from parallax.reports.progress import answer_progress
 from parallax.reports.run_folder import find_runs
@@ -44,4 +45,4 @@ def run(cfg: DictConfig) -> None:
                 )
         except FileNotFoundError as error:
             raise ConfigError(f"run: {error}") from error
-        print(f"gallery in {page}")
+        say(f"gallery in {page}")

@@ -21,10 +21,8 @@ from parallax.models.memory.device_memory import device_memory
 from parallax.models.memory.generation import generation_work, quantization_of
 from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import Plan, Workload, plan_generation, plan_training
-from parallax.models.scoring import prefix_attention
-from parallax.models.scoring.chunked_head import rows_per_chunk
-from parallax.models.scoring.log_probs import has_plain_head
-from parallax.models.scoring.shared_prefix import can_share, shared_prefix
+from parallax.models.scoring.log_probs import has_plain_head, rows_per_chunk
+from parallax.models.scoring.shared_prefix import FLEX, SDPA, can_share, shared_prefix
 from parallax.models.scoring.varlen_attention import VARLEN
 from parallax.settings.groups import Stage, Trainer
 from parallax.tasks.trial_batches import LOOKED_AT, trial_batch
@@ -226,7 +224,7 @@ def _adapted(model: VLM) -> tuple[str, ...]:
 
 def _attention(model: VLM) -> str:
     name = str(getattr(base_model(model).config.get_text_config(), "_attn_implementation", "sdpa"))
-    ours = {prefix_attention.SDPA: "prefix_sdpa", prefix_attention.FLEX: "flex_attention", VARLEN: "flex_attention"}
+    ours = {SDPA: "prefix_sdpa", FLEX: "flex_attention", VARLEN: "flex_attention"}
     known = ("sdpa", "eager", "flash_attention_2", "flex_attention")
     return ours.get(name, name if name in known else "sdpa")
 

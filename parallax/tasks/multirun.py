@@ -21,6 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from parallax.records.atomic import atomic_write_json
+from parallax.records.plain_text import say
 from parallax.reports.run_log import only_warnings
 from parallax.reports.shared_work import shared_work
 from parallax.settings.check import check
@@ -53,11 +54,11 @@ def run_job(cfg: DictConfig) -> float | None:
             value = number_of(run_task(cfg), cfg)
         place = _note_place(folder)
         said = "done" if math.isnan(value) else f"{cfg.optimized_metric} {value:.4g}"
-        print(f"{name}: {said} ({time.perf_counter() - started:.0f} s, {place})", flush=True)
+        say(f"{name}: {said} ({time.perf_counter() - started:.0f} s, {place})")
         return _to_sweeper(value)
     except Exception as error:
         note_failure(folder, error)
-        print(f"{name}: failed, {reason_of(error)}", file=sys.stderr, flush=True)
+        say(f"{name}: failed, {reason_of(error)}", sys.stderr)
         return _to_sweeper(math.nan)
 
 
@@ -76,7 +77,7 @@ class MultirunEnd(Callback):
         good = [job for job in jobs if not failure_in(job)]
         failed = finish(folder, [place_of(job) for job in good], failures)
         if (best := best_of(good, str(config.optimized_metric))) is not None:
-            print(f"best {config.optimized_metric}: {best[1]:.4g}, job {best[0].relative_to(folder)}", flush=True)
+            say(f"best {config.optimized_metric}: {best[1]:.4g}, job {best[0].relative_to(folder)}")
         if failed:
             sys.exit(1)
 
@@ -133,11 +134,11 @@ def finish(folder: Path, finished: Sequence[Path], failures: Mapping[str, str], 
     with_results = [path for path in finished if (path / "results.json").is_file()]
     if with_results:
         _compare(with_results, folder)
-        print(shared_work(with_results).line(), flush=True)
+        say(shared_work(with_results).line())
     if failures:
-        print(f"{len(failures)} of {len(failures) + len(finished)} {job}s failed:", file=sys.stderr)
+        say(f"{len(failures)} of {len(failures) + len(finished)} {job}s failed:", sys.stderr)
         for name, reason in failures.items():
-            print(f"  {job} {name}: {reason}", file=sys.stderr, flush=True)
+            say(f"  {job} {name}: {reason}", sys.stderr)
     return bool(failures)
 
 
@@ -146,9 +147,9 @@ def _compare(folders: Sequence[Path], out: Path) -> None:
     try:
         from parallax.reports.comparison import compare_runs
 
-        print(f"comparison in {compare_runs(list(folders), out)}", flush=True)
+        say(f"comparison in {compare_runs(list(folders), out)}")
     except Exception as error:
-        print(f"the runs could not be compared: {reason_of(error)}", file=sys.stderr, flush=True)
+        say(f"the runs could not be compared: {reason_of(error)}", sys.stderr)
 
 
 def note_failure(folder: Path, error: BaseException) -> None:

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from parallax import __version__
-from parallax.records.plain_text import printable
+from parallax.records.plain_text import say
 from parallax.settings.check import check
 from parallax.settings.command_line import complain, compose_checked, prepare
 from parallax.settings.errors import ConfigError
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--version"]:
-        print(f"parallax {__version__} (Hydra {hydra.__version__})")
+        say(f"parallax {__version__} (Hydra {hydra.__version__})")
         return 0
     set_environment()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # mistakes come to us, and we say them in words
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         said = "\n".join([f"The run stopped: {sentence.rstrip('.')}.", *told_notes(error)])
-        print(printable(said), file=sys.stderr)
+        say(said, sys.stderr)
         return 1
     return 0
 

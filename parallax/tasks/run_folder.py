@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from parallax.records.atomic import remove_leftovers
 from parallax.records.interruption import Interrupted, listening
+from parallax.records.plain_text import say
 from parallax.records.run_lock import HOLDER, LOCK, FolderInUse, RunLock, in_use
 from parallax.reports.run_log import is_shown
 from parallax.settings.groups import Trainer
@@ -265,7 +266,7 @@ def _finished(choice: Choice) -> Any:
     else:
         results = {"pairs": results}
     if is_shown():
-        print(choice.said, flush=True)
+        say(choice.said)
     return results
 
 

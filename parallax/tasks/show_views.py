@@ -23,6 +23,7 @@ from augment import view_names
 from augment.combine import Chain, Mixture, Several
 from augment.view import generator_for
 from parallax.records.images import FileImage
+from parallax.records.plain_text import say
 from parallax.reports.contact_sheet import Picture, contact_sheet
 from parallax.reports.model_eye import ModelEye
 from parallax.settings.build import build
@@ -70,7 +71,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     output = Path(task.output) if task.output else Path(cfg.paths.output_dir) / "views.png"
     output.parent.mkdir(parents=True, exist_ok=True)
     page.save(output, format="PNG")
-    print(f"{sum(map(len, sections.values()))} views of {name}: {output}")
+    say(f"{sum(map(len, sections.values()))} views of {name}: {output}")
     return {"sheet": str(output), "views": [picture.label for shown in sections.values() for picture in shown]}
 
 

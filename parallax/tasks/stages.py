@@ -131,7 +131,7 @@ def run_stage(
         "policy_after": after,
         "summary": {
             key: summary[key]
-            for key in ("steps", "seconds", "metrics", "late_margin", "bad_steps", "segments", "warnings")
+            for key in ("steps", "seconds", "metrics", "late_margin", "bad_steps", "segments", "portions", "warnings")
         },
     }
     run.manifest.note(planned.name, **note)
@@ -145,7 +145,8 @@ def accumulate(run: Run, entry: Mapping[str, Any]) -> None:
     run.steps += int(summary["steps"])
     run.warnings += [warning for warning in summary.pop("warnings") if warning not in run.warnings]
     run.fits[entry["name"]] = summary
-    for report in entry["data"][:1]:  # pairs that are built anew while training are not counted twice
+    portions = summary.pop("portions", 1)
+    for report in entry["data"][:portions]:  # pairs that are built anew while training are not counted twice
         for key in ("built", "reused"):
             run.counts[key] += report[key]
         kept = "dialogues" if entry["fit"] == "supervised" else "kept"

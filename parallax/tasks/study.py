@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.records.plain_text import say
 from parallax.reports.run_log import run_log
 from parallax.reports.study import write_study
 from parallax.settings.command_line import compose_checked
@@ -53,9 +54,9 @@ def run(cfg: DictConfig) -> float:
         config: dict[str, Any] = OmegaConf.to_container(run_cfg, resolve=True)  # type: ignore[assignment]
         key = run_key(config)
         if is_finished(target, key):
-            print(f"study run {where}: done before, kept", flush=True)
+            say(f"study run {where}: done before, kept")
             continue
-        print(f"study run {where}", flush=True)
+        say(f"study run {where}")
         clear_other_run(target, key)  # its recipe has changed since
         try:
             in_run_folder(run_cfg, align.run, target)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 
 from parallax.records.fingerprint import fingerprint
+from parallax.records.plain_text import say
 from parallax.reports.results import flat_metrics
 from parallax.reports.sweep_progress import SweepProgress
 from parallax.settings.command_line import compose_checked
@@ -52,10 +53,9 @@ def run(cfg: DictConfig) -> float:
     jobs = planned(sweep, folder, typed_words(), seed=int(cfg.seed))
     finished = [job for job in jobs if _is_done(job)]
     left = [job for job in jobs if job not in finished]
-    print(
+    say(
         f"sweep {sweep.name}: {len(jobs)} points in {folder}"
-        + (f", {len(finished)} of them done before and kept" if finished else ""),
-        flush=True,
+        + (f", {len(finished)} of them done before and kept" if finished else "")
     )
     failures: dict[str, str] = {}
     for job in left:
@@ -73,7 +73,7 @@ def run(cfg: DictConfig) -> float:
     failed = finish(folder, [job.folder for job in jobs if job.name not in failures], failures, job="point")
     best = _best(sweep, [job for job in jobs if job.name not in failures])
     if best is not None:
-        print(f"best {sweep.metric}: {best[1]:.4g}, {best[0].name}", flush=True)
+        say(f"best {sweep.metric}: {best[1]:.4g}, {best[0].name}")
     if failed:
         sys.exit(1)
     return best[1] if best is not None else math.nan
@@ -153,7 +153,7 @@ def _is_done(job: Job) -> bool:
 def _clear_other_recipe(job: Job) -> None:
     """A run of this sweep's folder whose configuration has changed since is made anew."""
     if clear_other_run(job.folder, run_key(_plain(job))):
-        print(f"{job.name} ran with another configuration before; it is made again", flush=True)
+        say(f"{job.name} ran with another configuration before; it is made again")
 
 
 @cache

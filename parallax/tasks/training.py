@@ -74,9 +74,10 @@ def fit_preference(
         callbacks: further Lightning callbacks.
 
     Returns:
-        Plain data: steps, total_steps, segments, seconds, metrics (of the last step), late_margin (mean reward margin
-        over the last quarter of the steps, or None), warnings (sentences), bad_steps, pair_reports (one per build),
-        references (pairs whose log-probs were computed and reused), padding (of the first epoch's micro-batches),
+        Plain data: steps, total_steps, segments, portions (of a large file), seconds, metrics (of the last step),
+        late_margin (mean reward margin over the last quarter of the steps, or None), warnings (sentences), bad_steps,
+        pair_reports (one per build), references (pairs whose log-probs were computed and reused), padding (of the first
+        epoch's micro-batches),
         checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what trainer.find_batch_size
         found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
     """
@@ -175,8 +176,9 @@ class _Fit:
         else:
             self._note_report()
         steps_per_epoch = self.datamodule.steps_per_epoch()
-        total = total_steps(self.stage, steps_per_epoch)
-        segments = segments_of(self.refresh, steps_per_epoch, total)
+        total = total_steps(self.stage, steps_per_epoch * self.datamodule.portions)
+        refresh = self.refresh if self.datamodule.portions == 1 else "epoch"
+        segments = segments_of(refresh, steps_per_epoch, total)
         health = RewardHealth(total)
         keeper = StepCheckpoints(self.folder / "checkpoints", **asdict(self.settings.checkpoint))
         progress = FitProgress(self.stage.name, total, every_n_steps=self.settings.print_every_n_steps)
@@ -208,6 +210,7 @@ class _Fit:
             "steps": max(done, trainer.global_step),
             "total_steps": total,
             "segments": len(segments),
+            "portions": self.datamodule.portions,
             "seconds": time.perf_counter() - started,
             "metrics": dict(module.last_metrics),
             "late_margin": late_mean(read_metrics(self.folder / "metrics.csv"), "train/rewards/margins"),
@@ -232,7 +235,10 @@ class _Fit:
         resume: Path | None,
     ) -> None:
         """Train from step `start` to the segment's end; with `resume`, weights and optimiser come from that checkpoint."""
-        if segment.number > 0:
+        if self.datamodule.portions > 1 and segment.number > 0:
+            self.datamodule.portion = segment.number % self.datamodule.portions
+            self._build()
+        elif segment.number > 0:
             self._pairs_of(segment, trainer, module, keeper, resume)
         self.datamodule.trainer = trainer  # tells it its process
         trainer.fit_loop.epoch_loop.max_steps = segment.stop

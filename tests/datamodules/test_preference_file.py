@@ -103,7 +103,6 @@ def test_bad_rows_are_set_aside_with_file_and_row(root: Path, write_json: Write)
         (ROWS["trl_plain"] | {"prompt": None}, "bad_row"),
         (ROWS["trl_conversational"] | {"images": [IMAGE, IMAGE]}, "image_count"),
         (ROWS["trl_conversational"] | {"images": []}, "no_image"),
-        (ROWS["trl_conversational"] | {"prompt": [user("Q"), user("R")]}, "bad_turns"),
         (ROWS["trl_conversational"] | {"prompt": [user("Q"), {"role": "system", "content": "S"}]}, "bad_turns"),
         (ROWS["trl_conversational"] | {"prompt": [{"role": "tool", "content": "S"}, user("Q")]}, "unknown_role"),
         (ROWS["trl_conversational"] | {"prompt": [user([{"type": "image"}, {"type": "image"}])]}, "several_images"),

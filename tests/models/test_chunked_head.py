@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from parallax.models.scoring.chunked_head import CHUNK_BYTES, HeadLogProbs, head_log_probs, rows_per_chunk
+from parallax.models.scoring.log_probs import CHUNK_BYTES, HeadLogProbs, head_log_probs, rows_per_chunk
 
 
 def case(dtype: torch.dtype = torch.float64, bias: bool = True) -> tuple[torch.Tensor, torch.nn.Linear, torch.Tensor]:

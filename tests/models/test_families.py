@@ -12,9 +12,9 @@ import transformers
 from omegaconf import OmegaConf
 from packaging.version import Version
 
+from parallax.models.backbone import known_families, refuse_unfit, support_of
 from parallax.models.encoding.encoder_only import load_encoder
 from parallax.models.encoding.pixels import change_pixels, pixel_names
-from parallax.models.family_support import known_families, refuse_unfit, support_of
 from parallax.records import ViewSpec
 from parallax.small_world.toys.shrunken_configs import shrunken_config
 from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint

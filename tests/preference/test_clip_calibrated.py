@@ -83,6 +83,17 @@ def test_with_no_image_weight_no_picture_is_looked_at() -> None:
     assert ClipCalibrated(None, image_weight=0.0).settings() == judge.settings()
 
 
+def test_a_sentence_is_held_against_the_image_it_fits_best() -> None:
+    class Fits(Words):
+        def cosines(self, pairs: Any, device: Any = "cpu") -> list[float]:
+            return [0.9 if image == "second" else 0.1 for image, _ in pairs]
+
+    nodes = TREE.nodes[1:3]
+    assert ClipCalibrated(Fits())._cosines([(("first", "second"), nodes), (("first",), nodes)], "cpu") == [
+        [0.9, 0.9], [0.1, 0.1],
+    ]  # fmt: skip
+
+
 def test_every_score_is_told_and_counted() -> None:
     (made,) = ClipCalibrated(Words()).judge(POLICY, [SAMPLE], [leaves()], seed=0, generate=lambda asks: [])
     assert [s["text"] for s in made.each[2]["sentences"]] == ["true a.", "false b."]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from parallax.records import PreferencePair, Response, ViewSpec
 from parallax.records.images import FileImage
-from parallax.reports.loggers import build_loggers, close_loggers, log_metrics, log_point
+from parallax.reports.loggers import begin_stage, build_loggers, close_loggers, log_metrics, log_point
 from parallax.reports.pairs_table import log_pairs
 from parallax.reports.wandb_reach import has_wandb_key
 from parallax.reports.wandb_run import run_id
@@ -130,6 +130,36 @@ def test_several_loggers_at_once_and_a_csv_always(tmp_path: Path) -> None:
         == 1
     )
     assert log_pairs(loggers, []) == 0
+
+
+def test_mlflow_has_parameters_curves_by_stage_and_one_run_however_often_it_is_resumed(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    store, config = f"sqlite:///{tmp_path / 'store.db'}", {"loss": {"beta": 0.1}, "paths": {"output_dir": "/here"}}
+    for step in (1, 2):  # the second time goes on
+        loggers = build_loggers(
+            {"mlflow": {"uri": store, "experiment": "ours"}}, run_folder=tmp_path / "run", config=config
+        )
+        begin_stage(loggers, "align")
+        for logger in loggers:
+            logger.log_metrics({"train/loss": 0.7 / step}, step)
+        log_metrics(loggers, {"eval/chair_i": 0.05})
+        close_loggers(loggers)
+    client = mlflow.MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("ours").experiment_id])
+    assert run.info.status == "FINISHED" and run.info.run_name == "run"
+    assert run.data.params["loss/beta"] == "0.1" and not any("paths" in name for name in run.data.params)
+    curve = client.get_metric_history(run.info.run_id, "align/train/loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.7), (2, 0.35)]
+    assert run.data.metrics["eval/chair_i"] == 0.05
+
+
+def test_an_mlflow_server_that_is_not_there_costs_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    nowhere = {"mlflow": {"uri": "http://127.0.0.1:9"}}
+    assert len(build_loggers(nowhere, run_folder=tmp_path, config={})) == 1 and "MLflow does not start" in caplog.text
 
 
 def test_disabled_means_no_run_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

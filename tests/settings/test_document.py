@@ -1,21 +1,24 @@
-"""The reference in docs/configuration.md is made from conf/ and is never behind it."""
+"""The reference, a page for each group, is made from conf/ and is never behind it."""
 
 import pytest
 
 from parallax.settings.choices import choices, groups
-from parallax.settings.document import BEGIN, PAGE, page_with_reference, reference
+from parallax.settings.document import BEGIN, PAGE, REFERENCE, file_name, page_with_reference, pages, reference
 from parallax.settings.schema import FILE_GROUPS, group_keys, root
 
 
 def test_the_page_is_up_to_date() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page == page_with_reference(page), "run `make docs`"
+    assert pages() == {file.name: file.read_text("utf-8") for file in REFERENCE.glob("*.md")}, "run `make docs`"
 
 
 def test_every_group_choice_and_key_is_in_the_reference() -> None:
-    text = reference()
+    made = pages()
+    text = "\n".join([reference(), *made.values()])
     for group in groups():
-        assert f"## `{group}`" in text
+        assert made[file_name(group)].startswith(f"# `{group}`")
+        assert f"(reference/{file_name(group)})" in text
         for name in choices(group):
             assert f"`{group}={name}`" in text
     for key, rule in group_keys(root()).items():

@@ -6,11 +6,10 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from parallax.settings.check import check, find_problems
 from parallax.tasks import run_task
@@ -19,30 +18,6 @@ from tests.evaluation.judge_server import judging
 SMALL = ("evaluation.scenes=6", "evaluation.pope_scenes=2", "evaluation.bootstrap=50", "logger=none", "trainer=cpu",
          "generation.max_new_tokens=12")  # fmt: skip
 PHOTO = Path(__file__).parents[1] / "evaluation" / "official" / "coco" / "val2014" / "COCO_val2014_000000000001.jpg"
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of the built-in model that does something."""
-    from hydra import compose, initialize_config_dir
-
-    from parallax.settings.groups import Lora
-    from parallax.settings.shipped import shipped
-    from parallax.tasks.parts import make_policy
-
-    folder = tmp_path_factory.mktemp("adapter")
-    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
-        plain: Any = OmegaConf.to_container(
-            compose("config", overrides=[f"paths.cache_dir={folder / 'cache'}"]), resolve=True
-        )
-    policy = make_policy(plain, shipped(Lora, r=4), adapter=None, device="cpu")
-    with torch.no_grad():
-        for name, value in policy.model.named_parameters():
-            if "lora_B" in name:
-                value.copy_(torch.randn(value.shape, generator=torch.Generator().manual_seed(1)))
-    policy.touched()
-    policy.save_adapter(folder / "adapter")
-    return folder / "adapter"
 
 
 @pytest.fixture
@@ -63,7 +38,7 @@ def test_chat_shows_before_and_after_side_by_side(
 ) -> None:
     start("task=chat", f"task.image={PHOTO}", f"adapter={adapter}", "task.questions=['Describe the image.']")
     shown = capsys.readouterr().out
-    assert "before" in shown and "after" in shown and "Describe the image." in shown and PHOTO.name in shown
+    assert "base" in shown and "aligned" in shown and "Describe the image." in shown and PHOTO.name in shown
 
 
 def test_chat_reads_questions_and_other_images_from_the_terminal(
@@ -74,7 +49,7 @@ def test_chat_reads_questions_and_other_images_from_the_terminal(
     start("task=chat")
     shown = capsys.readouterr().out
     assert "is missing" in shown and f"looking at {PHOTO.name}" in shown and "Is there a circle?" in shown
-    assert "never asked" not in shown and "before" not in shown
+    assert "never asked" not in shown and "aligned" not in shown
 
 
 def test_two_adapters_are_compared_on_the_same_questions(

@@ -124,7 +124,7 @@ def make_pair(
     """
     if row.get("video") or row.get("videos"):
         raise Unusable("other_media", "it shows a video; texts and images can be read")
-    said = [tidy(message) for message in messages]
+    said = joined([tidy(message) for message in messages])
     if not said or said[-1].role != "user":
         roles = ", ".join(message.role for message in said) or "nobody"
         raise Unusable("bad_turns", f"its messages before the answer are by {roles}; the last has to be the user's")
@@ -148,6 +148,16 @@ def make_pair(
         tuple(said), shown, answers[0], tuple(answers[1:]), others, _first(row, "id", "sample_id", "uid"),
         _source(row), str(row.get("kind") or ""),
     )  # fmt: skip
+
+
+def joined(said: Sequence[Said]) -> list[Said]:
+    """Messages of one speaker in a row as one, a line apart: templates know turns only."""
+    whole: list[Said] = []
+    for message in said:
+        if whole and whole[-1].role == message.role and whole[-1].parts and message.parts:
+            message = Said(message.role, (*whole.pop().parts, "\n", *message.parts))
+        whole.append(message)
+    return whole
 
 
 def placed(said: list[Said], images: tuple[Any, ...]) -> tuple[Any, ...]:

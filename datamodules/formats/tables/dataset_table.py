@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules.formats.tables.table import holds_bytes
+from datamodules.formats.tables.table import ByNumber, holds_bytes
 from parallax.records.fingerprint import bytes_digest
 from parallax.records.images import upright_rgb, upright_size
 from parallax.records.sample import BadImage
@@ -62,7 +62,7 @@ class DatasetImage:
         return data
 
 
-class DatasetTable:
+class DatasetTable(ByNumber):
     """Rows of a `datasets.Dataset`."""
 
     def __init__(self, location: Location) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from datamodules.formats.json_rows import Row, json_rows
-from datamodules.formats.tables.table import RowByRow, columns_of, object_in
+from datamodules.formats.tables.table import ByNumber, RowByRow, columns_of, object_in
 
 BOM = b"\xef\xbb\xbf"
 
 
-class LinesTable:
+class LinesTable(ByNumber):
     """One or several `.jsonl` files (or `.json` files of that form). `columns` are the keys of the first row."""
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -26,7 +26,7 @@ class LinesTable:
     @cached_property
     def starts(self) -> list[array[int]]:
         """Where each line of each file begins, in bytes. Found out when rows are first asked for by number."""
-        return [array("q", (start for start, _ in self._records(file))) for file in self.files]
+        return [array("q", self.begins(file)) for file in self.files]
 
     @cached_property
     def ends(self) -> list[int]:
@@ -48,6 +48,16 @@ class LinesTable:
     def _records(self, file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
         with open(file, "rb") as stream:
             yield from self.records(stream, file)
+
+    @classmethod
+    def begins(cls, file: Path) -> Iterator[int]:
+        """The byte that each row begins at; no row is read for it."""
+        place = 0
+        with open(file, "rb") as stream:
+            for line in stream:
+                if not line.isspace():
+                    yield place
+                place += len(line)
 
     @staticmethod
     def records(stream: IO[bytes], file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:

@@ -17,6 +17,7 @@ from datamodules.formats.tables.parquet_table import ParquetTable
 from datamodules.formats.tables.splits import of_split
 from datamodules.formats.tables.table import Table
 from datamodules.formats.tables.tar_table import TarTable
+from datamodules.formats.tables.unpacked import OPENED, inner_name, unpacked
 from datamodules.formats.tables.zip_table import ZipTable
 from parallax.records.atomic import atomic_folder
 from parallax.records.fingerprint import fingerprint
@@ -57,6 +58,7 @@ def open_table(path: str | Sequence[str], *, split: str = "train", subset: str |
 
 
 def _table(files: Sequence[Path], split: str, subset: str | None) -> Table:
+    files = [unpacked(file) for file in files]
     match _kind(files[0]):
         case ".parquet":
             return ParquetTable(files)
@@ -76,19 +78,19 @@ def _table(files: Sequence[Path], split: str, subset: str | None) -> Table:
             if layout(files[0]) == "lines":
                 return LinesTable(files)
             return MetaTable(files[0], subset) if len(files) == 1 and is_meta(files[0]) else ListTable(files, split)
-        case ".gz" | ".tgz" | ".zst" | ".bz2" | ".xz":
+        case ".zst" | ".lz4" | ".7z":
             raise ValueError(
-                f"{files[0]} is compressed, so no row of it can be found without the ones before; unpack it first"
+                f"{files[0]} is compressed in a way that is not read; unpack it, or compress it as {', '.join(OPENED)}"
             )
     raise ValueError(f"{files[0]} is of no kind that is known; files ending in {', '.join(KINDS)} can be read")
 
 
 def _kind(file: Path) -> str:
-    """By the ending; a file without one is JSON where it begins so."""
+    """By the ending, that of a compression aside; a file without one is JSON where it begins so."""
     if not file.suffix and file.is_file():
         with open(file, "rb") as stream:
             return ".json" if stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") else ""
-    return file.suffix.lower()
+    return Path(inner_name(file)).suffix.lower()
 
 
 def _several(path: str | Sequence[str]) -> list[Path] | None:
@@ -151,7 +153,9 @@ def _files(folder: Path, split: str) -> list[Path]:
     """The files of one kind in a folder: those of the first kind of `KINDS` there are any of, and of the split."""
     for kind in KINDS:
         files = sorted(
-            file for file in folder.rglob(f"*{kind}") if not file.name.startswith(".") and file.name not in NOT_ROWS
+            file
+            for file in folder.rglob("*")
+            if _kind(file) == kind and not file.name.startswith(".") and file.name not in NOT_ROWS and file.is_file()
         )
         if files:
             return of_split(files, folder, split)

@@ -65,6 +65,23 @@ class ParquetTable:
                     yield self._row(row, number, self.groups[group][1], place - self.starts[group], place, leaves)
                     place += 1
 
+    def rows_at(self, places: Sequence[int]) -> Iterator[dict[str, Any] | ValueError]:
+        at = 0
+        for group, start in enumerate(self.starts):
+            end = self.starts[group + 1] if group + 1 < len(self.starts) else self.total
+            if at == len(places) or places[at] >= end:
+                continue
+            number, inside_file = self.groups[group]
+            leaves, first = self._leaves(number), start
+            for batch in opened(self.files[number]).iter_batches(BATCH, row_groups=[inside_file], columns=leaves):
+                while at < len(places) and places[at] < first + len(batch):
+                    row = batch.slice(places[at] - first, 1).to_pylist()[0]
+                    yield self._row(row, number, inside_file, places[at] - start, places[at], leaves)
+                    at += 1
+                first += len(batch)
+                if at == len(places) or places[at] >= end:
+                    break
+
     def where(self, place: int) -> str:
         file = bisect_right(self.file_starts, place) - 1
         return f"{self.names[file]}, row {place - self.file_starts[file] + 1}"
@@ -81,7 +98,7 @@ class ParquetTable:
             handle = ParquetImage(
                 file, group, inside, name, f"{self.names[number]}:{place - self.file_starts[number] + 1}"
             )
-            row[name] = _told(row[name], handle, _holds_bytes(file, name))
+            row[name] = _told(row[name], handle, _with_bytes(file, group, name, inside))
         return row
 
 
@@ -102,25 +119,46 @@ def _path_of(file: str, column: str) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _holds_bytes(file: str, column: str) -> bool:
-    """Whether the pictures of a column are inside the file; else only their paths are."""
+def _missing(file: str, group: int, column: str) -> bool | None:
+    """Whether a row group holds the bytes of none (True) or of all (False) of a column's pictures; None where of some."""
     metadata, path = opened(file).metadata, _path_of(file, column)
     if path is None:
-        return True
+        return False
     leaf = path.removesuffix("path") + "bytes"
     place = next(place for place in range(metadata.num_columns) if metadata.schema.column(place).path == leaf)
-    known = [metadata.row_group(group).column(place) for group in range(min(metadata.num_row_groups, 8))]
-    return any(
-        part.statistics is None or not part.statistics.has_null_count or part.statistics.null_count < part.num_values
-        for part in known
-    )
+    part = metadata.row_group(group).column(place)
+    if part.statistics is None or not part.statistics.has_null_count:
+        return None
+    return not part.statistics.num_values if not (part.statistics.null_count and part.statistics.num_values) else None
 
 
-def _told(item: object, handle: ParquetImage, embedded: bool) -> Any:
+@lru_cache(maxsize=4)
+def _present(file: str, group: int, column: str) -> list[Any]:
+    """Of each row of a group: whether the bytes of its picture, or of each of its pictures, are there."""
+    import pyarrow
+
+    found: list[Any] = []
+    for batch in opened(file).iter_batches(batch_size=64, row_groups=[group], columns=[column]):
+        pictures = batch.column(0)
+        if not isinstance(pictures, pyarrow.ListArray | pyarrow.LargeListArray):
+            found += pictures.field("bytes").is_valid().to_pylist()
+            continue
+        inside = pictures.values.field("bytes").is_valid()
+        found += type(pictures).from_arrays(pictures.offsets, inside).to_pylist()
+    return found
+
+
+def _with_bytes(file: str, group: int, column: str, inside: int) -> Any:
+    missing = _missing(file, group, column)
+    return _present(file, group, column)[inside] if missing is None else not missing
+
+
+def _told(item: object, handle: ParquetImage, embedded: Any) -> Any:
     """The handle, a list of as many as the row's list holds, a path where only that is stored, or None."""
     if isinstance(item, list):
+        each = embedded if isinstance(embedded, list) else [embedded] * len(item)
         return [
-            _told(one, replace(handle, index=index) if index else handle, embedded) for index, one in enumerate(item)
+            _told(one, replace(handle, index=index) if index else handle, each[index]) for index, one in enumerate(item)
         ]
     if item is None or embedded:
         return None if item is None else handle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from datamodules.formats.json_rows import HALF, is_text
@@ -29,12 +29,32 @@ class Table(Protocol):
         """All rows in order, read as cheaply as can be; in place of one that cannot be read, the error that says why."""
         ...
 
+    def rows_at(self, places: Sequence[int]) -> Iterator[dict[str, Any] | ValueError]:
+        """As `rows`, of these places only, which are in order."""
+        ...
+
     def where(self, place: int) -> str:
         """A row's place in words: `part-0.parquet, row 12`."""
         ...
 
 
-class RowByRow(ABC):
+class ByNumber(ABC):
+    """A table whose rows are found by number."""
+
+    @abstractmethod
+    def row(self, place: int) -> dict[str, Any]:
+        """As `Table.row`."""
+
+    def rows_at(self, places: Sequence[int]) -> Iterator[dict[str, Any] | ValueError]:
+        """As `Table.rows_at`."""
+        for place in places:
+            try:
+                yield self.row(place)
+            except ValueError as error:
+                yield error
+
+
+class RowByRow(ByNumber):
     """A table whose rows are read one by one."""
 
     columns: tuple[str, ...]
@@ -42,17 +62,9 @@ class RowByRow(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
-    @abstractmethod
-    def row(self, place: int) -> dict[str, Any]:
-        """As `Table.row`."""
-
     def rows(self) -> Iterator[dict[str, Any] | ValueError]:
         """As `Table.rows`."""
-        for place in range(len(self)):
-            try:
-                yield self.row(place)
-            except ValueError as error:
-                yield error
+        return self.rows_at(range(len(self)))
 
 
 def columns_of(table: Table) -> tuple[str, ...]:

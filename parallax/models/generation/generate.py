@@ -41,6 +41,7 @@ def generate(
     set_aside: SetAside | None = None,
     finished: Finished | None = None,
     room: Room | None = None,
+    heard: Callable[[list[list[int]]], None] | None = None,
 ) -> tuple[list[Generation | None], GenerationCounts]:
     """Answers in the order of the requests, and what it took.
 
@@ -51,6 +52,7 @@ def generate(
         set_aside: told of a request whose image cannot be read or whose prompt does not fit, and why; its answer is None.
             Without it such a request raises.
         finished: given the answers of each batch as soon as they are there, by place in `requests`.
+        heard: given the token ids so far of every answer under way, after each token.
         room: what is known of how many fit; a batch on which memory runs out is halved and decoded again.
     """
     if batch_size < 1:
@@ -82,6 +84,7 @@ def generate(
             ends=encoder.end_token_ids,
             counts=counts,
             never_said=encoder.never_said,
+            heard=heard,
         )
         read: list[int] = []
         for part in some:

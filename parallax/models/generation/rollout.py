@@ -9,7 +9,7 @@ device-to-host sync per step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from parallax.models.generation.kv_cache import Cache, has_full_attention, joine
 from parallax.models.generation.prefetch import EncodedPart, pad_left
 from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.sampling import TokenPicker
-from parallax.models.scoring import prefix_attention
+from parallax.models.scoring.shared_prefix import FLEX, SDPA
 from parallax.models.scoring.varlen_attention import VARLEN
 from parallax.records import Decoding
 
@@ -32,8 +32,8 @@ KEEP_SHARE = 0.75  # rows are compacted when no more than this share of them is 
 READY_MASKS = (
     "sdpa",
     "eager",
-    prefix_attention.SDPA,
-    prefix_attention.FLEX,
+    SDPA,
+    FLEX,
     VARLEN,
 )  # kernels that take a mask of numbers
 ROOM = 64  # columns for new tokens that a batch starts with; fewer where fewer are allowed
@@ -59,12 +59,21 @@ class Rollout:
         ends: token ids that end an answer.
         counts: tokens, near-ties and images encoded are added here.
         never_said: token ids that no answer may hold; where one would be picked, the pick is made again without them.
+        heard: given all rows' token ids so far, after every step.
     """
 
     def __init__(
-        self, model: VLM, *, pad: int, ends: Iterable[int], counts: GenerationCounts, never_said: Iterable[int] = ()
+        self,
+        model: VLM,
+        *,
+        pad: int,
+        ends: Iterable[int],
+        counts: GenerationCounts,
+        never_said: Iterable[int] = (),
+        heard: Callable[[list[list[int]]], None] | None = None,
     ) -> None:
         self.model = base_model(model)
+        self.heard = heard
         self.never_said = frozenset(never_said) - frozenset(ends)
         self.pad, self.ends, self.counts = pad, frozenset(ends), counts
         parameter = next(self.model.parameters())
@@ -128,6 +137,8 @@ class Rollout:
                     tokens[row].append(token)
                     self.counts.near_ties += tie
                     ended[row] = token in self.ends or step + 1 == limits[row]
+            if self.heard is not None:
+                self.heard(tokens)
             going = [place for place, row in enumerate(rows) if not ended[row]]
             if not going:
                 break

@@ -14,7 +14,7 @@ for T = rows x width tokens in a forward pass, compute type of c bytes and a res
       weight is trained, the normalised input too;
     - attention: q, k, v and the output (Hq + 2 Hkv + Hq) c and one float32 per head (flash and memory-efficient kernels
       recompute the rest). With a mask of our own k and v are repeated to all heads, and the mask is kept as numbers of the
-      compute type: width^2 c per row, or, where the common prompt is attended without a mask (`prefix_attention.py`),
+      compute type: width^2 c per row, or, where the common prompt is attended without a mask (`shared_prefix.py`),
       width times the responses' tokens, and the output once more, put together from its two parts. Eager attention keeps
       the probabilities, heads x width^2, in float32 and in c;
     - MLP: gate, silu(gate) and up, 3 I c;

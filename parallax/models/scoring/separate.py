@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from parallax.models.backbone import ImageInputs, on_responses, positions
-from parallax.models.batch import ScoringBatch
+from parallax.models.batch import Arranged, ScoringBatch
 from parallax.models.foreign import VLM
-from parallax.models.scoring.layout import Arranged
 
 
 def separate_sequences(model: VLM, batch: ScoringBatch) -> Arranged:

@@ -2,7 +2,18 @@
 
 Each response attends to the prompt and to itself, and its positions start right after the prompt, as if the others were
 not there. So the prompt, mostly image tokens, is read once instead of once per response; the log-probs are those of
-`separate_layout`, up to the order of additions.
+`separate_sequences`, up to the order of additions.
+
+A row is [prompt, response 0, …, response K]. Under one boolean mask the prompt's tokens would be multiplied with every response's
+keys and with the later half of the prompt, only for the product to be masked out, forward and backward. So attention is, by
+names under which transformers' text decoders find it:
+
+- `SDPA` (model.attention=auto): the columns that are prompt in every row are attended causally without any mask, and only the
+  columns after them (what is left of longer prompts, and the responses) look at the whole row under a mask.
+- `FLEX` (model.attention=flex_attention) and `VARLEN`: kernels of GPUs, a file each.
+
+Same sums over the same columns, so the results are those of the masked kernel up to the order of additions. Without a shared
+prefix (generation, separate sequences) all of them are transformers' `sdpa`.
 """
 
 from __future__ import annotations
@@ -10,15 +21,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as attend
 
-from parallax.models.backbone import ImageInputs, positions, text_config
-from parallax.models.batch import ScoringBatch
-from parallax.models.family_support import support_of
-from parallax.models.foreign import VLM, Config
-from parallax.models.scoring import prefix_attention
-from parallax.models.scoring.layout import Arranged
-from parallax.models.scoring.varlen_attention import VARLEN, segments_of
+from parallax.models.backbone import ImageInputs, positions, support_of, text_config
+from parallax.models.batch import Arranged, ScoringBatch
+from parallax.models.foreign import VLM, Config, Pass
+from parallax.models.scoring.flex_attention import FLEX, KEYWORD, flex, segment_blocks
+from parallax.models.scoring.varlen_attention import VARLEN, segments_of, varlen
+
+SDPA = "shared_prefix_sdpa"
 
 # Families in whose prompts some tokens see later ones too: runs of equal value of a per-token input, in layers of these kinds.
 SEEN_TOGETHER: dict[str, tuple[str, int, frozenset[str]]] = {
@@ -26,11 +38,11 @@ SEEN_TOGETHER: dict[str, tuple[str, int, frozenset[str]]] = {
     "paligemma": ("token_type_ids", 0, frozenset({"full_attention"})),  # image and question
 }
 FULL, SLIDING = "full_attention", "sliding_attention"
-TAKE_MASKS = ("sdpa", "eager", prefix_attention.SDPA, prefix_attention.FLEX, VARLEN)
+TAKE_MASKS = ("sdpa", "eager", SDPA, FLEX, VARLEN)
 
 
 def can_share(model: VLM) -> bool:
-    """Whether the shared layout gives this model the same log-probs: its family has shown so on the walk (`family_support`)."""
+    """Whether the shared layout gives this model the same log-probs: its family has shown so (`support_of`)."""
     return support_of(model.config.model_type).shared and masks_can_say(model)
 
 
@@ -117,16 +129,16 @@ def _masks(model: VLM, segment: Tensor, batch: ScoringBatch, dtype: torch.dtype)
     """What says who may look at whom, in the form that the model takes it. Shape of `segment`: (B, S)."""
     config = text_config(model)
     attention = config._attn_implementation
-    if attention == prefix_attention.SDPA:
+    if attention == SDPA:
         shortest = int(batch.prompt_lengths.min())  # columns that are prompt in every row
-        return {"attention_mask": prefix_mask(segment, shortest), prefix_attention.KEYWORD: shortest}
-    if attention == prefix_attention.FLEX:
+        return {"attention_mask": prefix_mask(segment, shortest), KEYWORD: shortest}
+    if attention == FLEX:
         return {
             "attention_mask": _unread(segment),
-            prefix_attention.KEYWORD: prefix_attention.segment_blocks(segment.to(batch.device or segment.device)),
+            KEYWORD: segment_blocks(segment.to(batch.device or segment.device)),
         }
     if attention == VARLEN:
-        return {"attention_mask": _unread(segment), prefix_attention.KEYWORD: segments_of(segment)}
+        return {"attention_mask": _unread(segment), KEYWORD: segments_of(segment)}
     together, of_kinds = _seen_together(model, segment, batch)
     masks = {}
     for kind in sorted(layer_kinds(config)):
@@ -177,3 +189,51 @@ def prefix_mask(segment: Tensor, start: int = 0) -> Tensor:
     earlier = columns[None, :] <= columns[start:, None]
     own = segment[:, start:, None] == segment[:, None, :]
     return (earlier & (own | (segment == 0)[:, None, :]))[:, None]
+
+
+def sdpa_in_two(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """transformers' attention interface. Shapes: query (B, heads, S, D), key and value (B, kv heads, S, D) -> (B, S, heads, D).
+
+    With `shared_prefix` = n, the mask covers the queries from column n on only: (B, 1, S − n, S) bool.
+    """
+    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+
+    columns: int = options.pop(KEYWORD, 0)
+    if not columns:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+    assert attention_mask is not None and attention_mask.shape[2] == query.shape[2] - columns, "a mask for what follows"
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    first_query, last_query = query.split([columns, query.shape[2] - columns], dim=2)
+    (first_key, key), (first_value, value) = _Beginning.apply(key, columns), _Beginning.apply(value, columns)
+    settings = {"scale": options.get("scaling"), "dropout_p": options.get("dropout", 0.0)}
+    before = attend(first_query, first_key, first_value, is_causal=True, **settings)
+    after = attend(last_query, key, value, attn_mask=attention_mask, **settings)
+    return torch.cat([before.transpose(1, 2), after.transpose(1, 2)], dim=1), None
+
+
+class _Beginning(torch.autograd.Function):
+    """The first n columns of keys or values beside all of them; their gradients are added in place, without a padded copy."""
+
+    @staticmethod
+    def forward(ctx: Pass, whole: Tensor, columns: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ctx.columns = columns
+        return whole[:, :, :columns], whole.view_as(whole)
+
+    @staticmethod
+    def backward(ctx: Pass, *gradients: Tensor) -> tuple[Tensor, None]:
+        of_beginning, of_whole = gradients
+        of_whole[:, :, : ctx.columns] += of_beginning  # a fresh tensor of the kernel above, nobody else's
+        return of_whole, None
+
+
+def register_attention() -> None:
+    """Make all names known to transformers; harmless to call twice."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+    for name, function in ((SDPA, sdpa_in_two), (FLEX, flex), (VARLEN, varlen)):
+        AttentionInterface.register(name, function)
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

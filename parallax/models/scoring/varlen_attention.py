@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from parallax.models.scoring.prefix_attention import KEYWORD
+from parallax.models.scoring.flex_attention import KEYWORD
 
 VARLEN = "shared_prefix_varlen"
 CLOSE = 2e-2  # largest error, in units of the largest number, that half precision may have in the check
@@ -188,7 +188,7 @@ def fault_of(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int
 
 def check_error(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int) -> float:
     """Largest error of result and gradients against attention under a dense mask, in units of their largest number."""
-    from parallax.models.packed_tensors import sent
+    from parallax.models.batch import sent
     from parallax.models.scoring.shared_prefix import prefix_mask
 
     segment = torch.tensor([[0] * 5 + [1] * 3 + [2] * 4, [0] * 7 + [1] + [2] * 2 + [-1] * 2])

@@ -1,6 +1,6 @@
 """How the weights of a network lie over the processes, and all that follows from it, as one object.
 
-The policy has it (`policy.sharding`): `Whole`, `FSDP2`, `FSDP1` or `Zero`, a file each. Whoever trains, generates, names weights
+The policy has it (`policy.sharding`): `Whole`, or `FSDP2`, `FSDP1`, `Zero`, a file each. Whoever trains, generates, names weights
 or writes a checkpoint asks it; nobody asks which strategy this is. What exchanges something between processes is called by all
 of them at once, in the same order.
 """
@@ -22,6 +22,7 @@ from parallax.models.backbone import base_model
 from parallax.models.foreign import VLM
 
 T = TypeVar("T")
+BUCKET_ELEMENTS = 16 * 2**20  # most elements copied together for one reduction: 64 MiB of float32
 WRAPPED = "_fsdp_wrapped_module."  # what each wrapper of FSDP1 adds to the names of what is inside
 
 
@@ -146,7 +147,7 @@ class Sharding(ABC):
         """Called before each backward pass of a step; `last`: gradients are complete after it."""
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:  # noqa: B027
-        """Called after the last backward pass: from here on every process has the gradients of all."""
+        """Called once a step where there are several processes: from here on every one has the gradients of all."""
 
     def norm_of(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Euclidean norm of all gradients together, over all shards. Shape: ()."""
@@ -176,6 +177,68 @@ class Sharding(ABC):
         """The gradient's norm, and what was not finite (`loss`, `gradient` or nothing), once the optimiser has stepped."""
         assert norm is not None
         return norm, fault
+
+
+class Whole(Sharding):
+    """Nothing is sharded: a lone process, or DDP, where each has its share of a step's pairs."""
+
+    is_sharded: ClassVar[bool] = False
+    averages_gradients: ClassVar[bool] = False
+
+    def __init__(self, model: VLM) -> None:
+        super().__init__(model)
+        self.is_gathered = True
+
+    def _weights_gathered(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def whole(self, value: Tensor, like: nn.Parameter | None = None) -> Tensor:
+        return value
+
+    def part_of(self, full: Tensor, like: Tensor) -> Tensor:
+        return full.to(like.device, like.dtype)
+
+    def shard_of(self, value: Tensor, like: nn.Parameter) -> Shard | Tensor:
+        return value
+
+    @torch.no_grad()
+    def train_in_float32(self) -> None:
+        for value in self.network.parameters():
+            if value.requires_grad:
+                value.data = value.data.float()
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        sum_over_processes(parameters)
+
+
+def sum_over_processes(parameters: Sequence[nn.Parameter]) -> None:
+    """Replace each gradient by its sum over all processes; every process ends with the same numbers.
+
+    A parameter without a gradient here may have one elsewhere, so it counts as zero. Called once per optimiser step, after all
+    micro-batches: how many of them a process had does not matter.
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    for bucket in _buckets(parameters):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        torch.distributed.all_reduce(flat)
+        for gradient, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[Tensor]]:
+    buckets: list[list[Tensor]] = []
+    filled = BUCKET_ELEMENTS
+    for parameter in parameters:
+        gradient = parameter.grad
+        assert gradient is not None
+        if filled + gradient.numel() > BUCKET_ELEMENTS or buckets[-1][0].dtype != gradient.dtype:
+            buckets.append([])
+            filled = 0
+        buckets[-1].append(gradient)
+        filled += gradient.numel()
+    return buckets
 
 
 def joined(shard: Shard) -> Tensor:

@@ -71,7 +71,7 @@ class ClipCalibrated(Judge):
         }
 
     def steps(
-        self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: torch.device | str
+        self, families: Sequence[tuple[Sequence[ImageRef], Sequence[Node]]], device: torch.device | str
     ) -> list[list[float]]:
         """The score of each sentence among its siblings, for many families at once. Higher is better."""
         return [
@@ -105,7 +105,7 @@ class ClipCalibrated(Judge):
             if tree is not None
             for parent, siblings in tree.families().items()
         ]
-        asked = [(samples[place].image, siblings) for place, _, siblings in families]
+        asked = [(samples[place].conversation().images, siblings) for place, _, siblings in families]
         steps: list[dict[int, float]] = [{} for _ in samples]
         cosines: list[dict[int, float]] = [{} for _ in samples]
         found = zip(families, self.steps(asked, policy.device), self._cosines(asked, policy.device), strict=True)
@@ -128,13 +128,14 @@ class ClipCalibrated(Judge):
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _cosines(
-        self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: torch.device | str
+        self, families: Sequence[tuple[Sequence[ImageRef], Sequence[Node]]], device: torch.device | str
     ) -> Sequence[list[float] | None]:
+        """How well each sentence fits a picture of its prompt: the one it fits best, since a sentence may speak of any."""
         if self.image_weight == 0 or self.image_text is None:
             return [None] * len(families)
-        pairs = [(image, node.text) for image, siblings in families for node in siblings]
+        pairs = [(image, node.text) for images, siblings in families for node in siblings for image in images]
         values = iter(self.image_text.cosines(pairs, device))
-        return [[next(values) for _ in siblings] for _, siblings in families]
+        return [[max(next(values) for _ in images) for _ in siblings] for images, siblings in families]
 
     def _judged(
         self, group: Sequence[Candidate], tree: Tree | None, steps: dict[int, float], cosines: dict[int, float]

@@ -49,7 +49,7 @@ class StepJudge(Protocol):
     """A judge that can score sentences among their siblings while a search goes on."""
 
     def steps(
-        self, families: Sequence[tuple[ImageRef, Sequence[Node]]], device: torch.device | str
+        self, families: Sequence[tuple[Sequence[ImageRef], Sequence[Node]]], device: torch.device | str
     ) -> list[list[float]]:
         """Higher is better, for each of some siblings about a picture."""
         ...
@@ -262,7 +262,9 @@ class SentenceTree(SearchProposer):
                 tree.scores |= {node.id: node.mean_log_prob for node in siblings}
             return
         asked = [(tree, siblings) for tree, siblings in families if siblings]
-        scored = self.judge.steps([(tree.sample.image, siblings) for tree, siblings in asked], policy.device)
+        scored = self.judge.steps(
+            [(tree.sample.conversation().images, siblings) for tree, siblings in asked], policy.device
+        )
         for (tree, siblings), scores in zip(asked, scored, strict=True):
             tree.scores |= {node.id: score for node, score in zip(siblings, scores, strict=True)}
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from parallax.models.backbone import base_model, on_responses
-from parallax.models.batch import EncodedPrompt, ScoringBatch
+from parallax.models.batch import EncodedPrompt, Layout, ScoringBatch
 from parallax.models.encoding.image_features import encode_images, takes_features
 from parallax.models.foreign import VLM
 from parallax.models.generation.prefetch import EncodedPart
@@ -25,7 +25,6 @@ from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.rollout import Rollout
 from parallax.models.packed_tensors import Packed
 from parallax.models.scoring import log_probs
-from parallax.models.scoring.layout import Layout
 from parallax.models.scoring.separate import separate_sequences
 from parallax.records import Decoding
 
@@ -210,7 +209,7 @@ def saves(toy: Toy, untouched: VLM, folder: Path) -> None:
     from transformers import AutoModelForImageTextToText
 
     from parallax.models.saving import merged_state, save_adapter
-    from parallax.models.sharding.whole import Whole
+    from parallax.models.sharding.base import Whole
 
     expected = [plain_log_probs(toy.model, p, a[0]) for p, a in zip(toy.prompts, toy.answers, strict=True)]
     save_adapter(toy.model, Whole(toy.model), folder / "adapter")

@@ -29,7 +29,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from parallax.models.family_support import FILE
+from parallax.models.backbone import FAMILIES
 from parallax.models.foreign import Config
 
 SECONDS = 90  # of processor time that one family may take
@@ -254,7 +254,7 @@ def table(trials: Sequence[Trial]) -> str:
     )
 
 
-def write(trials: Sequence[Trial], document: Path, file: Path = FILE) -> None:
+def write(trials: Sequence[Trial], document: Path, file: Path = FAMILIES) -> None:
     """New rows for these families in the file, and all rows of the file in the document, between its marks."""
     import transformers
 

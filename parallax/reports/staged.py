@@ -1,9 +1,8 @@
-"""TensorBoard events of a run; where it has several stages, each stage's metrics are below its name."""
+"""For loggers that have one step axis: where a run has several stages, each stage's metrics are below its name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -11,12 +10,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from parallax.reports.staged_logger import StagedLogger
 
 
-class StagedTensorBoard(StagedLogger, TensorBoardLogger):
-    """Lightning's TensorBoard logger. Steps start anew with every stage, so stages must not share a curve."""
+class Staged(StagedLogger):
+    """Goes before Lightning's logger among the bases. Steps start anew with every stage, so stages must not share a curve."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.prefix_of_stage = ""
+    prefix_of_stage = ""
 
     def begin_stage(self, name: str) -> None:
         """From now on metrics of the fit belong to the stage `name`; "" for a run of one stage."""
@@ -26,3 +23,7 @@ class StagedTensorBoard(StagedLogger, TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         prefix = self.prefix_of_stage if step is not None else ""
         super().log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)
+
+
+class StagedTensorBoard(Staged, TensorBoardLogger):
+    """TensorBoard events of a run."""

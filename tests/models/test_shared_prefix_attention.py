@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallax.models.backbone import base_model, text_config
-from parallax.models.scoring import prefix_attention
-from parallax.models.scoring.prefix_attention import KEYWORD, flex, sdpa_in_two, segment_blocks
-from parallax.models.scoring.shared_prefix import prefix_mask
+from parallax.models.scoring.flex_attention import KEYWORD, flex, segment_blocks
+from parallax.models.scoring.shared_prefix import SDPA, prefix_mask, sdpa_in_two
 from tests.models.examples import prompts_and_responses
 
 
@@ -90,7 +89,7 @@ def test_every_attention_scores_the_same(family: str, attention: str, make_polic
 
 def test_auto_takes_the_attention_in_two_parts_and_generation_is_left_alone(make_policy: Any) -> None:
     policy = make_policy("llava")
-    assert text_config(base_model(policy.model))._attn_implementation == prefix_attention.SDPA
+    assert text_config(base_model(policy.model))._attn_implementation == SDPA
     assert "shared_prefix" not in base_model(policy.model).config.to_json_string()
 
 

@@ -1,0 +1,54 @@
+"""Compressed files, unpacked into a private temporary folder: rows are found by number only in what is not compressed."""
+
+from __future__ import annotations
+
+import atexit
+import bz2
+import gzip
+import lzma
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from functools import cache
+from io import BufferedIOBase
+from pathlib import Path
+
+OPENED: dict[str, Callable[[Path], BufferedIOBase]] = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}
+SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".txz": ".tar.xz"}
+
+
+def inner_name(file: Path) -> str:
+    """The name without the ending of a compression: `rows.jsonl` of `rows.jsonl.gz`."""
+    name = file.with_suffix(SHORT.get(file.suffix.lower(), file.suffix)).name
+    return name.rpartition(".")[0] if Path(name).suffix.lower() in OPENED else name
+
+
+def unpacked(file: Path) -> Path:
+    """The file itself, or where its content lies unpacked as long as the process lives.
+
+    Raises ValueError, in words, for a damaged file and for a disk without room.
+    """
+    return file if inner_name(file) == file.name else _unpacked(file.resolve(), os.stat(file).st_mtime_ns)
+
+
+@cache
+def _unpacked(file: Path, _changed: int) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="parallax_unpacked_"))
+    atexit.register(_remove, folder, os.getpid())
+    target, ending = folder / inner_name(file), SHORT.get(file.suffix.lower(), file.suffix.lower())
+    try:
+        with OPENED[Path(f"x{ending}").suffix](file) as packed, open(target, "wb") as stream:
+            shutil.copyfileobj(packed, stream, 1 << 20)
+    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        shutil.rmtree(folder)
+        raise ValueError(
+            f"{file} cannot be unpacked ({error}); it is damaged, or the disk of {folder.parent} is full"
+        ) from error
+    return target
+
+
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
