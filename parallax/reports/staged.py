@@ -22,7 +22,7 @@ class Staged(StagedLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         prefix = self.prefix_of_stage if step is not None else ""
-        super().log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)
+        super().log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)  # type: ignore[safe-super]
 
 
 class StagedTensorBoard(Staged, TensorBoardLogger):
