@@ -22,9 +22,8 @@ from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import PairBatches
 from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.further_columns import FurtherColumns
-from datamodules.progress import bar
 from datamodules.references import fill_references
-from datamodules.report import BuildReport
+from datamodules.report import BuildReport, bar
 from datamodules.row_lengths import RowLengths, lengths_of_pairs
 from datamodules.serving import StepDataModule
 from datamodules.source import as_source

@@ -21,8 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from parallax.reports.environment import git_state
 from parallax.reports.results import HEADLINE, direction
 from parallax.reports.staged_logger import StagedLogger
-from parallax.reports.wandb_before import last_steps, rows_before
-from parallax.reports.wandb_reach import AXIS, wandb_mode
+from parallax.reports.wandb_before import AXIS, last_steps, rows_before, wandb_mode
 
 if TYPE_CHECKING:
     import wandb

@@ -33,8 +33,7 @@ from lightning_modules.step_stream import StepStream
 from lightning_modules.trainer import joined_processes, make_trainer
 from parallax.models import processes
 from parallax.models.memory.advice import explained
-from parallax.reports.metrics_csv import MetricsCsv
-from parallax.reports.metrics_file import late_mean, read_metrics
+from parallax.reports.metrics_csv import MetricsCsv, late_mean, read_metrics
 from parallax.reports.results import direction
 from parallax.reports.staged_logger import StagedLogger
 from parallax.settings.build import build

@@ -12,7 +12,7 @@ from parallax.records import PreferencePair, Response, ViewSpec
 from parallax.records.images import FileImage
 from parallax.reports.loggers import begin_stage, build_loggers, close_loggers, log_metrics, log_point
 from parallax.reports.pairs_table import log_pairs
-from parallax.reports.wandb_reach import has_wandb_key
+from parallax.reports.wandb_before import has_wandb_key
 from parallax.reports.wandb_run import run_id
 from tests.reports import wandb_file
 

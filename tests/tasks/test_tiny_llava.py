@@ -16,12 +16,11 @@ from datamodules.shapes.questions import SHORT_KINDS
 from datamodules.shapes.scene import COLOURS, SHAPES, generator, scene
 from datamodules.shapes.source import ShapesSource, pope_questions
 from parallax.small_world.llava import measure, pixels, vision
-from parallax.small_world.llava.build import make_processor, make_tiny_llava
+from parallax.small_world.llava.build import make_processor, make_tiny_llava, stage_key
 from parallax.small_world.llava.lessons import LESSON_KINDS, LOOK_UP_KINDS, draw_kind, lesson, look_up_lessons
+from parallax.small_world.llava.measure import probe_accuracy
 from parallax.small_world.llava.pointing import Pointing
-from parallax.small_world.llava.probe import probe_accuracy
 from parallax.small_world.llava.rows import ABSENT, collate, encode
-from parallax.small_world.llava.stages import stage_key
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSET = ROOT / "assets" / "tiny_llava"
@@ -254,12 +253,13 @@ def test_the_shipped_asset_is_small_and_says_how_it_was_made() -> None:
 
 def test_the_shipped_assets_eyes_hold_the_truth(asset: tuple[Any, Any]) -> None:
     model, _ = asset
-    train = [scene("vision_train", index, 1) for index in range(500)]
-    test = [scene("eval_habit_free", index) for index in range(300)]
+    train = [scene("vision_train", index, 1) for index in range(300)]
+    test = [scene("eval_habit_free", index) for index in range(150)]
     figures = probe_accuracy(model, train, test, settings()["image"])
     assert figures["shape"] >= 0.97 and figures["colour"] >= 0.97
 
 
+@pytest.mark.slow
 def test_the_shipped_assets_tongue_leans_on_habit(asset: tuple[Any, Any]) -> None:
     model, processor = asset
     image = settings()["image"]
@@ -278,17 +278,18 @@ def test_the_shipped_assets_tongue_leans_on_habit(asset: tuple[Any, Any]) -> Non
 def test_the_shipped_asset_finds_what_it_is_asked_for(asset: tuple[Any, Any]) -> None:
     model, processor = asset
     image = settings()["image"]
-    questions = ShapesSource("eval_habit_free", 480, kinds=SHORT_KINDS)
+    questions = ShapesSource("eval_habit_free", 240, kinds=SHORT_KINDS)
     right = measure.accuracy_by_kind(measure.greedy_answers(model, processor, questions, image), questions)
     assert right["exist"] > 0.9 and right["where"] > 0.9
     answers: dict[str, Counter] = {kind: Counter(q.answer for q in questions if q.kind == kind) for kind in SHORT_KINDS}
     chance = {kind: counts.most_common(1)[0][1] / counts.total() for kind, counts in answers.items()}
     assert all(right[kind] > chance[kind] + 0.1 for kind in SHORT_KINDS if kind != "relation")
-    pope = pope_questions("eval_habit_free", 60)
+    pope = pope_questions("eval_habit_free", 30)
     figures = measure.yes_no(measure.greedy_answers(model, processor, pope, image), pope)
     assert figures["all"] > 0.9 and 0.4 < figures["yes_share"] < 0.6
 
 
+@pytest.mark.slow
 def test_the_shipped_asset_judges_descriptions_and_does_not_look_at_their_order(asset: tuple[Any, Any]) -> None:
     model, processor = asset
     figures = measure.judging(model, processor, "eval_habit_free", 100, settings()["image"], 0)
