@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from parallax.records.atomic import atomic_file, flush
+from parallax.reports.staged_logger import StagedLogger
 
 __all__ = ["MetricsCsv", "curve", "read_metrics"]
 
 
-class MetricsCsv(Logger):
+class MetricsCsv(StagedLogger):
     """A Lightning logger that appends to `<folder>/metrics.csv`.
 
     A run that resumes at step s logs steps that the crashed run may have logged already: rows of the same stage from its first
@@ -26,7 +26,7 @@ class MetricsCsv(Logger):
 
     def __init__(self, folder: Path | str) -> None:
         super().__init__()
-        self.path = Path(folder) / "metrics.csv"
+        self.path: Path = Path(folder) / "metrics.csv"
         self._columns: list[str] = ["step"]
         self._rows: list[dict[str, str]] = []
         self._started = False

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from datamodules.source import as_source
 from parallax.records import Conversation, ImageRef, PreferencePair, Sample
 from parallax.records.images import together
 from parallax.settings.build import build
@@ -49,7 +50,7 @@ def _subjects(node: Any, what: str) -> dict[str, Subject]:
         for sentence in part_problems(node, "data"):
             raise UnknownTarget(sentence)
         made = build(node, "data")
-        items: Iterable[Sample | PreferencePair] = getattr(made, "pairs", None) or made
+        items: Iterable[Sample | PreferencePair] = as_source(made).pairs or made
         return dict(_subject(item) for item in items)
     except UnknownTarget as error:
         log.warning("no pictures of %s: its configuration would not pass the check (%s)", what, error)

@@ -123,7 +123,7 @@ def _inspected(stage: Stage, config: Mapping[str, Any], evaluated: Mapping[str, 
 
     try:
         source = build(node, "data")
-        given = getattr(source, "pairs", None) is not None
+        given = source.pairs is not None
         found = inspect(
             source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(config["seed"]),
             encoder=encoder if task["tokens"] else None, evaluated=evaluated,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.formats.pair_export import export_pairs
+from datamodules.source import Source
 from parallax.models.devices import pick_device
 from parallax.models.hub import can_upload, upload
 from parallax.records.pair_store import PairSet, images_of
@@ -82,7 +83,7 @@ def _pairs_of_run(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Pr
     made_by = _config_of(folder) or dict(config)
     own = (made_by.get("stages") or {}).get(stage) or {}
     source = _source(own.get("data") or made_by["data"])
-    image_of = images_of(getattr(source, "pairs", None) or source)
+    image_of = images_of(source.pairs or source)
 
     def resolved(sample_id: str, name: str) -> Any:
         try:
@@ -107,7 +108,7 @@ def _config_of(folder: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) and "data" in config else None
 
 
-def _source(node: Mapping[str, Any]) -> Any:
+def _source(node: Mapping[str, Any]) -> Source:
     """A source from a run's own configuration. Raises ConfigError for one that is none of ours or cannot be made."""
     from hydra.errors import InstantiationException
 
@@ -119,7 +120,7 @@ def _source(node: Mapping[str, Any]) -> Any:
 
 def _pairs(stage: Stage, config: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
     source = build(stage.data, "data")
-    if getattr(source, "pairs", None) is not None:
+    if source.pairs is not None:
         return list(source.pairs)
     policy = make_policy(
         config, stage.lora, adapter=config["adapter"], device=pick_device(config["trainer"]["accelerator"])
