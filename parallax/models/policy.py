@@ -28,8 +28,8 @@ from parallax.models.lora import bare_layers
 from parallax.models.memory.generation import rows_that_fit
 from parallax.models.memory.room import Room
 from parallax.models.scoring import log_probs
+from parallax.models.scoring.log_probs import Pick
 from parallax.models.scoring.separate import separate_sequences
-from parallax.models.scoring.target_tokens import Pick
 from parallax.models.sharding.base import Sharding, Whole
 from parallax.records import GenerationSpec, fingerprint
 

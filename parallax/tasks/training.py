@@ -27,9 +27,8 @@ from lightning_modules.callbacks import (
 )
 from lightning_modules.callbacks.checkpoints import checkpoints_in, remove_later_than, step_of
 from lightning_modules.dpo import DPOModule
-from lightning_modules.segments import Segment, segments_of
 from lightning_modules.sft import SFTModule
-from lightning_modules.step_stream import StepStream
+from lightning_modules.step_stream import Segment, StepStream, segments_of
 from lightning_modules.trainer import joined_processes, make_trainer
 from parallax.models import processes
 from parallax.models.memory.advice import explained

@@ -34,7 +34,7 @@ from parallax.small_world.clip.architecture import (
     states_of_tower,
 )
 from parallax.small_world.clip.texts import MISSES, kinds_of, near_miss, texts, true_claim
-from parallax.small_world.llava.pixels import normalise, paint
+from parallax.small_world.llava.vision import normalise, paint
 
 
 def make_tiny_clip(settings: dict[str, Any], say: Callable[[str], None] = print) -> Path:

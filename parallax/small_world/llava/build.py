@@ -32,13 +32,12 @@ from datamodules.shapes.source import ShapesSource, pope_questions
 from parallax.models.foreign import Processor
 from parallax.records.atomic import atomic_file
 from parallax.records.fingerprint import fingerprint
-from parallax.small_world.llava import measure, pointing
+from parallax.small_world.llava import measure
 from parallax.small_world.llava.architecture import build_model, build_processor
-from parallax.small_world.llava.language_side import Pictures, train_language
-from parallax.small_world.llava.lessons import LESSON_KINDS, lesson
+from parallax.small_world.llava.language_side import LATE, Pictures, train_language
 from parallax.small_world.llava.measure import probe_accuracy
-from parallax.small_world.llava.pixels import paint
-from parallax.small_world.llava.vision import train_vision
+from parallax.small_world.llava.rows import LESSON_KINDS, lesson
+from parallax.small_world.llava.vision import paint, train_vision
 
 
 def make_tiny_llava(settings: dict[str, Any], say: Callable[[str], None] = print) -> Path:
@@ -162,10 +161,10 @@ def _check(settings: dict[str, Any]) -> None:
             "must be 96 and the patch a divisor of 32 (16 or 8)"
         )
     layers = settings["language"]["layers"]
-    if layers <= pointing.LATE:
+    if layers <= LATE:
         raise ValueError(
-            f"tiny_llava.language.layers is {layers}; layer {pointing.LATE + 1} is shown where to look, so give at least "
-            f"{pointing.LATE + 1}"
+            f"tiny_llava.language.layers is {layers}; layer {LATE + 1} is shown where to look, so give at least "
+            f"{LATE + 1}"
         )
 
 
