@@ -13,7 +13,7 @@ from PIL import Image
 from parallax.models.encoding.token_counts import PROBES, TokenCounts
 from parallax.records import Conversation, Message, Response
 from parallax.records.images import FileImage
-from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
+from tests.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
 from tests.typed import load_policy
 
 PROMPTS = (
