@@ -26,7 +26,7 @@ from parallax.models import processes
 from parallax.preference.infusion import Describe, infuse
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate, Decoding, Sample, ViewSpec, fingerprint, seed_for
-from parallax.records.atomic import atomic_write_text
+from parallax.records.kept_file import read_kept, write_kept
 from parallax.records.keyed_store import KeyedStore
 from parallax.records.skipped import SetAside, SkippedLog
 
@@ -217,7 +217,6 @@ def _answers(
 ) -> _Outcome:
     """The answers to these requests, from the cache or from the policy; several processes share the work."""
     skipped: dict[str, str] = {}
-    file = None
     if cache_dir is not None:
         keys = []
         for request in requests:
@@ -225,9 +224,9 @@ def _answers(
                 keys.append(policy.spec(request).key())
             except BadImage as error:
                 skipped[request.sample_id] = str(error)
-        file = Path(cache_dir) / "evaluations" / f"{fingerprint(keys)}.json"
+        home, name = Path(cache_dir) / "evaluations", fingerprint(keys)
         expected = {request.sample_id for request in requests} - set(skipped)
-        kept = processes.broadcast(_read(file, expected) if processes.is_first() else None)
+        kept = processes.broadcast(_read(home, name, expected) if processes.is_first() else None)
         if kept is not None:
             if progress is not None:
                 progress(len(requests))
@@ -254,8 +253,8 @@ def _answers(
     for theirs, refused in processes.all_gather((answers, skipped)):
         answers, skipped = answers | theirs, skipped | refused
     outcome = _Outcome(answers, skipped, reused=False)
-    if file is not None and processes.is_first():
-        atomic_write_text(file, json.dumps({"answers": answers, "skipped": skipped}, ensure_ascii=False))
+    if cache_dir is not None and processes.is_first():
+        write_kept(home, name, json.dumps({"answers": answers, "skipped": skipped}).encode(), ".json")
     return outcome
 
 
@@ -376,16 +375,16 @@ def _view_of(view: ViewSpec | None, sample_id: str) -> ViewSpec:
     return spec_of(drawn, seed)
 
 
-def _read(path: Path, sample_ids: set[str]) -> _Outcome | None:
+def _read(folder: Path, name: str, sample_ids: set[str]) -> _Outcome | None:
     """A kept outcome for exactly these samples; None when there is none, or when the file is not what it should be."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        if (kept := read_kept(folder, name, ".json")) is None:
+            return None
+        data = json.loads(kept)
         answers = {str(name): (str(text), bool(finished)) for name, (text, finished) in data["answers"].items()}
         skipped = {str(name): str(reason) for name, reason in data["skipped"].items() if name in sample_ids}
-    except FileNotFoundError:
-        return None
     except (ValueError, KeyError, TypeError, AttributeError):
-        log.warning("the kept evaluation %s cannot be read; it is made again", path)
+        log.warning("the kept evaluation %s in %s cannot be read; it is made again", name, folder)
         return None
     return _Outcome(answers, skipped, reused=True) if set(answers) | set(skipped) == sample_ids else None
 

@@ -23,15 +23,14 @@ from parallax.models.exchange import copied_in, instead, trainable_parameters
 from parallax.models.foreign import VLM
 from parallax.models.generation import generate
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
-from parallax.models.ingredients import model_digest
+from parallax.models.ingredients import model_digest, tensors_digest
 from parallax.models.lora import bare_layers
 from parallax.models.memory.generation import rows_that_fit
 from parallax.models.memory.room import Room
 from parallax.models.scoring import log_probs
+from parallax.models.scoring.log_probs import Pick
 from parallax.models.scoring.separate import separate_sequences
-from parallax.models.scoring.target_tokens import Pick
 from parallax.models.sharding.base import Sharding, Whole
-from parallax.models.weights_digest import tensors_digest
 from parallax.records import GenerationSpec, fingerprint
 
 log = logging.getLogger(__name__)

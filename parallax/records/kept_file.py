@@ -8,6 +8,7 @@ With PARALLAX_SHARED_CACHE=1 the files of other users are used too, for teams wh
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 import time
@@ -17,16 +18,34 @@ from pathlib import Path
 from parallax.records.atomic import atomic_write_bytes
 from parallax.records.fingerprint import file_digest
 
+log = logging.getLogger(__name__)
+
 SHARED = "PARALLAX_SHARED_CACHE"
 DIGITS = 32  # hex digits of a shard's SHA-256 in its name
 
 
 def write_shard(folder: Path, data: bytes) -> Path:
     """Write a Parquet shard under a name of its own that holds its digest; whole or absent."""
-    digest = hashlib.sha256(data).hexdigest()[:DIGITS]
-    path = folder / f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{digest}.parquet"
+    return write_kept(folder, f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}", data, ".parquet")
+
+
+def write_kept(folder: Path, name: str, data: bytes, suffix: str) -> Path:
+    """Write `<name>-<digest><suffix>`; whole or absent."""
+    path = folder / f"{name}-{hashlib.sha256(data).hexdigest()[:DIGITS]}{suffix}"
     atomic_write_bytes(path, data)
     return path
+
+
+def read_kept(folder: Path, name: str, suffix: str) -> bytes | None:
+    """What was written under `name` last; None for nothing. What may not be believed is passed over with a warning."""
+    for path in folder.glob(f"{name}-{'?' * DIGITS}{suffix}"):
+        try:
+            if not (why := why_not_believed(path)):
+                return path.read_bytes()
+        except OSError as error:
+            why = f"it cannot be read ({error.strerror})"
+        log.warning("ignored %s: %s; it is made again", path, why)
+    return None
 
 
 def why_not_believed(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from parallax.evaluation.evaluation import Evaluation
 from parallax.records.atomic import finite
 from parallax.records.plain_text import quoted
-from parallax.reports.metrics_file import read_metrics
+from parallax.reports.metrics_csv import read_metrics
 from parallax.settings.left_by_runs import is_run
 
 log = logging.getLogger(__name__)

@@ -27,15 +27,14 @@ from lightning_modules.callbacks import (
 )
 from lightning_modules.callbacks.checkpoints import checkpoints_in, remove_later_than, step_of
 from lightning_modules.dpo import DPOModule
-from lightning_modules.segments import Segment, segments_of
 from lightning_modules.sft import SFTModule
-from lightning_modules.step_stream import StepStream
+from lightning_modules.step_stream import Segment, StepStream, segments_of
 from lightning_modules.trainer import joined_processes, make_trainer
 from parallax.models import processes
 from parallax.models.memory.advice import explained
-from parallax.reports.metrics_csv import MetricsCsv
-from parallax.reports.metrics_file import late_mean, read_metrics
+from parallax.reports.metrics_csv import MetricsCsv, late_mean, read_metrics
 from parallax.reports.results import direction
+from parallax.reports.staged_logger import StagedLogger
 from parallax.settings.build import build
 from parallax.settings.groups import Stage, Trainer
 from parallax.tasks.found_batch_size import FoundBatchSize
@@ -56,10 +55,10 @@ def fit_preference(
     datamodule: PreferenceDataModule,
     stage: Stage,
     folder: Path | str,
-    loggers: Sequence[Any] = (),
+    loggers: Sequence[StagedLogger] = (),
     resume_from: Path | str | None = None,
     *,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any]:
     """Fit `policy` to preference pairs, in place.
 
@@ -97,10 +96,10 @@ def fit_supervised(
     datamodule: SupervisedDataModule,
     stage: Stage,
     folder: Path | str,
-    loggers: Sequence[Any] = (),
+    loggers: Sequence[StagedLogger] = (),
     resume_from: Path | str | None = None,
     *,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[pl.Callback] = (),
 ) -> dict[str, Any]:
     """Fit `policy` to given answers (cross-entropy on all assistant turns), in place. As `fit_preference` otherwise."""
 
@@ -164,7 +163,9 @@ class _Fit:
         self.reports: list[dict[str, Any]] = []
         self.home = policy.device
 
-    def run(self, loggers: Sequence[Any], callbacks: Sequence[Any], resume: Path | None) -> dict[str, Any]:
+    def run(
+        self, loggers: Sequence[StagedLogger], callbacks: Sequence[pl.Callback], resume: Path | None
+    ) -> dict[str, Any]:
         started, done = time.perf_counter(), step_of(resume) if resume is not None else 0
         if processes.is_first():
             remove_later_than(self.folder / "checkpoints", done)
@@ -214,8 +215,8 @@ class _Fit:
             "warnings": list(health.warnings.values()),
             "bad_steps": [asdict(bad) for bad in module.bad_steps],
             "pair_reports": self.reports,
-            "references": getattr(self.datamodule, "references", None),
-            "padding": padding.as_data() if (padding := getattr(self.datamodule, "padding", None)) else None,
+            "references": self.datamodule.references,
+            "padding": padding.as_data() if (padding := self.datamodule.padding) else None,
             "checkpoint": str(newest) if newest else None,
             "best": chosen,
             "memory": forecast.as_data(),
@@ -309,7 +310,7 @@ class _Fit:
         if self.datamodule.report is not None:
             self.reports.append(self.datamodule.report.as_data())
 
-    def _trainer(self, loggers: Sequence[Any], callbacks: Sequence[Any], max_steps: int) -> pl.Trainer:
+    def _trainer(self, loggers: Sequence[StagedLogger], callbacks: Sequence[pl.Callback], max_steps: int) -> pl.Trainer:
         return make_trainer(
             self.settings,
             folder=self.folder,
@@ -339,7 +340,7 @@ class _Reference(pl.Callback):
             self.datamodule.fill_reference(self.policy, trainer=trainer)
 
 
-def _with_csv(loggers: Sequence[Any], folder: Path) -> list[Any]:
+def _with_csv(loggers: Sequence[StagedLogger], folder: Path) -> list[StagedLogger]:
     """The run's loggers, and the stage's own metrics.csv."""
     csv = MetricsCsv(folder)
-    return [*loggers, csv] if csv.path not in [getattr(logger, "path", None) for logger in loggers] else list(loggers)
+    return [*loggers, csv] if csv.path not in [logger.path for logger in loggers] else list(loggers)

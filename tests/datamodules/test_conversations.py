@@ -89,7 +89,7 @@ def test_conversations_come_back_from_memory_and_disk(source: PreferenceFileSour
 
 @pytest.mark.parametrize("form", ["trl", "ms_swift", "llama_factory", "llava"])
 def test_every_export_carries_what_its_format_can_say(source: PreferenceFileSource, tmp_path: Path, form: str) -> None:
-    done = export_pairs(source.pairs, tmp_path / form, form, card="{pairs} of {images}")
+    done = export_pairs(source.pairs, tmp_path / form, form, card=lambda done: f"{done.pairs} of {done.images}")
     back = PreferenceFileSource(done.folder / done.file, None if form == "trl" else done.folder).pairs
     kept = source.pairs if form == "ms_swift" else [pair for pair in source.pairs if not pair.compares_images]
 

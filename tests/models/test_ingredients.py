@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 from datamodules import references
 from datamodules.references import reference_name
+from parallax.evaluation.judged.client import Ask, JudgeClient
 from parallax.models.generation import generate
 from parallax.models.image_text import ImageTextModel
 from tests.faults import Injected
+from tests.models.wire import SAID, whole, wired
 from tests.typed import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,13 +44,13 @@ def appended(name: str, text: str) -> Change:
     return lambda folder: (folder / name).write_text((folder / name).read_text("utf-8") + text, "utf-8")
 
 
-def other_weights(folder: Path) -> None:
+def other_weights(folder: Path, file: str = "model.safetensors", of: str = "") -> None:
     from safetensors.torch import load_file, save_file
 
-    state = load_file(folder / "model.safetensors")
-    name = next(iter(state))
-    state[name] = state[name] * 1.5
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    state = load_file(folder / file)
+    name = next(name for name in state if of in name)
+    state[name] = state[name] * 1.5 + 0.01
+    save_file(state, folder / file, metadata={"format": "pt"})
 
 
 def another_word(folder: Path) -> None:
@@ -143,6 +146,63 @@ def test_the_version_of_the_code_is_an_ingredient(before: tuple[str, str], monke
     monkeypatch.setattr(generate, "VERSION", "next")
     monkeypatch.setattr(references, "SCORING", "next")
     assert answer_key(policy) != before[0] and reference_name(policy) != before[1]
+
+
+FEATURES = ("weights of the tower", "epsilon of the tower", "which features", "mean of the pixels")
+
+
+@pytest.mark.parametrize("what", FEATURES)
+def test_each_ingredient_of_image_features_is_a_miss(what: str, tmp_path: Path) -> None:
+    def place(folder: Path) -> tuple[str, str]:
+        """Folder and processor under which features are kept on disk."""
+        policy = load_policy({"path": str(folder), "feature_cache": "disk"}, None, feature_folder=tmp_path / "features")
+        return policy.features.cache.folder.name, policy.encoder.processor_fingerprint()
+
+    shutil.copytree(ROOT / "assets" / "tiny_llava", tmp_path / "llava")
+    if what == "weights of the tower":
+        other_weights(tmp_path / "llava", of="vision")
+    else:
+        POLICY[what](tmp_path / "llava")
+    before, after = place(ROOT / "assets" / "tiny_llava"), place(tmp_path / "llava")
+    assert (before[1] != after[1]) if what == "mean of the pixels" else (before[0] != after[0])
+
+
+ADAPTER: dict[str, Change] = {
+    "weights": partial(other_weights, file="adapter_model.safetensors"),
+    "alpha": in_json("adapter_config.json", lora_alpha=3),
+    "rank-stabilised": in_json("adapter_config.json", use_rslora=True),
+    "alpha of one layer": in_json("adapter_config.json", alpha_pattern={"q_proj": 5}),
+}
+
+
+@pytest.mark.parametrize("what", ADAPTER)
+def test_each_ingredient_of_an_adapter_is_a_miss(what: str, adapter: Path, tmp_path: Path) -> None:
+    base = {"path": str(ROOT / "assets" / "tiny_llava"), "feature_cache": "none"}
+    shutil.copytree(adapter, tmp_path / "other")
+    ADAPTER[what](tmp_path / "other")
+    here, other = (
+        answer_key(load_policy(base, {"enabled": True}, adapter=place)) for place in (adapter, tmp_path / "other")
+    )
+    assert here != other and here == answer_key(load_policy(base, {"enabled": True}, adapter=adapter))
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapter") / "lora"
+    load_policy({"path": str(ROOT / "assets" / "tiny_llava")}, {"enabled": True}).save_adapter(folder)
+    return folder
+
+
+@pytest.mark.parametrize("changed", [{"model": "n"}, {"temperature": 0.5}, {"max_tokens": 8}])
+def test_each_setting_of_an_asked_judge_is_a_miss(changed: dict[str, Any], tmp_path: Path) -> None:
+    with wired(whole(SAID)) as wire:
+
+        def asked(**settings: Any) -> int:
+            client = JudgeClient(**{"url": wire.url, "model": "m", "cache_dir": str(tmp_path), **settings})
+            client.verdicts([Ask("is it?", str)])
+            return client.asked
+
+        assert [asked(), asked(), asked(**changed)] == [1, 0, 1]
 
 
 CLIP: dict[str, Change] = {

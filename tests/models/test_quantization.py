@@ -13,10 +13,10 @@ from parallax.models.policy import Policy
 from parallax.models.quantization import settle
 from parallax.records import Decoding, ViewSpec
 from parallax.reports.metrics_csv import read_metrics
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks.training import fit_preference
 from tests import typed
 from tests.tasks.tiny_fits import STAGE, policy_and_pairs
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
 
 LORA = {"r": 4, "enabled": True}

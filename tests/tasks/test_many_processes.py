@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 
 from parallax.reports.metrics_csv import read_metrics
 from parallax.settings.check import check
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks import run_task
 from parallax.tasks.training import fit_preference, fit_supervised
 from tests import typed
 from tests.processes import in_processes, write_here
 from tests.tasks.test_align import SMALL
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 
 CONF = Path(__file__).parents[2] / "conf"
 TWO = {"strategy": "fsdp2", "devices": 2}

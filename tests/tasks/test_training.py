@@ -14,12 +14,12 @@ from datamodules.shapes.source import ShapesSource
 from datamodules.supervised import SupervisedDataModule
 from lightning_modules.callbacks import newest_checkpoint
 from parallax.models.policy import Policy
-from parallax.reports.metrics_file import read_metrics
+from parallax.reports.metrics_csv import read_metrics
 from parallax.settings.groups import Stage
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from parallax.tasks.training import fit_preference, fit_supervised, total_steps
 from tests import typed
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
 
 

@@ -11,8 +11,11 @@ from functools import cached_property
 from typing import Any
 
 from parallax.models.encoding.control_tokens import HOLE, ControlTokens, ids_of
+from parallax.models.encoding.template_trial import SECONDS, try_template
 from parallax.models.foreign import Processor
 from parallax.records import Conversation, Message, fingerprint
+from parallax.records.plain_text import quoted
+from parallax.records.time_limit import time_limit
 
 TRIED = 8  # prompts rendered in full before a template is trusted to copy questions as they are
 RULES = 1  # version of how this file turns a rendering into tokens; part of the template's fingerprint
@@ -31,12 +34,16 @@ class Chat:
     """Renders dialogues with one processor and tokenises their text (with a single, unexpanded image token)."""
 
     def __init__(self, processor: Processor, end_token_ids: tuple[int, ...]) -> None:
-        if not getattr(processor, "chat_template", None):
+        if not (templates := getattr(processor, "chat_template", None)):
             raise ValueError(
                 f"{type(processor).__name__} has no chat template; add chat_template.jinja to the checkpoint's folder"
             )
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        for template in templates.values() if isinstance(templates, dict) else [templates]:
+            try_template(
+                str(template), **{name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
+            )
         names = tuple(getattr(processor, name, None) or "" for name in PLACEHOLDERS)
         self.control = ControlTokens(self.tokenizer, names)
         self.placeholder_ids = ids_of(self.tokenizer, [name for name in names if name])
@@ -72,10 +79,7 @@ class Chat:
 
     def render_messages(self, messages: Sequence[Message]) -> str:
         """As `render`, of messages as they are; they may show no picture."""
-        try:
-            rendered = self._apply([self._turn(message) for message in messages], add_generation_prompt=True)
-        except Exception as error:  # templates raise what their authors wrote
-            raise CannotWrite(f"the model's chat template refuses the conversation ({error})") from error
+        rendered = self._apply([self._turn(message) for message in messages], add_generation_prompt=True)
         place = 0
         for message in messages:
             for part in message.parts:
@@ -219,9 +223,14 @@ class Chat:
         return turn
 
     def _apply(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        text: str = self.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        try:
+            with time_limit(SECONDS):
+                text: str = self.processor.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+        except Exception as error:  # templates raise what their authors wrote
+            why = quoted(error) or type(error).__name__
+            raise CannotWrite(f"the model's chat template refuses the conversation ({why})") from error
         return text
 
 

@@ -21,7 +21,7 @@ from parallax.models.batch import EncodedPrompt, ScoringBatch
 from parallax.models.encoding.image_features import ImageFeatures, encode_images, takes_features
 from parallax.models.encoding.pixels import pixel_names
 from parallax.models.foreign import VLM
-from parallax.records.atomic import atomic_file
+from parallax.records.kept_file import DIGITS, why_not_believed, write_kept
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,17 @@ class FeatureCache:
             raise ValueError(f"a feature cache of {budget} bytes holds nothing; give it 1 or more, or use none")
         self.budget, self.folder = budget, folder
         self._memory: dict[str, ImageFeatures] = {}
-        self._files: dict[str, int] = {}  # name -> bytes
+        self._files: dict[str, tuple[Path, int]] = {}  # name -> file and bytes
+        self._believed: set[str] = set()  # of these, those whose content was compared with its digest
         if folder is not None and folder.is_dir():
-            self._files = {path.stem: path.stat().st_size for path in folder.glob("*/*.safetensors")}
-        self.used = sum(self._files.values())
+            files = folder.glob(f"*/*-{'?' * DIGITS}.safetensors")
+            self._files = {path.stem[: -DIGITS - 1]: (path, path.stat().st_size) for path in files}
+        self.used = sum(size for _, size in self._files.values())
         self.full = False
 
     def __contains__(self, name: str) -> bool:
+        if name in self._files and name not in self._believed:
+            self._look_at(name)
         return name in self._memory or name in self._files
 
     def __len__(self) -> int:
@@ -56,9 +60,9 @@ class FeatureCache:
 
     def get(self, name: str) -> ImageFeatures | None:
         """The features of this name, or None."""
-        if name in self._files:
-            return self._read(name)
-        return self._memory.get(name)
+        if name not in self:
+            return None
+        return self._read(name) if name in self._files else self._memory[name]
 
     def put(self, name: str, features: ImageFeatures) -> bool:
         """Keep features if there is room. Returns whether they are kept."""
@@ -76,31 +80,36 @@ class FeatureCache:
         if self.folder is None:
             self._memory[name] = ImageFeatures.from_flat(tensors)
         else:
-            from safetensors.torch import save_file
+            from safetensors.torch import save
 
-            path = self._path(name)
-            with atomic_file(path) as temporary:
-                save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-            self._files[name] = size
+            data = save({key: value.contiguous() for key, value in tensors.items()})
+            self._files[name] = (write_kept(self.folder / name[:2], name, data, ".safetensors"), size)
+            self._believed.add(name)
         self.used += size
         return True
+
+    def _look_at(self, name: str) -> None:
+        """Believe a file that was found, or forget it."""
+        try:
+            why = why_not_believed(self._files[name][0])
+        except OSError as error:
+            why = str(error.strerror)
+        self._forget(name, why) if why else self._believed.add(name)
+
+    def _forget(self, name: str, why: str) -> None:
+        path, size = self._files.pop(name)
+        self.used -= size
+        log.warning("ignored the kept image features %s: %s; they are made again", path, why)
 
     def _read(self, name: str) -> ImageFeatures | None:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        path = self._path(name)
         try:
-            return ImageFeatures.from_flat(load_file(path))
-        except (OSError, SafetensorError):  # removed or damaged by somebody else: it is made again
-            log.warning("the kept image features %s cannot be read; they are made again", path)
-            path.unlink(missing_ok=True)
-            self.used -= self._files.pop(name)
+            return ImageFeatures.from_flat(load_file(self._files[name][0]))
+        except (OSError, SafetensorError) as error:  # removed or damaged by somebody else
+            self._forget(name, str(error))
             return None
-
-    def _path(self, name: str) -> Path:
-        assert self.folder is not None
-        return self.folder / name[:2] / f"{name}.safetensors"
 
 
 def _on_host(value: Tensor, wait: bool) -> Tensor:
