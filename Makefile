@@ -13,6 +13,10 @@ COVERAGE ?= 90
 ARGS ?=
 PYTEST ?=
 
+# Tests with coverage; then its table, and an error below $(COVERAGE).
+SEEN := .coverage.json
+COVERED = OMP_NUM_THREADS=1 $(BIN)/python -m slipcover --json --out $(SEEN) -m pytest -n $(WORKERS) --dist loadfile
+SHOWN = $(BIN)/python -m slipcover --merge $(SEEN) --out $(SEEN) --json --fail-under $(COVERAGE)
 # What `make test-quick` runs.
 QUICK := tests/augment tests/records tests/preference tests/lightning_modules/test_objectives.py tests/reports/test_results.py \
   tests/reports/test_run_log.py tests/reports/test_comparison.py tests/test_rooms.py tests/test_safe_code.py
@@ -49,15 +53,15 @@ format: $(STAMP)  ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 
 test: lint  ## lint and all quick tests, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile \
-	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST)
+	$(COVERED) -m 'not slow' $(PYTEST)
+	@$(SHOWN)
 
 test-quick: $(STAMP)  ## for the inner loop: formulas, formats, records, reports' numbers, imports; no fit, no process
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) --dist loadfile $(QUICK) $(PYTEST)
 
 test-full: lint  ## all tests, the slow ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-	  --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(PYTEST)
+	$(COVERED) $(PYTEST)
+	@$(SHOWN)
 
 faults: $(STAMP)  ## inject every fault, record what came of it, write the table of docs/reliability.md (goes on where it was stopped)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.table $(ARGS)
@@ -78,7 +82,7 @@ pictures: $(STAMP)  ## make the pictures of README.md, docs/sweeps.md and docs/c
 	$(BIN)/python docs/make_pictures.py
 
 clean:  ## remove caches of tools (not the environment, not the runs)
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage .coverage.* htmlcov build *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis $(SEEN) build *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-all: clean  ## remove the environment too

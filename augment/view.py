@@ -117,3 +117,14 @@ def _plain(value: object) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
+
+
+@dataclass(frozen=True)
+class Identity(View):
+    """The image as it is."""
+
+    name: ClassVar[str] = "identity"
+
+    @property
+    def is_random(self) -> bool:
+        return False

@@ -53,7 +53,7 @@ def write_checkpoint(
         LlavaProcessor,
     )
 
-    from parallax.small_world.toys.recipes import VICUNA
+    from tests.toys.recipes import VICUNA
 
     stamp = folder / "shape.json"
     content = json.dumps({**asdict(shape), "seed": seed, "dtype": str(dtype)})

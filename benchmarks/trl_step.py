@@ -12,7 +12,7 @@ import torch
 
 from parallax.models.lora import language_targets
 from parallax.models.memory.planner import Workload
-from parallax.small_world.toys.recipes import VICUNA
+from tests.toys.recipes import VICUNA
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", "USER:", "ASSISTANT:", "\n")
 TEMPLATE_TOKENS = 4  # <s>, USER:, the line break, ASSISTANT:

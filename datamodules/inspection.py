@@ -16,6 +16,7 @@ import numpy as np
 
 from datamodules.formats.official import expected_rows
 from datamodules.inspected_prompts import Asked, prompt_facts
+from datamodules.source import as_source
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.preference.selector import Selector
 from parallax.records import BadImage, Dropped, ImageRef, PreferencePair, Response, Sample, seed_for
@@ -78,7 +79,7 @@ class Inspection:
 
 
 def inspect(
-    source: Iterable[Sample],
+    source: Sequence[Sample],
     *,
     images: int | None = 1000,
     workers: int | None = None,
@@ -100,24 +101,24 @@ def inspect(
         seed: of the draw.
         encoder: gives the `PromptEncoder` of the policy, for tokens; None counts none.
     """
+    source = as_source(source)
     samples: list[Sample] = list(islice(source, LONG))
-    found = Inspection(str(getattr(source, "name", type(source).__name__)))
-    found.counted = [(name, rows, expected_rows(name)) for name, rows in getattr(source, "counted", {}).items()]
-    found.rows, found.samples = getattr(source, "rows", None), len(samples)
-    found.left_out = dict(getattr(source, "left_out", {}))
-    faulty = list(getattr(source, "set_aside", ()))
+    found = Inspection(source.name)
+    found.counted = [(name, rows, expected_rows(name)) for name, rows in source.counted.items()]
+    found.rows, found.samples, found.left_out = source.rows, len(samples), dict(source.left_out)
+    faulty = list(source.set_aside)
     found.set_aside = dict(Counter(item.reason for item in faulty).most_common())
     first_of_kind = {item.reason: item.why for item in reversed(faulty)}
     found.faults = list(first_of_kind.values())[:SHOWN]
     found.sources = dict(Counter(sample.source for sample in samples).most_common())
-    found.available = dict(getattr(source, "available", {}))
+    found.available = dict(source.available)
     found.folders = dict(Counter(_folder(sample.image) for sample in samples).most_common(6))
     found.turns = sum(len(sample.turns) for sample in samples)
     found.answered = sum(bool(sample.answer) for sample in samples)
     found.annotated = sum(sample.objects is not None for sample in samples)
     found.images_each = dict(sorted(Counter(len(sample.images) for sample in samples).items()))
     found.with_opening = sum(bool(sample.opening) for sample in samples)
-    pairs: Sequence[PreferencePair] | None = getattr(source, "pairs", None)
+    pairs = source.pairs
     if pairs is not None:
         _look_at_pairs(found, pairs, selector, looks_at_images)
     of_image: dict[ImageRef, list[int]] = {}

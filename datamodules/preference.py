@@ -22,18 +22,17 @@ from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import PairBatches
 from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.further_columns import FurtherColumns
-from datamodules.progress import bar
 from datamodules.references import fill_references
-from datamodules.report import BuildReport
+from datamodules.report import BuildReport, bar
 from datamodules.row_lengths import RowLengths, lengths_of_pairs
 from datamodules.serving import StepDataModule
+from datamodules.source import as_source
 from parallax.models import processes
 from parallax.models.generation.server import answerer_for
 from parallax.preference.asker import Asker, GivenQuestions
-from parallax.preference.caps import cap
+from parallax.preference.caps import balance_lengths, cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
-from parallax.preference.length_balance import balance_lengths
 from parallax.preference.looks import Look
 from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector
@@ -61,7 +60,7 @@ class PreferenceDataModule(StepDataModule):
     """Pairs of one stage.
 
     Args:
-        source: samples (`__iter__`, `__len__`), or an object whose `pairs` are ready-made.
+        source: samples, or a source whose `pairs` are ready-made.
         proposer, judge, selector: who asks, who scores, who decides.
         cache_dir: holds `candidates/`, `pairs/<key>/` and `references/`, shared by all runs.
         pairs: of the `pairs` group: max_per_source, max_pairs, repeat, control, max_skipped_share.
@@ -101,7 +100,7 @@ class PreferenceDataModule(StepDataModule):
     ) -> None:
         self.settings = pairs or shipped(Pairs)
         super().__init__(trainer or shipped(Trainer), seed=seed, repeat=self.settings.repeat)
-        self.source, self.proposer, self.judge, self.selector = source, proposer, judge, selector
+        self.source, self.proposer, self.judge, self.selector = as_source(source), proposer, judge, selector
         self.asker = asker or GivenQuestions()
         self.cache_dir = Path(cache_dir).expanduser()
         self.generation = generation or shipped(Generation)
@@ -116,7 +115,7 @@ class PreferenceDataModule(StepDataModule):
         self.report: BuildReport | None = None
         self.judge_counts: Counter[str] = Counter()
         self.reference_log_probs: list[list[float]] | None = None
-        self.references = {"computed": 0, "reused": 0}  # pairs whose reference log-probs were scored or found
+        self.references = {"computed": 0, "reused": 0}
         self._lengths: RowLengths | None = None
 
     @property
@@ -149,9 +148,9 @@ class PreferenceDataModule(StepDataModule):
             rows, count = self.source.portions.rows, self.portions
             log.info("portion %d of %d of the file's %s rows (data.portion)", self.portion + 1, count, f"{rows:,}")
             self.source.take(self.portion)
-        ready_made = getattr(self.source, "pairs", None)
+        ready_made = self.source.pairs
         total = len(self.source) if self.limit is None else min(self.limit, len(self.source))
-        faulty = list(getattr(self.source, "set_aside", ()))
+        faulty = list(self.source.set_aside)
         skipped = SkippedLog(
             self.skipped_path if _is_first(trainer) else None, self.settings.max_skipped_share, total + len(faulty)
         )
@@ -319,7 +318,7 @@ class PreferenceDataModule(StepDataModule):
     def _manifest(self, policy: Policy, samples: int, skipped: SkippedLog) -> dict[str, Any]:
         return {
             "policy": {"name": policy.name, "fingerprint": policy.fingerprint(), "precision": policy.precision},
-            "source": getattr(self.source, "name", type(self.source).__name__),
+            "source": self.source.name,
             "samples": samples,
             "skipped": skipped.counts(),
             "proposer": self.proposer.settings(),

@@ -38,6 +38,7 @@ class StepDataModule(pl.LightningDataModule):
         self.micro_batch_tokens: int | str | None = trainer.micro_batch_tokens
         self.group_by_length, self.num_workers = trainer.group_by_length, image_workers(trainer.num_workers)
         self.seed, self.repeat = seed, repeat
+        self.references: dict[str, int] | None = None  # pairs whose reference log-probs were scored or found
         self.padding: Padding | None = None  # of the first epoch, known once it is served
         self.portion = 0  # the one at hand, or to be built next
         self._policy: Any = None

@@ -24,6 +24,7 @@ from datamodules.own_answers import infused_samples, kept_answers, own_answers, 
 from datamodules.report import BuildReport
 from datamodules.row_lengths import RowLengths
 from datamodules.serving import StepDataModule
+from datamodules.source import as_source
 from parallax.models.batch import EncodedDialogue, PairBatch
 from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder
@@ -146,7 +147,7 @@ class SupervisedDataModule(StepDataModule):
         limit: int | None = None,
     ) -> None:
         super().__init__(trainer or shipped(Trainer), seed=seed, repeat=repeat)
-        self.source, self.max_skipped_share = source, max_skipped_share
+        self.source, self.max_skipped_share = as_source(source), max_skipped_share
         self.skipped_path, self.limit = skipped, limit
         self.share, self.proposer, self.infusion = share, proposer, infusion
         self.judge, self.keep = judge, keep
@@ -172,12 +173,12 @@ class SupervisedDataModule(StepDataModule):
         self._policy = policy
         every = [self.source[place] for place in range(len(self.source))][: self.limit]
         samples = share_of(every, self.share, self.seed)
-        faulty = list(getattr(self.source, "set_aside", ()))
+        faulty = list(self.source.set_aside)
         is_first = trainer is None or trainer.global_rank == 0
         path = self.skipped_path if is_first else None
         skipped = SkippedLog(path, self.max_skipped_share, len(samples) + len(faulty))
-        for item in faulty:
-            skipped.add(item)
+        for faulty_row in faulty:
+            skipped.add(faulty_row)
         wanted = len(samples) + len(faulty)
         responses: list[Response] | None = None
         if self.cache_dir is not None and (self.proposer is not None or self.infusion is not None):

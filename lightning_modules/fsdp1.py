@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning.plugins.precision import FSDPPrecision
-from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from lightning_modules.sharded_checkpoints import ShardedCheckpoints
 from parallax.models.policy import Policy
 from parallax.models.sharding.fsdp1 import FSDP1, FSDP1Settings
+from parallax.models.sharding.fsdp2 import FSDP2
 from parallax.settings.groups import Fsdp
 
 if TYPE_CHECKING:
@@ -72,3 +73,39 @@ class FSDP1Precision(FSDPPrecision):
             kind = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
             return torch.autocast(self.device, dtype=kind)
         return super().forward_context()
+
+
+class SummedStrategy(DDPStrategy):
+    """Lightning's `DDPStrategy` without torch's wrapper, whose buckets would hold every gradient a second time.
+
+    Gradients are summed once per optimiser step by `parallax.models.sharding.whole`. As with the wrapper,
+    processes begin with the first one's values of what is trained; everything else they have read from the same files.
+    """
+
+    def configure_ddp(self) -> None:
+        assert self.model is not None
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    torch.distributed.broadcast(parameter, 0)
+
+
+class FSDP2Strategy(ShardedCheckpoints, ModelParallelStrategy):
+    """One mesh of all processes; which modules are sharded is the matter of `parallax.models.sharding.fsdp2`.
+
+    Args:
+        sharded_files: checkpoints are folders with a file per process; False gathers them into one file.
+        timeout: longest wait for another process.
+    """
+
+    def __init__(self, *, sharded_files: bool = True, timeout: timedelta) -> None:
+        super().__init__(data_parallel_size=1, tensor_parallel_size=1, timeout=timeout)
+        self.sharded_files = sharded_files
+
+    def shard(self, policy: Policy) -> None:
+        policy.shard(lambda model: FSDP2(policy.model, self.device_mesh["data_parallel"]))
+
+    def setup_environment(self) -> None:
+        """Every process is a part of the data-parallel dimension."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +15,6 @@ import pytorch_lightning as pl
 
 from lightning_modules.checkpoint_files import CheckpointFiles
 from lightning_modules.fsdp1 import FSDP1Precision, FSDP1Strategy
-from lightning_modules.quiet import quiet_lightning
 from parallax.models.devices import accelerator_for
 from parallax.records.interruption import tell_when_asked
 from parallax.settings.groups import Trainer
@@ -137,14 +138,14 @@ def strategy_for(settings: Trainer, accelerator: str) -> Any:
     if name == "auto":
         name = "ddp" if settings.devices != 1 or settings.num_nodes > 1 else "auto"
     if name == "ddp":
-        from lightning_modules.ddp import SummedStrategy
+        from lightning_modules.fsdp1 import SummedStrategy
 
         return SummedStrategy(timeout=PATIENCE)
     files = settings.checkpoint.sharded
     if name == "fsdp":
         return FSDP1Strategy(sharded_files=files, timeout=PATIENCE, settings=settings.fsdp)
     if name == "fsdp2":
-        from lightning_modules.fsdp2 import FSDP2Strategy
+        from lightning_modules.fsdp1 import FSDP2Strategy
 
         return FSDP2Strategy(sharded_files=files, timeout=PATIENCE)
     if name == "deepspeed":
@@ -153,3 +154,31 @@ def strategy_for(settings: Trainer, accelerator: str) -> Any:
         clip = settings.gradient_clip_val
         return ZeroStrategy(sharded_files=files, timeout=PATIENCE, clip=clip, settings=settings.deepspeed)
     return name
+
+
+HARMLESS = (
+    r".*does not have many workers.*",  # loaders here decide their own number of workers
+    r".*Found \d+ module\(s\) in eval mode at the start of training.*",  # meant so
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*You're resuming from a checkpoint that ended before the epoch ended.*",  # the loader is told its first step
+    r".*GPU available but not used.*",
+    r".*Starting from v1\.9\.0, `tensorboardX` has been removed.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*Consider setting `persistent_workers=True`.*",
+    r".*no `val_dataloader`.*|.*no `validation_step`.*|.*You defined a `validation_step`.*",
+    r".*is an instance of `nn\.Module` and is already saved during checkpointing.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*Trying to infer the `batch_size` from an ambiguous collection.*",
+    r".*`training_step` returned `None`.*",
+    r".*`is_gradient_checkpointing` is deprecated.*",  # asked by peft of transformers
+    r".*Couldn't infer the batch indices fetched from your dataloader.*",  # lists of requests have none
+    r".*Paged optimizers are not supported on CPU.*",
+)
+
+
+def quiet_lightning() -> None:
+    """Hide banners and tips. Safe to call often."""
+    for pattern in HARMLESS:
+        warnings.filterwarnings("ignore", message=pattern)
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -24,7 +24,7 @@ from parallax.settings.ranges import Count, ExistingPath, Natural
 Use = Literal["auto", "always", "never"]
 
 
-class CocoSource(Listed[Sample]):
+class CocoSource(Listed):
     """One sample per image of a split, in the order of the list of names, or of file names. The file name is the id.
 
     Args:
@@ -64,8 +64,6 @@ class CocoSource(Listed[Sample]):
                 f"{self.path} has no folder {split} (data.split); it has {', '.join(there) or 'no folder at all'}. data.path is "
                 "the folder that COCO's archives were unpacked into"
             )
-        if sample is not None and sample < 1:
-            raise ValueError(f"data.sample is {sample}; it can be 1 or more, or null for all images")
         self.split, self.names, self.sample, self.seed = split, names, sample, seed
         self.pool = PromptPool(list(prompts))
         self.objects = self._annotations("instances", "objects", objects)

@@ -19,11 +19,12 @@ import numpy as np
 from datamodules.formats.dialogues import dialogue_of
 from datamodules.formats.found_images import FoundImages
 from datamodules.formats.json_rows import HALF, is_text
-from datamodules.formats.listed import Unusable, check_limit
+from datamodules.formats.listed import Unusable
 from datamodules.formats.llava_json import has_system, turns_of
 from datamodules.formats.preference.base import Said, messages_with, parts_of, placed, without_gap
 from datamodules.formats.tables import Table, open_table
 from datamodules.formats.tables.open_table import keep_stream
+from datamodules.source import Source
 from parallax.preference.prompts import PromptPool
 from parallax.records import ImageRef, Message, Sample, Turn
 from parallax.records.skipped import SetAside
@@ -33,7 +34,7 @@ from parallax.settings.suggestions import closest, or_list
 ROLES = ("image", "question", "answer", "conversations", "id", "objects")
 
 
-class ColumnsSource(Sequence[Sample]):
+class ColumnsSource(Source):
     """Samples of a table.
 
     Args:
@@ -66,7 +67,6 @@ class ColumnsSource(Sequence[Sample]):
         name: str = "columns",
         image_prefix: AnyText = "",
     ) -> None:
-        check_limit(limit)
         self.path, self.name, self.limit, self.seed = str(path), name, limit, seed
         self.images = FoundImages(image_root, prefix=image_prefix)
         self.columns = _roles(columns)
@@ -90,7 +90,7 @@ class ColumnsSource(Sequence[Sample]):
                     f"data.columns.{role}={column}: {self.path} has no such column; it has {', '.join(self.table.columns)}."
                     + (f" Did you mean {or_list(near)}?" if near else "")
                 )
-        self.rows = 0
+        self.rows: int = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
         self.counted = {Path(self.path).name: len(self.table)}

@@ -14,7 +14,7 @@ from parallax.records.images import EXTENSIONS, FileImage
 from parallax.settings.ranges import Count, ExistingPath, Natural
 
 
-class ImageFolderSource(Listed[Sample]):
+class ImageFolderSource(Listed):
     """One sample per image file, by path in sorted order. The path is the sample's id.
 
     Args:

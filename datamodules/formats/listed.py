@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
 
+from datamodules.source import Source
+from parallax.records import Sample
 from parallax.records.skipped import SetAside
-
-T = TypeVar("T")
+from parallax.settings.ranges import Count
 
 
 class Unusable(Exception):
@@ -21,31 +21,25 @@ class Unusable(Exception):
         self.reason, self.why = reason, why
 
 
-class Listed(Sequence[T], ABC, Generic[T]):
-    """A sequence read from one file or folder.
+class Listed(Source):
+    """A source read from one file or folder."""
 
-    After reading, `rows` is the number of rows looked at; every row is used, in `set_aside` (it is faulty), or counted in
-    `left_out` (it is fine, but not asked for). `counted` has the rows of each file, or the images of each folder, by name,
-    where it was read to its end; `available` the dialogues of each part that is sampled from.
-    """
-
-    def __init__(self, path: Path | str, name: str, limit: int | None = None) -> None:
-        check_limit(limit)
+    def __init__(self, path: Path | str, name: str, limit: Count | None = None) -> None:
         self.path, self.name, self.limit = existing(path), name, limit
-        self.rows = 0
+        self.rows: int = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
         self.counted: dict[str, int] = {}
         self.available: Counter[str] = Counter()
-        self._items: list[T] | None = None
+        self._items: list[Sample] | None = None
         self._ids: set[str] = set()
 
     @abstractmethod
-    def _read(self) -> list[T]:
+    def _read(self) -> list[Sample]:
         """Everything that can be used, in file order."""
 
     @property
-    def items(self) -> list[T]:
+    def items(self) -> list[Sample]:
         if self._items is None:
             self.rows, self.set_aside, self.left_out, self._ids = 0, [], Counter(), set()
             self.counted, self.available = {}, Counter()
@@ -55,10 +49,10 @@ class Listed(Sequence[T], ABC, Generic[T]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, place: int) -> T:  # type: ignore[override]
+    def __getitem__(self, place: int) -> Sample:  # type: ignore[override]
         return self.items[place]
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[Sample]:
         return iter(self.items)
 
     def _set_aside(self, row: int | str, reason: str, why: str, file: Path | None = None) -> None:
@@ -94,11 +88,6 @@ def existing_root(image_root: Path | str) -> Path:
     if not found.is_dir():
         raise FileNotFoundError(f"data.image_root {found} is no folder; give the folder the image paths start from")
     return found
-
-
-def check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise ValueError(f"data.limit is {limit}; it can be 1 or more, or null for everything")
 
 
 def shortened(value: object) -> str:

@@ -37,7 +37,7 @@ class Entry:
     opening: tuple[Message, ...] = ()
 
 
-class LlavaJsonSource(Listed[Sample]):
+class LlavaJsonSource(Listed):
     """Samples of a LLaVA-format file.
 
     Args:

@@ -12,7 +12,7 @@ from parallax.records.images import FileImage
 from parallax.settings.ranges import Count, ExistingPath
 
 
-class MarkedSentencesSource(Listed[Sample]):
+class MarkedSentencesSource(Listed):
     """A JSON list, or JSON lines, of images with their marked sentences. The answers are `Yes.` and `No.`.
 
     Args:

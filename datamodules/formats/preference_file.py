@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
-from datamodules.formats.listed import Unusable, check_limit, unique_id
+from datamodules.formats.listed import Unusable, unique_id
 from datamodules.formats.portions import Portions
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.base import messages_with
@@ -20,6 +20,7 @@ from datamodules.formats.preference.dataset_info import Declared, declared
 from datamodules.formats.preference.kto import Verdicts, is_verdict
 from datamodules.formats.preference.named_columns import by_names, check_reached
 from datamodules.formats.tables import Table, open_table
+from datamodules.source import Source
 from parallax.records import BadImage, Conversation, PreferencePair, Response, Sample, Turn
 from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import pair_of_row
@@ -33,7 +34,7 @@ NEGATIVE = (
 LOOKED_AT = 200  # rows by which the format of a file is told
 
 
-class PreferenceFileSource(Sequence[Sample]):
+class PreferenceFileSource(Source):
     """Preference pairs of a file, of several, of a folder, or of a set of the hub.
 
     As a sequence it gives samples (the prompt, with the chosen answer as the answer); `pairs` gives the pairs.
@@ -60,7 +61,7 @@ class PreferenceFileSource(Sequence[Sample]):
         rows, set_aside, left_out: rows looked at; those that are faulty; those that are fine, but show no image (counted).
     """
 
-    holds_pairs: ClassVar[bool] = True  # ready-made pairs: nothing is proposed
+    holds_pairs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -79,11 +80,8 @@ class PreferenceFileSource(Sequence[Sample]):
         aspects: Sequence[str] | None = None,
         portion: Count | None = None,
     ) -> None:
-        check_limit(limit)
         if format not in ("auto", OWN, *FORMATS):
             raise ValueError(f"data.format is {format!r}; it can be auto, {', '.join((*FORMATS, OWN))}")
-        if pairing not in ("all", "best_worst"):
-            raise ValueError(f"data.pairing is {pairing!r}; it can be all or best_worst")
         self.choices = Choices(pairing, min_margin, tuple(aspects or ()))
         self.name, self.limit, self.split, self.subset = name, limit, split, subset
         self.form = format
@@ -96,7 +94,7 @@ class PreferenceFileSource(Sequence[Sample]):
         self.table, self.declared = self._opened()
         self.seed, self.portion = seed, portion
         self.taken: int | None = None  # the portion that is read; None for all rows
-        self.rows = 0
+        self.rows: int = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
         self._pairs: DiskPairs | None = None

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
+from annotated_types import MinLen
 from PIL import Image
 
 from datamodules.shapes import draw, language, questions
 from datamodules.shapes.questions import KINDS
 from datamodules.shapes.scene import COLOURS, SHAPES, SIDE, SPLITS, USUAL_COLOUR, Scene, generator, scene
+from datamodules.source import Source
 from parallax.records.fingerprint import canonical_json
 from parallax.records.sample import Sample, Turn
 from parallax.settings.ranges import Count, Natural, OneOf
@@ -46,7 +48,7 @@ class SceneImage:
         return self.name
 
 
-class ShapesSource(Sequence[Sample]):
+class ShapesSource(Source):
     """`size` samples of a split, one scene each; the kinds of question take turns.
 
     Args:
@@ -58,18 +60,15 @@ class ShapesSource(Sequence[Sample]):
     """
 
     def __init__(
-        self, split: Split, size: Count, seed: Natural = 0, kinds: Sequence[Kind] = ("describe",), start: Natural = 0
+        self,
+        split: Split,
+        size: Count,
+        seed: Natural = 0,
+        kinds: Annotated[Sequence[Kind], MinLen(1)] = ("describe",),
+        start: Natural = 0,
     ) -> None:
-        unknown = [kind for kind in kinds if kind not in questions.KINDS]
-        if unknown or not kinds:
-            raise ValueError(f"question kinds {unknown or 'none'} are not among {', '.join(questions.KINDS)}")
-        if size < 0:
-            raise ValueError(f"a source of {size} samples cannot be; give 0 or more")
         self.split, self.size, self.seed, self.kinds, self.start = split, size, seed, tuple(kinds), start
-
-    @property
-    def name(self) -> str:
-        return f"shapes/{self.split}"
+        self.name = f"shapes/{split}"
 
     def __len__(self) -> int:
         return self.size

@@ -13,13 +13,15 @@ import logging
 import math
 import shlex
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from parallax.evaluation.ratio import Metric
 from parallax.records.atomic import atomic_write_json, atomic_write_text
+from parallax.settings.part import Part
 from parallax.settings.ranges import Count
 
 log = logging.getLogger(__name__)
@@ -32,23 +34,23 @@ class HarnessFailed(RuntimeError):
     """A harness that left no results. The message has the command, the log file and the log's end."""
 
 
-class Harness(Protocol):
+class Harness(Part, ABC):
     """An outside harness."""
 
     name: str
     python: str
 
+    @abstractmethod
     def command(self, model: str, folder: Path) -> list[str]:
         """What is run to evaluate the model at this path, with results below `folder`. May write files there."""
-        ...
 
     def where(self) -> str | None:
         """The folder it is run in; None for the present one."""
-        ...
+        return None
 
+    @abstractmethod
     def read(self, folder: Path) -> dict[str, Metric]:
         """The metrics in the result files below `folder`; empty when there are none."""
-        ...
 
 
 def run_harness(harness: Harness, model: str, folder: Path | str) -> dict[str, Metric]:
@@ -83,7 +85,7 @@ def run_harness(harness: Harness, model: str, folder: Path | str) -> dict[str, M
 
 
 @dataclass(frozen=True)
-class LmmsEval:
+class LmmsEval(Harness):
     """lmms-eval (checked with 0.7.3): `python -m lmms_eval --model … --tasks …`.
 
     Args:
@@ -104,9 +106,6 @@ class LmmsEval:
     limit: Count | None = None
     extra: Sequence[str] = ()
     name: str = "lmms_eval"
-
-    def where(self) -> str | None:
-        return None
 
     def command(self, model: str, folder: Path) -> list[str]:
         arguments = ",".join(f"{key}={value}" for key, value in {"pretrained": model, **self.model_args}.items())
@@ -143,7 +142,7 @@ def lmms_eval_metrics(content: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 @dataclass(frozen=True)
-class VlmEvalKit:
+class VlmEvalKit(Harness):
     """VLMEvalKit: `python run.py --config …` in its checkout.
 
     Args:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from parallax.models.foreign import VLM
+from parallax.models.ingredients import tensors_digest
 from parallax.models.older_adapter import adapted_modules, current_names, current_patterns, expression_of
 from parallax.models.sharding.base import Sharding, Whole
-from parallax.models.weights_digest import tensors_digest
 from parallax.records import fingerprint
 from parallax.records.plain_text import quoted
 

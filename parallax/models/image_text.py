@@ -18,9 +18,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from parallax.models.ingredients import folder_digest, processor_digest
+from parallax.models.ingredients import files_digest, folder_digest, processor_digest, tensors_digest
 from parallax.models.loading import precision_for, refuse_gaps
-from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.records import ImageRef, fingerprint
 from parallax.records.keyed_store import KeyedStore
 from parallax.settings.ranges import Count, ModelPath

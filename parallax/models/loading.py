@@ -25,7 +25,7 @@ from parallax.models.encoding.image_features import parameters_of
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.foreign import VLM, Config, Configured, Processor, Tokenizer
 from parallax.models.fused_lora import fuse
-from parallax.models.ingredients import config_digest, model_digest
+from parallax.models.ingredients import config_digest, files_digest, model_digest, tensors_digest
 from parallax.models.lora import add_lora, projector_names
 from parallax.models.policy import Policy
 from parallax.models.quantization import kind_of, quantization_config, settle
@@ -42,7 +42,6 @@ from parallax.models.scoring.shared_prefix import (
 from parallax.models.scoring.varlen_attention import VARLEN, fault_of
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
-from parallax.models.weights_digest import files_digest, tensors_digest
 from parallax.records import fingerprint
 from parallax.settings.extras import install_package
 from parallax.settings.groups import Lora, Model

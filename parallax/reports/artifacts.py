@@ -7,20 +7,22 @@ as used, the adapter as made; the same pair set in another run of a sweep is the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallax.reports.loggers import wandb_run_of
-
 if TYPE_CHECKING:
     import wandb
-    from pytorch_lightning.loggers import Logger
+
+    from parallax.reports.staged_logger import StagedLogger
 
     New = Callable[..., wandb.Artifact]
     Act = Callable[[wandb.Run, New], object]
 
 
-def note_policy(loggers: Sequence[Logger], name: str, fingerprint: str, *, base: str, adapter: str | None) -> None:
+def note_policy(
+    loggers: Sequence[StagedLogger], name: str, fingerprint: str, *, base: str, adapter: str | None
+) -> None:
     """The policy a stage starts from: who it is, without its weights."""
     metadata = {"model": name, "base": base, "adapter": adapter, "fingerprint": fingerprint}
     _each(
@@ -30,7 +32,7 @@ def note_policy(loggers: Sequence[Logger], name: str, fingerprint: str, *, base:
     )
 
 
-def note_pairs(loggers: Sequence[Logger], folder: Path, report: Mapping[str, Any]) -> None:
+def note_pairs(loggers: Sequence[StagedLogger], folder: Path, report: Mapping[str, Any]) -> None:
     """The pair set of a stage, with what its build counted."""
     metadata = {key: value for key, value in report.items() if key != "pair_set"}
 
@@ -42,7 +44,7 @@ def note_pairs(loggers: Sequence[Logger], folder: Path, report: Mapping[str, Any
     _each(loggers, "upload the pairs", act)
 
 
-def note_adapter(loggers: Sequence[Logger], folder: Path, fingerprint: str, *, stage: str, upload: bool) -> None:
+def note_adapter(loggers: Sequence[StagedLogger], folder: Path, fingerprint: str, *, stage: str, upload: bool) -> None:
     """The adapter a stage has made; its weights only with `upload`."""
     metadata = {"stage": stage, "fingerprint": fingerprint, "weights": upload}
     files = folder if upload else folder / "adapter_config.json"
@@ -50,7 +52,7 @@ def note_adapter(loggers: Sequence[Logger], folder: Path, fingerprint: str, *, s
           lambda run, new: run.log_artifact(new(f"adapter-{fingerprint[:16]}", "model", metadata, files)))  # fmt: skip
 
 
-def note_results(loggers: Sequence[Logger], folder: Path) -> None:
+def note_results(loggers: Sequence[StagedLogger], folder: Path) -> None:
     """What is left to read of a run: results, report, configuration."""
     files = [folder / name for name in ("results.json", "report.html", "config.yaml", "manifest.json")]
 
@@ -61,11 +63,11 @@ def note_results(loggers: Sequence[Logger], folder: Path) -> None:
     _each(loggers, "upload its results", act)
 
 
-def _each(loggers: Sequence[Logger], what: str, act: Act) -> None:
+def _each(loggers: Sequence[StagedLogger], what: str, act: Act) -> None:
     for logger in loggers:
-        run = wandb_run_of(logger)
+        run = logger.run
         if run is not None and not run.offline:
-            logger.try_to(what, lambda run=run: act(run, _new))  # type: ignore[attr-defined]
+            logger.try_to(what, partial(act, run, _new))
 
 
 def _new(name: str, kind: str, metadata: Mapping[str, Any], *files: Path) -> Any:

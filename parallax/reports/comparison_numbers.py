@@ -10,7 +10,7 @@ from typing import Any
 from parallax.evaluation.evaluation import Evaluation, difference
 from parallax.evaluation.ratio import Metric
 from parallax.reports.metric_names import short_name
-from parallax.reports.metrics_file import late_mean
+from parallax.reports.metrics_csv import late_mean
 from parallax.reports.results import HEADLINE, direction, metric_of, metric_order
 from parallax.reports.run_folder import RunFolder
 from parallax.reports.what_differs import ABSENT, Setting, settings_that_differ, value_words

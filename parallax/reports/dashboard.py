@@ -4,7 +4,7 @@
     report      the same as a document: a chapter a setting (noise step, LoRA rank, beta), each with what the setting means
 
 Both name only what runs log: `eval/…`, `margin` and `pairs/…` of the summary, `train/…` against `trainer/global_step`, the nested
-configuration, the tables `pairs` and `examples`. Nothing here asks the network; `dashboard_file.py` writes and saves it.
+configuration, the tables `pairs` and `examples`. Nothing here asks the network; `parallax.tasks.dashboard` writes and saves it.
 """
 
 from __future__ import annotations

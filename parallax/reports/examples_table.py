@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.records import BadImage, ImageRef, Sample
-from parallax.reports.loggers import wandb_run_of
 from parallax.reports.pairs_table import evenly
 from parallax.reports.results import direction
 from parallax.reports.worddiff import diff_words, marked_text
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger, WandbLogger
+    import wandb
+
+    from parallax.reports.staged_logger import StagedLogger
 
 COLUMNS = ["trend", "suite", "kind", "image", "question", "truth", "before", "after", "sample"]
 TRENDS = ("improved", "worse", "unchanged")  # in the order in which room is given: what changed is looked at first
 
 
 def log_examples(
-    loggers: Sequence[Logger],
+    loggers: Sequence[StagedLogger],
     before: Evaluation | None,
     after: Evaluation | None,
     samples: Iterable[Sample],
@@ -39,13 +41,13 @@ def log_examples(
         limit: most rows; 0 logs nothing.
         side: longest side of the thumbnails in pixels.
     """
-    working = [logger for logger in loggers if wandb_run_of(logger) is not None]
+    working = [(logger, run) for logger in loggers if (run := logger.run) is not None]
     if not working or before is None or after is None or limit < 1:
         return 0
     images = {sample.id: sample.image for sample in samples}
     chosen = examples(before, after, limit)
-    for logger in working:
-        logger.try_to("log examples", lambda logger=logger: _log(logger, chosen, images, key, side))  # type: ignore[attr-defined]
+    for logger, run in working:
+        logger.try_to("log examples", partial(_log, run, chosen, images, key, side))
     return len(chosen)
 
 
@@ -76,7 +78,7 @@ def _goodness(item: EvaluationItem) -> float:
 
 
 def _log(
-    logger: WandbLogger,
+    run: wandb.Run,
     chosen: Sequence[tuple[str, EvaluationItem, EvaluationItem]],
     images: Mapping[str, ImageRef],
     key: str,
@@ -92,7 +94,7 @@ def _log(
             trend, last.suite, last.kind, wandb.Image(picture, file_type="jpg") if picture is not None else None,
             last.question, last.truth, left, right, last.sample_id,
         ])  # fmt: skip
-    logger.experiment.log({key: wandb.Table(columns=list(COLUMNS), data=rows)})
+    run.log({key: wandb.Table(columns=list(COLUMNS), data=rows)})
 
 
 def _picture(image: ImageRef | None, side: int) -> Any:

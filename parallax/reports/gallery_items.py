@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from parallax.records import BadImage, Candidate, Dropped, ImageRef, PreferencePair, Response, ViewSpec
+from parallax.records.candidate_store import CandidateStore
 from parallax.records.images import together
 from parallax.records.pair_store import PairSet, images_of_row, pair_of_row
 from parallax.records.plain_text import quoted
 from parallax.reports.comparison_answers import goodness, score_words
-from parallax.reports.corrupted import view_of
-from parallax.reports.dropped_answers import answers_of_dropped
+from parallax.reports.corrupted import Subject, evaluation_subjects, pair_subjects, view_of
 from parallax.reports.judge_notes import lines_of
 from parallax.reports.run_folder import RunFolder, by_number
-from parallax.reports.run_images import Subject, evaluation_subjects, pair_subjects
 from parallax.reports.worddiff import Span, diff_words
 
 log = logging.getLogger(__name__)
@@ -210,3 +209,52 @@ def _view_words(view: ViewSpec | None) -> str:
 
 def _plain(spans: list[Span]) -> list[list[Any]]:
     return [[span.text, int(span.differs)] for span in spans]
+
+
+SAME = ("policy", "precision", "processor", "template", "generator")  # of all answers of one pair set
+
+
+def answers_of_dropped(
+    sample_ids: Sequence[str], recipes: Sequence[Mapping[str, Any]], folder: Path
+) -> dict[str, list[Candidate]]:
+    """Sample id → its answers that were made as the pairs' answers were, chosen role first. Absent where none is kept.
+
+    Args:
+        sample_ids: of the dropped samples.
+        recipes: provenance of one response of each role of the pair set.
+        folder: of the candidate store.
+    """
+    import pyarrow
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    if not sample_ids or not recipes or not folder.is_dir():
+        return {}
+    wanted = pyarrow.array(list(dict.fromkeys(sample_ids)))
+    keys: list[str] = []
+    for shard in sorted(folder.glob("*.parquet")):
+        try:
+            table = parquet.read_table(shard, columns=["key", "sample_id"])
+        except (pyarrow.ArrowException, OSError) as error:
+            log.warning("ignored %s: %s", shard, error)
+            continue
+        keys += table.filter(pc.is_in(table["sample_id"], value_set=wanted))["key"].to_pylist()
+    found: dict[str, list[Candidate]] = {}
+    for candidate in CandidateStore(folder).get_many(keys).values():
+        if any(_made_alike(candidate, recipe) for recipe in recipes):
+            found.setdefault(candidate.sample_id, []).append(candidate)
+    order = [recipe.get("role") for recipe in recipes]
+    return {name: sorted(said, key=lambda c: (order.index(c.role), c.index)) for name, said in found.items()}
+
+
+def _made_alike(candidate: Candidate, recipe: Mapping[str, Any]) -> bool:
+    """Whether only sample, seeds and index set the two apart."""
+    spec, view, decoding = candidate.spec, recipe.get("view") or {}, dict(recipe.get("decoding") or {})
+    ours = {name: getattr(spec.decoding, name) for name in decoding}
+    decoding.pop("seed", None), ours.pop("seed", None)
+    return (
+        candidate.role == recipe.get("role")
+        and all(getattr(spec, name) == recipe.get(name) for name in SAME)
+        and (spec.view.name, dict(spec.view.params)) == (view.get("name"), view.get("params"))
+        and decoding == ours
+    )

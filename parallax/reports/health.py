@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parallax.evaluation.evaluation import Evaluation
-from parallax.reports.metrics_file import curve, late_mean
+from parallax.reports.metrics_csv import curve, late_mean
 from parallax.reports.results import metric_of, verdict
 
 CUT_SHARE = 0.10  # of answers cut by the token limit that is worth a word

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.reports.environment import without_secrets
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
+    from parallax.reports.staged_logger import StagedLogger
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def build_loggers(
     group: str | None = None,
     tags: Sequence[str] = (),
     job_type: str | None = None,
-) -> list[Logger]:
+) -> list[StagedLogger]:
     """Lightning loggers for one run.
 
     Args:
@@ -65,7 +66,7 @@ def build_loggers(
     folder.mkdir(parents=True, exist_ok=True)
     given = dict(logger_cfg or {})
     wanted = {kind: _options(given[kind]) for kind in KINDS if _is_on(given, kind)}
-    loggers: list[Logger] = [MetricsCsv(folder)]
+    loggers: list[StagedLogger] = [MetricsCsv(folder)]
     plain = {key: value for key, value in without_secrets(config).items() if key not in DECIDE_NOTHING}
     if "wandb" in wanted:
         from parallax.reports.wandb_run import start_wandb
@@ -87,12 +88,12 @@ def build_loggers(
     return loggers
 
 
-def close_loggers(loggers: Sequence[Logger], *, failed: bool = False) -> None:
+def close_loggers(loggers: Sequence[StagedLogger], *, failed: bool = False) -> None:
     """Finish every logger; call it in a `finally`. A logger that cannot finish is named in the log and does no harm."""
     for logger in loggers:
         try:
             logger.finalize("failed" if failed else "success")
-            if wandb_run_of(logger) is not None:
+            if logger.run is not None:
                 from parallax.reports.wandb_run import finish_wandb
 
                 finish_wandb(exit_code=int(failed))
@@ -100,17 +101,17 @@ def close_loggers(loggers: Sequence[Logger], *, failed: bool = False) -> None:
             log.warning("the logger %s could not be closed: %s", type(logger).__name__, error)
 
 
-def log_metrics(loggers: Sequence[Logger], metrics: Mapping[str, float], step: int | None = None) -> None:
+def log_metrics(loggers: Sequence[StagedLogger], metrics: Mapping[str, float], step: int | None = None) -> None:
     """The same numbers to every logger (`eval/chair_i`, `pairs/kept`, …); in W&B they are also the run's summary.
 
     W&B's history gets, of numbers without a step, only what has a curve or is searched for: a panel of one point says nothing.
     """
     for logger in loggers:
-        run = wandb_run_of(logger)
+        run = logger.run
         shown = metrics if run is None or step is not None else {k: v for k, v in metrics.items() if has_curve(k)}
         logger.log_metrics(dict(shown), step)
         if run is not None:
-            logger.try_to("note results", lambda run=run: run.summary.update(dict(metrics)))  # type: ignore[attr-defined]
+            logger.try_to("note results", partial(run.summary.update, dict(metrics)))
 
 
 def has_curve(metric: str) -> bool:
@@ -118,26 +119,17 @@ def has_curve(metric: str) -> bool:
     return metric.startswith("eval/") or metric in ("margin", "pairs/kept")
 
 
-def log_point(loggers: Sequence[Logger], metrics: Mapping[str, float], step: int) -> None:
+def log_point(loggers: Sequence[StagedLogger], metrics: Mapping[str, float], step: int) -> None:
     """A point of W&B's curves that no training step logs, such as the evaluation before the first step."""
     for logger in loggers:
-        if wandb_run_of(logger) is not None:
+        if logger.run is not None:
             logger.log_metrics(dict(metrics), step)
 
 
-def begin_stage(loggers: Sequence[Logger], name: str) -> None:
+def begin_stage(loggers: Sequence[StagedLogger], name: str) -> None:
     """Tell the loggers that a stage's fit begins; its metrics get a step axis of their own. "" for a run of one stage."""
     for logger in loggers:
-        if hasattr(logger, "begin_stage"):
-            logger.begin_stage(name)
-
-
-def wandb_run_of(logger: Logger) -> Any | None:
-    """The W&B run behind a logger, if there is one in this process and it still works."""
-    if not hasattr(logger, "try_to") or getattr(logger, "failed", False):
-        return None
-    run = getattr(logger, "experiment", None)
-    return run if hasattr(run, "summary") and hasattr(run, "log") else None
+        logger.begin_stage(name)
 
 
 def _is_on(logger_cfg: Mapping[str, Any], kind: str) -> bool:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import csv
+import math
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from parallax.records.atomic import atomic_file, flush
-from parallax.reports.metrics_file import curve, read_metrics
+from parallax.reports.staged_logger import StagedLogger
 
 __all__ = ["MetricsCsv", "curve", "read_metrics"]
 
 
-class MetricsCsv(Logger):
+class MetricsCsv(StagedLogger):
     """A Lightning logger that appends to `<folder>/metrics.csv`.
 
     A run that resumes at step s logs steps that the crashed run may have logged already: rows of the same stage from its first
@@ -26,7 +26,7 @@ class MetricsCsv(Logger):
 
     def __init__(self, folder: Path | str) -> None:
         super().__init__()
-        self.path = Path(folder) / "metrics.csv"
+        self.path: Path = Path(folder) / "metrics.csv"
         self._columns: list[str] = ["step"]
         self._rows: list[dict[str, str]] = []
         self._started = False
@@ -91,3 +91,34 @@ class MetricsCsv(Logger):
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
             writer.writerows(self._rows)
+
+
+def read_metrics(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a `metrics.csv`, empty cells left out. A torn last line (a crash while writing) is left out too."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{name: cell for name, cell in row.items() if name and cell} for row in csv.DictReader(file)]
+    return [row for row in rows if row.get("step", "").isdigit()]
+
+
+def curve(rows: Sequence[Mapping[str, str]], metric: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric. Shape of both: (rows that have it,). Words that are no numbers are left out."""
+    points = []
+    for row in rows:
+        try:
+            points.append((int(row["step"]), float(row[metric])))
+        except (KeyError, ValueError):
+            continue
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def late_mean(rows: Sequence[Mapping[str, str]], metric: str) -> float | None:
+    """Mean of a metric over the last quarter of a fit's logged steps, steps that were left out aside; None where there are none.
+
+    This is what is meant wherever a run has one margin: on the screen, in W&B's summary, in comparisons, studies and analyses.
+    """
+    _, values = curve(rows, metric)
+    late = [value for value in values[-max(1, len(values) // 4) :] if math.isfinite(value)]
+    return sum(late) / len(late) if late else None

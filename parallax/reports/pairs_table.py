@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parallax.records import BadImage, PreferencePair
 from parallax.records.images import together
 from parallax.reports.corrupted import looked_at, view_of
-from parallax.reports.loggers import wandb_run_of
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.worddiff import diff_words, marked_text
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
+    from parallax.reports.staged_logger import StagedLogger
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def log_pairs(
-    loggers: Sequence[Logger],
+    loggers: Sequence[StagedLogger],
     pairs: Sequence[PreferencePair],
     *,
     limit: int = 64,
@@ -41,15 +41,15 @@ def log_pairs(
 
     Words between ⟦ and ⟧ are those the other answer does not have. With K rejected answers the first is shown.
     """
-    working = [logger for logger in loggers if wandb_run_of(logger) is not None]
+    working = [(logger, run) for logger in loggers if (run := logger.run) is not None]
     if not working or not pairs or limit < 1:
         return 0
     rows = [row for pair in evenly(pairs, limit) if (row := _row(pair, side, eye)) is not None]
     import wandb
 
-    for logger in working:
+    for logger, run in working:
         table = wandb.Table(columns=list(COLUMNS), data=rows)
-        logger.try_to("log pairs", lambda logger=logger, table=table: logger.experiment.log({key: table}))  # type: ignore[attr-defined]
+        logger.try_to("log pairs", partial(run.log, {key: table}))
     return len(rows)
 
 

@@ -23,7 +23,7 @@ from parallax.reports.health import health_warnings
 from parallax.reports.judge_notes import lines_of
 from parallax.reports.method_words import highlights, method_in_words
 from parallax.reports.metric_names import short_name, whole_name
-from parallax.reports.metrics_file import curve
+from parallax.reports.metrics_csv import curve
 from parallax.reports.model_eye import ModelEye
 from parallax.reports.pages import page
 from parallax.reports.pairs_table import evenly

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from parallax.reports.staged_logger import StagedLogger
 
-class Staged(Logger if TYPE_CHECKING else object):  # type: ignore[misc]
+
+class Staged(StagedLogger):
     """Goes before Lightning's logger among the bases. Steps start anew with every stage, so stages must not share a curve."""
 
     prefix_of_stage = ""
@@ -21,7 +22,7 @@ class Staged(Logger if TYPE_CHECKING else object):  # type: ignore[misc]
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         prefix = self.prefix_of_stage if step is not None else ""
-        super().log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)
+        super().log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)  # type: ignore[safe-super]
 
 
 class StagedTensorBoard(Staged, TensorBoardLogger):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
@@ -17,10 +18,9 @@ from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
 from parallax.records.plain_text import code_span, say
 from parallax.records.plain_text import markdown as text
-from parallax.reports.metrics_file import late_mean, read_metrics
+from parallax.reports.metrics_csv import late_mean, read_metrics
 from parallax.reports.results import HEADLINE, direction, is_share
 from parallax.reports.run_folder import by_number
-from parallax.reports.study_document import put_into
 from parallax.reports.study_plot import draw_study
 
 log = logging.getLogger(__name__)
@@ -177,3 +177,30 @@ def _cell(effect: Mapping[str, Any] | None, metric: str, relative: bool) -> str:
     clear = low * high > 0
     better = clear and value * direction(metric) > 0
     return f"**{text}**" if better else text
+
+
+def put_into(document: Path, name: str, table: str, picture: Path | None) -> None:
+    """Replace what stands between `<!-- study <name> -->` and `<!-- end <name> -->`.
+
+    Args:
+        document: a Markdown file.
+        table: Markdown.
+        picture: is copied to `images/` beside the document and shown below the table; None shows none.
+
+    Raises:
+        ValueError: the document has no such marks.
+    """
+    begin, end = f"<!-- study {name} -->", f"<!-- end {name} -->"
+    text = document.read_text("utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(
+            f"{document} has no place for the study {name}; put the lines {begin} and {end} where it belongs"
+        )
+    shown = ""
+    if picture is not None:
+        target = document.parent / "images" / f"{name}.png"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(picture, target)
+        shown = f"\n![{name}](images/{target.name})\n"
+    before, rest = text.split(begin)
+    atomic_write_text(document, f"{before}{begin}\n{table}{shown}{end}{rest.split(end)[1]}")

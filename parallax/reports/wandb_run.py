@@ -20,8 +20,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from parallax.reports.environment import git_state
 from parallax.reports.results import HEADLINE, direction
-from parallax.reports.wandb_before import last_steps, rows_before
-from parallax.reports.wandb_reach import AXIS, wandb_mode
+from parallax.reports.staged_logger import StagedLogger
+from parallax.reports.wandb_before import AXIS, last_steps, rows_before, wandb_mode
 
 if TYPE_CHECKING:
     import wandb
@@ -34,7 +34,7 @@ GOALS = {**{f"eval/{name}": direction(name) for name in HEADLINE}, "margin": 1, 
 LOGGING = "`wandb sync` uploads it later"
 
 
-class RunLogger(WandbLogger):
+class RunLogger(StagedLogger, WandbLogger):
     """Lightning's W&B logger, with a step axis for each stage, and silent once W&B has failed."""
 
     def __init__(self, **options: Any) -> None:
@@ -43,6 +43,10 @@ class RunLogger(WandbLogger):
         self.prefix = ""
         self.before: dict[str, int] | None = None  # metric → its last step in files of an earlier process of this run
         self.caught_up: set[str] = set()  # stages whose steps before the crash are all there
+
+    @property
+    def run(self) -> wandb.Run | None:
+        return None if self.failed or not _is_first() else self.experiment
 
     @rank_zero_only
     def begin_stage(self, name: str) -> None:
@@ -103,7 +107,7 @@ def start_wandb(options: Mapping[str, Any], folder: Path, config: Mapping[str, A
         config: plain data without secrets.
         wanted: name, group, tags, job_type; W&B's environment variables come before them.
     """
-    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    is_first = _is_first()
     mode, why = wandb_mode(options, ask=is_first)
     if mode == "disabled":
         return None
@@ -132,6 +136,10 @@ def start_wandb(options: Mapping[str, Any], folder: Path, config: Mapping[str, A
             _give_up_wandb()
     log.warning("W&B does not start (%s); the run goes on without it, metrics.csv has everything", failures[-1])
     return None
+
+
+def _is_first() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def run_id(folder: Path) -> str:

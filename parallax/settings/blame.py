@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 Problems = dict[str, str]  # dotted key -> sentence
+Found = Iterator[tuple[str, str]]  # of choices that do not go together: the key to blame, the reason with the way out
 
 
 class Blame:

@@ -52,14 +52,16 @@ def described_keys(path: Path, conf: Path = CONF) -> list[Described]:
 
 
 @cache
-def meanings() -> dict[str, str]:
-    """Dotted key → its comment, from all of conf/. Where several files describe a key, the file with the shortest path wins."""
+def meanings(about: str = "") -> dict[str, str]:
+    """Dotted key → its comment, from the files of conf/ that speak of `about`: of all by default, which takes longest.
+
+    Where several files describe a key, the file with the shortest path wins.
+    """
     found: dict[str, str] = {}
     files = sorted(CONF.rglob("*.yaml"), key=lambda file: (file.parts.count("experiment"), len(file.parts), str(file)))
     for file in files:
-        if "hydra" in file.relative_to(CONF).parts[:1] or "local" in file.relative_to(CONF).parts[:1]:
-            continue
-        for described in described_keys(file):
+        unasked = file.relative_to(CONF).parts[0] in ("hydra", "local") or about not in file.read_text("utf-8")
+        for described in () if unasked else described_keys(file):
             if described.comment:
                 found.setdefault(described.key, described.comment)
     return found
@@ -68,7 +70,8 @@ def meanings() -> dict[str, str]:
 def meaning_of(key: str, plain: dict[str, Any]) -> str:
     """What conf/ says about a key of this configuration, "" for nothing. A stage's own key means what the group's does."""
     node: Any = plain
-    if key not in meanings() and (stage := re.match(r"stages\.([^.]+)\.(\w+)\.", key)) is not None:
+    last = f"{key.rpartition('.')[2]}:"
+    if key not in meanings(last) and (stage := re.match(r"stages\.([^.]+)\.(\w+)\.", key)) is not None:
         key = key.removeprefix(f"stages.{stage[1]}.")
         own = (plain.get("stages") or {}).get(stage[1])
         node = (
@@ -88,7 +91,7 @@ def meaning_of(key: str, plain: dict[str, Any]) -> str:
     open_ones = [
         described for described in known if described.value == "???"
     ]  # the general choice, before the special ones
-    return (open_ones or known)[0].comment if known else meanings().get(key, "")
+    return (open_ones or known)[0].comment if known else meanings(last).get(key, "")
 
 
 def title(path: Path) -> str:

@@ -32,13 +32,13 @@ from parallax.settings.ranges import (
 
 Node = dict[str, Any]
 LACKING: Any = None  # of a key that only some choices of the group have
-Source = Annotated[Node, Of("")]
+Source = Annotated[Node, Of("datamodules.source.Source")]
 Asker = Annotated[Node, Of("parallax.preference.asker.Asker")]
 View = Annotated[Node, Of("augment.view.View")]
 Objective = Annotated[Node, Of("lightning_modules.objectives.base.Objective")]
-Judge = Annotated[Node, Of("")]
-Proposer = Annotated[Node, Of("")]
-Selector = Annotated[Node, Of("")]
+Judge = Annotated[Node, Of("parallax.preference.judge.Judge")]
+Proposer = Annotated[Node, Of("parallax.preference.proposer.Proposer")]
+Selector = Annotated[Node, Of("parallax.preference.selector.Selector")]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Rank = Annotated[int, Interval(ge=1, le=65536)]
 Rate = Annotated[float, Interval(gt=0, le=1)]
@@ -275,15 +275,15 @@ class Evaluation(Group):
     describe_prompt: str
     describe_template: str
     describe_max_new_tokens: Count
-    suites: dict[str, Annotated[Node, Of("")]]
-    harnesses: dict[str, Annotated[Node, Of("")]]
+    suites: dict[str, Annotated[Node, Of("parallax.evaluation.suites.Suite")]]
+    harnesses: dict[str, Annotated[Node, Of("parallax.evaluation.harnesses.Harness")]]
     best_of: Count
     best_of_temperature: Annotated[float, Interval(gt=0, le=10)]
     best_by: Judge
     watch_limit: Count | None
     monitor: str | None
     patience: Count | None
-    judge: Annotated[Node, Of("")]
+    judge: Annotated[Node, Of("parallax.evaluation.judged.client.JudgeClient")]
 
 
 @dataclass(frozen=True)
@@ -378,7 +378,7 @@ class StageKeys(Group):
 
     fit: Literal["preference", "supervised"] = LACKING
     proposer: Proposer | None = None
-    infusion: Annotated[Node, Of("")] | None = None
+    infusion: Annotated[Node, Of("parallax.preference.infusion.Infusion")] | None = None
     keep: Annotated[Node, Of("parallax.preference.keep.Keep")] | None = None
     start: Literal["previous", "base"] = "previous"
     noise: View | None = None

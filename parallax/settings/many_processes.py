@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from parallax.settings.blame import Found
 from parallax.settings.extras import install
 from parallax.settings.places import COMMAND
-from parallax.settings.refusals import Found, refused
 
 SHARDED = ("fsdp", "fsdp2", "deepspeed")  # strategies that divide weights over processes
 
@@ -22,20 +22,20 @@ def sharded_stage(stage: dict[str, Any]) -> Found:
         yield from _deepspeed(stage)
     name = stage["optim"]["name"]
     if name != "adamw":
-        yield refused(
+        yield (
             "optim",
             f"optim.name={name} does not go with trainer.strategy={strategy}: bitsandbytes keeps moments of whole weights, and "
             "here they are sharded over processes already. Use optim=adamw, or trainer=ddp.",
         )
     if strategy == "fsdp" and stage["trainer"]["precision"] == "64-true":
-        yield refused(
+        yield (
             "trainer.precision",
             "trainer.precision=64-true is not known to Lightning's FSDP. Use trainer=fsdp2, or trainer.precision=auto.",
         )
     if stage["fit"] != "preference" or reference["mode"] != "live":
         return
     if full:
-        yield refused(
+        yield (
             "reference",
             "reference=live with lora=none keeps a second copy of all weights in every process, which is what "
             f"trainer.strategy={strategy} is meant to avoid. Use reference=cached.",
@@ -46,22 +46,20 @@ def _deepspeed(stage: dict[str, Any]) -> Found:
     """What DeepSpeed, or Lightning's strategy around it, cannot do."""
     trainer, other = stage["trainer"], "Use trainer=fsdp2, which divides the same"
     if find_spec("deepspeed") is None:
-        yield refused(
+        yield (
             "trainer.strategy",
             "trainer.strategy=deepspeed needs DeepSpeed, and it is not installed. Use trainer=fsdp2, or install it: "
             f"{install('deepspeed')} (our extra `deepspeed`).",
         )
     if trainer["accelerator"] == "cpu":
-        yield refused(
+        yield (
             "trainer.accelerator",
             f"trainer.accelerator=cpu does not go with trainer.strategy=deepspeed, which Lightning runs on GPUs only. {other}.",
         )
     if trainer["precision"] == "64-true":
-        yield refused(
-            "trainer.precision", f"trainer.precision=64-true is not known to DeepSpeed. {other}, or precision=auto."
-        )
+        yield ("trainer.precision", f"trainer.precision=64-true is not known to DeepSpeed. {other}, or precision=auto.")
     if trainer["deepspeed"]["offload_parameters"] and trainer["deepspeed"]["stage"] != 3:
-        yield refused(
+        yield (
             "trainer.deepspeed.offload_parameters",
             "trainer.deepspeed.offload_parameters=true needs sharded weights, and trainer.deepspeed.stage=2 divides none. "
             "Use trainer.deepspeed.stage=3.",
@@ -72,7 +70,7 @@ def quantised(plain: dict[str, Any]) -> Found:
     """What does not go with a base in fewer bits, whatever the stages."""
     kind, merges = plain["model"]["quantization"], plain["task"]["name"] == "merge"
     if kind != "none" and (merges or plain["export"]["merged"]):
-        yield refused(
+        yield (
             "model.quantization" if merges else "export.merged",
             f"An adapter is merged into whole weights, and model.quantization={kind} has none. Merge afterwards: "
             f"{COMMAND} task=merge adapter=<folder> model.quantization=none.",
@@ -85,19 +83,19 @@ def quantised_stage(stage: dict[str, Any], kind: str) -> Found:
         return
     trainer = stage["trainer"]
     if not stage["lora"]["enabled"]:
-        yield refused(
+        yield (
             "model.quantization",
             f"model.quantization={kind} keeps weights in a form that cannot be trained, and lora=none trains them. Use LoRA, or "
             "model.quantization=none.",
         )
     if trainer["strategy"] in SHARDED:
-        yield refused(
+        yield (
             "model.quantization",
             f"model.quantization={kind} packs weights in a form that trainer.strategy={trainer['strategy']} cannot divide over "
             "processes. Use trainer=ddp (each process holds the small copy), or model.quantization=none.",
         )
     if trainer["precision"] in ("bf16-true", "16-true", "64-true"):
-        yield refused(
+        yield (
             "trainer.precision",
             f"trainer.precision={trainer['precision']} converts all weights, and those of model.quantization={kind} must stay as "
             "they are. Use trainer.precision=auto and model.dtype for what is not quantised.",

@@ -29,8 +29,8 @@ from parallax.models.encoding.encoder_only import load_encoder
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
 from parallax.records.plain_text import say
+from parallax.reports.corrupted import evaluation_subjects
 from parallax.reports.data_report import complaints, data_report, remarks
-from parallax.reports.run_images import evaluation_subjects
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
@@ -123,7 +123,7 @@ def _inspected(stage: Stage, config: Mapping[str, Any], evaluated: Mapping[str, 
 
     try:
         source = build(node, "data")
-        given = getattr(source, "pairs", None) is not None
+        given = source.pairs is not None
         found = inspect(
             source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(config["seed"]),
             encoder=encoder if task["tokens"] else None, evaluated=evaluated,

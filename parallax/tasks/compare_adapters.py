@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.evaluation.judged.win_rate import win_rate
-from parallax.evaluation.sign_test import sign_tests
+from parallax.evaluation.over_seeds import sign_tests
 from parallax.models.devices import pick_device
 from parallax.records.atomic import atomic_write_json
 from parallax.records.plain_text import terminal

@@ -17,20 +17,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.formats.pair_export import export_pairs
+from datamodules.source import Source
 from parallax.models.devices import pick_device
 from parallax.models.hub import can_upload, upload
 from parallax.records.pair_store import PairSet, images_of
+from parallax.records.plain_text import front_matter, markdown, markdown_table
 from parallax.records.yaml_file import read_yaml
-from parallax.reports.data_card import data_card
+from parallax.reports.environment import without_secrets
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.groups import Stage, Task
+from parallax.settings.left_by_runs import is_pair_set, pair_pointers
 from parallax.settings.stages import preference_stage
 from parallax.settings.targets import UnknownTarget
 from parallax.tasks.memory_forecast import explained_generation
@@ -82,7 +85,7 @@ def _pairs_of_run(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Pr
     made_by = _config_of(folder) or dict(config)
     own = (made_by.get("stages") or {}).get(stage) or {}
     source = _source(own.get("data") or made_by["data"])
-    image_of = images_of(getattr(source, "pairs", None) or source)
+    image_of = images_of(source.pairs or source)
 
     def resolved(sample_id: str, name: str) -> Any:
         try:
@@ -108,7 +111,7 @@ def _config_of(folder: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) and "data" in config else None
 
 
-def _source(node: Mapping[str, Any]) -> Any:
+def _source(node: Mapping[str, Any]) -> Source:
     """A source from a run's own configuration. Raises ConfigError for one that is none of ours or cannot be made."""
     from hydra.errors import InstantiationException
 
@@ -120,7 +123,7 @@ def _source(node: Mapping[str, Any]) -> Any:
 
 def _pairs(stage: Stage, config: Mapping[str, Any], folder: Path) -> list[PreferencePair]:
     source = build(stage.data, "data")
-    if getattr(source, "pairs", None) is not None:
+    if source.pairs is not None:
         return list(source.pairs)
     policy = make_policy(
         config, stage.lora, adapter=config["adapter"], device=pick_device(config["trainer"]["accelerator"])
@@ -133,17 +136,78 @@ def _pairs(stage: Stage, config: Mapping[str, Any], folder: Path) -> list[Prefer
 
 def _pair_set(folder: Path) -> tuple[Path, str]:
     """The pair set in a folder, and the stage that built it: itself, or what a run's last preference stage points to."""
-    if (folder / "manifest.json").is_file() and (folder / "pairs.parquet").is_file():
+    if is_pair_set(folder):
         return folder, ""
-    pointers = sorted(folder.glob("stages/**/pairs.json"), key=lambda file: file.stat().st_mtime)
-    pointers = pointers or [file for file in (folder / "pairs.json",) if file.is_file()]
-    if not pointers:
-        raise ConfigError(
-            f"task.pairs={folder} is neither a pair set nor a run folder with one (no stages/…/pairs.json)"
-        )
+    pointers = pair_pointers(folder)  # one at least: the check of the configuration has looked
     target = Path(json.loads(pointers[-1].read_text())["pair_set"])
     if not target.is_dir():
         raise ConfigError(
             f"{pointers[-1]} points to {target}, which is gone; leave task.pairs out to build the pairs again"
         )
     return target, pointers[-1].parent.name
+
+
+USE = {
+    "trl": """```python
+from datasets import load_dataset
+
+data = load_dataset("parquet", data_files="pairs.parquet", split="train")  # images inside: for TRL's DPOTrainer as it is
+```""",
+    "ms_swift": "`swift rlhf --rlhf_type dpo --dataset pairs.jsonl`, in this folder, so that it finds the images.",
+    "llama_factory": "`dataset_dir: this/folder` and `dataset: pairs` (see `dataset_info.json`).",
+    "llava": "`pairs.json` beside its images, for code that reads LLaVA's `conversations` and `rejected_conversations`.",
+}
+
+
+class Counted(Protocol):
+    """How much a set holds."""
+
+    pairs: int
+    rows: int
+    images: int
+
+
+def data_card(config: Mapping[str, Any], form: str, licence: str | None, done: Counted) -> str:
+    """The card of a set that was written.
+
+    Args:
+        config: resolved configuration of the run whose pairs these are.
+        form: one of the export's formats.
+        licence: of the set, as the hub names licences; None says that it is not stated.
+    """
+    config = without_secrets(config)
+    method, model, data = (config.get(key) or {} for key in ("method", "model", "data"))
+    given = str(data.get("_target_") or "").endswith("PreferenceFileSource")
+    front = {
+        "license": licence or "unknown",
+        "task_categories": ["image-text-to-text"],
+        "tags": ["preference-optimisation", str(method.get("name", "pairs"))],
+    }
+    answers = (
+        "The answers are those of the file the pairs were read from."
+        if given
+        else "The rejected answers, and the chosen ones where the data has none, are of the model "
+        f"{markdown(model.get('name'))} ({markdown(model.get('path'))})."
+    )
+    rows = {
+        "method": method.get("name"),
+        "source": f"{data.get('name') or data.get('_target_')}" + (f", {data['path']}" if data.get("path") else ""),
+        "model": model.get("name"),
+        "pairs": f"{done.pairs:,}",
+        "rows": f"{done.rows:,}",
+        "images": f"{done.images:,}",
+        "licence": licence or "not stated; the licences of the images, of the questions and of the model apply",
+    }
+    return (
+        "\n\n".join(
+            [
+                front_matter(front),
+                f"# Preference pairs: {markdown(method.get('name'))}",
+                f"Pairs of a better and a worse answer to the same question about the same images. {answers}",
+                markdown_table(["", ""], list(rows.items())),
+                "A pair with several rejected answers takes as many rows, which say by `negative` which of them they hold.",
+                "## How to read it\n\n" + USE[form],
+            ]
+        )
+        + "\n"
+    )

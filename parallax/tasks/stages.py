@@ -26,6 +26,7 @@ from parallax.tasks.parts import make_datamodule, make_supervised
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
     from parallax.records import PreferencePair
+    from parallax.reports.staged_logger import StagedLogger
     from parallax.tasks.manifest import RunManifest
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Run:
     now: str = ""  # the stage under way
 
     @cached_property
-    def loggers(self) -> list[Any]:
+    def loggers(self) -> list[StagedLogger]:
         """Started when first asked for, which is once the policy answers: Lightning and W&B take seconds to import."""
         return build_loggers(
             self.config.get("logger"),
@@ -97,8 +98,7 @@ def run_stage(
     folder.mkdir(parents=True, exist_ok=True)
     log.info("stage %s", planned.name)
     for logger in run.loggers:
-        if hasattr(logger, "begin"):
-            logger.begin(planned.name)
+        logger.begin(planned.name)
     run.now = planned.name
     begin_stage(run.loggers, planned.name if run.several else "")
     before = policy.fingerprint()
@@ -106,12 +106,10 @@ def run_stage(
         model, given = run.config["model"], _relative(start.adapter, run.folder)
         note_policy(run.loggers, str(model["name"]), before, base=str(model["path"]), adapter=given)
     reference = _set_reference(policy, stage, start)
-    prepare, fit = (
-        (_supervised, training.fit_supervised) if stage.fit == "supervised" else (_preference, training.fit_preference)
-    )
+    prepare = _supervised if stage.fit == "supervised" else _preference
     resume = training.checkpoint_in(folder) if run.config["resume"] != "never" else None
     callbacks = training.between_steps(run.config["evaluation"], evaluate)
-    summary = prepare(run, policy, stage, folder, partial(fit, resume_from=resume, callbacks=callbacks))
+    summary = prepare(run, policy, stage, folder, partial(training.fit_stage, resume_from=resume, callbacks=callbacks))
     adapter = folder / "adapter"
     policy.save_adapter(adapter)
     after = policy.fingerprint()
@@ -160,9 +158,8 @@ def restore_pairs(run: Run, planned: PlannedStage, entry: Mapping[str, Any]) -> 
     if planned.stage.fit != "preference" or not entry["data"]:
         return
     source = build(planned.stage.data, "data")
-    known = getattr(source, "pairs", None)
     try:
-        self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(images_of(known if known is not None else source))
+        self_made = PairSet(Path(entry["data"][-1]["pair_set"])).load(images_of(source.pairs or source))
         run.pairs[planned.name] = self_made
     except (OSError, ValueError, KeyError) as error:
         log.warning("the pairs of stage %s are not in the report: %s", planned.name, error)

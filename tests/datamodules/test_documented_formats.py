@@ -1,23 +1,21 @@
-"""Every example of a preference file in docs/data.md is read by its form and trains two steps; every key of its table exists."""
+"""Every example of a preference file in docs/data.md is read, and trains by the command; every key of its table exists."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from datamodules.formats.preference_file import PreferenceFileSource
-from datamodules.preference import PreferenceDataModule
-from lightning_modules.objectives import DPO
-from parallax.preference.judges.by_construction import ByConstruction
-from parallax.preference.proposers.given import Given
-from parallax.preference.selector import BestAgainstRest
+from parallax.settings.check import check
+from parallax.settings.command_line import prepare
 from parallax.settings.schema import rule_at
-from tests import typed
+from parallax.tasks import run_task
 
 ROOT = Path(__file__).parents[2]
 PAGE = (
@@ -29,6 +27,13 @@ PAIRS = {"trl.jsonl": 2, "symmpo.jsonl": 2}
 MORE: dict[str, dict[str, Any]] = {
     "mine.jsonl": {"columns": {"question": "about.q", "chosen": "good", "rejected": "bad", "image": "pic"}},
 }
+WORDS = {
+    "mine.jsonl": (
+        "data.columns={question: about.q, chosen: good, rejected: bad, image: pic}", "pairs.num_negatives=2",
+        "loss=multi_negative",
+    ),
+    "ms_swift_images.jsonl": ("loss=mdpo",),
+}  # fmt: skip
 KEYS = re.findall(r"`((?:[a-z_]+\.)?[a-z_0-9.]+)(?:=\w+)?`", "".join(
     line.rsplit("|", 2)[1] for line in PAGE.split("### Your flag there")[1].splitlines() if line.startswith("| ")
 ))  # fmt: skip
@@ -47,42 +52,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory, photo: Image.Image) -> Path
 
 
 @pytest.mark.parametrize("name", READ)
-def test_an_example_is_read_and_trains_two_steps(folder: Path, tmp_path: Path, policy: Any, name: str) -> None:
+def test_an_example_is_read(folder: Path, name: str) -> None:
     source = PreferenceFileSource(folder / name, folder / "images", **MORE.get(name, {}))
     assert len(source) == PAIRS.get(name, 1) and not source.set_aside and not source.left_out
     assert {pair.chosen.text for pair in source.pairs} <= {"A temple.", "A book.", "The first."}
-    module = PreferenceDataModule(
-        source, Given(), ByConstruction(), BestAgainstRest(len(source.pairs[0].rejected)), cache_dir=tmp_path,
-        trainer=typed.trainer(batch_size=4), reference_mode="live",
-    )  # fmt: skip
-    if source.pairs[0].compares_images:  # for losses that compare images; what they show is encoded as they do it
-        pair = source.pairs[0]
-        shown = policy.encoder.encode_conversation(pair.conversation.with_images(pair.rejected_images))
-        assert not torch.equal(
-            shown.vision["pixel_values"], policy.encoder.encode_conversation(pair.conversation).vision["pixel_values"]
-        )
-        return
-    module.build_pairs(policy)
-    learned = [value for _, value in policy.trainable_parameters()]
-    before = [value.detach().clone() for value in learned]
-    optimiser, objective, losses = torch.optim.SGD(learned, lr=1e-4), DPO(beta=0.1), []
-    for _ in range(2):
-        for step in module.epoch_loader():
-            for batch in step.micro_batches:
-                with torch.no_grad(), policy.reference():
-                    reference = policy.score(batch.scoring).total
-                scores = policy.score(batch.scoring)
-                if scores.total.shape[1] > 2:  # DPO is for pairs: the first rejected answer
-                    scores.total, reference, scores.counts = scores.total[:, :2], reference[:, :2], scores.counts[:, :2]
-                loss = objective(scores.total, reference, scores.counts).loss.mean()
-                loss.backward()
-                losses.append(float(loss.detach()))
-            optimiser.step()
-            optimiser.zero_grad()
-    assert len(losses) == 2 and losses[1] < losses[0]
-    with torch.no_grad():
-        for value, old in zip(learned, before, strict=True):
-            value.copy_(old)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READ)
+def test_an_example_trains_two_steps_by_the_command(folder: Path, tmp_path: Path, name: str) -> None:
+    """`run.py method=dpo_file data.path=…`, with what the page says beside the example."""
+    words = [
+        "method=dpo_file", f"data.path={folder / name}", f"data.image_root={folder / 'images'}", *WORDS.get(name, ()),
+        "trainer=cpu", "trainer.max_epochs=2", "evaluation=none", "logger=none",
+        f"paths.output_dir={tmp_path / 'run'}", f"paths.cache_dir={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides=prepare(words, ROOT / "conf"))
+    check(cfg)
+    run_task(cfg)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["pairs"]["kept"] == PAIRS.get(name, 1) and results["steps"] == 2
+    assert not results["pairs"]["dropped"] and not results["stages"]["align"]["bad_steps"]
 
 
 def test_the_table_names_keys_that_exist() -> None:

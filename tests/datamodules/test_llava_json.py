@@ -109,7 +109,7 @@ def test_ids_stay_unique_and_stable(root: Path, write_json: Write) -> None:
 def test_a_limit_takes_the_first(root: Path, write_json: Write) -> None:
     path = write_json([entry("gqa/images/1.jpg", "Q", "A", name=k) for k in range(9)])
     assert [s.id for s in LlavaJsonSource(path, root, limit=2)] == ["0", "1"]
-    with pytest.raises(ValueError, match="data.limit is 0"):
+    with pytest.raises(ValueError, match="limit=0 is not allowed"):
         LlavaJsonSource(path, root, limit=0)
 
 

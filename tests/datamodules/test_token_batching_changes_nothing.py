@@ -15,8 +15,8 @@ from parallax.preference.judges import ByConstruction
 from parallax.preference.proposers import Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import PreferencePair, Response
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests import typed
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
 
 SENTENCE = "There is a red circle left of a blue square and nothing else but a small green star below it."

@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
-from parallax.evaluation.amber import AmberWords, description_scores, yes_no_scores
 from parallax.evaluation.choices import read_choice
-from parallax.evaluation.coco_words import CocoWords
+from parallax.evaluation.coco_words import CocoWords, singular
+from parallax.evaluation.files.amber import AmberWords, description_scores, yes_no_scores
+from parallax.evaluation.files.mme import mme_scores, read_yes_no
 from parallax.evaluation.math_answers import edit_distance, found_answer, in_form, math_vista_scores
-from parallax.evaluation.mme import mme_scores, read_yes_no
 from parallax.evaluation.pope import read_strictly
 from parallax.evaluation.ratio import ratio
 from parallax.evaluation.short_answers import chart_qa_scores, normalised, relaxed_equal, soft_accuracy
-from parallax.evaluation.words import singular
 from parallax.records import Sample, Turn
 from tests.evaluation.pictures import Picture
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from augment.identity import Identity
 from augment.occlusion import Black
+from augment.view import Identity
 from datamodules.shapes.source import ShapesSource
 from parallax.evaluation import ImageUse, difference, evaluate
 from parallax.models.policy import Policy

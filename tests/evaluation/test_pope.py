@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from parallax.evaluation import Evaluation, EvaluationItem, PopeSuite
-from parallax.evaluation.pope import Reading, category_weights, read_answer, read_label
-from parallax.evaluation.pope_files import PopeFiles
+from parallax.evaluation.pope import PopeFiles, Reading, category_weights, read_answer, read_label
 from parallax.records.images import FileImage
 from tests.evaluation.pictures import Picture, yes_no
 

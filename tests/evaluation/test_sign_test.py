@@ -9,7 +9,7 @@ import pytest
 from parallax.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.judged.client import JudgeClient
 from parallax.evaluation.judged.win_rate import read_preference, win_rate
-from parallax.evaluation.sign_test import sign_test, sign_tests, wins_of
+from parallax.evaluation.over_seeds import sign_test, sign_tests, wins_of
 from tests.evaluation.judge_server import judging
 
 

@@ -25,8 +25,8 @@ from parallax.models.loading import layout_for
 from parallax.models.policy import Policy
 from parallax.models.scoring import prefix_attention, varlen_attention
 from parallax.models.scoring.shared_prefix import shared_prefix
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.models.examples import prompts_and_responses, ragged
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]

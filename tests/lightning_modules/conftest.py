@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from parallax.models.policy import Policy
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
 
 

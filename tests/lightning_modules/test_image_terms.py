@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from augment.diffusion import Diffusion
-from augment.identity import Identity
 from augment.occlusion import Black, Crop
+from augment.view import Identity
 from lightning_modules.dpo import DPOModule
 from lightning_modules.objectives import (
     BCO,

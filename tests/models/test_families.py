@@ -16,14 +16,14 @@ from parallax.models.backbone import known_families, refuse_unfit, support_of
 from parallax.models.encoding.encoder_only import load_encoder
 from parallax.models.encoding.pixels import change_pixels, pixel_names
 from parallax.records import ViewSpec
-from parallax.small_world.toys.shrunken_configs import shrunken_config
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
-from parallax.small_world.toys.tiny_configs import BY_HAND, tiny_config
 from tests.models.family_walk import own_processors
 from tests.models.family_walk import walk as families
 from tests.models.family_walk.own_processors import OWN
 from tests.models.family_walk.prompts import SIZES, _noise
 from tests.models.family_walk.walk import BEGIN, END, Trial, model_types, row, try_family, write
+from tests.toys.shrunken_configs import shrunken_config
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
+from tests.toys.tiny_configs import BY_HAND, tiny_config
 from tests.typed import load_policy
 
 ROOT = Path(__file__).parents[2]

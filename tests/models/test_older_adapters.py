@@ -15,8 +15,8 @@ from transformers import AutoModelForImageTextToText
 from parallax.models.adapter import CONFIG, WEIGHTS, adapter_digest
 from parallax.models.original_llava import convert
 from parallax.models.sharding.base import Whole
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.models.examples import prompts_and_responses
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
 
 OLD = {  # today's place of the language model and of the projector -> that of transformers before 4.52

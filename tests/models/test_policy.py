@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from parallax.models.weights_digest import files_digest, tensors_digest
+from parallax.models.ingredients import files_digest, tensors_digest
 from parallax.records import Decoding, ViewSpec
 from tests.models.examples import Picture, prompts_and_responses, ragged
 from tests.typed import load_policy

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from parallax.small_world.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
+from tests.toys.tiny_checkpoints import RECIPES, make_tiny_checkpoint
 
 FAMILIES = list(RECIPES)
 QWEN_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from parallax.preference.calibration import normalised_ranks, path_score, standard_scores, step_scores
+from parallax.preference.judges.clip_calibrated import normalised_ranks, path_score, standard_scores, step_scores
 
 LOG_PROBS, LENGTHS, COSINES = [-2.0, -6.0, -3.0], [4, 4, 3], [0.20, 0.30, 0.25]  # means -0.5, -1.5, -1.0
 

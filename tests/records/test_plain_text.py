@@ -23,9 +23,9 @@ from parallax.records.plain_text import (
     terminal,
     without_surrogates,
 )
-from parallax.reports.data_card import data_card
 from parallax.reports.model_card import converted_card, model_card
 from parallax.reports.study import markdown as study_table
+from parallax.tasks.export_pairs import data_card
 from tests.faults import Injected
 
 ROOT = Path(__file__).resolve().parents[2]

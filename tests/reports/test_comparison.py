@@ -176,7 +176,7 @@ def test_hostile_settings_names_and_answers_stay_text(tmp_path: Path) -> None:
         {**SHAPES, "split": {"_target_": "parallax.records.atomic.atomic_write_text", "path": "HERE", "text": "ran"}},
         {**SHAPES, "_args_": [{"_target_": "pathlib.Path.write_text", "_args_": ["HERE", "ran"]}]},
         {"_target_": "parallax.evaluation.harnesses.LmmsEval", "python": "HERE", "tasks": ["x"]},
-        {"_target_": "augment.identity.Identity"},
+        {"_target_": "augment.view.Identity"},
     ],
     ids=["of others", "of ours", "in an argument", "unnamed", "a harness", "a view"],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from parallax.reports.contact_sheet import GAP, Picture, contact_sheet
+from parallax.tasks.show_views import GAP, Picture, contact_sheet
 
 
 def plain(colour: tuple[int, int, int], size: tuple[int, int] = (10, 10)) -> Picture:

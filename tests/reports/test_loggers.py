@@ -10,9 +10,9 @@ from PIL import Image
 
 from parallax.records import PreferencePair, Response, ViewSpec
 from parallax.records.images import FileImage
-from parallax.reports.loggers import begin_stage, build_loggers, close_loggers, log_metrics, log_point, wandb_run_of
+from parallax.reports.loggers import begin_stage, build_loggers, close_loggers, log_metrics, log_point
 from parallax.reports.pairs_table import log_pairs
-from parallax.reports.wandb_reach import has_wandb_key
+from parallax.reports.wandb_before import has_wandb_key
 from parallax.reports.wandb_run import run_id
 from tests.reports import wandb_file
 
@@ -105,7 +105,7 @@ def test_crash_and_resume_are_one_run_and_two_folders_are_two(tmp_path: Path) ->
     ids = []
     for folder in ("a", "a", "b"):
         loggers = build_loggers({"wandb": {}}, run_folder=tmp_path / folder, config={})
-        run = wandb_run_of(loggers[1])
+        run = loggers[1].run
         assert run is not None and run.id == run_id(tmp_path / folder)
         ids.append(run.id)
         if folder == "b":

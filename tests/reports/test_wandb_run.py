@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from parallax.reports import artifacts, wandb_reach, wandb_run
+from parallax.reports import artifacts, wandb_before, wandb_run
 from parallax.reports.loggers import begin_stage, build_loggers, close_loggers, log_metrics
 from parallax.reports.wandb_run import RunLogger
 from tests.reports import wandb_file
@@ -61,7 +61,7 @@ def test_a_server_that_hangs_costs_one_line_and_training_logs_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", silent_server)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(wandb_reach, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(wandb_before, "ANSWER_SECONDS", 0.3)
     with caplog.at_level(logging.INFO):
         loggers = build_loggers({"wandb": {"mode": "auto"}}, run_folder=tmp_path, config={"a": 1})
     (line,) = said_about_wandb(caplog)
@@ -79,7 +79,7 @@ def test_a_server_that_answers_and_then_hangs_is_left_within_a_minute(
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", silent_server)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(wandb_reach, "_silence", lambda: "")
+    monkeypatch.setattr(wandb_before, "_silence", lambda: "")
     monkeypatch.setattr(wandb_run, "START_SECONDS", 5)
     began = time.monotonic()
     with caplog.at_level(logging.INFO):
@@ -93,11 +93,11 @@ def test_a_server_that_answers_and_then_hangs_is_left_within_a_minute(
 def test_no_server_at_all_means_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    mode, why = wandb_reach.wandb_mode({"mode": "online"})
+    mode, why = wandb_before.wandb_mode({"mode": "online"})
     assert mode == "offline" and "127.0.0.1:9 does not answer" in why
     monkeypatch.delenv("WANDB_API_KEY")
-    assert wandb_reach.wandb_mode({"mode": "auto"}) == ("offline", "no W&B key was found")
-    assert wandb_reach.wandb_mode({"mode": "offline"}) == ("offline", "")
+    assert wandb_before.wandb_mode({"mode": "auto"}) == ("offline", "no W&B key was found")
+    assert wandb_before.wandb_mode({"mode": "offline"}) == ("offline", "")
 
 
 def test_wandb_that_cannot_write_is_left_out_with_one_line(

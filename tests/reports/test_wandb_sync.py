@@ -12,7 +12,7 @@ import pytest
 
 from parallax.reports import wandb_before
 from parallax.reports.loggers import build_loggers, close_loggers, log_metrics
-from parallax.reports.metrics_file import curve, read_metrics
+from parallax.reports.metrics_csv import curve, read_metrics
 from parallax.reports.pairs_table import log_pairs
 from tests.reports import wandb_file
 from tests.reports.test_loggers import bare_environment, pairs  # noqa: F401  (a fixture for every test)

@@ -14,8 +14,7 @@ from parallax.evaluation import Metric
 from parallax.reports.environment import REDACTED, environment, git_state, without_secrets, write_environment
 from parallax.reports.health import health_warnings
 from parallax.reports.method_words import highlights, method_in_words
-from parallax.reports.metrics_csv import MetricsCsv
-from parallax.reports.metrics_file import curve, late_mean, read_metrics
+from parallax.reports.metrics_csv import MetricsCsv, curve, late_mean, read_metrics
 from parallax.reports.pairs_table import evenly
 from parallax.reports.plots import figure, save, with_intervals
 from parallax.reports.progress import answer_progress

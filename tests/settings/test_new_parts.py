@@ -79,7 +79,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Refused:
 def test_every_wrong_value_of_new_parts_is_refused_at_once_with_what_is_allowed(refused: Refused) -> None:
     said = refused(
         "loss=softer", "loss.beta=-1", "loss.margin=abc", "loss.norm=maen", "loss.weights=[0.5,2]", "loss.bta=3",
-        "loss.base={_target_: augment.identity.Identity}", "aug=vignette", "aug.strength=-7",
+        "loss.base={_target_: augment.view.Identity}", "aug=vignette", "aug.strength=-7",
     )  # fmt: skip
     assert "The configuration has 7 problems" in said
     for sentence in (
@@ -88,7 +88,7 @@ def test_every_wrong_value_of_new_parts_is_refused_at_once_with_what_is_allowed(
         "loss.norm=maen is not allowed: it must be one of sum, mean. Did you mean mean?",
         "loss.weights=[0.5, 2] is not allowed: it must be a list of 2 items, each a number from 0 to 1.",
         "There is no key loss.bta",
-        "loss.base names 'augment.identity.Identity'",
+        "loss.base names 'augment.view.Identity'",
         "aug.strength=-7 is not allowed: it must be a number from 0 to 1.",
     ):
         assert sentence in said, said

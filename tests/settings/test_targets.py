@@ -113,5 +113,5 @@ def test_parts_are_found_at_any_depth_and_by_name() -> None:
     views = ["identity", {"name": "chain", "views": ["diffusion"]}]
     found = list(parts_in({"_target_": "augment.combine.Mixture", "views": views}))
     assert found == [
-        "augment.combine.Mixture", "augment.identity.Identity", "augment.combine.Chain", "augment.diffusion.Diffusion",
+        "augment.combine.Mixture", "augment.view.Identity", "augment.combine.Chain", "augment.diffusion.Diffusion",
     ]  # fmt: skip

@@ -68,7 +68,7 @@ def test_one_run_leaves_everything_a_user_needs(run: Run) -> None:
 
 
 def test_the_first_loss_is_the_logarithm_of_two(run: Run) -> None:
-    from parallax.reports.metrics_file import curve, read_metrics
+    from parallax.reports.metrics_csv import curve, read_metrics
 
     folder = run("first", "evaluation.when=[]")["folder"]
     _, losses = curve(read_metrics(folder / "stages/align/metrics.csv"), "train/loss")
@@ -86,7 +86,7 @@ def test_another_beta_reuses_all_answers_and_another_noise_step_the_clean_ones(r
 
 
 def test_several_negatives_start_at_the_logarithm_of_one_plus_k(run: Run) -> None:
-    from parallax.reports.metrics_file import curve, read_metrics
+    from parallax.reports.metrics_csv import curve, read_metrics
 
     results = run("multi", "method=seva_multi", "pairs.num_negatives=2", "aug.noise_steps=900", "evaluation.when=[]")
     _, losses = curve(read_metrics(results["folder"] / "stages/align/metrics.csv"), "train/loss")

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from parallax.evaluation import Evaluation, EvaluationItem
-from parallax.reports.analysis import length_statistics, mixing, noise_row
 from parallax.settings.check import check
-from parallax.tasks.analyse import run
+from parallax.tasks.analyse import length_statistics, mixing, noise_row, run
 
 
 def finished_run(folder: Path, noise: int, margin: float, recall: float) -> Path:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from parallax.reports.dashboard_file import _models, read_specification
 from parallax.settings import dashboard_keys
 from parallax.settings.check import find_problems
 from parallax.settings.errors import ConfigError
 from parallax.tasks import dashboard
+from parallax.tasks.dashboard import _models, read_specification
 from tests.reports.dashboard_names import names_in, panels_in
 from tests.reports.wandb_stand_in import StandIn, stand_in
 

@@ -17,9 +17,9 @@ from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.records import ViewSpec
 from parallax.records.images import FileImage
 from parallax.records.pair_store import PairSet
-from parallax.small_world.toys.recipes import RECIPES
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint, tokenizer_of
 from parallax.tasks.program import run
+from tests.toys.recipes import RECIPES
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint, tokenizer_of
 from tests.typed import load_policy
 
 CONF = Path(__file__).parents[2] / "conf" / "model"

@@ -92,7 +92,7 @@ def test_noise_looks_stronger_to_a_processor_with_a_larger_standard_deviation() 
 
 
 def test_the_eye_is_read_from_the_models_processor(tmp_path: Path) -> None:
-    from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
+    from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 
     eye = ModelEye.of(make_tiny_checkpoint("llava", tmp_path))
     assert eye == replace(ModelEye(), side=56)

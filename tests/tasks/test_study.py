@@ -79,7 +79,7 @@ def test_better_is_bold_only_when_the_interval_excludes_zero() -> None:
 
 
 def test_a_table_goes_into_a_document_where_its_marks_are_and_replaces_the_last_one(tmp_path: Path) -> None:
-    from parallax.reports.study_document import put_into
+    from parallax.reports.study import put_into
 
     document, picture = tmp_path / "results.md", tmp_path / "p.png"
     document.write_text("# Results\n\n<!-- study a -->\nold\n<!-- end a -->\n\nText.\n")

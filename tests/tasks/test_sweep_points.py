@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from parallax.reports.dashboard import Wanted, build_report, build_workspace
-from parallax.reports.dashboard_file import specification
+from parallax.tasks.dashboard import specification
 from tests.reports import wandb_file
 from tests.reports.dashboard_names import names_in
 from tests.settings.agent import agent_words, first_and_last

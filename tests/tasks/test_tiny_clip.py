@@ -15,10 +15,8 @@ from datamodules.shapes.language import PLACES, mentioned_objects
 from datamodules.shapes.scene import generator, scene
 from datamodules.shapes.source import SceneImage
 from parallax.models.image_text import ImageTextModel
-from parallax.small_world.clip.build import make_tiny_clip
-from parallax.small_world.clip.measure import auc
+from parallax.small_world.clip.build import auc, contrastive_loss, make_tiny_clip
 from parallax.small_world.clip.texts import MISSES, kinds_of, near_miss, true_claim
-from parallax.small_world.clip.training import contrastive_loss
 
 ASSET = Path("assets/tiny_clip")
 SCENES = [scene("eval_habit_free", index) for index in range(60)]

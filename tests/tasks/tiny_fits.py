@@ -12,8 +12,8 @@ from parallax.models.policy import Policy
 from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
-from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests import typed
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
 
 TRAINER: dict[str, Any] = {

@@ -11,7 +11,7 @@ from parallax.evaluation.agreement import wilson
 from parallax.evaluation.evaluation import Evaluation
 from parallax.evaluation.files.reading import fill
 from parallax.evaluation.judged.client import Ask, JudgeClient
-from parallax.evaluation.sign_test import sign_test, wins_of
+from parallax.evaluation.over_seeds import sign_test, wins_of
 from parallax.evaluation.special_tokens import plain_text
 
 

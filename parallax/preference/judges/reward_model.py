@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallax.models.weights_digest import files_digest
+from parallax.models.ingredients import files_digest
 from parallax.preference.judge import Judgement
 from parallax.preference.judges.claims import Claims
 from parallax.preference.proposer import Generate

@@ -18,8 +18,8 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
-from parallax.small_world.toys.recipes import PIXELS, PIXELS_16, RECIPES, SIDE, Recipe, _template
-from parallax.small_world.toys.tiny_configs import TILINGS
+from tests.toys.recipes import PIXELS, PIXELS_16, RECIPES, SIDE, Recipe, _template
+from tests.toys.tiny_configs import TILINGS
 
 Settings = Mapping[str, Any]
 

@@ -30,8 +30,8 @@ ANSWERS = (
 
 def with_processor(model_type: str, folder: Path) -> Toy:
     """A checkpoint of a family with a recipe, written, loaded as a run loads it, and asked through its own processor."""
-    from parallax.small_world.toys.tiny_checkpoints import make_tiny_checkpoint
     from tests.models.family_walk.own_processors import OWN
+    from tests.toys.tiny_checkpoints import make_tiny_checkpoint
     from tests.typed import load_policy
 
     path = make_tiny_checkpoint(model_type, folder, recipe=OWN[model_type])

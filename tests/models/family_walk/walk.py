@@ -142,8 +142,8 @@ def _walk(model_type: str, folder: Path) -> Trial:
 
 
 def _config(model_type: str) -> Any:
-    from parallax.small_world.toys.shrunken_configs import shrunken_config
-    from parallax.small_world.toys.tiny_configs import BY_HAND, tiny_config
+    from tests.toys.shrunken_configs import shrunken_config
+    from tests.toys.tiny_configs import BY_HAND, tiny_config
 
     return tiny_config(model_type) if model_type in BY_HAND else shrunken_config(model_type)
 
@@ -152,7 +152,7 @@ def _network(config: Config) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from parallax.small_world.toys.tiny_checkpoints import see_through
+    from tests.toys.tiny_checkpoints import see_through
 
     with torch.device("meta"):
         count = sum(p.numel() for p in AutoModelForImageTextToText.from_config(config).parameters())

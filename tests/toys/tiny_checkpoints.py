@@ -16,9 +16,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch import nn
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedTokenizerFast
 
-from parallax.small_world.toys.recipes import RECIPES, Recipe
-from parallax.small_world.toys.shrunken_configs import shrunken_config
-from parallax.small_world.toys.tiny_configs import BY_HAND, TinyTokens, tiny_config
+from tests.toys.recipes import RECIPES, Recipe
+from tests.toys.shrunken_configs import shrunken_config
+from tests.toys.tiny_configs import BY_HAND, TinyTokens, tiny_config
 
 SENTENCES = (
     "Describe this image in detail. There is a red circle to the left of a blue square.",

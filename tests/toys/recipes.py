@@ -40,7 +40,7 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
-from parallax.small_world.toys.tiny_configs import TILINGS
+from tests.toys.tiny_configs import TILINGS
 
 
 def _template(image: str, user: str, assistant: str, end: str, prompt: str, start: str = "") -> str:
