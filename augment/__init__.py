@@ -19,6 +19,7 @@ from augment.diffusion import Diffusion
 from augment.geometric import (
     Affine,
     CenterCrop,
+    LowResolution,
     Pad,
     Perspective,
     RandomCrop,
@@ -26,7 +27,6 @@ from augment.geometric import (
     RandomResizedCrop,
     Rotation,
 )
-from augment.low_resolution import LowResolution
 from augment.occlusion import Black, BlockMask, Crop, PixelMask
 from augment.registry import spec_of, view_from_spec, view_names
 from augment.view import Identity, View, build, generator_for

@@ -83,21 +83,6 @@ class SticJitter(_Jitter):
 
 
 @dataclass(frozen=True)
-class Grayscale(View):
-    """Grey, in three equal channels."""
-
-    name: ClassVar[str] = "grayscale"
-    p: Share = 1.0  # probability
-
-    @property
-    def is_random(self) -> bool:
-        return 0 < self.p < 1
-
-    def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
-        return tv.rgb_to_grayscale(image, num_output_channels=3) if happens(generator, self.p) else image
-
-
-@dataclass(frozen=True)
 class _Sometimes(View):
     """An operation without further chance that is done with probability p."""
 
@@ -112,6 +97,17 @@ class _Sometimes(View):
 
     def apply(self, image: Image.Image) -> Image.Image:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Grayscale(_Sometimes):
+    """Grey, in three equal channels."""
+
+    name: ClassVar[str] = "grayscale"
+    p: Share = 1.0  # probability
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        return tv.rgb_to_grayscale(image, num_output_channels=3)
 
 
 @dataclass(frozen=True)

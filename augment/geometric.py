@@ -170,3 +170,18 @@ class Affine(View):
             for share, side in zip(self.translate, image.size, strict=True)
         ]
         return tv.affine(image, angle, shift, uniform(generator, *self.scale), shear=[0.0, 0.0])
+
+
+@dataclass(frozen=True)
+class LowResolution(View):
+    """Shrinks the shortest side to `side` pixels, aspect kept, bilinear. An image that is that small already stays."""
+
+    name: ClassVar[str] = "low_resolution"
+    side: Side = 20  # pixels of the shortest side
+
+    @property
+    def is_random(self) -> bool:
+        return False
+
+    def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
+        return tv.resize(image, [self.side]) if min(image.size) > self.side else image

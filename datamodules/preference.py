@@ -30,10 +30,9 @@ from datamodules.source import as_source
 from parallax.models import processes
 from parallax.models.generation.server import answerer_for
 from parallax.preference.asker import Asker, GivenQuestions
-from parallax.preference.caps import cap
+from parallax.preference.caps import balance_lengths, cap
 from parallax.preference.controls import apply_control
 from parallax.preference.judge import Judge
-from parallax.preference.length_balance import balance_lengths
 from parallax.preference.looks import Look
 from parallax.preference.proposer import PlannedProposer, Proposer
 from parallax.preference.selector import Selector

@@ -17,7 +17,7 @@ from lightning_modules.objectives import Objective
 from lightning_modules.tuning import TuningModule
 from parallax.models.batch import PairBatch, ScoringBatch
 from parallax.models.policy import Policy
-from parallax.models.scoring.target_tokens import PICKS, Pick
+from parallax.models.scoring.log_probs import PICKS, Pick
 from parallax.settings.groups import Optim
 
 ReferenceMode = Literal["live", "cached"]
@@ -31,7 +31,7 @@ class DPOModule(TuningModule):
         objective: (policy log-probs, reference log-probs, lengths) → loss per pair.
         optim: the optimiser and its schedule.
         rejected_scorer: which tokens are scored for rejected responses: their own ("label"), or ones the network chooses
-            (see `parallax.models.scoring.target_tokens`). Policy and reference then choose for themselves: the reference is live.
+            (see `parallax.models.scoring.log_probs`). Policy and reference then choose for themselves: the reference is live.
         reference_mode: "cached" takes the reference's log-probs from the batch; "live" scores each batch again with the
             network without its adapter.
         total_steps: optimiser steps of the whole fit.

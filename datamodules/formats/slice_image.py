@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class InsideImage:
-    """A picture that lies inside a file: a frozen dataclass that knows its `name` and gives its bytes."""
+    """A picture that lies inside a file: a frozen dataclass with a `name`, or a `describe` of its own, that gives its bytes."""
 
     __slots__ = ()
     name: str
@@ -29,13 +29,13 @@ class InsideImage:
         raise NotImplementedError
 
     def load(self) -> Image.Image:
-        return upright_rgb(io.BytesIO(self.data()), self.name)
+        return upright_rgb(io.BytesIO(self.data()), self.describe())
 
     def digest(self) -> str:
         return _digest(self)
 
     def size(self) -> tuple[int, int]:
-        return upright_size(io.BytesIO(self.data()), self.name)
+        return upright_size(io.BytesIO(self.data()), self.describe())
 
     def describe(self) -> str:
         return self.name

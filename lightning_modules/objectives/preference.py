@@ -77,18 +77,14 @@ class DPO(Objective):
         return (1 - smoothing) * loss + smoothing * swapped, {}
 
 
-class Robust(Objective):
+class Robust(DPO):
     """DPO made unbiased under a known share ε of wrong labels: [(1 − ε)(−log σ(βz)) − ε(−log σ(−βz))] / (1 − 2ε).
 
     Unlike label smoothing it may fall below zero. Same arguments as `DPO`.
     """
 
-    pairs_only: ClassVar[bool] = True
-    of_the_margin: ClassVar[bool] = True
-
     def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.1) -> None:
-        self.beta: float = float(beta)
-        self.label_smoothing = float(label_smoothing)
+        super().__init__(beta, label_smoothing)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None

@@ -1,4 +1,10 @@
-"""Caps on the size of a pair set: which pairs stay is drawn by a hash of their sample, never by their order."""
+"""Caps on the size of a pair set: which pairs stay is drawn by a hash of their sample, never by their order.
+
+Length balance over a whole set of pairs, so that being shorter is not what is learned (RLAIF-V, arXiv 2405.17220).
+
+A judge that counts mistakes finds fewer in short answers. Pairs whose chosen answer is shorter than the rejected one by more than
+a share of it are left out; the share is the one at which chosen and rejected answers are most nearly as long on average.
+"""
 
 from __future__ import annotations
 
@@ -48,3 +54,33 @@ def _beyond(pairs: Sequence[PreferencePair], places: Sequence[int], seed: int, l
         return []
     drawn = sorted(places, key=lambda place: (seed_for(seed, pairs[place].sample_id, "cap"), place))
     return drawn[limit:]
+
+
+SHARES = [step / 50 for step in range(50)]  # 0, 0.02 … 0.98, as in the released code
+
+
+def balance_lengths(pairs: Sequence[PreferencePair]) -> tuple[list[PreferencePair], list[Dropped]]:
+    """Pairs that stay, in their order, and those dropped as `unbalanced_length`. Lengths are in words.
+
+    The share r minimises |mean |y_w| - mean |y_l|| / mean |y_l| over the pairs with (|y_l| - |y_w|) / |y_l| ≤ r, means over
+    those pairs; of equal ones the largest r stays. |y_l| is the mean over a pair's rejected answers.
+    """
+    lengths = [
+        (_words(pair.chosen.text), sum(_words(r.text) for r in pair.rejected) / len(pair.rejected)) for pair in pairs
+    ]
+    shorter = [(rejected - chosen) / max(rejected, 1.0) for chosen, rejected in lengths]
+    best, least = SHARES[-1], float("inf")
+    for share in reversed(SHARES):
+        kept = [length for length, own in zip(lengths, shorter, strict=True) if own <= share]
+        total = sum(rejected for _, rejected in kept)
+        if kept and (uneven := abs(sum(chosen for chosen, _ in kept) - total) / max(total, 1.0)) < least:
+            best, least = share, uneven
+    stays = [own <= best for own in shorter]
+    return (
+        [pair for pair, stay in zip(pairs, stays, strict=True) if stay],
+        [Dropped(p.sample_id, p.source, "unbalanced_length") for p, stay in zip(pairs, stays, strict=True) if not stay],
+    )
+
+
+def _words(text: str) -> int:
+    return len(text.split())

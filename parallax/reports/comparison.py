@@ -15,7 +15,7 @@ from parallax.records.atomic import atomic_write_text
 from parallax.reports.comparison_answers import Asked, as_data, most_telling, questions_of
 from parallax.reports.comparison_numbers import ComparedRun, Comparison, compare
 from parallax.reports.comparison_table import notes, print_comparison, write_csv
-from parallax.reports.corrupted import data_uri
+from parallax.reports.corrupted import Subject, data_uri, evaluation_subjects
 from parallax.reports.method_words import setting_name
 from parallax.reports.metric_names import short_name, whole_name
 from parallax.reports.metrics_csv import curve
@@ -23,7 +23,6 @@ from parallax.reports.pages import page
 from parallax.reports.plots import panels, save, with_intervals
 from parallax.reports.results import HEADLINE, direction, is_minor, show, show_parts
 from parallax.reports.run_folder import find_runs
-from parallax.reports.run_images import Subject, evaluation_subjects
 from parallax.reports.what_differs import ABSENT, Setting, value_words
 
 

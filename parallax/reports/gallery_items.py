@@ -18,10 +18,9 @@ from parallax.records.candidate_store import CandidateStore
 from parallax.records.images import together
 from parallax.records.pair_store import PairSet, images_of_row, pair_of_row
 from parallax.reports.comparison_answers import goodness, score_words
-from parallax.reports.corrupted import view_of
+from parallax.reports.corrupted import Subject, evaluation_subjects, pair_subjects, view_of
 from parallax.reports.judge_notes import lines_of
 from parallax.reports.run_folder import RunFolder, by_number
-from parallax.reports.run_images import Subject, evaluation_subjects, pair_subjects
 from parallax.reports.worddiff import Span, diff_words
 
 log = logging.getLogger(__name__)

@@ -29,8 +29,8 @@ from parallax.models.encoding.encoder_only import load_encoder
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
 from parallax.records.plain_text import say
+from parallax.reports.corrupted import evaluation_subjects
 from parallax.reports.data_report import complaints, data_report, remarks
-from parallax.reports.run_images import evaluation_subjects
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError

@@ -10,7 +10,7 @@ import torch
 
 from parallax.models.batch import ScoringBatch
 from parallax.models.policy import Policy
-from parallax.models.scoring.target_tokens import own_choice
+from parallax.models.scoring.log_probs import own_choice
 from tests.models.examples import prompts_and_responses
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0], [5.0, 0.0, 1.0, 4.0], [0.0, 0.0, 0.0, 9.0]])

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from parallax.preference.caps import cap
-from parallax.preference.debris import NoDebris
 from parallax.preference.filters import REASONS, Filters
 from parallax.preference.judges import ByConstruction
+from parallax.preference.junk import NoDebris
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import (
     Candidate,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallax.preference.length_balance import balance_lengths
+from parallax.preference.caps import balance_lengths
 from parallax.preference.selector import Outcomes
 from parallax.preference.several_pairs import SeveralPairs
 from parallax.records import Dropped, PreferencePair, Response

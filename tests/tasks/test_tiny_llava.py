@@ -15,12 +15,20 @@ from omegaconf import OmegaConf
 from datamodules.shapes.questions import SHORT_KINDS
 from datamodules.shapes.scene import COLOURS, SHAPES, generator, scene
 from datamodules.shapes.source import ShapesSource, pope_questions
-from parallax.small_world.llava import measure, pixels, vision
+from parallax.small_world.llava import measure, vision
 from parallax.small_world.llava.build import make_processor, make_tiny_llava, stage_key
-from parallax.small_world.llava.lessons import LESSON_KINDS, LOOK_UP_KINDS, draw_kind, lesson, look_up_lessons
+from parallax.small_world.llava.language_side import Pointing
 from parallax.small_world.llava.measure import probe_accuracy
-from parallax.small_world.llava.pointing import Pointing
-from parallax.small_world.llava.rows import ABSENT, collate, encode
+from parallax.small_world.llava.rows import (
+    ABSENT,
+    LESSON_KINDS,
+    LOOK_UP_KINDS,
+    collate,
+    draw_kind,
+    encode,
+    lesson,
+    look_up_lessons,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSET = ROOT / "assets" / "tiny_llava"
@@ -173,7 +181,7 @@ def test_conversations_in_one_row_are_what_they_are_alone(processor: Any) -> Non
     rng = generator("rows")
     rows = [[encode(processor, s, turns, 36) for turns in look_up_lessons(s, look_up, rng)] for s in scenes]
     rows[1] = rows[1][:3]  # rows of different length
-    shown = pixels.normalise(pixels.paint(scenes), 0.5, 0.5).double()
+    shown = vision.normalise(vision.paint(scenes), 0.5, 0.5).double()
     seen = image_features(model, shown)
     pad, image = processor.tokenizer.pad_token_id, processor.image_token_id
     together = collate(rows, pad, image)
@@ -205,14 +213,14 @@ def test_lessons_are_drawn_in_the_proportions_asked_for() -> None:
 def test_bulk_pixels_equal_the_processors(processor: Any) -> None:
     samples = ShapesSource("tune_habit_free", 3)
     image = settings()["image"]
-    bulk = pixels.normalise(pixels.paint([s.image.scene for s in samples]), image["mean"], image["std"])
+    bulk = vision.normalise(vision.paint([s.image.scene for s in samples]), image["mean"], image["std"])
     single = processor.image_processor([s.image.load() for s in samples], return_tensors="pt")["pixel_values"]
     assert torch.allclose(bulk, single, atol=1e-6)
 
 
 def test_noise_at_step_500_has_the_schedules_two_coefficients() -> None:
     ones = torch.ones(64, 3, 32, 32)
-    noisy = pixels.diffuse(ones, 500, torch.Generator().manual_seed(0))
+    noisy = vision.diffuse(ones, 500, torch.Generator().manual_seed(0))
     assert noisy.mean().item() == pytest.approx(0.863, abs=2e-3) and noisy.std().item() == pytest.approx(
         0.505, abs=2e-3
     )

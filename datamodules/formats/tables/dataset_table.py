@@ -5,21 +5,18 @@ Its Arrow files are mapped into memory, not read, so its size does not matter. P
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.formats.slice_image import InsideImage
 from datamodules.formats.tables.table import ByNumber, holds_bytes
-from parallax.records.fingerprint import bytes_digest
-from parallax.records.images import upright_rgb, upright_size
 from parallax.records.sample import BadImage
 
 if TYPE_CHECKING:
     import datasets
-    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetImage:
+class DatasetImage(InsideImage):
     """The picture in `column` of one row, or the one at `index` of the list there."""
 
     location: Location
@@ -40,20 +37,10 @@ class DatasetImage:
     column: str
     index: int = 0
 
-    def load(self) -> Image.Image:
-        return upright_rgb(io.BytesIO(self.data()), self.describe())
-
-    def digest(self) -> str:
-        return _digest(self)
-
-    def size(self) -> tuple[int, int]:
-        return upright_size(io.BytesIO(self.data()), self.describe())
-
     def describe(self) -> str:
         return f"{Path(self.location.path).name}:{self.row + 1}"
 
     def data(self) -> bytes:
-        """The picture's own bytes."""
         value = opened(self.location)[self.row][self.column]
         value = value[self.index] if isinstance(value, list) else value
         data = value.get("bytes") if isinstance(value, dict) else value
@@ -160,8 +147,3 @@ def _hint(location: Location) -> str:
         if offline
         else "; it is neither a path here nor on the hub"
     )
-
-
-@lru_cache(maxsize=1_000_000)
-def _digest(image: DatasetImage) -> str:
-    return bytes_digest(image.data())

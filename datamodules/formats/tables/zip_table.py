@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from datamodules.formats.slice_image import InsideImage
 from datamodules.formats.tables.table import RowByRow, columns_of, member_value
-from parallax.records.fingerprint import bytes_digest
-from parallax.records.images import upright_rgb, upright_size
 from parallax.records.sample import BadImage
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
-class ZipImage:
+class ZipImage(InsideImage):
     """A picture that is a member of a zip file."""
 
     file: str
     member: str
 
-    def load(self) -> Image.Image:
-        return upright_rgb(io.BytesIO(self.data()), self.describe())
-
-    def digest(self) -> str:
-        return _digest(self)
-
-    def size(self) -> tuple[int, int]:
-        return upright_size(io.BytesIO(self.data()), self.describe())
-
     def describe(self) -> str:
         return f"{Path(self.file).name}/{self.member}"
 
     def data(self) -> bytes:
-        """The picture's own bytes."""
         try:
             return _opened(self.file, os.getpid()).read(self.member)
         except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
@@ -87,8 +72,3 @@ def _opened(file: str, process: int) -> zipfile.ZipFile:
         return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"{file} cannot be read as a zip file ({error}); it is incomplete, fetch it again") from error
-
-
-@lru_cache(maxsize=1_000_000)
-def _digest(image: ZipImage) -> str:
-    return bytes_digest(image.data())

@@ -10,9 +10,17 @@ The head in chunks: log softmax(h Wᵀ + b)[target] needs one number and one sum
 of a few responses take more memory than the rest of a step, and twice that in float32; here a chunk of rows at a time is brought
 to float32, and only the sums are kept. Where all rows fit one chunk its logits are kept for the backward pass, else they are made
 again there.
+
+Tokens a network prefers to the given ones: how some published code scores rejected responses.
+
+The trainers of POVID's line (STIC, arXiv 2405.19716, and SIMA, arXiv 2405.15973, as released) do not score the rejected text
+itself. At each of its positions they take the network's own best token, the text up to there given, and where that is the
+text's token the second best. Their papers describe plain DPO, which is `label` here and the default.
 """
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,7 +30,6 @@ from parallax.models.backbone import base_model, support_of
 from parallax.models.batch import Arranged, Layout, ResponseLogProbs, ScoringBatch
 from parallax.models.foreign import VLM, Pass
 from parallax.models.scoring.separate import separate_sequences
-from parallax.models.scoring.target_tokens import Pick, own_choice
 
 WHOLE_HEAD = "_parallax_whole_head"
 CHUNK_BYTES = 2**26  # of float32 logits that are there at once
@@ -173,3 +180,21 @@ def head_log_probs(hidden: Tensor, head: torch.nn.Linear, targets: Tensor, chunk
     rows = rows_per_chunk(head.weight.shape[0]) if chunk is None else chunk
     result: Tensor = HeadLogProbs.apply(hidden, head.weight, head.bias, targets, rows)
     return result
+
+
+Pick = Literal["label", "argmax", "argmax_not_label"]
+PICKS: tuple[str, ...] = get_args(Pick)
+
+
+def own_choice(logits: Tensor, labels: Tensor, pick: Pick) -> Tensor:
+    """Which token is scored at each position. Shapes: logits (M, V), labels (M,) -> (M,).
+
+    `label` is the given token, `argmax` the most likely one, `argmax_not_label` the most likely one that is not given.
+    Raises ValueError for any other word.
+    """
+    if pick not in PICKS:
+        raise ValueError(f"rejected_scorer={pick!r} is not known: use one of {', '.join(PICKS)}")
+    if pick == "label":
+        return labels
+    best, second = logits.detach().topk(2, dim=-1).indices.unbind(-1)
+    return best if pick == "argmax" else torch.where(best == labels, second, best)

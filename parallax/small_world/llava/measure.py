@@ -18,9 +18,8 @@ from datamodules.shapes.source import ShapesSource
 from parallax.models.foreign import Processor
 from parallax.records.sample import Sample
 from parallax.small_world.llava.architecture import image_features
-from parallax.small_world.llava.lessons import messages
-from parallax.small_world.llava.pixels import diffuse, normalise, paint
-from parallax.small_world.llava.vision import by_cell
+from parallax.small_world.llava.rows import messages
+from parallax.small_world.llava.vision import by_cell, diffuse, normalise, paint
 
 
 @torch.no_grad()

@@ -5,17 +5,19 @@ The scenes have no co-occurrence bias, so the tower owes nothing to one. The lin
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration as Llava
 
+from datamodules.shapes import draw
 from datamodules.shapes.scene import COLOURS, SHAPES, Scene
 from parallax.small_world.llava.architecture import image_features
-from parallax.small_world.llava.pixels import add_noise, normalise
 
 # What is told of a cell: shape | sign | nothing; colour | none; tens | blank | no sign; units | no sign.
 CLASSES = (len(SHAPES) + 2, len(COLOURS) + 1, 12, 11)
@@ -75,3 +77,28 @@ def train_vision(
             rate = (step + 1) * settings["batch"] / (time.monotonic() - started)
             say(f"vision step {step}: loss {loss.item():.3f}, {rate:.0f} scenes/s")
     tower.requires_grad_(False)
+
+
+def paint(scenes: Sequence[Scene]) -> torch.Tensor:
+    """Shape: (scenes, 96, 96, 3), uint8."""
+    return torch.from_numpy(np.stack([draw.render(scene) for scene in scenes]))
+
+
+def normalise(images: torch.Tensor, mean: float, std: float) -> torch.Tensor:
+    """(batch, side, side, 3) bytes → (batch, 3, side, side) float32, as the processor does it."""
+    return ((images.float() / 255.0 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def add_noise(pixels: torch.Tensor, largest_std: float, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Mild diffusion-type noise: x ← √(1 − s²)·x + s·ε with s uniform in [0, largest_std] for a `share` of the rows."""
+    rows = pixels.shape[0]
+    strength = torch.rand(rows, generator=generator) * largest_std
+    strength = (strength * (torch.rand(rows, generator=generator) < share)).view(-1, 1, 1, 1)
+    return (1 - strength**2).sqrt() * pixels + strength * torch.randn(pixels.shape, generator=generator)
+
+
+def diffuse(pixels: torch.Tensor, step: int, generator: torch.Generator) -> torch.Tensor:
+    """The corrupted view of preference pairs: x at a step (0-999) of the sigmoid noise schedule. 0.863 x + 0.505 ε at 500."""
+    betas = [1e-5 + (5e-3 - 1e-5) / (1 + math.exp(6 - 12 * i / 999)) for i in range(step + 1)]
+    kept = math.prod(1 - beta for beta in betas)
+    return math.sqrt(kept) * pixels + math.sqrt(1 - kept) * torch.randn(pixels.shape, generator=generator)
