@@ -268,23 +268,16 @@ class Policy:
         if not self.has_adapter:
             self.keep_reference()
             return
-        learned = dict(self.trainable_parameters())
-        now = {name: value.detach().clone() for name, value in learned.items()}
         if adapter is not None:
-            read_adapter(self.model, adapter, self.sharding)
+            with self.wearing(adapter):
+                self.take_reference()
             self.touched()
-        if self._adapter_is_fresh:
-            return
-        self._reference_adapter = {
-            name: nn.Parameter(self.sharding.whole(value.detach()).clone(), requires_grad=False)
-            for name, value in learned.items()
-        }
-        self._reference_name = self.fingerprint()
-        if adapter is not None:
-            with torch.no_grad():
-                for name, value in learned.items():
-                    value.copy_(now[name])
-            self.touched()
+        elif not self._adapter_is_fresh:
+            self._reference_adapter = {
+                name: nn.Parameter(self.sharding.whole(value.detach()).clone(), requires_grad=False)
+                for name, value in self.trainable_parameters()
+            }
+            self._reference_name = self.fingerprint()
 
     def take_adapter(self, adapter: Path) -> None:
         """Go on from the adapter in a folder, which must be of the same rank on the same layers. The reference stays."""

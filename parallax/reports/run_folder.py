@@ -17,11 +17,11 @@ from parallax.evaluation.evaluation import Evaluation
 from parallax.records.atomic import finite
 from parallax.records.plain_text import quoted
 from parallax.reports.metrics_csv import read_metrics
+from parallax.settings.left_by_runs import is_run
 
 log = logging.getLogger(__name__)
 
 SIDES = ("before", "after", "difference", "relative_change")
-MARKS = ("config.yaml", ".hydra/config.yaml")  # a folder with one of these is a run
 
 
 @dataclass
@@ -118,7 +118,7 @@ def by_number(paths: Iterator[Path] | Sequence[Path]) -> list[Path]:
 
 
 def _runs_below(place: Path) -> Iterator[Path]:
-    if any((place / mark).is_file() for mark in MARKS):
+    if is_run(place):
         yield place
         return
     if place.is_dir():

@@ -116,6 +116,8 @@ def quiet_third_parties() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if there := sys.modules.get("transformers.utils.logging"):  # it reads the above when it is imported
+        there.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for message in _MESSAGES:
         warnings.filterwarnings("ignore", message=message)

@@ -13,6 +13,7 @@ from typing import Any
 from parallax.settings.comments import CONF, meaning_of
 from parallax.settings.dashboard_keys import dashboard_problems
 from parallax.settings.extras import install
+from parallax.settings.left_by_runs import any_run, is_pair_set, pair_pointers
 from parallax.settings.places import COMMAND
 from parallax.settings.schema import FILE_GROUPS
 from parallax.settings.sweep_file import sweep_problems
@@ -146,10 +147,17 @@ def _folders_problems(plain: dict[str, Any], task: str) -> dict[str, str]:
                 problems[key] = (
                     f"{key}={gone[0]} is not there (looked from {Path.cwd()}): add {example} to the command."
                 )
+            elif key == "runs" and not any_run(paths):
+                problems[key] = f"runs: {paths[0]} holds no run (no config.yaml below it)."
         elif task != reader and plain.get(key):
             problems[key] = (
                 f"{key} is only read by task={reader}, and this is task={task}; leave it, or add task={reader}."
             )
+    pairs = plain["task"].get("pairs") if task == "export_pairs" else None
+    if pairs and not is_pair_set(Path(pairs)) and not pair_pointers(Path(pairs)):
+        problems["task.pairs"] = (
+            f"task.pairs={pairs} is neither a pair set nor a run folder with one (no stages/…/pairs.json)."
+        )
     return problems
 
 

@@ -32,6 +32,7 @@ from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.errors import ConfigError
 from parallax.settings.groups import Stage, Task
+from parallax.settings.left_by_runs import is_pair_set, pair_pointers
 from parallax.settings.stages import preference_stage
 from parallax.settings.targets import UnknownTarget
 from parallax.tasks.memory_forecast import explained_generation
@@ -133,14 +134,9 @@ def _pairs(stage: Stage, config: Mapping[str, Any], folder: Path) -> list[Prefer
 
 def _pair_set(folder: Path) -> tuple[Path, str]:
     """The pair set in a folder, and the stage that built it: itself, or what a run's last preference stage points to."""
-    if (folder / "manifest.json").is_file() and (folder / "pairs.parquet").is_file():
+    if is_pair_set(folder):
         return folder, ""
-    pointers = sorted(folder.glob("stages/**/pairs.json"), key=lambda file: file.stat().st_mtime)
-    pointers = pointers or [file for file in (folder / "pairs.json",) if file.is_file()]
-    if not pointers:
-        raise ConfigError(
-            f"task.pairs={folder} is neither a pair set nor a run folder with one (no stages/…/pairs.json)"
-        )
+    pointers = pair_pointers(folder)  # one at least: the check of the configuration has looked
     target = Path(json.loads(pointers[-1].read_text())["pair_set"])
     if not target.is_dir():
         raise ConfigError(

@@ -106,12 +106,10 @@ def run_stage(
         model, given = run.config["model"], _relative(start.adapter, run.folder)
         note_policy(run.loggers, str(model["name"]), before, base=str(model["path"]), adapter=given)
     reference = _set_reference(policy, stage, start)
-    prepare, fit = (
-        (_supervised, training.fit_supervised) if stage.fit == "supervised" else (_preference, training.fit_preference)
-    )
+    prepare = _supervised if stage.fit == "supervised" else _preference
     resume = training.checkpoint_in(folder) if run.config["resume"] != "never" else None
     callbacks = training.between_steps(run.config["evaluation"], evaluate)
-    summary = prepare(run, policy, stage, folder, partial(fit, resume_from=resume, callbacks=callbacks))
+    summary = prepare(run, policy, stage, folder, partial(training.fit_stage, resume_from=resume, callbacks=callbacks))
     adapter = folder / "adapter"
     policy.save_adapter(adapter)
     after = policy.fingerprint()

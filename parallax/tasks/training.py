@@ -1,6 +1,6 @@
 """Fitting one stage: from its configuration and its pairs to a tuned policy.
 
-`fit_preference` and `fit_supervised` are what a stage calls. They know how often pairs are built again, how a stopped fit goes
+`fit_stage` is what a stage calls. It knows how often pairs are built again, how a stopped fit goes
 on, and who watches; what one step does is `DPOModule`'s and `SFTModule`'s matter.
 """
 
@@ -36,7 +36,7 @@ from parallax.reports.metrics_csv import MetricsCsv, late_mean, read_metrics
 from parallax.reports.results import direction
 from parallax.reports.staged_logger import StagedLogger
 from parallax.settings.build import build
-from parallax.settings.groups import Stage, Trainer
+from parallax.settings.groups import Stage
 from parallax.tasks.found_batch_size import FoundBatchSize
 from parallax.tasks.memory_forecast import Forecast, explained_generation
 
@@ -45,26 +45,26 @@ if TYPE_CHECKING:
     from lightning_modules.tuning import TuningModule
     from parallax.models.policy import Policy
 
-__all__ = ["fit_preference", "fit_supervised", "make_trainer", "total_steps"]
+__all__ = ["fit_stage", "make_trainer", "total_steps"]
 
 log = logging.getLogger(__name__)
 
 
-def fit_preference(
+def fit_stage(
     policy: Policy,
-    datamodule: PreferenceDataModule,
+    datamodule: PreferenceDataModule | SupervisedDataModule,
     stage: Stage,
     folder: Path | str,
-    loggers: Sequence[StagedLogger] = (),
+    loggers: Sequence[Any] = (),
     resume_from: Path | str | None = None,
     *,
-    callbacks: Sequence[pl.Callback] = (),
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """Fit `policy` to preference pairs, in place.
+    """Fit `policy`, in place, to preference pairs, or to given answers (cross-entropy on all assistant turns).
 
     Args:
         policy: the policy as the stage begins.
-        datamodule: builds the pairs and brings the steps (`PreferenceDataModule`). Pairs it already holds are used.
+        datamodule: builds the pairs or dialogues and brings the steps. Those it already holds are used.
         stage: what the method says of it, and the groups as it uses them.
         folder: the stage's folder; checkpoints and metrics.csv go there.
         loggers: Lightning loggers of the run.
@@ -79,34 +79,24 @@ def fit_preference(
         checkpoint (path of the last one), memory (the forecast, bytes), micro_batch (what trainer.find_batch_size
         found, or None). Raises `NotEnoughMemory`, with advice, when an allocation fails.
     """
-    objective = build(stage.loss, "loss")
+    of_pairs = isinstance(datamodule, PreferenceDataModule)
+    objective = build(stage.loss, "loss") if of_pairs else None
 
     def module(total: int) -> TuningModule:
+        settings: dict[str, Any] = {
+            "total_steps": total,
+            "clip": stage.trainer.gradient_clip_val,
+            "activation_checkpointing": stage.trainer.activation_checkpointing is True,
+            "max_bad_steps": stage.trainer.max_bad_steps,
+        }
+        if objective is None:
+            return SFTModule(policy, stage.optim, seed=stage.seed, **settings)
         return DPOModule(
             policy, objective, stage.optim, reference_mode=stage.reference.mode,
-            rejected_scorer=stage.pairs.rejected_scorer, total_steps=total, **_step_settings(stage.trainer),
+            rejected_scorer=stage.pairs.rejected_scorer, **settings,
         )  # fmt: skip
 
-    fit = _Fit(policy, datamodule, stage, Path(folder), module, stage.pairs.refresh)
-    return fit.run(loggers, callbacks, Path(resume_from) if resume_from is not None else None)
-
-
-def fit_supervised(
-    policy: Policy,
-    datamodule: SupervisedDataModule,
-    stage: Stage,
-    folder: Path | str,
-    loggers: Sequence[StagedLogger] = (),
-    resume_from: Path | str | None = None,
-    *,
-    callbacks: Sequence[pl.Callback] = (),
-) -> dict[str, Any]:
-    """Fit `policy` to given answers (cross-entropy on all assistant turns), in place. As `fit_preference` otherwise."""
-
-    def module(total: int) -> TuningModule:
-        return SFTModule(policy, stage.optim, total_steps=total, seed=stage.seed, **_step_settings(stage.trainer))
-
-    fit = _Fit(policy, datamodule, stage, Path(folder), module, "never")
+    fit = _Fit(policy, datamodule, stage, Path(folder), module, stage.pairs.refresh if of_pairs else "never")
     return fit.run(loggers, callbacks, Path(resume_from) if resume_from is not None else None)
 
 
@@ -135,14 +125,6 @@ def total_steps(stage: Stage, steps_per_epoch: int) -> int:
     trainer, debug = stage.trainer, stage.debug
     limits = [limit for limit in (trainer.max_steps, debug.max_steps) if limit is not None and limit != -1]
     return min([(debug.epochs or trainer.max_epochs) * steps_per_epoch, *limits])
-
-
-def _step_settings(trainer: Trainer) -> dict[str, Any]:
-    return {
-        "clip": trainer.gradient_clip_val,
-        "activation_checkpointing": trainer.activation_checkpointing is True,
-        "max_bad_steps": trainer.max_bad_steps,
-    }
 
 
 class _Fit:

@@ -21,7 +21,7 @@ from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.given import Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.settings.groups import Pairs
-from parallax.tasks.training import fit_preference
+from parallax.tasks.training import fit_stage
 from tests import typed
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 
@@ -98,7 +98,7 @@ def test_a_fit_takes_one_portion_after_the_other_and_resumes_in_the_middle(file:
     def fit(folder: Path, resume: Path | None = None) -> tuple[dict[str, Any], list[torch.Tensor]]:
         policy, _ = policy_and_pairs(tmp_path)
         datamodule = module(file, tmp_path / folder.name / "cache")
-        summary = fit_preference(policy, datamodule, stage, folder, resume_from=resume)
+        summary = fit_stage(policy, datamodule, stage, folder, resume_from=resume)
         return summary, [value.detach().clone() for _, value in policy.trainable_parameters()]
 
     summary, learned = fit(tmp_path / "whole")

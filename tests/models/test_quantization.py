@@ -13,7 +13,7 @@ from parallax.models.policy import Policy
 from parallax.models.quantization import settle
 from parallax.records import Decoding, ViewSpec
 from parallax.reports.metrics_csv import read_metrics
-from parallax.tasks.training import fit_preference
+from parallax.tasks.training import fit_stage
 from tests import typed
 from tests.tasks.tiny_fits import STAGE, policy_and_pairs
 from tests.toys.tiny_checkpoints import make_tiny_checkpoint
@@ -52,7 +52,7 @@ def test_it_learns_as_the_whole_model_does_and_the_adapter_fits_the_plain_base(t
     path = str(tmp_path / "llava")
     policy = load_policy({"path": path, "quantization": kind}, LORA, seed=0)
     assert policy.fingerprint() != plain.fingerprint()  # its answers and references are not those of the plain model
-    got = fit_preference(policy, data, typed.stage(**STAGE), tmp_path)
+    got = fit_stage(policy, data, typed.stage(**STAGE), tmp_path)
     losses = [float(row["train/loss"]) for row in read_metrics(tmp_path / "metrics.csv") if row.get("train/loss")]
     assert losses[0] == pytest.approx(0.6931, abs=2e-3) and losses[-1] < 0.66
     assert got["references"]["computed"] == 10

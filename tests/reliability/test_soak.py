@@ -15,7 +15,7 @@ from datamodules.shapes.source import ShapesSource
 from parallax.preference.judges.by_construction import ByConstruction
 from parallax.preference.proposers.by_view import ByView
 from parallax.preference.selector import BestAgainstRest
-from parallax.tasks.training import fit_preference
+from parallax.tasks.training import fit_stage
 from tests import typed
 from tests.faults import Injected
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
@@ -51,7 +51,7 @@ def test_memory_is_flat_over_two_thousand_steps_and_twenty_thousand_images(tmp_p
     )  # fmt: skip
     datamodule.build_pairs(policy)
     resident = Resident()
-    summary = fit_preference(
+    summary = fit_stage(
         policy, datamodule, typed.stage(**{**STAGE, "trainer": trainer}), tmp_path / "fit", callbacks=[resident]
     )
     assert summary["steps"] == STEPS and len(resident.at) == STEPS // 100

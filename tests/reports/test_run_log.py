@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from parallax.reports.run_log import only_warnings, run_log
+from parallax.reports.run_log import only_warnings, quiet_third_parties, run_log
 
 log = logging.getLogger("parallax.tests")
 
@@ -22,6 +22,14 @@ def test_a_line_per_event_with_its_path_whole(
     first, second = capsys.readouterr().out.splitlines()
     assert first[8:] == f" report in {path}" and second[8:] == " WARNING: two lines"
     assert "for the file" in (tmp_path / "run.log").read_text()
+
+
+def test_libraries_that_were_imported_before_show_no_bars_either() -> None:
+    from transformers.utils import logging as theirs
+
+    theirs.enable_progress_bar()
+    quiet_third_parties()
+    assert not theirs.is_progress_bar_enabled()
 
 
 def test_a_multiruns_job_keeps_its_news_to_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from parallax.models.generation.requests import GenerationRequest
 from parallax.models.memory.advice import NotEnoughMemory
 from parallax.records import Decoding, ViewSpec
 from parallax.tasks.memory_forecast import explained_generation
-from parallax.tasks.training import fit_preference
+from parallax.tasks.training import fit_stage
 from tests import typed
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 
@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
     sample = datamodule.source[0]
     requests = [GenerationRequest(sample.id, sample.image, "Describe the image.", ViewSpec(), Decoding(6))] * 400
     try:
-        fit_preference(
+        fit_stage(
             policy, datamodule, typed.stage(**{**STAGE, "trainer": trainer}), folder / "stage", callbacks=[MemoryEnds()]
         )
     except NotEnoughMemory as error:

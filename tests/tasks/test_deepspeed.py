@@ -20,7 +20,7 @@ from parallax.models import processes
 from parallax.models.generation.requests import GenerationRequest
 from parallax.records import Decoding, ViewSpec
 from parallax.reports.metrics_csv import read_metrics
-from parallax.tasks.training import fit_preference
+from parallax.tasks.training import fit_stage
 from tests import typed
 from tests.processes import in_processes, write_here
 from tests.tasks.test_align import SMALL
@@ -168,7 +168,7 @@ def answering(folder: Path, out: Path, changes: dict[str, Any]) -> None:
         return {}
 
     stage = {**STAGE, "trainer": trainer, "debug": {"max_steps": None}}
-    fit_preference(policy, data, typed.stage(**stage), out, callbacks=[EveryNSteps(1, act)])
+    fit_stage(policy, data, typed.stage(**stage), out, callbacks=[EveryNSteps(1, act)])
     write_here(out, "said", said)
 
 
@@ -204,7 +204,7 @@ def broken_fit(folder: Path, out: Path, changes: dict[str, Any], what: str) -> N
     trainer = {**TRAINER, **changes}
     policy, data = policy_and_pairs(folder, trainer=trainer)
     stage = {**STAGE, "trainer": trainer, "debug": {"max_steps": None}}
-    got = fit_preference(policy, data, typed.stage(**stage), out)
+    got = fit_stage(policy, data, typed.stage(**stage), out)
     policy.save_adapter(out / "adapter")
     write_here(out, "bad", {"bad": got["bad_steps"], "blamed": broken})
 

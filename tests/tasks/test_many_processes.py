@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from parallax.reports.metrics_csv import read_metrics
 from parallax.settings.check import check
 from parallax.tasks import run_task
-from parallax.tasks.training import fit_preference, fit_supervised
+from parallax.tasks.training import fit_stage
 from tests import typed
 from tests.processes import in_processes, write_here
 from tests.tasks.test_align import SMALL
@@ -52,7 +52,7 @@ def fit(
         data.build_pairs(policy)
         stop_after(data, stop)
     try:
-        got = fit_preference(policy, data, typed.stage(**stage), out, resume_from=resume)
+        got = fit_stage(policy, data, typed.stage(**stage), out, resume_from=resume)
         policy.save_adapter(out / "adapter")
         write_here(out, "got", {"metrics": got["metrics"], "pairs": data.pair_ids, "reports": got["pair_reports"]})
     except KeyboardInterrupt:
@@ -310,7 +310,7 @@ def supervised(folder: Path, out: Path, changes: dict[str, Any]) -> None:
     trainer = {**TRAINER, **changes}
     policy, _ = policy_and_pairs(folder, trainer=trainer)
     data = SupervisedDataModule(ShapesSource("pairs_habit_free", size=9), trainer=trainer)
-    fit_supervised(policy, data, typed.stage(**{**STAGE, "trainer": trainer}), out)
+    fit_stage(policy, data, typed.stage(**{**STAGE, "trainer": trainer}), out)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from parallax.models.memory.device_memory import DeviceMemory
-from parallax.tasks.training import fit_preference
+from parallax.tasks.training import fit_stage
 from tests import typed
 from tests.faults import Injected
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
@@ -35,7 +35,7 @@ class Recomputing(pl.Callback):
 def test_a_fit_begins_with_what_it_will_need(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     policy, datamodule = policy_and_pairs(tmp_path)
     with caplog.at_level(logging.INFO):
-        summary = fit_preference(policy, datamodule, typed.stage(**STAGE), tmp_path / "stage")
+        summary = fit_stage(policy, datamodule, typed.stage(**STAGE), tmp_path / "stage")
     (line,) = [record.message for record in caplog.records if record.message.startswith("memory: ")]
     total = sum(p.numel() for p in policy.model.parameters())
     trained = sum(p.numel() for _, p in policy.trainable_parameters())
@@ -59,7 +59,7 @@ def test_activations_are_recomputed_where_they_would_not_fit_and_only_there(
         caplog.clear()
         with caplog.at_level(logging.INFO):
             seen = Recomputing()
-            fit_preference(policy, datamodule, typed.stage(**stage), tmp_path / place, callbacks=[seen])
+            fit_stage(policy, datamodule, typed.stage(**stage), tmp_path / place, callbacks=[seen])
         said = [record.message for record in caplog.records if record.message.startswith("activations are recomputed")]
         assert bool(said) == (place == "narrow") == seen.on
         weights[place] = learned(policy)
@@ -71,7 +71,7 @@ def test_activations_are_recomputed_where_they_would_not_fit_and_only_there(
 def test_a_found_micro_batch_gives_the_adapter_of_a_fixed_one(tmp_path: Path) -> None:
     trainer = {**TRAINER, "find_batch_size": True}
     policy, datamodule = policy_and_pairs(tmp_path, trainer=trainer)
-    summary = fit_preference(policy, datamodule, typed.stage(**{**STAGE, "trainer": trainer}), tmp_path / "found")
+    summary = fit_stage(policy, datamodule, typed.stage(**{**STAGE, "trainer": trainer}), tmp_path / "found")
     found = summary["micro_batch"]["pairs"]
     assert 1 <= found <= TRAINER["batch_size"] and datamodule.micro_batch_size == found
     assert summary["memory"]["rows"] == found  # one row per pair: the prompt is shared
@@ -80,7 +80,7 @@ def test_a_found_micro_batch_gives_the_adapter_of_a_fixed_one(tmp_path: Path) ->
     fixed = {**TRAINER, "micro_batch_size": found}
     other, again = policy_and_pairs(tmp_path, trainer=fixed)
     again.cache_dir = tmp_path / "another cache"  # its reference is scored anew
-    fit_preference(other, again, typed.stage(**{**STAGE, "trainer": fixed}), tmp_path / "fixed")
+    fit_stage(other, again, typed.stage(**{**STAGE, "trainer": fixed}), tmp_path / "fixed")
     ours, theirs = learned(policy), learned(other)
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
@@ -89,11 +89,11 @@ def test_a_resumed_fit_takes_the_size_that_was_found_before(tmp_path: Path) -> N
     trainer = {**TRAINER, "find_batch_size": True}
     stage = {**STAGE, "trainer": trainer}
     policy, datamodule = policy_and_pairs(tmp_path, trainer=trainer)
-    fit_preference(policy, datamodule, typed.stage(**stage), tmp_path / "stage")
+    fit_stage(policy, datamodule, typed.stage(**stage), tmp_path / "stage")
     (tmp_path / "stage" / "micro_batch.json").write_text('{"pairs": 3, "reason": "said before", "tried": []}')
     policy, datamodule = policy_and_pairs(tmp_path, trainer=trainer)
     checkpoint = tmp_path / "stage" / "checkpoints" / "step-000003.ckpt"
-    summary = fit_preference(policy, datamodule, typed.stage(**stage), tmp_path / "stage", resume_from=checkpoint)
+    summary = fit_stage(policy, datamodule, typed.stage(**stage), tmp_path / "stage", resume_from=checkpoint)
     assert summary["micro_batch"]["reason"] == "said before" and datamodule.micro_batch_size == 3
 
 

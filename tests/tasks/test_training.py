@@ -16,7 +16,7 @@ from lightning_modules.callbacks import newest_checkpoint
 from parallax.models.policy import Policy
 from parallax.reports.metrics_csv import read_metrics
 from parallax.settings.groups import Stage
-from parallax.tasks.training import fit_preference, fit_supervised, total_steps
+from parallax.tasks.training import fit_stage, total_steps
 from tests import typed
 from tests.tasks.tiny_fits import STAGE, TRAINER, policy_and_pairs
 from tests.toys.tiny_checkpoints import make_tiny_checkpoint
@@ -61,7 +61,7 @@ def losses(folder: Path) -> list[float]:
 def test_a_stage_is_fitted_from_images_to_a_changed_adapter(policy_and_data: Any, tmp_path: Path) -> None:
     policy, datamodule = policy_and_data()
     name = policy.fingerprint()
-    summary = fit_preference(policy, datamodule, typed.stage(**STAGE), tmp_path / "stage")
+    summary = fit_stage(policy, datamodule, typed.stage(**STAGE), tmp_path / "stage")
     assert (summary["steps"], summary["total_steps"], summary["segments"]) == (6, 6, 1)  # two passes of 4 + 4 + 2 pairs
     rows = read_metrics(tmp_path / "stage" / "metrics.csv")
     assert [int(row["step"]) for row in rows] == list(range(6))
@@ -76,7 +76,7 @@ def test_a_stage_is_fitted_from_images_to_a_changed_adapter(policy_and_data: Any
 def test_a_cached_reference_gives_the_losses_of_a_live_one(policy_and_data: Any, tmp_path: Path) -> None:
     for mode in ("cached", "live"):
         policy, datamodule = policy_and_data(mode)
-        fit_preference(policy, datamodule, stage_with(reference={"mode": mode}), tmp_path / mode)
+        fit_stage(policy, datamodule, stage_with(reference={"mode": mode}), tmp_path / mode)
     assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "live"), abs=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_pairs_are_built_again_by_the_policy_as_it_then_is(
         return build(maker, trainer)
 
     datamodule.build_pairs = spy
-    summary = fit_preference(policy, datamodule, stage_with(pairs={"refresh": refresh}), tmp_path / "stage")
+    summary = fit_stage(policy, datamodule, stage_with(pairs={"refresh": refresh}), tmp_path / "stage")
     assert summary["segments"] == len(starts) == len(summary["pair_reports"]) == len(set(makers))
     assert summary["steps"] == 6
     rates = [float(row["train/lr"]) for row in read_metrics(tmp_path / "stage" / "metrics.csv")]
@@ -108,7 +108,7 @@ def test_a_resumed_stage_equals_an_uninterrupted_one(
 ) -> None:
     stage = stage_with(pairs={"refresh": refresh})
     whole, datamodule = policy_and_data(cache="one")
-    expected = fit_preference(whole, datamodule, stage, tmp_path / "whole")
+    expected = fit_stage(whole, datamodule, stage, tmp_path / "whole")
 
     class Killed(Exception):
         pass
@@ -123,9 +123,9 @@ def test_a_resumed_stage_equals_an_uninterrupted_one(
     folder = tmp_path / "cut"
     first, datamodule = policy_and_data(cache="two")
     with pytest.raises(Killed):
-        fit_preference(first, datamodule, stage, folder, callbacks=[Kill()])
+        fit_stage(first, datamodule, stage, folder, callbacks=[Kill()])
     again, datamodule = policy_and_data(cache="two")
-    summary = fit_preference(again, datamodule, stage, folder, resume_from=newest_checkpoint(folder / "checkpoints"))
+    summary = fit_stage(again, datamodule, stage, folder, resume_from=newest_checkpoint(folder / "checkpoints"))
 
     assert summary["steps"] == 6
     rows = read_metrics(folder / "metrics.csv")
@@ -137,9 +137,9 @@ def test_a_resumed_stage_equals_an_uninterrupted_one(
 
 def test_a_finished_stage_is_only_loaded_again(policy_and_data: Any, tmp_path: Path) -> None:
     done, datamodule = policy_and_data()
-    fit_preference(done, datamodule, typed.stage(**STAGE), tmp_path)
+    fit_stage(done, datamodule, typed.stage(**STAGE), tmp_path)
     again, datamodule = policy_and_data()
-    summary = fit_preference(
+    summary = fit_stage(
         again, datamodule, typed.stage(**STAGE), tmp_path, resume_from=newest_checkpoint(tmp_path / "checkpoints")
     )
     assert summary["steps"] == 6 and same(learned(again), learned(done))
@@ -166,7 +166,7 @@ def test_a_supervised_stage_learns_the_answers(checkpoint: Path, tmp_path: Path)
     datamodule = SupervisedDataModule(ShapesSource("pairs_habit_free", size=8), trainer=typed.trainer(**TRAINER))
     optim = {**STAGE["optim"], "scheduler": "constant"}
     stage = stage_with(name="sft", optim=optim, trainer={**TRAINER, "max_epochs": 5})
-    summary = fit_supervised(policy, datamodule, stage, tmp_path)
+    summary = fit_stage(policy, datamodule, stage, tmp_path)
     assert summary["steps"] == 10
     assert losses(tmp_path)[-1] < losses(tmp_path)[0] - 0.2
 
@@ -174,5 +174,5 @@ def test_a_supervised_stage_learns_the_answers(checkpoint: Path, tmp_path: Path)
 def test_fine_tuning_on_the_chosen_alone_needs_no_reference(policy_and_data: Any, tmp_path: Path) -> None:
     policy, datamodule = policy_and_data()
     loss = {"_target_": "lightning_modules.objectives.NLL"}
-    fit_preference(policy, datamodule, stage_with(loss=loss), tmp_path)
+    fit_stage(policy, datamodule, stage_with(loss=loss), tmp_path)
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]

@@ -8,8 +8,6 @@ to find its picture. The frozen layers' states are computed once for all scenes.
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPProcessor
 
@@ -34,6 +31,7 @@ from parallax.small_world.clip.architecture import (
     states_of_tower,
 )
 from parallax.small_world.clip.texts import MISSES, kinds_of, near_miss, texts, true_claim
+from parallax.small_world.llava.build import save_with_manifest
 from parallax.small_world.llava.vision import normalise, paint
 
 
@@ -76,27 +74,10 @@ def make_tiny_clip(settings: dict[str, Any], say: Callable[[str], None] = print)
 def save(
     model: CLIPModel, processor: CLIPProcessor, settings: dict[str, Any], figures: dict[str, Any], tower: str
 ) -> Path:
-    """Write model (float16), processor and manifest in Hugging Face's format."""
-    folder = Path(settings["output"])
-    folder.mkdir(parents=True, exist_ok=True)
-    model.half().save_pretrained(folder)
-    processor.save_pretrained(folder)
-    manifest = {
-        "what": "a small CLIP for the built-in world: how well a sentence fits a picture",
-        "made_by": "python run.py experiment=make_tiny_clip",
-        "config": "conf/tiny_clip/default.yaml",
-        "settings": {key: value for key, value in settings.items() if key != "output"},
-        "tower": tower,  # digest of the vision tower it stands on
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        "measured": figures,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-    return folder
+    """Write model (float16), processor and manifest in Hugging Face's format. `tower`: digest of what it stands on."""
+    what = "a small CLIP for the built-in world: how well a sentence fits a picture"
+    said = {"what": what, "tower": tower, "measured": figures}
+    return save_with_manifest(model.half(), processor, settings, "tiny_clip", said)
 
 
 def _tokenizer(settings: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlavaForConditionalGeneration as Llava
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
 from datamodules.shapes.questions import DESCRIPTION_KINDS
 from datamodules.shapes.scene import Scene, generator, scene
@@ -128,22 +128,34 @@ def measure_model(model: Llava, processor: Processor, settings: dict[str, Any]) 
 
 def save(model: Llava, processor: Processor, settings: dict[str, Any], figures: dict[str, Any]) -> Path:
     """Write model, processor and manifest in Hugging Face's format."""
+    kept = {key: value for key, value in settings.items() if key != "stages"}
+    what = "a small LLaVA for the built-in world; its eyes hold the truth, its tongue leans on habit"
+    return save_with_manifest(model, processor, kept, "tiny_llava", {"what": what, "measured": figures})
+
+
+def save_with_manifest(
+    model: PreTrainedModel,
+    processor: Processor | ProcessorMixin,
+    settings: dict[str, Any],
+    name: str,
+    said: dict[str, Any],
+) -> Path:
+    """Write a model with its processor, and beside them how it was made and what is `said` of it."""
     folder = Path(settings["output"])
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(str(folder))
     manifest = {
-        "what": "a small LLaVA for the built-in world; its eyes hold the truth, its tongue leans on habit",
-        "made_by": "python run.py experiment=make_tiny_llava",
-        "config": "conf/tiny_llava/default.yaml",
-        "settings": {key: value for key, value in settings.items() if key not in ("output", "stages")},
+        "made_by": f"python run.py experiment=make_{name}",
+        "config": f"conf/{name}/default.yaml",
+        "settings": {key: value for key, value in settings.items() if key != "output"},
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        "measured": figures,
+        **said,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
     return folder
