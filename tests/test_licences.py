@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -48,3 +53,20 @@ def test_the_oldest_versions_are_the_lower_ends_of_the_ranges() -> None:
         name: re.search(r">=\s*([\d.]+)", text)[1] for name, text in zip(names(), PROJECT["dependencies"], strict=True)
     }  # type: ignore[index]
     assert oldest == lower
+
+
+@pytest.mark.slow
+def test_the_oldest_versions_can_be_installed_together(tmp_path: Path) -> None:
+    """Resolved and not installed; needs uv and a package index."""
+    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    if not Path(uv).exists():
+        pytest.skip("needs uv to resolve versions")
+    words = ["pip", "compile", "--quiet", "--constraint", "constraints-oldest.txt", "--python-version", "3.11"]
+    done = subprocess.run(
+        [uv, *words, "pyproject.toml", "-o", tmp_path / "all.txt"], cwd=ROOT, capture_output=True, text=True
+    )
+    if done.returncode and "No solution" not in done.stderr:
+        pytest.skip(f"no package index could be asked: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r"^([\w-]+)==([\w.]+)", (tmp_path / "all.txt").read_text(), re.M))
+    assert found["torch"].startswith("2.6.") and found["transformers"].startswith("5.0.")

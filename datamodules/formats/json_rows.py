@@ -22,7 +22,7 @@ WRAPPERS = (
     "instances",
     "annotations",
 )  # names of a list of rows in an object
-HALF = "it holds half a character (a lone surrogate such as \\ud800), which is no text"
+HALF = "it holds what is no text: half a character (a lone surrogate such as \\ud800), or a byte that is not UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +59,28 @@ def is_text(value: object) -> bool:
 def layout(path: Path | str) -> Literal["list", "lines", "object"]:
     """How a JSON file holds its rows: as a list, as an object on each line, or inside one object. Raises `BrokenFile`."""
     file = Path(path)
-    try:
-        with open(file, encoding="utf-8-sig") as stream:
-            if (first := Scan(stream, file, 4096).peek()) != "{":
-                return "list" if first == "[" else "lines"
-            stream.seek(0)
-            line = next(line for line in stream if line.strip())
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                return "lines" if line.rstrip().endswith("}") else "object"
-            more = any(line.strip() for line in stream)
-            return "lines" if more or _inside(value, "train") == [value] else "object"
-    except UnicodeDecodeError as error:
-        raise _no_text(file, error) from error
+    with _opened(file) as stream:
+        if (first := _first(Scan(stream, file, 4096), file)) != "{":
+            return "list" if first == "[" else "lines"
+        stream.seek(0)
+        line = next(line for line in stream if line.strip())
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            return "lines" if line.rstrip().endswith("}") else "object"
+        more = any(line.strip() for line in stream)
+        return "lines" if more or _inside(value, "train") == [value] else "object"
+
+
+def _first(scan: Scan, file: Path) -> str:
+    if not is_text(first := scan.peek()):
+        raise BrokenFile(f"{file} is not UTF-8 text from its first byte on; convert it first")
+    return first
+
+
+def _opened(file: Path) -> IO[str]:
+    """Bytes that are no UTF-8 come as lone surrogates, so that they cost the row they stand in and not the file."""
+    return open(file, encoding="utf-8-sig", errors="surrogateescape")
 
 
 def _inside(value: Any, split: str) -> list[Any]:
@@ -93,10 +101,6 @@ def _inside(value: Any, split: str) -> list[Any]:
     return [value]
 
 
-def _no_text(file: Path, error: UnicodeDecodeError) -> BrokenFile:
-    return BrokenFile(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first")
-
-
 def json_rows(path: Path | str, split: str = "train") -> Iterator[Row]:
     """Rows of a `.json` list, of JSON lines, or of one object that holds a list of rows (see `layout`).
 
@@ -104,22 +108,19 @@ def json_rows(path: Path | str, split: str = "train") -> Iterator[Row]:
     cannot be found.
     """
     file = Path(path)
-    try:
-        with open(file, encoding="utf-8-sig") as stream:
-            scan = Scan(stream, file, CHUNK)
-            first = scan.peek()
-            if first == "[":
-                yield from (Row(number, value) for number, value in enumerate(scan.items(), start=1))
-            elif first == "{" and layout(file) == "object":
-                rows = _inside(scan.value("the object"), split)
-                yield from (Row(number, value) for number, value in enumerate(rows, start=1))
-            elif first == "{":
-                stream.seek(0)
-                yield from _lines(stream)
-            elif first:
-                raise BrokenFile(f"{file} starts with {first!r}; a JSON list starts with '[' and JSON lines with '{{'")
-    except UnicodeDecodeError as error:
-        raise _no_text(file, error) from error
+    with _opened(file) as stream:
+        scan = Scan(stream, file, CHUNK)
+        first = _first(scan, file)
+        if first == "[":
+            yield from (Row(number, value) for number, value in enumerate(scan.items(), start=1))
+        elif first == "{" and layout(file) == "object":
+            rows = _inside(scan.value("the object"), split)
+            yield from (Row(number, value) for number, value in enumerate(rows, start=1))
+        elif first == "{":
+            stream.seek(0)
+            yield from _lines(stream)
+        elif first:
+            raise BrokenFile(f"{file} starts with {first!r}; a JSON list starts with '[' and JSON lines with '{{'")
 
 
 def _lines(stream: IO[str]) -> Iterator[Row]:

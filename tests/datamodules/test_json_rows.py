@@ -64,8 +64,17 @@ def test_a_broken_file_is_refused_at_its_row(tmp_path: Path, text: str, good: in
     assert len(rows) == good
 
 
-def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(b'[{"a": "\xff\xfe"}]')
+@pytest.mark.parametrize("form", ["list", "lines"])
+def test_a_byte_that_is_not_utf8_costs_its_row_and_not_the_file(form: str, tmp_path: Path) -> None:
+    rows = [b'{"a": "\xff\xfe"}', b'{"a": "b"}', b'{"\xe9": 1}', b'{"a": "c"}']
+    (tmp_path / "a.json").write_bytes(b"[" + b",".join(rows) + b"]" if form == "list" else b"\n".join(rows))
+    read = list(json_rows(tmp_path / "a.json"))
+    assert [row.value for row in read] == [None, {"a": "b"}, None, {"a": "c"}]
+    assert all("not UTF-8" in str(row.error) for row in (read[0], read[2]))
+
+
+def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes('[{"a": "b"}]'.encode("utf-16"))
     with pytest.raises(BrokenFile, match="not UTF-8"):
         list(json_rows(tmp_path / "a.json"))
 
