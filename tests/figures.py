@@ -1,7 +1,7 @@
-"""How large the house is: `python -m tests.figures` prints lines, bare `Any`, late imports, circles, what a training step reads.
+"""How large the house is: `python -m tests.figures` prints lines, bare `Any`, second defaults, late imports, circles, and more.
 
-The first four are counted in the source; the last one is seen: a small run of the built-in world is made, and the files and
-functions of ours that its second optimiser step enters are listed. `--still` leaves that run out.
+All but the last are counted in the source. The files of a training step are seen: a small run of the built-in world is made, and
+what of ours its second optimiser step enters is listed. `--still` leaves that run out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import yaml
+
+from parallax.settings.source import NoConstant
+from parallax.settings.targets import signature
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("parallax", "lightning_modules", "datamodules", "augment")
@@ -43,6 +48,33 @@ def bare_any() -> list[str]:
                     if isinstance(argument.annotation, ast.Name) and argument.annotation.id == "Any"
                 ]
     return found
+
+
+def second_defaults() -> list[str]:
+    """Arguments of parts whose default in code repeats the value that conf/ gives them, as file:key.
+
+    Defaults that mean "none of it" (null, false, 0, empty, all, auto) are not counted.
+    """
+    found = []
+    for file in sorted((ROOT / "conf").rglob("*.yaml")):
+        for node in _nodes(yaml.safe_load(file.read_text("utf-8"))):
+            for name, argument in signature(str(node["_target_"])).arguments.items():
+                try:
+                    default = argument.default
+                except NoConstant:
+                    continue
+                given = node.get(name)
+                same = given == (list(default) if isinstance(default, tuple) else default)
+                if same and given and given not in ("all", "auto", "none"):
+                    found.append(f"{file.relative_to(ROOT)}:{str(node['_target_']).rpartition('.')[2]}.{name}")
+    return found
+
+
+def _nodes(value: object) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict) and isinstance(value.get("_target_"), str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nodes(item)
 
 
 def late_imports(folder: str = "parallax/tasks") -> list[str]:
@@ -139,6 +171,7 @@ def training_step() -> dict[str, set[str]]:
 def main(arguments: list[str]) -> None:
     print(f"product lines           {product_lines():>7,}")
     print(f"bare Any parameters     {len(bare_any()):>7,}")
+    print(f"second defaults         {len(second_defaults()):>7,}")
     print(f"late imports in tasks   {len(late_imports()):>7,}")
     print(f"circles of imports      {len(circles()):>7,}  {'; '.join(' ↔ '.join(group) for group in circles())}")
     if "--still" not in arguments:

@@ -32,10 +32,10 @@ class ObjectDetector(PairModel):
         self,
         path: ModelPath,
         *,
-        threshold: Share = 0.3,
+        threshold: Share,
         revision: str | None = None,
         dtype: Dtype = "auto",
-        batch_size: Count = 16,
+        batch_size: Count,
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__(path, revision=revision, dtype=dtype, batch_size=batch_size, cache_dir=cache_dir)

@@ -70,7 +70,7 @@ class SelfAsked(Asker):
         in_a_word: AnyText = "",
         pattern: str | None = None,
         wordings: Sequence[str] = (),
-        unwanted: Sequence[str] = ("name",),
+        unwanted: Sequence[str],
         most: Count | None = None,
         max_new_tokens: Count = 512,
     ) -> None:

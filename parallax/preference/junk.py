@@ -61,7 +61,7 @@ class NoDebris(BestAgainstRest):
         rest: see `BestAgainstRest`.
     """
 
-    def __init__(self, num_negatives: int = 1, *, most_repeats: Count = 30, **rest: Any) -> None:
+    def __init__(self, num_negatives: int = 1, *, most_repeats: Count, **rest: Any) -> None:
         super().__init__(num_negatives, **rest)
         self.most_repeats = most_repeats
 

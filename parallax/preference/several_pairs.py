@@ -29,7 +29,7 @@ class SeveralPairs(BestAgainstRest):
 
     def __init__(
         self,
-        per_sample: Count = 2,
+        per_sample: Count,
         *,
         drop_contained: bool = False,
         seed: int = 0,

@@ -34,14 +34,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.settings.choices import FOLLOWING
 from parallax.settings.errors import ConfigError
+from parallax.settings.faster_omegaconf import faster_omegaconf
 from parallax.settings.hydra_part import hydra_problems
-from parallax.settings.libyaml import read_by_libyaml
 from parallax.settings.schema import STAGE_GROUPS
 from parallax.settings.stages import overlay
 
 VERSION_BASE = "1.3"
 CONFIG = "config"  # conf/config.yaml
-read_by_libyaml()
+faster_omegaconf()
 MAY_BE_NONE = ("experiment",)  # groups of which nothing may be chosen
 # group@package entries of the defaults of conf/config.yaml and of losses; others are added
 IN_THE_LIST = re.compile(

@@ -146,7 +146,7 @@ def policy() -> Any:
 
 def module(cache: Path, judge: Claims, policy: Any) -> PreferenceDataModule:
     made = PreferenceDataModule(
-        SCENES, Sampled(3, temperature=1.0, max_new_tokens=32, greedy=False), judge, BestAgainstRest(),
+        SCENES, Sampled(3, temperature=1.0, max_new_tokens=32, greedy=False, top_p=0.9), judge, BestAgainstRest(),
         cache_dir=cache, trainer=typed.trainer(batch_size=4), generation=typed.generation(batch_size=32),
     )  # fmt: skip
     made.build_pairs(policy)

@@ -82,10 +82,13 @@ def test_samples_without_a_readable_truth_are_dropped_and_shares_are_told() -> N
 
 
 def test_a_function_decides_where_one_is_given() -> None:
-    (made,) = Verifier(same=same_answer).judge(
+    (made,) = Verifier(same=same_answer, match="exact").judge(
         None, [answered("Two.", "count")], [group("There are 2.", "two", "three")], seed=0, generate=nobody  # type: ignore[arg-type]
     )  # fmt: skip
-    assert made.scores == (1.0, 1.0, 0.0) and Verifier(same=same_answer).settings() != Verifier().settings()
+    assert (
+        made.scores == (1.0, 1.0, 0.0)
+        and Verifier(same=same_answer, match="exact").settings() != Verifier(match="exact").settings()
+    )
 
 
 # -- the detector --------------------------------------------------------------------------------------------------
@@ -119,12 +122,12 @@ def test_a_detector_of_transformers_scores_each_name_alone_and_keeps_the_score(d
         (scene, name) for scene in list(SCENES)[:2] for name in ("red circle", "cat", "a very long name of a thing")
     ]
     pairs = [(scene.image, name) for scene, name in asked]
-    first = ObjectDetector(str(detector), batch_size=6, cache_dir=tmp_path)
+    first = ObjectDetector(str(detector), batch_size=6, cache_dir=tmp_path, threshold=0.3)
     scores = first.values(pairs)
     assert all(0 < score < 1 for score in scores) and len(set(scores)) > 1
-    alone = ObjectDetector(str(detector), batch_size=1)
+    alone = ObjectDetector(str(detector), batch_size=1, threshold=0.3)
     assert [alone.values([pair])[0] for pair in pairs] == pytest.approx(scores, abs=1e-5)
-    again = ObjectDetector(str(detector), threshold=sorted(scores)[3], cache_dir=tmp_path)
+    again = ObjectDetector(str(detector), threshold=sorted(scores)[3], cache_dir=tmp_path, batch_size=16)
     assert again.found(asked, "cpu") == [score >= again.threshold for score in scores] and again.computed == 0
     assert again.digest() != first.digest()
 
@@ -165,7 +168,16 @@ def url() -> Iterator[str]:
 
 
 def judged_outside(url: str, cache: Path, *texts: str) -> Sequence[Any]:
-    judge = Outside(Claims("claims_short", max_new_tokens=4), url, "judge-1", cache_dir=cache, retries=0)
+    judge = Outside(
+        Claims("claims_short", max_new_tokens=4),
+        url,
+        "judge-1",
+        cache_dir=cache,
+        retries=0,
+        key_variable="OPENAI_API_KEY",
+        concurrency=8,
+        timeout=120.0,
+    )
     return judge.judge(None, [SAMPLE], [group(*texts)], seed=0, generate=nobody)  # type: ignore[arg-type]
 
 
@@ -195,7 +207,7 @@ def test_the_implicit_reward_is_what_an_answer_has_gained_per_token() -> None:
 
     policy = load_policy({"path": "assets/tiny_llava"}, {"r": 4}, device="cpu", seed=0)
     texts = ("I see a red circle.", "", "I see a blue star and a green square.")
-    judge = ImplicitReward(batch_size=3)
+    judge = ImplicitReward(batch_size=3, norm="per_token")
     samples, groups = [SCENES[0], SCENES[1]], [group(*texts), group(*texts[:1])]
     (first, _) = judge.judge(policy, samples, groups, seed=0, generate=nobody)
     assert isnan(first[1]) and first[0] == first[2] == 0.0  # nothing is learned yet

@@ -168,7 +168,7 @@ def policy() -> Any:
 
 def module(cache: Path, judge: SelfCritic, count: int = 6, **options: Any) -> PreferenceDataModule:
     return PreferenceDataModule(
-        ShapesSource("pairs_habit_free", count), Sampled(temperature=1.5, max_new_tokens=16), judge, BestAgainstRest(),
+        ShapesSource("pairs_habit_free", count), Sampled(temperature=1.5, max_new_tokens=16, top_p=0.9), judge, BestAgainstRest(),
         cache_dir=cache, trainer=typed.trainer(batch_size=4), generation=typed.generation(batch_size=32), **options,
     )  # fmt: skip
 

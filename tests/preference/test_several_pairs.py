@@ -46,7 +46,7 @@ def test_a_sample_without_a_pair_says_why() -> None:
         ("2|12", [1.0, 0.0], "contained"),
         ("a|", [1.0, 0.0], "empty"),
     ):
-        made = select(texts, scores, SeveralPairs(drop_contained=True))
+        made = select(texts, scores, SeveralPairs(drop_contained=True, per_sample=2))
         assert isinstance(made, Dropped) and made.reason == reason, texts
 
 

@@ -16,6 +16,7 @@ from parallax.settings.comments import CONF, described_keys, title
 from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root
 from parallax.settings.targets import signature
 from parallax.settings.tasks import task_rule
+from tests.figures import second_defaults
 
 FILES = [file for file in sorted(CONF.rglob("*.yaml")) if file.relative_to(CONF).parts[0] not in ("hydra", "local")]
 NEEDS = {
@@ -138,3 +139,12 @@ def test_lines_of_a_text_of_several_lines_are_no_keys(tmp_path: Path) -> None:
     file.parent.mkdir()
     file.write_text("# Title.\nitem: |-  # what is asked\n  Question: here\n\n  Answer: there\nnext: 1  # a number\n")
     assert [key.key for key in described_keys(file, tmp_path)] == ["group.item", "group.next"]
+
+
+def test_what_a_judge_or_proposer_is_tuned_to_has_its_default_in_one_place() -> None:
+    """conf/ says it, the code asks for it. Parts that are also called by name or in many tests keep both, and grow no more."""
+    found = second_defaults()
+    both = {"Claims", "ClipCalibrated", "ImageTextModel", "SelfCritic", "ByPrompt", "SentenceTree"}
+    places = [text for text in found if text.split("/")[1] in ("judge", "method", "selector", "asker", "on_data")]
+    assert {text.rpartition(":")[2].split(".")[0] for text in places} <= both
+    assert len(found) <= 167

@@ -50,7 +50,7 @@ class Detector(Judge):
 
     name = "detector"
 
-    def __init__(self, finder: Finder, extract: Callable[[str], list[str]], bonus: NotNegative = 1.0) -> None:
+    def __init__(self, finder: Finder, extract: Callable[[str], list[str]], bonus: NotNegative) -> None:
         self.finder, self.extract, self.bonus = finder, extract, bonus
 
     def settings(self) -> dict[str, Any]:

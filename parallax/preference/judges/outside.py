@@ -51,10 +51,10 @@ class Outside(Judge):
         model: str,
         *,
         cache_dir: str | Path,
-        key_variable: Name = "OPENAI_API_KEY",
-        concurrency: Annotated[int, Interval(ge=1, le=1000)] = 8,
-        timeout: Positive = 120.0,
-        retries: Natural = 4,
+        key_variable: Name,
+        concurrency: Annotated[int, Interval(ge=1, le=1000)],
+        timeout: Positive,
+        retries: Natural,
     ) -> None:
         self.inner, self.model, self.concurrency = judge, model, concurrency
         self.client = HttpClient(

@@ -35,7 +35,7 @@ class RewardModel(Claims):
     def __init__(
         self,
         adapter: ExistingPath,
-        prompt: PromptFile = "claims_sentences",
+        prompt: PromptFile,
         *,
         batch_size: Count = 128,
         cache_dir: str | Path | None = None,

@@ -43,7 +43,7 @@ class Verifier(Judge):
 
     name = "verifier"
 
-    def __init__(self, match: Match = "exact", same: Callable[[str, str, str], bool] | None = None) -> None:
+    def __init__(self, match: Match, same: Callable[[str, str, str], bool] | None = None) -> None:
         self.match, self.same = match, same
 
     def settings(self) -> dict[str, Any]:

@@ -44,14 +44,14 @@ class Reworked(FollowUp):
     def __init__(
         self,
         view: View,
-        prompt: str = "{question}",
+        prompt: str,
         num_negatives: Negatives = 1,
         *,
         keep: Share = 0.0,
-        of: Literal["own", "ground_truth"] = "own",
+        of: Literal["own", "ground_truth"],
         max_new_tokens: Count = 512,
-        temperature: Temperature = 0.7,
-        top_p: PositiveShare = 1.0,
+        temperature: Temperature,
+        top_p: PositiveShare,
     ) -> None:
         self.view, self.prompt, self.num_negatives, self.keep, self.of = view, prompt, num_negatives, keep, of
         self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p

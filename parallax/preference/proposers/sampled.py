@@ -31,8 +31,8 @@ class Sampled(PlannedProposer):
         num_samples: Negatives = 1,
         *,
         max_new_tokens: Count = 512,
-        temperature: PositiveTemperature = 0.8,
-        top_p: PositiveShare = 0.9,
+        temperature: PositiveTemperature,
+        top_p: PositiveShare,
         greedy: bool = True,
     ) -> None:
         if num_samples < 1:

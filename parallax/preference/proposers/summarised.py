@@ -44,11 +44,11 @@ class Summarised(FollowUp):
         self,
         views: View,
         prompt: str | None,
-        num_views: Count = 4,
+        num_views: Count,
         *,
         against: View | None = None,
         num_negatives: Negatives = 1,
-        agree: PositiveShare = 0.5,
+        agree: PositiveShare,
         max_length_ratio: Positive | None = None,
         max_new_tokens: Count = 512,
     ) -> None:

@@ -1,12 +1,14 @@
-"""OmegaConf, and with it Hydra, reads YAML by libyaml where PyYAML was built with it: the same values, several times as fast."""
+"""OmegaConf, and with it Hydra, in less time, with the same results: YAML read by libyaml, each interpolation parsed once."""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import omegaconf._utils as omegaconf_reads
+import omegaconf.base as omegaconf_resolves
 import yaml
+from omegaconf.grammar_parser import parse
 
 _plain = omegaconf_reads.get_yaml_loader
 
@@ -14,7 +16,6 @@ _plain = omegaconf_reads.get_yaml_loader
 @cache
 def _loader() -> Any:
     """OmegaConf's loader (its numbers, no timestamps, no key twice), the text taken apart in C."""
-
     from yaml._yaml import CParser
 
     class Loader(CParser, _plain()):  # type: ignore[misc]
@@ -26,7 +27,8 @@ def _loader() -> Any:
     return Loader
 
 
-def read_by_libyaml() -> None:
-    """From now on in this process. Without libyaml nothing changes."""
+def faster_omegaconf() -> None:
+    """From now on in this process. Where PyYAML was built without libyaml, YAML is read as before."""
     if yaml.__with_libyaml__:
         omegaconf_reads.get_yaml_loader = _loader
+    omegaconf_resolves.parse = lru_cache(maxsize=4096)(parse)  # a parse tree is read, never written
