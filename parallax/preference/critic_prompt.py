@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from parallax.records.yaml_file import read_yaml
 from parallax.settings.comments import CONF
 
 Use = Literal["auto", "always", "never"]
@@ -97,7 +98,7 @@ def read_prompt_file(name: str, shipped: str) -> tuple[dict[str, Any], str]:
         raise FileNotFoundError(
             f"judge.prompt={name} names no prompt file ({file}); use one of {', '.join(known)} or the path of a YAML file"
         )
-    content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    content: Any = OmegaConf.to_container(OmegaConf.create(read_yaml(file)), resolve=True)
     return (content if isinstance(content, dict) else {}), str(file)
 
 

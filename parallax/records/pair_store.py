@@ -86,11 +86,15 @@ class PairSet:
         if not self.complete:
             raise FileNotFoundError(f"{self.folder} holds no complete pair set: it has no manifest.json")
         content: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"{self.folder} is no pair set: its manifest.json holds no names")
         if content.get("format") != FORMAT:
             raise ValueError(
                 f"{self.folder} is a pair set of format {content.get('format')}; this program reads format {FORMAT}; "
                 "build it again"
             )
+        if not isinstance(content.get("pairs"), int) or not isinstance(content.get("dropped"), dict):
+            raise ValueError(f"{self.folder} is no pair set: its manifest.json does not say how many pairs it holds")
         return content
 
     def load(self, resolve_image: ResolveImage) -> list[PreferencePair]:

@@ -109,7 +109,7 @@ def write_gallery(
 def count_items(run_folder: Path | str) -> int:
     """About how many items the gallery of a run will have, without making any."""
     run = read_run(run_folder)
-    sizes = [(pairs.manifest()["pairs"], pairs.manifest()["dropped"]) for _, pairs in pair_sets(run) if pairs.complete]
+    sizes = [(pairs.manifest()["pairs"], pairs.manifest()["dropped"]) for _, pairs in pair_sets(run)]
     answers = max((len(e.items) for when in ("before", "after") if (e := run.evaluation(when))), default=0)
     return sum(kept + sum(dropped.values()) for kept, dropped in sizes) + answers
 

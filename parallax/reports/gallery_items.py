@@ -17,6 +17,7 @@ from parallax.records import BadImage, Candidate, Dropped, ImageRef, PreferenceP
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.images import together
 from parallax.records.pair_store import PairSet, images_of_row, pair_of_row
+from parallax.records.plain_text import quoted
 from parallax.reports.comparison_answers import goodness, score_words
 from parallax.reports.corrupted import Subject, evaluation_subjects, pair_subjects, view_of
 from parallax.reports.judge_notes import lines_of
@@ -45,7 +46,12 @@ def pair_sets(run: RunFolder) -> list[tuple[str, PairSet]]:
     for pointer in by_number([*run.folder.glob("stages/**/pairs.json"), *run.folder.glob("pairs.json")]):
         place = pointer.parent.relative_to(run.folder)
         stage = str(place.relative_to("stages")) if place.parts[:1] == ("stages",) else ""
-        found.append((stage, PairSet(Path(json.loads(pointer.read_text("utf-8"))["pair_set"]))))
+        try:
+            pairs = PairSet(Path(json.loads(pointer.read_text("utf-8"))["pair_set"]))
+            pairs.manifest()
+            found.append((stage, pairs))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            log.warning("the pairs of stage %s are left out: %s", stage or "–", quoted(error))
     return found
 
 
@@ -53,20 +59,25 @@ def pair_items(run: RunFolder) -> Iterator[Item]:
     """Kept pairs, then what was dropped, stage by stage. A pair set or an image that is gone is left out with a word."""
     cache = Path(str((run.config.get("paths") or {}).get("cache_dir") or "")).expanduser()
     for stage, pairs in pair_sets(run):
-        if not pairs.complete:
-            log.warning("the pairs of stage %s are left out: %s is gone", stage or "–", pairs.folder)
-            continue
-        subjects = pair_subjects(run.config, stage)
-        recipes: dict[str, Mapping[str, Any]] = {}
-        for pair in _each_pair(pairs, subjects):
-            recipes.setdefault(pair.chosen.provenance.get("role", ""), pair.chosen.provenance)
-            for response in pair.rejected:
-                recipes.setdefault(response.provenance.get("role", ""), response.provenance)
-            yield _pair_item(pair, stage)
-        dropped = pairs.dropped()
-        answers = answers_of_dropped([d.sample_id for d in dropped], list(recipes.values()), cache / "candidates")
-        for gone in dropped:
-            yield _dropped_item(gone, stage, subjects.get(gone.sample_id), answers.get(gone.sample_id, []))
+        try:
+            yield from _items_of(pairs, stage, pair_subjects(run.config, stage), cache / "candidates")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning(
+                "pairs of stage %s are left out: %s cannot be read (%s)", stage or "–", pairs.folder, quoted(error)
+            )
+
+
+def _items_of(pairs: PairSet, stage: str, subjects: Mapping[str, Subject], kept: Path) -> Iterator[Item]:
+    recipes: dict[str, Mapping[str, Any]] = {}
+    for pair in _each_pair(pairs, subjects):
+        recipes.setdefault(pair.chosen.provenance.get("role", ""), pair.chosen.provenance)
+        for response in pair.rejected:
+            recipes.setdefault(response.provenance.get("role", ""), response.provenance)
+        yield _pair_item(pair, stage)
+    dropped = pairs.dropped()
+    answers = answers_of_dropped([d.sample_id for d in dropped], list(recipes.values()), kept)
+    for gone in dropped:
+        yield _dropped_item(gone, stage, subjects.get(gone.sample_id), answers.get(gone.sample_id, []))
 
 
 def _dropped_item(gone: Dropped, stage: str, subject: Subject | None, said: Sequence[Candidate]) -> Item:

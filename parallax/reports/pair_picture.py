@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from parallax.records import PreferencePair, ViewSpec
 from parallax.records.images import together
 from parallax.records.pair_store import PairSet, images_of
+from parallax.records.yaml_file import read_yaml
 from parallax.reports.corrupted import looked_at, view_of
 from parallax.reports.worddiff import Span, diff_words
 from parallax.settings.build import build
@@ -28,9 +29,7 @@ SPACE = 0.008  # between words; of the width of the answers' column
 
 def pairs_of_run(run_folder: Path) -> list[PreferencePair]:
     """The pairs of a run's first stage, images found again through the run's own data source."""
-    import yaml
-
-    config = yaml.safe_load((run_folder / "config.yaml").read_text("utf-8"))
+    config = read_yaml(run_folder / "config.yaml")
     pointer = json.loads(next(iter(sorted(run_folder.glob("stages/**/pairs.json")))).read_text("utf-8"))
     return PairSet(pointer["pair_set"]).load(images_of(build(config["data"], "data")))
 

@@ -16,6 +16,7 @@ from typing import Any
 from parallax.evaluation.evaluation import Evaluation
 from parallax.records.atomic import finite
 from parallax.records.plain_text import quoted
+from parallax.records.yaml_file import read_yaml
 from parallax.reports.metrics_csv import read_metrics
 from parallax.settings.left_by_runs import is_run
 
@@ -128,7 +129,7 @@ def _runs_below(place: Path) -> Iterator[Path]:
 
 def _typed(folder: Path) -> Iterator[str]:
     overrides = folder / ".hydra" / "overrides.yaml"
-    words = _yaml_any(overrides) if overrides.is_file() else json_of(folder / "environment.json").get("command")
+    words = read_yaml(overrides) if overrides.is_file() else json_of(folder / "environment.json").get("command")
     for word in words if isinstance(words, list) else []:
         key, equals, _ = str(word).lstrip("+~").partition("=")
         if equals:
@@ -171,14 +172,5 @@ def json_of(path: Path) -> dict[str, Any]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    found = _yaml_any(path) if path.is_file() else {}
+    found = read_yaml(path) if path.is_file() else {}
     return dict(found) if isinstance(found, Mapping) else {}
-
-
-def _yaml_any(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text("utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: {error}") from error

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from parallax.records.yaml_file import read_yaml
 from parallax.settings.errors import ConfigError
 from parallax.settings.places import locate
 
@@ -106,10 +105,10 @@ def read_sweep(path: Path | str) -> SweepFile:
     """Read a sweep file. Raises ConfigError, in words, when it is none."""
     path = locate(path)
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError as error:
         raise ConfigError(f"sweep={path} does not exist (looked from {Path.cwd()}).") from error
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"sweep={path} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
         raise ConfigError(f"sweep={path} is no sweep file: it has no `parameters`.")

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from annotated_types import Ge
 
 from parallax.evaluation.evaluation import Evaluation
@@ -27,6 +26,7 @@ from parallax.models.devices import pick_device
 from parallax.models.image_text import ImageTextModel
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
+from parallax.records.yaml_file import read_yaml
 from parallax.reports.metric_names import short_name
 from parallax.reports.plots import line_style, panels, save
 from parallax.reports.results import lookup
@@ -146,7 +146,7 @@ def length_statistics(lengths: Sequence[int]) -> dict[str, float]:
 
 def noise_row(run: Path, metric: str) -> dict[str, float]:
     """One run's noise step, late reward margin of its last stage fitted to pairs, and metric."""
-    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    config = read_yaml(run / "config.yaml")
     step = (config.get("aug") or {}).get("noise_steps")
     if step is None:
         raise ValueError(f"{run} was not made with diffusion noise (its configuration has no aug.noise_steps)")

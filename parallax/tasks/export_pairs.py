@@ -27,6 +27,7 @@ from parallax.models.devices import pick_device
 from parallax.models.hub import can_upload, upload
 from parallax.records.pair_store import PairSet, images_of
 from parallax.records.plain_text import front_matter, markdown, markdown_table
+from parallax.records.yaml_file import read_yaml
 from parallax.reports.environment import without_secrets
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
@@ -100,12 +101,13 @@ def _pairs_of_run(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Pr
 
 def _config_of(folder: Path) -> dict[str, Any] | None:
     """What a run was configured with, where its folder says so."""
-    import yaml
-
     file = folder / "config.yaml"
     if not file.is_file():
         return None
-    config = yaml.safe_load(file.read_text("utf-8"))
+    try:
+        config = read_yaml(file)
+    except ValueError as error:
+        raise ConfigError(f"task.pairs={folder}: {error}") from error
     return config if isinstance(config, dict) and "data" in config else None
 
 

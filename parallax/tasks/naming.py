@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from parallax.records.yaml_file import read_yaml
 from parallax.settings.tasks import task_fact
 
 LONGEST_NAME = 120  # characters
@@ -84,4 +85,4 @@ def _of_the_multirun(folder: Path) -> Sequence[str]:
     path = folder / "multirun.yaml"
     if not path.is_file():
         return []
-    return [str(word) for word in OmegaConf.select(OmegaConf.load(path), "hydra.overrides.task") or []]
+    return [str(word) for word in OmegaConf.select(OmegaConf.create(read_yaml(path)), "hydra.overrides.task") or []]

@@ -21,9 +21,13 @@ SAMPLED = ("stages.align.proposer.temperature=1.5", "generation.max_new_tokens=2
 BUILDS = {
     "rlaif": ("stages.align.proposer.num_samples=4", *SAMPLED, "pairs.length_balance=false"),
     "online_dpo": ("stages.align.proposer.num_samples=4", *SAMPLED, "pairs.length_balance=false"),
+    "sena": ("generation.max_new_tokens=24",),
     "shape": ("generation.max_new_tokens=24",),
     "dropout_ntp": ("generation.max_new_tokens=24",),
+    "self_rewritten": ("generation.max_new_tokens=24",),
     "bpo": ("generation.max_new_tokens=24",),
+    "opa_dpo": ("generation.max_new_tokens=24",),
+    "mpo_correctness": ("data.size=12", "stages.align.proposer.temperature=1.5", "generation.max_new_tokens=8"),
 }
 
 
