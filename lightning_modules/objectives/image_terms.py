@@ -211,10 +211,10 @@ class SymMPO(Objective):
 
     def __init__(
         self,
-        beta: Positive = 0.1,
-        pair_weight: NotNegative = 0.5,
-        anchor_weight: NotNegative = 1.0,
-        agreement_weight: NotNegative = 1e-4,
+        beta: Positive,
+        pair_weight: NotNegative,
+        anchor_weight: NotNegative,
+        agreement_weight: NotNegative,
     ) -> None:
         self.beta: float = float(beta)
         self.pair_weight = float(pair_weight)

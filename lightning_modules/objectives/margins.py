@@ -38,7 +38,7 @@ class EXO(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1, label_smoothing: LabelShare = 1e-3) -> None:
+    def __init__(self, beta: Positive, label_smoothing: LabelShare) -> None:
         self.beta: float = float(beta)
         self.label_smoothing = float(label_smoothing)
 
@@ -62,7 +62,7 @@ class DiscoPOP(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1, tau: Positive = 0.05) -> None:
+    def __init__(self, beta: Positive, tau: Positive) -> None:
         self.beta: float = float(beta)
         self.tau = float(tau)
 
@@ -84,7 +84,7 @@ class LengthNormalised(Objective):
 
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 2.0) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -83,7 +83,7 @@ class Robust(DPO):
     Unlike label smoothing it may fall below zero. Same arguments as `DPO`.
     """
 
-    def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.1) -> None:
+    def __init__(self, beta: Positive, label_smoothing: WrongLabels) -> None:
         super().__init__(beta, label_smoothing)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -28,7 +28,7 @@ class CPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, beta: Positive = 0.1, alpha: NotNegative = 1.0) -> None:
+    def __init__(self, beta: Positive, alpha: NotNegative) -> None:
         self.beta: float = float(beta)
         self.alpha = float(alpha)
 
@@ -51,7 +51,7 @@ class SimPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, beta: Positive = 2.0, gamma: NotNegative = 1.0) -> None:
+    def __init__(self, beta: Positive, gamma: NotNegative) -> None:
         self.beta: float = float(beta)
         self.gamma = float(gamma)
 
@@ -70,7 +70,7 @@ class ORPO(Objective):
 
     needs_reference = False
 
-    def __init__(self, weight: NotNegative = 0.1) -> None:
+    def __init__(self, weight: NotNegative) -> None:
         self.weight = float(weight)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

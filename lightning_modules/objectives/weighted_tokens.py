@@ -17,7 +17,7 @@ class LDDPO(MultiNegative):
         alpha: 0 (answers are compared up to the length of the shortest one) to 1 (DPO).
     """
 
-    def __init__(self, beta: Positive = 0.1, alpha: Share = 0.5) -> None:
+    def __init__(self, beta: Positive, alpha: Share) -> None:
         super().__init__(beta)
         self.token_weights = Tail(float(alpha))
 

@@ -1,1 +1,1 @@
-"""Models of the built-in world and toy checkpoints of all families: how they are made."""
+"""Models of the built-in world: how they are made."""

@@ -59,7 +59,11 @@ def losses(module: PreferenceDataModule, policy: Any, objective: Objective, mode
     return found
 
 
-@pytest.mark.parametrize("objective", [MDPO_CROP, SymMPO(), DDPO(gamma=3.0)], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "objective",
+    [MDPO_CROP, SymMPO(0.1, 0.5, 1.0, 1e-4), DDPO(gamma=3.0)],
+    ids=lambda value: type(value).__name__,
+)
 def test_a_cached_reference_is_a_live_one_and_nothing_is_scored_twice(
     cache: Path, policy: Any, objective: Objective
 ) -> None:
@@ -119,7 +123,7 @@ def test_pairs_without_a_partner_are_dropped_and_counted(tmp_path: Path, policy:
     source = ShapesSource("pairs_habit_free", 12, kinds=["describe", "exist"])
     module = PreferenceDataModule(
         source, ByView(view, 1, max_new_tokens=24), ByConstruction(), BestAgainstRest(1, drop_equal=False), cache_dir=tmp_path,
-        trainer=typed.trainer(batch_size=4), generation=typed.generation(batch_size=8), looks=SymMPO().looks,
+        trainer=typed.trainer(batch_size=4), generation=typed.generation(batch_size=8), looks=SymMPO(0.1, 0.5, 1.0, 1e-4).looks,
     )  # fmt: skip
     module.build_pairs(policy)
     alone = [dropped for dropped in module.dropped if dropped.reason == "no_partner"]

@@ -65,7 +65,9 @@ BY_HAND: list[tuple[Objective, list[float], float]] = [
     (CHiP(VIEW, 0.5, image_weight=2.0), [3, -1, 0.5], cost(0.5 * (4 + 5))),
     (CHiP(VIEW, 0.5, image_weight=2.0, combine="sum"), [3, -1, 0.5], cost(2) + 2 * cost(1.25)),
     (
-        SymMPO(0.5),  # beside image 1: w₁ 3, l₁ −1, w₂ 0.5; beside image 2: w₂ 1, w₁ −2: m₁ = 2.5, m₂ = 3
+        SymMPO(
+            0.5, pair_weight=0.5, anchor_weight=1.0, agreement_weight=0.0001
+        ),  # beside image 1: w₁ 3, l₁ −1, w₂ 0.5; beside image 2: w₂ 1, w₁ −2: m₁ = 2.5, m₂ = 3
         [3, -1, 0.5, 1, -2],
         cost(2) + 0.5 * (cost(1.25) + cost(1.5)) + cost(1.5) + cost(0.5) + 1e-4 * 0.25,
     ),
@@ -82,7 +84,7 @@ def test_losses_by_hand(objective: Objective, ratios: list[float], expected: flo
     [
         (MDPO(VIEW), 3, 3 * LN2),
         (CHiP(VIEW), 3, LN2),
-        (SymMPO(), 5, 4 * LN2),
+        (SymMPO(0.1, 0.5, 1.0, 1e-4), 5, 4 * LN2),
         (BCO(), 2, 2 * LN2),
         (ImageTerm(VIEW), 3, LN2),
     ],
@@ -91,7 +93,14 @@ def test_the_value_where_policy_and_reference_are_one(objective: Objective, colu
     assert objective(*given([0.0] * columns)).loss.item() == pytest.approx(value, abs=1e-12)
 
 
-WITH_LOOKS = [MDPO(VIEW), MDPO(VIEW, side="rejected"), CHiP(VIEW), CHiP(VIEW, combine="sum"), ImageTerm(VIEW), SymMPO()]
+WITH_LOOKS = [
+    MDPO(VIEW),
+    MDPO(VIEW, side="rejected"),
+    CHiP(VIEW),
+    CHiP(VIEW, combine="sum"),
+    ImageTerm(VIEW),
+    SymMPO(0.1, 0.5, 1.0, 1e-4),
+]
 
 
 @pytest.mark.parametrize("objective", WITH_LOOKS, ids=repr)
@@ -161,7 +170,10 @@ def test_an_objective_that_stands_on_another_asks_for_what_that_asks() -> None:
         (lambda: BCO(decay=1.0), "decay=1.0"),
         (lambda: MDPO(VIEW, side="rejected")(*given([0, 0, 0, 0])), "pairs.num_negatives=1"),
         (lambda: MDPO(VIEW)(*given([0, 0])), r"1 \+ K \+ 1 further columns"),
-        (lambda: SymMPO()(*given([0] * 6)), "one rejected response and got 2"),
+        (
+            lambda: SymMPO(0.1, 0.5, 1.0, 1e-4)(*given([0] * 6)),
+            "one rejected response and got 2",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(make, words: str) -> None:  # type: ignore[no-untyped-def]

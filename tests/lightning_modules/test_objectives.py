@@ -31,11 +31,11 @@ from lightning_modules.objectives import (
 )
 
 PAIR_OBJECTIVES: list[Objective] = [
-    DPO(0.1), DPO(0.1, label_smoothing=0.2), IPO(0.1), Hinge(0.5), Robust(0.1, label_smoothing=0.1), EXO(0.1), DiscoPOP(0.1),
+    DPO(0.1), DPO(0.1, label_smoothing=0.2), IPO(0.1), Hinge(0.5), Robust(0.1, 0.1), EXO(0.1, 0.001), DiscoPOP(0.1, 0.05),
 ]  # fmt: skip
 ANY_K: list[Objective] = [
     MultiNegative(0.1), Stic(0.1), Stic(0.3, alpha=0.3, norm="per_token"), Stic(0.1, alpha=1.0, norm="const"),
-    NCA(0.1), SPPO(0.5), APOZero(0.1), APODown(0.1), CPO(0.1), SimPO(2.0), ORPO(0.1), LengthNormalised(2.0),
+    NCA(0.1), SPPO(0.5), APOZero(0.1), APODown(0.1), CPO(0.1, alpha=1.0), SimPO(2.0, gamma=1.0), ORPO(0.1), LengthNormalised(2.0),
     *(FDivergence(name, base=MultiNegative(0.1)) for name in ("forward_kl", "jensen_shannon", "alpha")),
 ]  # fmt: skip
 
@@ -232,7 +232,7 @@ def test_wrong_shapes_and_a_missing_reference_are_named() -> None:
         (lambda: NLL(constant=0), "constant=0"),
         (lambda: EXO(label_smoothing=0), "label_smoothing=0 .*above 0 and below 0.5"),
         (lambda: DiscoPOP(tau=0), "tau=0"),
-        (lambda: SimPO(gamma=-1), "gamma=-1"),
+        (lambda: SimPO(gamma=-1, beta=2.0), "gamma=-1"),
         (lambda: CPO(alpha=float("nan")), "alpha=nan"),
         (lambda: ORPO(weight=-0.1), "weight=-0.1"),
         (lambda: FDivergence("kl"), "divergence='kl'.*forward_kl"),  # type: ignore[arg-type]

@@ -85,14 +85,15 @@ def test_the_odds_ratio_by_hand() -> None:
 @pytest.mark.parametrize("value", [0.0, -1e-9, -1e-5, -0.69, -0.7, -5.0, -1e6])
 def test_odds_of_certain_and_of_hopeless_tokens_are_finite(value: float) -> None:
     policy = torch.tensor([[value * 4, -3.0]], dtype=torch.float32, requires_grad=True)
-    loss = ORPO()(policy, None, torch.tensor([[4, 5]])).loss
+    loss = ORPO(weight=0.1)(policy, None, torch.tensor([[4, 5]])).loss
     loss.sum().backward()
     assert loss.isfinite().all() and policy.grad is not None and policy.grad.isfinite().all()
 
 
 AT_THE_START = [
-    (EXO(), 2.761231), (NCA(), 2 * math.log(2)), (SPPO(0.1), 50.0), (APOZero(), 1.0), (APODown(), 1.0), (DiscoPOP(), 0.846574),
-    (LengthNormalised(), math.log(2)), (FDivergence("forward_kl"), math.log(2)), (FDivergence("alpha"), math.log(2)),
+    (EXO(0.1, 0.001), 2.761231), (NCA(), 2 * math.log(2)), (SPPO(0.1), 50.0), (APOZero(), 1.0), (APODown(), 1.0),
+    (DiscoPOP(0.1, 0.05), 0.846574),
+    (LengthNormalised(beta=2.0), math.log(2)), (FDivergence("forward_kl"), math.log(2)), (FDivergence("alpha"), math.log(2)),
     (FDivergence("jensen_shannon", base=IPO(0.5)), 1.0),
 ]  # fmt: skip
 
@@ -120,7 +121,16 @@ def test_apo_zero_lifts_the_chosen_answer_and_apo_down_lowers_it() -> None:
         assert policy.grad[0, 1].item() > 0  # the rejected one falls under both
 
 
-ANY_K = [NCA(), SPPO(), APOZero(), APODown(), CPO(), CPO(alpha=0.0), SimPO(), ORPO()]
+ANY_K = [
+    NCA(),
+    SPPO(),
+    APOZero(),
+    APODown(),
+    CPO(0.1, alpha=1.0),
+    CPO(0.1, alpha=0.0),
+    SimPO(beta=2.0, gamma=1.0),
+    ORPO(weight=0.1),
+]
 
 
 @pytest.mark.parametrize("objective", ANY_K, ids=repr)
@@ -137,13 +147,13 @@ def test_an_f_divergence_near_the_reverse_kl_is_dpo_and_takes_several_rejected_a
     assert near.item() == pytest.approx(MultiNegative(0.3)(*three).loss.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("base", [Stic(), NLL(), NCA(), SimPO(), Weighted([(1.0, DPO())])], ids=repr)
+@pytest.mark.parametrize("base", [Stic(), NLL(), NCA(), SimPO(beta=2.0, gamma=1.0), Weighted([(1.0, DPO())])], ids=repr)
 def test_an_f_divergence_refuses_losses_that_are_not_of_the_margin(base: Objective) -> None:
     with pytest.raises(ValueError, match="function of the log-ratios alone.*DPO, MultiNegative"):
         FDivergence(base=base)
 
 
-@pytest.mark.parametrize("objective", [CPO(0.5), SimPO(2.0), ORPO(0.1)], ids=repr)
+@pytest.mark.parametrize("objective", [CPO(0.5, alpha=1.0), SimPO(2.0, gamma=1.0), ORPO(0.1)], ids=repr)
 def test_rewards_without_a_reference_carry_trls_names(objective: Objective) -> None:
     policy, _, lengths = given([-8.0, -12.0])
     metrics = objective(policy, None, lengths).metrics

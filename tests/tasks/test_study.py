@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from parallax.reports.study import markdown
 from parallax.settings.check import find_problems
+from parallax.tasks.program import main
 
 ROOT = Path(__file__).parents[2]
 WORDS = (
@@ -28,18 +26,14 @@ ARMS = (
 )  # fmt: skip
 
 
-def command(tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def command(tmp_path: Path, *more: str) -> int:
+    """The exit status of the command, which runs in this process."""
     words = [*WORDS, f"study.folder={tmp_path / 'study'}", f"paths.cache_dir={tmp_path / 'cache'}", *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "run.py", *words, f"hydra.run.dir={tmp_path / 'hydra'}"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    return main([*words, f"hydra.run.dir={tmp_path / 'hydra'}"])
 
 
-def test_a_study_runs_its_arms_once_and_writes_a_table(tmp_path: Path) -> None:
-    first = command(tmp_path, *ARMS)
-    assert first.returncode == 0, first.stderr[-2000:]
+def test_a_study_runs_its_arms_once_and_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(tmp_path, *ARMS) == 0
     summary = json.loads((tmp_path / "study/evidence.json").read_text())
     assert set(summary["arms"]) == {"seva", "swapped", "hopeless"}
     for arm in (summary["arms"]["seva"], summary["arms"]["swapped"]):
@@ -49,15 +43,16 @@ def test_a_study_runs_its_arms_once_and_writes_a_table(tmp_path: Path) -> None:
     assert "| hopeless | 0 | – |" in table and "`hopeless`, 1 of 1 seeds: pairs: 0 kept of 12" in table
     assert (tmp_path / "study/evidence.png").stat().st_size > 1000
 
-    again = command(tmp_path, *ARMS)
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert again.stdout.count("done before, kept") == 2
+    capsys.readouterr()
+    assert command(tmp_path, *ARMS) == 0
+    assert capsys.readouterr().out.count("done before, kept") == 2
     assert (tmp_path / "study/evidence.md").read_text() == table
 
 
-def test_a_wrong_arm_is_told_before_any_run(tmp_path: Path) -> None:
-    done = command(tmp_path, "study.arms.seva=['loss.beta=-1']")
-    assert done.returncode != 0 and "arm seva" in done.stderr and "loss.beta=-1" in done.stderr
+def test_a_wrong_arm_is_told_before_any_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(tmp_path, "study.arms.seva=['loss.beta=-1']") != 0
+    said = capsys.readouterr().err
+    assert "arm seva" in said and "loss.beta=-1" in said
     assert not (tmp_path / "study/seva").exists()
 
 
