@@ -17,6 +17,7 @@ import gradio as gr
 from datamodules.shapes.language import object_spans
 from parallax.records import BadImage
 from parallax.records.interruption import stop_requested
+from parallax.records.plain_text import say
 from parallax.settings.build import build
 from parallax.tasks.chat import answers, open_image
 
@@ -43,7 +44,7 @@ def serve(policy: Policy, config: dict[str, Any]) -> None:
         max_file_size=LARGEST, ssr_mode=False, theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         footer_links=[], css=WHOLE_WORDS,
     )  # fmt: skip
-    print(f"{policy.name} answers at {address} (Ctrl-C leaves)", flush=True)
+    say(f"{policy.name} answers at {address} (Ctrl-C leaves)")
     try:
         while not stop_requested():
             time.sleep(0.2)
