@@ -17,14 +17,37 @@ from parallax.reports.plots import PALETTE, panels, save
 OUT = Path(__file__).parent / "images" / "objectives.png"
 VIEW = Crop()
 SHOWN: dict[str, o.Objective] = {
-    "dpo": o.DPO(), "dpo, ε = 0.2": o.DPO(label_smoothing=0.2), "multi_negative, K = 3": o.MultiNegative(), "robust": o.Robust(),
-    "ipo": o.IPO(), "hinge": o.Hinge(), "exo": o.EXO(), "discopop": o.DiscoPOP(), "dpo_per_token": o.LengthNormalised(),
-    "f_divergence, forward KL": o.FDivergence("forward_kl"), "f_divergence, Jensen-Shannon": o.FDivergence("jensen_shannon"),
-    "f_divergence, α = 0.5": o.FDivergence("alpha"), "nca": o.NCA(), "bco": o.BCO(), "sppo": o.SPPO(), "apo_zero": o.APOZero(),
-    "apo_down": o.APODown(), "cpo": o.CPO(), "simpo": o.SimPO(), "orpo": o.ORPO(), "stic": o.Stic(), "nll": o.NLL(),
-    "mpo": o.Weighted([(0.8, o.DPO()), (0.2, o.BCO()), (1.0, o.NLL())]), "ld_dpo": o.LDDPO(), "ddpo": o.DDPO(),
-    "mdpo": o.MDPO(VIEW), "image_term": o.ImageTerm(VIEW), "chip": o.CHiP(VIEW), "symmpo": o.SymMPO(), "povid": o.Povid(),
-}  # fmt: skip
+    "dpo": o.DPO(),
+    "dpo, ε = 0.2": o.DPO(label_smoothing=0.2),
+    "multi_negative, K = 3": o.MultiNegative(),
+    "robust": o.Robust(0.1, 0.1),
+    "ipo": o.IPO(),
+    "hinge": o.Hinge(),
+    "exo": o.EXO(0.1, 0.001),
+    "discopop": o.DiscoPOP(0.1, 0.05),
+    "dpo_per_token": o.LengthNormalised(2.0),
+    "f_divergence, forward KL": o.FDivergence("forward_kl"),
+    "f_divergence, Jensen-Shannon": o.FDivergence("jensen_shannon"),
+    "f_divergence, α = 0.5": o.FDivergence("alpha"),
+    "nca": o.NCA(),
+    "bco": o.BCO(),
+    "sppo": o.SPPO(),
+    "apo_zero": o.APOZero(),
+    "apo_down": o.APODown(),
+    "cpo": o.CPO(0.1, 1.0),
+    "simpo": o.SimPO(2.0, 1.0),
+    "orpo": o.ORPO(0.1),
+    "stic": o.Stic(),
+    "nll": o.NLL(),
+    "mpo": o.Weighted([(0.8, o.DPO()), (0.2, o.BCO()), (1.0, o.NLL())]),
+    "ld_dpo": o.LDDPO(0.1, 0.5),
+    "ddpo": o.DDPO(),
+    "mdpo": o.MDPO(VIEW),
+    "image_term": o.ImageTerm(VIEW),
+    "chip": o.CHiP(VIEW),
+    "symmpo": o.SymMPO(0.1, 0.5, 1.0, 1e-4),
+    "povid": o.Povid(),
+}
 
 
 def curves(name: str, objective: o.Objective, margins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

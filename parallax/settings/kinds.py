@@ -45,7 +45,8 @@ KINDS: dict[str, Kind] = {
     "view": Kind("a view", ("augment",), _any_of("on_image", "on_tensor", "draw")),
     "source": Kind(
         "a data source", ("datamodules.formats", "datamodules.shapes.source", "parallax.evaluation.files",
-                          "parallax.evaluation.pope"), _any_of("__len__+__getitem__"), SAMPLES,
+                          "parallax.evaluation.math_answers", "parallax.evaluation.pope"),
+        _any_of("__len__+__getitem__"), SAMPLES,
     ),
     "asker": Kind("an asker", ("parallax.preference.asker",), _any_of("asked")),
     "proposer": Kind("a proposer", ("parallax.preference.proposers",), _any_of("requests", "propose")),

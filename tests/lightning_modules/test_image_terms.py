@@ -164,7 +164,7 @@ def test_an_objective_that_stands_on_another_asks_for_what_that_asks() -> None:
         (lambda: MDPO(VIEW, image_weight=-1), "image_weight=-1"),
         (lambda: ImageTerm(VIEW, side="both"), "side='both'"),  # type: ignore[arg-type]
         (lambda: CHiP(VIEW, combine="mean"), "combine='mean'"),  # type: ignore[arg-type]
-        (lambda: LDDPO(alpha=1.5), "alpha=1.5"),
+        (lambda: LDDPO(0.1, alpha=1.5), "alpha=1.5"),
         (lambda: DDPO(gamma=0), "gamma=0"),
         (lambda: BCO(shift="mean"), "shift='mean'"),  # type: ignore[arg-type]
         (lambda: BCO(decay=1.0), "decay=1.0"),

@@ -226,14 +226,14 @@ def test_wrong_shapes_and_a_missing_reference_are_named() -> None:
         (lambda: IPO(beta=float("nan")), "beta=nan"),
         (lambda: Hinge(beta=float("inf")), "beta=inf"),
         (lambda: DPO(label_smoothing=0.5), "label_smoothing=0.5"),
-        (lambda: Robust(label_smoothing=-0.1), "label_smoothing=-0.1"),
+        (lambda: Robust(0.1, label_smoothing=-0.1), "label_smoothing=-0.1"),
         (lambda: Stic(alpha=0), "alpha=0"),
         (lambda: Stic(norm="mean"), "norm='mean'.*sum, per_token, const"),  # type: ignore[arg-type]
         (lambda: NLL(constant=0), "constant=0"),
-        (lambda: EXO(label_smoothing=0), "label_smoothing=0 .*above 0 and below 0.5"),
-        (lambda: DiscoPOP(tau=0), "tau=0"),
+        (lambda: EXO(0.1, label_smoothing=0), "label_smoothing=0 .*above 0 and below 0.5"),
+        (lambda: DiscoPOP(0.1, tau=0), "tau=0"),
         (lambda: SimPO(gamma=-1, beta=2.0), "gamma=-1"),
-        (lambda: CPO(alpha=float("nan")), "alpha=nan"),
+        (lambda: CPO(0.1, alpha=float("nan")), "alpha=nan"),
         (lambda: ORPO(weight=-0.1), "weight=-0.1"),
         (lambda: FDivergence("kl"), "divergence='kl'.*forward_kl"),  # type: ignore[arg-type]
         (lambda: FDivergence(alpha=1), "alpha=1 "),

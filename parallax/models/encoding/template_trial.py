@@ -74,4 +74,4 @@ if __name__ == "__main__":
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     except (ImportError, ValueError, OSError):  # no such limits here: the other side's clock remains
         pass
-    sys.stdout.write(_render(**json.loads(sys.stdin.read())))  # to the process that asked
+    sys.stdout.write(_render(**json.loads(sys.stdin.read())))
