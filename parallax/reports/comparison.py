@@ -17,11 +17,11 @@ from parallax.reports.comparison_numbers import ComparedRun, Comparison, compare
 from parallax.reports.comparison_table import notes, print_comparison, write_csv
 from parallax.reports.corrupted import Subject, data_uri, evaluation_subjects
 from parallax.reports.method_words import setting_name
-from parallax.reports.metric_names import short_name, whole_name
+from parallax.reports.metric_names import direction, short_name, whole_name
 from parallax.reports.metrics_csv import curve
 from parallax.reports.pages import page
 from parallax.reports.plots import panels, save, with_intervals
-from parallax.reports.results import HEADLINE, direction, is_minor, show, show_parts
+from parallax.reports.results import HEADLINE, is_minor, show, show_parts
 from parallax.reports.run_folder import find_runs
 from parallax.reports.what_differs import ABSENT, Setting, value_words
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.reports.comparison_numbers import ComparedRun
+from parallax.reports.metric_names import direction
 from parallax.reports.pairs_table import evenly
-from parallax.reports.results import direction
 from parallax.reports.worddiff import diff_words
 
 BASE = -1  # stands for the model before training among the numbers of runs

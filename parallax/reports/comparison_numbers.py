@@ -9,9 +9,9 @@ from typing import Any
 
 from parallax.evaluation.evaluation import Evaluation, difference
 from parallax.evaluation.ratio import Metric
-from parallax.reports.metric_names import short_name
+from parallax.reports.metric_names import direction, short_name
 from parallax.reports.metrics_csv import late_mean
-from parallax.reports.results import HEADLINE, direction, metric_of, metric_order
+from parallax.reports.results import HEADLINE, metric_of, metric_order
 from parallax.reports.run_folder import RunFolder
 from parallax.reports.what_differs import ABSENT, Setting, settings_that_differ, value_words
 

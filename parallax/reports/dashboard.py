@@ -16,8 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from parallax.reports.method_words import setting_name
-from parallax.reports.metric_names import short_name
-from parallax.reports.results import direction
+from parallax.reports.metric_names import direction, short_name
 from parallax.reports.wandb_run import AXIS
 from parallax.settings.comments import meaning_of
 from parallax.settings.places import COMMAND

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.records import BadImage, ImageRef, Sample
+from parallax.reports.metric_names import direction
 from parallax.reports.pairs_table import evenly
-from parallax.reports.results import direction
 from parallax.reports.worddiff import diff_words, marked_text
 
 if TYPE_CHECKING:

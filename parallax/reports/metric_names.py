@@ -1,6 +1,12 @@
-"""What metrics are called where people read them. Files, loggers and `optimized_metric` keep the keys, such as `pope_f1`."""
+"""What metrics are called where people read them, and which way is better.
+
+Files, loggers and `optimized_metric` keep the keys, such as `pope_f1`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 SHORT = {
     "chair_i": "CHAIR-i",
@@ -33,6 +39,14 @@ BENCHMARKS = {  # the first word of a key
 HARNESSES = ("lmms_eval/", "vlmevalkit/")
 WORDS = {"f1": "F1", "cn": "CN", "qa": "QA"}
 
+LOWER_IS_BETTER = frozenset(
+    {
+        "chair_i", "chair_s", "parse_failures", "judge_failures", "amber_chair", "amber_hal", "amber_cog", "shr",
+        "hallucination_rate",
+    }
+)  # fmt: skip
+NEITHER_IS_BETTER = frozenset({"yes_ratio", "rejected_nats"})
+
 
 def short_name(metric: str) -> str:
     """`POPE F1` for `pope_f1`, `POPE random accuracy` for `pope_random_accuracy`, `Accuracy, colour` for `accuracy/colour`."""
@@ -57,3 +71,25 @@ def _is_known(metric: str) -> bool:
 def whole_name(metric: str) -> str:
     """The short name and, where that is an abbreviation, what is counted."""
     return WHOLE.get(metric, short_name(metric))
+
+
+def direction(metric: str) -> int:
+    """+1 when more is better, −1 when less is better, 0 when neither; by the last part of the metric's name."""
+    short = metric.split(":")[0].rsplit("/", 1)[-1]
+    if any(short.endswith(name) for name in NEITHER_IS_BETTER):
+        return 0
+    return -1 if any(short.endswith(name) for name in LOWER_IS_BETTER) else 1
+
+
+def lookup(results: Mapping[str, Any], path: str) -> float:
+    """A number of the results by its path: `difference/chair_i`, `after/accuracy/colour`, `pairs/kept`. NaN if missing.
+
+    This is what a sweep optimises, so a failed measurement must not stop it.
+    """
+    side, _, name = path.partition("/")
+    found = results.get(side, {})
+    if isinstance(found, Mapping):
+        found = found.get(name)
+    if isinstance(found, Mapping):
+        found = found.get("value")
+    return float(found) if isinstance(found, int | float) else float("nan")

@@ -13,31 +13,16 @@ from parallax.evaluation.ratio import Metric
 from parallax.records.atomic import atomic_write_text, finite
 from parallax.records.plain_text import terminal
 from parallax.reports import run_log
-from parallax.reports.metric_names import short_name
+from parallax.reports.metric_names import direction, short_name
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 HEADLINE = ("chair_i", "chair_s", "recall", "accuracy", "pope_accuracy")
-LOWER_IS_BETTER = frozenset(
-    {
-        "chair_i", "chair_s", "parse_failures", "judge_failures", "amber_chair", "amber_hal", "amber_cog", "shr",
-        "hallucination_rate",
-    }
-)  # fmt: skip
-NEITHER_IS_BETTER = frozenset({"yes_ratio", "rejected_nats"})
 _MINOR = re.compile(r"pope_(?!(?:accuracy|f1|yes_ratio|parse_failures)$)(?!\w+_accuracy$)\w+$")
 MOST_SHOWN = 8  # metrics on the screen where none is a headline
 NO_METRIC = Metric(None, None, None, 0)
-
-
-def direction(metric: str) -> int:
-    """+1 when more is better, −1 when less is better, 0 when neither; by the last part of the metric's name."""
-    short = metric.split(":")[0].rsplit("/", 1)[-1]
-    if any(short.endswith(name) for name in NEITHER_IS_BETTER):
-        return 0
-    return -1 if any(short.endswith(name) for name in LOWER_IS_BETTER) else 1
 
 
 def is_minor(metric: str) -> bool:
@@ -98,20 +83,6 @@ def write_results(path: Path | str, results: Mapping[str, Any]) -> Path:
     """Write `results.json`, whole or not at all."""
     atomic_write_text(path, json.dumps(finite(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return Path(path)
-
-
-def lookup(results: Mapping[str, Any], path: str) -> float:
-    """A number of the results by its path: `difference/chair_i`, `after/accuracy/colour`, `pairs/kept`. NaN if missing.
-
-    This is what a sweep optimises, so a failed measurement must not stop it.
-    """
-    side, _, name = path.partition("/")
-    found = results.get(side, {})
-    if isinstance(found, Mapping):
-        found = found.get(name)
-    if isinstance(found, Mapping):
-        found = found.get("value")
-    return float(found) if isinstance(found, int | float) else float("nan")
 
 
 def flat_metrics(results: Mapping[str, Any]) -> dict[str, float]:

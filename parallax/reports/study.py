@@ -18,8 +18,9 @@ from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
 from parallax.records.plain_text import code_span, say
 from parallax.records.plain_text import markdown as text
+from parallax.reports.metric_names import direction
 from parallax.reports.metrics_csv import late_mean, read_metrics
-from parallax.reports.results import HEADLINE, direction, is_share
+from parallax.reports.results import HEADLINE, is_share
 from parallax.reports.run_folder import by_number
 from parallax.reports.study_plot import draw_study
 

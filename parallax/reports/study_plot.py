@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parallax.reports.metric_names import short_name
+from parallax.reports.metric_names import direction, short_name
 from parallax.reports.plots import BETTER, OPEN, PALETTE, WORSE, figure, save
-from parallax.reports.results import direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

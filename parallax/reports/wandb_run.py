@@ -19,7 +19,8 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from parallax.reports.environment import git_state
-from parallax.reports.results import HEADLINE, direction
+from parallax.reports.metric_names import direction
+from parallax.reports.results import HEADLINE
 from parallax.reports.staged_logger import StagedLogger
 from parallax.reports.wandb_before import AXIS, last_steps, rows_before, wandb_mode
 

@@ -9,6 +9,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+from parallax.reports.metric_names import lookup
+
 
 def run_task(cfg: DictConfig) -> Any:
     """Run the task the configuration names, in the run folder Hydra made or in that of the run it goes on with.
@@ -34,7 +36,5 @@ def run_task(cfg: DictConfig) -> Any:
 def number_of(value: object, cfg: DictConfig) -> float:
     """The number a sweeper looks at: what a task returned, or the entry `optimized_metric` of its results; nan without one."""
     if isinstance(value, Mapping) and cfg.optimized_metric is not None:
-        from parallax.reports.results import lookup
-
         value = lookup(value, str(cfg.optimized_metric))
     return float(value) if isinstance(value, int | float) else math.nan

@@ -27,9 +27,8 @@ from parallax.models.image_text import ImageTextModel
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
 from parallax.records.yaml_file import read_yaml
-from parallax.reports.metric_names import short_name
+from parallax.reports.metric_names import lookup, short_name
 from parallax.reports.plots import line_style, panels, save
-from parallax.reports.results import lookup
 from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.groups import Task

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from parallax.records.atomic import atomic_write_json
 from parallax.records.plain_text import say
+from parallax.reports.metric_names import direction, lookup
 from parallax.reports.run_log import only_warnings
 from parallax.settings.check import check
 from parallax.tasks import number_of, run_task
@@ -84,8 +85,6 @@ class MultirunEnd(Callback):
 
 def best_of(jobs: Sequence[Path], metric: str) -> tuple[Path, float] | None:
     """The job whose `results.json` has the best value at the path `metric`, and the value; None where none was measured."""
-    from parallax.reports.results import direction, lookup
-
     found = {}
     for job in jobs:
         path = place_of(job) / "results.json"

@@ -32,8 +32,8 @@ from lightning_modules.step_stream import Segment, StepStream, segments_of
 from lightning_modules.trainer import joined_processes, make_trainer
 from parallax.models import processes
 from parallax.models.memory.advice import explained
+from parallax.reports.metric_names import direction
 from parallax.reports.metrics_csv import MetricsCsv, late_mean, read_metrics
-from parallax.reports.results import direction
 from parallax.reports.staged_logger import StagedLogger
 from parallax.settings.build import build
 from parallax.settings.groups import Stage

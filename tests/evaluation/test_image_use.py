@@ -12,7 +12,8 @@ from augment.view import Identity
 from datamodules.shapes.source import ShapesSource
 from parallax.evaluation import ImageUse, difference, evaluate
 from parallax.models.policy import Policy
-from parallax.reports.results import direction, is_share, show
+from parallax.reports.metric_names import direction
+from parallax.reports.results import is_share, show
 from tests.typed import load_policy
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny_llava"
