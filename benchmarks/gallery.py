@@ -65,7 +65,7 @@ def make_run(folder: Path, pairs: int, dropped: int = 0) -> Path:
 def _samples(count: int) -> Iterator[Any]:
     from datamodules.shapes.source import ShapesSource
 
-    return iter(ShapesSource("pairs_habit_free", count, kinds=("describe",)))
+    return iter(ShapesSource("pairs_habit_free", count, kinds=("describe",)) if count else [])
 
 
 def _pair(sample: Any, number: int) -> Any:

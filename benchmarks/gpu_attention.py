@@ -27,15 +27,15 @@ from benchmarks.length_distributions import details
 from benchmarks.measure import interleaved, medians, parser, table, use_threads, write_json
 from benchmarks.random_model import autocast, image_tokens, model_config, names, random_pairs, random_policy
 from parallax.models.batch import PairBatch
-from parallax.models.scoring import prefix_attention
-from parallax.models.scoring.shared_prefix import shared_prefix
+from parallax.models.scoring.flex_attention import FLEX
+from parallax.models.scoring.shared_prefix import SDPA, register_attention, shared_prefix
 from parallax.models.scoring.varlen_attention import VARLEN, fault_of
 
 KERNELS = {
     "dense mask": "sdpa",
-    "SDPA in two": prefix_attention.SDPA,
+    "SDPA in two": SDPA,
     "variable length": VARLEN,
-    "FlexAttention": prefix_attention.FLEX,
+    "FlexAttention": FLEX,
 }
 
 
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     model = "tiny" if given.toy else given.model
     policy = random_policy(model, rank=given.rank, dtype=dtype, device=device, layout="shared", fused=True)
     text = policy.model.get_base_model().config.get_text_config()
-    prefix_attention.register()
+    register_attention()
     batches = [
         batch.to(device) for batch in epoch(model_config(model), given.batches, given.pairs, given.negatives, given.toy)
     ]

@@ -109,21 +109,21 @@ def evaluation_subjects(config: Mapping[str, Any]) -> dict[str, Subject]:
     found: dict[str, Subject] = {}
     for name, suite in ((config.get("evaluation") or {}).get("suites") or {}).items():
         node = (suite or {}).get("samples")
-        found |= _subjects(node, f"evaluation suite {name}") if node else {}
+        found |= _subjects(node, "samples", f"evaluation suite {name}") if node else {}
     return found
 
 
 def pair_subjects(config: Mapping[str, Any], stage: str = "") -> dict[str, Subject]:
     """Sample id → subject, for the samples pairs are built from: of the stage's own `data` where it has one."""
     own = (config.get("stages") or {}).get(stage.rpartition("/")[2]) or {}
-    return _subjects(own.get("data") or config.get("data"), "the data")
+    return _subjects(own.get("data") or config.get("data"), "data", "the data")
 
 
-def _subjects(node: Any, what: str) -> dict[str, Subject]:
+def _subjects(node: Any, key: str, what: str) -> dict[str, Subject]:
     try:
-        for sentence in part_problems(node, "data"):
+        for sentence in part_problems(node, key):
             raise UnknownTarget(sentence)
-        made = build(node, "data")
+        made = build(node, key)
         items: Iterable[Sample | PreferencePair] = as_source(made).pairs or made
         return dict(_subject(item) for item in items)
     except UnknownTarget as error:

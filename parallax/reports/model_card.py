@@ -12,8 +12,8 @@ from typing import Any
 from parallax.records.plain_text import code_span, front_matter, markdown, markdown_table, printable
 from parallax.reports.environment import environment, without_secrets
 from parallax.reports.method_words import highlights, method_in_words
-from parallax.reports.metric_names import whole_name
-from parallax.reports.results import HEADLINE, LOWER_IS_BETTER, is_minor
+from parallax.reports.metric_names import LOWER_IS_BETTER, whole_name
+from parallax.reports.results import HEADLINE, is_minor
 from parallax.settings.places import COMMAND, PACKAGES
 
 HUB_NAME = re.compile(r"[\w.\-]+/[\w.\-]+")

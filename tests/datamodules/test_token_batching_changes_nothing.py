@@ -10,11 +10,12 @@ import torch
 
 from datamodules.preference import PreferenceDataModule
 from datamodules.shapes.source import ShapesSource
+from datamodules.source import Source
 from lightning_modules.objectives import DPO
 from parallax.preference.judges import ByConstruction
 from parallax.preference.proposers import Given
 from parallax.preference.selector import BestAgainstRest
-from parallax.records import PreferencePair, Response
+from parallax.records import PreferencePair, Response, Sample
 from tests import typed
 from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
@@ -46,21 +47,29 @@ def float64_policy(folder: Path, layout: str) -> Any:
     return policy
 
 
-class Ready:
+class Ready(Source):
     """Eight ready-made pairs of very different length."""
 
     def __init__(self) -> None:
         def answer(count: int) -> Response:
             return Response(SENTENCE[: 5 * count])
 
-        self.pairs = []
-        for place, sample in enumerate(ShapesSource("pairs_habit_free", 8)):
+        self.samples = ShapesSource("pairs_habit_free", 8)
+        self._pairs: list[PreferencePair] = []
+        for place, sample in enumerate(self.samples):
             prompt = sample.question * (1 + place % 2)
             chosen, rejected = answer(1 + 2 * place), (answer(18 - place),)
-            self.pairs.append(PreferencePair(sample.id, "test", sample.image, prompt, chosen, rejected))
+            self._pairs.append(PreferencePair(sample.id, "test", sample.image, prompt, chosen, rejected))
+
+    @property
+    def pairs(self) -> list[PreferencePair]:
+        return self._pairs
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.samples)
+
+    def __getitem__(self, place: int) -> Sample:
+        return self.samples[place]
 
 
 @pytest.mark.parametrize("layout", ["separate", "shared"])

@@ -23,8 +23,9 @@ from transformers import AutoModelForImageTextToText
 
 from parallax.models.loading import layout_for
 from parallax.models.policy import Policy
-from parallax.models.scoring import prefix_attention, varlen_attention
-from parallax.models.scoring.shared_prefix import shared_prefix
+from parallax.models.scoring import varlen_attention
+from parallax.models.scoring.flex_attention import FLEX
+from parallax.models.scoring.shared_prefix import SDPA, register_attention, shared_prefix
 from tests.models.examples import prompts_and_responses, ragged
 from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy
@@ -116,7 +117,7 @@ def test_log_probs_are_those_of_a_plain_forward_in_both_layouts(
 
 
 @on_each_device
-@pytest.mark.parametrize("kernel", [prefix_attention.SDPA, prefix_attention.FLEX, varlen_attention.VARLEN])
+@pytest.mark.parametrize("kernel", [SDPA, FLEX, varlen_attention.VARLEN])
 def test_every_attention_agrees_with_the_dense_mask(device: str, kernel: str, checkpoints: dict[str, Path]) -> None:
     half = kernel == varlen_attention.VARLEN  # torch's kernel takes half precision only, and needs a GPU
     if half and device == "cpu":
@@ -124,7 +125,7 @@ def test_every_attention_agrees_with_the_dense_mask(device: str, kernel: str, ch
         assert "GPU" in fault or "CUDA" in fault
         return
     policy = policy_on(device, checkpoints["llava"], moved=True, dtype="bfloat16" if half else "float32")
-    prefix_attention.register()
+    register_attention()
     text = policy.model.get_base_model().config.get_text_config()
     found = {}
     for implementation in ("eager", kernel):

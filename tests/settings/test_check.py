@@ -387,8 +387,10 @@ def test_a_stages_own_data_is_asked_for_and_looked_for_where_the_stage_runs(
 
 
 def test_run_folders_and_the_task_that_reads_them_belong_together(compose_config: Compose, tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
     a = tmp_path / "a"
+    a.mkdir()
+    assert "holds no run" in find_problems(compose_config("task=compare", f"runs=[{a}]"))["runs"]
+    (a / "config.yaml").write_text("seed: 0\n")
     assert "needs something to show" in find_problems(compose_config("task=compare"))["runs"]
     assert "needs something to show" in find_problems(compose_config("task=gallery"))["run"]
     assert "only read by task=compare" in find_problems(compose_config("runs=[a]"))["runs"]

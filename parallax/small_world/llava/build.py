@@ -114,7 +114,7 @@ def measure_model(model: Llava, processor: Processor, settings: dict[str, Any]) 
             }
     figures["manners"] = {}
     for kind in DESCRIPTION_KINDS:
-        asked = ShapesSource("eval_habit_free", 2 * size // 5, seed, kinds=(kind,))
+        asked = ShapesSource("eval_habit_free", max(2 * size // 5, 1), seed, kinds=(kind,))
         figures["manners"][kind] = measure.chair(measure.greedy_answers(model, processor, asked, image), asked)
     short = ShapesSource(
         "eval_habit_free", 3 * size, seed, kinds=("exist", "colour", "count", "where", "relation", "number")
