@@ -9,14 +9,12 @@ import pytest
 from rich.console import Console
 
 from parallax.evaluation import Evaluation, EvaluationItem, Metric
-from parallax.reports.metric_names import short_name, whole_name
+from parallax.reports.metric_names import direction, lookup, short_name, whole_name
 from parallax.reports.results import (
     HEADLINE,
     arrow,
-    direction,
     flat_metrics,
     is_minor,
-    lookup,
     make_results,
     metric_order,
     print_results,
