@@ -50,5 +50,9 @@ class Given(Source):
 
 
 def as_source(samples: Sequence[Sample]) -> Source:
-    """The samples as a source, which they may be already."""
+    """The samples as a source, which they may be already. Raises TypeError for what is neither a source nor a list."""
+    if not isinstance(samples, Sequence):
+        raise TypeError(
+            f"{type(samples).__name__} is no source: give a list of samples, or derive it from datamodules.source.Source"
+        )
     return samples if isinstance(samples, Source) else Given(samples)
