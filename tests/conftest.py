@@ -64,8 +64,8 @@ def compose_config() -> Iterator[Callable[..., "DictConfig"]]:
     """`compose_config("loss=stic", "seed=1")`: the configuration as Hydra composes it, unchecked."""
     from hydra import compose, initialize_config_dir
 
-    from parallax.settings.faster_omegaconf import faster_omegaconf
+    from parallax.settings.bounded_omegaconf import bounded_omegaconf
 
-    faster_omegaconf()
+    bounded_omegaconf()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         yield lambda *overrides: compose("config", overrides=list(overrides))

@@ -32,7 +32,12 @@ class ParquetImage(InsideImage):
     index: int = 0
 
     def data(self) -> bytes:
-        value = _group(self.file, self.group, self.column)[self.row].as_py()
+        import pyarrow
+
+        try:
+            value = _group(self.file, self.group, self.column)[self.row].as_py()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise BadImage(f"image {self.name!r} lies in a damaged part of {self.file} ({error})") from error
         if isinstance(value, list):
             value = value[self.index] if self.index < len(value) else None
         data = value.get("bytes") if isinstance(value, dict) else value
@@ -56,8 +61,12 @@ def _opened(file: str, process: int, modified_ns: int, size: int) -> Any:
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
+        found = parquet.ParquetFile(file)
+        rows = [found.metadata.row_group(number).num_rows for number in range(found.num_row_groups)]
+        if min(rows, default=0) < 0 or not all(isinstance(name, str) for name in found.schema_arrow.names):
+            raise ValueError("its footer is damaged")  # names that are no text raise by themselves
+        return found
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"{file} is no Parquet file that can be read ({error}); it is incomplete, fetch it again"
         ) from error

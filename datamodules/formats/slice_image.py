@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 from parallax.records.fingerprint import bytes_digest
 from parallax.records.images import upright_rgb, upright_size
+from parallax.records.sample import BadImage
+
+MOST_BYTES = 256 << 20  # of one member of an archive, unpacked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,9 +54,16 @@ class SliceImage(InsideImage):
     name: str
 
     def data(self) -> bytes:
+        check_size(self.name, self.size_in_bytes)
         with open(self.file, "rb") as stream:
             stream.seek(self.offset)
             return stream.read(self.size_in_bytes)
+
+
+def check_size(name: str, size: int) -> None:
+    """Raise BadImage for a member that would take too much memory. size: in bytes."""
+    if size > MOST_BYTES:
+        raise BadImage(f"image {name!r} takes {size >> 20:,} MiB unpacked, more than {MOST_BYTES >> 20}")
 
 
 class Spill:

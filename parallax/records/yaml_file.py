@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 MOST_BYTES = 16 << 20
-MOST_VALUES = 1_000_000  # with every alias written out, as all who walk through it meet them
+MOST_VALUES = 100_000  # with every alias written out, as all who walk through it meet them
 
 
 def read_yaml(path: Path) -> Any:
@@ -22,6 +22,12 @@ def read_yaml(path: Path) -> Any:
     except (yaml.YAMLError, RecursionError, OverflowError) as error:
         why = " ".join(str(error).split()) or "it is nested too deeply"
         raise ValueError(f"{path} cannot be read as YAML: {why}") from error
+    require_bounds(content, path)
+    return content
+
+
+def require_bounds(content: object, path: Path | str) -> None:
+    """Raise ValueError where a file's content stands for more than a configuration needs."""
     left, count = [content], 0
     while left:
         value = left.pop()
@@ -34,4 +40,3 @@ def read_yaml(path: Path) -> Any:
             left.extend(value.values())
         elif isinstance(value, list | tuple | set):
             left.extend(value)
-    return content

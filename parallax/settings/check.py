@@ -43,7 +43,7 @@ def find_problems(cfg: DictConfig, *, complete: bool = True) -> Problems:
         plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", "") or "the configuration")
-        return {key: f"{key} refers to something that is not there: {str(error).splitlines()[0]}."}
+        return {key: f"{key} refers to something that cannot be had: {str(error).splitlines()[0].rstrip('.')}."}
     if misshapen := _misshapen(plain):
         return misshapen
     walk = _walk_all(raw, plain)

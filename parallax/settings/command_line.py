@@ -25,7 +25,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from parallax.records.plain_text import say
-from parallax.records.yaml_file import read_yaml
 from parallax.settings.check import check
 from parallax.settings.choices import groups, groups_with
 from parallax.settings.errors import ConfigError
@@ -138,11 +137,6 @@ class _Command:
             given.get("help") or given.get("hydra_help") or given.get("info") or given.get("cfg") == "hydra"
         )
         self.name: str = given.get("config_name") or CONFIG
-        for file in Path(given["config_dir"]).rglob("*.yaml") if given.get("config_dir") else ():
-            try:
-                read_yaml(file)
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"{error}.") from error
         self.loader: Loader = loader(Path(given.get("config_path") or conf), given.get("config_dir"))
         self.multirun = False
         self.whole: DictConfig | None = None  # the configuration, with Hydra's part, without what is swept

@@ -1,7 +1,7 @@
 """Hydra's own part of the configuration (`hydra.*`), looked at before Hydra acts on it: it names code, too.
 
 An experiment file may set any of it. Callbacks, launchers, sweepers and logging handlers are only those that come with Hydra, its
-plugins and this program, and a job's environment may not change which code Python or the loader picks up.
+plugins and this program, and of a job's environment only what chooses no code and no host.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from parallax.settings.source import PACKAGES
 CALLBACKS = ("parallax.tasks.multirun.MultirunEnd",)
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.", "optuna.pruners.")
 HANDLERS = ("logging.", "rich.logging.", "colorlog.")
-CODE_OF_OTHERS = ("LD_", "DYLD_", "PYTHON")  # beginnings of environment variables that choose code
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "NCCL_DEBUG", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM",
+    "WANDB_MODE",
+)  # fmt: skip
 
 
 def hydra_problems(hydra: Mapping[str, Any]) -> list[str]:
@@ -43,8 +46,11 @@ def _named(name: str, value: object, key: str) -> Iterator[str]:
         yield f"{key}.{name}={value} is not allowed: handlers and formatters of the log are those of `logging`, rich or colorlog."
     elif name == "custom_search_space" and value and str(value).split(".")[0] not in PACKAGES:
         yield f"{key}.{name}={value} is not allowed: a search space is a function in {', '.join(PACKAGES)}."
-    elif key == "hydra.job.env_set" and name.upper().startswith(CODE_OF_OTHERS):
-        yield f"{key}.{name} is not allowed: it chooses which code the program loads. Set it in the shell, if you mean it."
+    elif key == "hydra.job.env_set" and name not in VARIABLES:
+        yield (
+            f"{key}.{name} is not allowed: variables can choose which code is loaded and where keys are sent, so that only "
+            f"{', '.join(VARIABLES)} may be set here. Set it in the shell, if you mean it."
+        )
 
 
 def _allowed(target: str, inside: list[str]) -> bool:

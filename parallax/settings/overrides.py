@@ -32,16 +32,16 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from parallax.settings.bounded_omegaconf import bounded_omegaconf
 from parallax.settings.choices import FOLLOWING
 from parallax.settings.errors import ConfigError
-from parallax.settings.faster_omegaconf import faster_omegaconf
 from parallax.settings.hydra_part import hydra_problems
 from parallax.settings.schema import STAGE_GROUPS
 from parallax.settings.stages import overlay
 
 VERSION_BASE = "1.3"
 CONFIG = "config"  # conf/config.yaml
-faster_omegaconf()
+bounded_omegaconf()
 MAY_BE_NONE = ("experiment",)  # groups of which nothing may be chosen
 # group@package entries of the defaults of conf/config.yaml and of losses; others are added
 IN_THE_LIST = re.compile(
@@ -61,6 +61,16 @@ class Loader(ConfigLoaderImpl):
                 read(override, repo.group_exists(override.key_or_group))
         self._typed = [override for override in parsed if not override.is_sweep_override()]
         return parsed, repo
+
+    def _process_config_searchpath(
+        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
+    ) -> None:
+        """As Hydra's, but for packages that a file names: to look into one, Hydra imports it."""
+        main = repo.load_config(config_name) if config_name is not None else None
+        named = OmegaConf.select(main.config, "hydra.searchpath") if main is not None else None
+        if packages := [one for one in named or () if str(one).startswith("pkg:")]:
+            raise ConfigError(f"hydra.searchpath={packages[0]} of the configuration is not allowed: give a folder.")
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
     def load_configuration(
         self,

@@ -3,24 +3,34 @@ is lost without a reason. A few hundred cases in the quick tests, more than a hu
 
 from __future__ import annotations
 
+import bz2
 import copy
+import csv
 import functools
+import gzip
 import io
 import json
+import lzma
 import string
+import tarfile
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from pyarrow import parquet
 
+from datamodules.formats import portions
+from datamodules.formats.columns import ColumnsSource
 from datamodules.formats.json_rows import BrokenFile, json_rows
 from datamodules.formats.listed import Unusable
 from datamodules.formats.llava_json import LlavaJsonSource
@@ -234,6 +244,117 @@ def test_any_rows_of_a_preference_file(cases: int, root: Path, injected: Injecte
             return accounted(PreferenceFileSource(path, root, format=form), len(rows))
 
     injected("fuzz: rows of preference files", **check, says="used or set aside with a reason; counts in = counts out")
+
+
+def stored(rows: list[dict[str, Any]], kind: str) -> bytes:
+    """Rows of texts in a file of this kind; in archives a picture lies beside each row."""
+    held = io.BytesIO()
+    whole, _, packed = kind.partition(".")
+    if packed:
+        return PACKED[packed](stored(rows, whole))
+    if whole in ("csv", "tsv"):
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, COLUMNS, delimiter="," if whole == "csv" else "\t")
+        table.writeheader()
+        table.writerows(rows)
+        return text.getvalue().encode("utf-8", "surrogatepass")
+    if whole == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), held, row_group_size=2)
+    elif whole == "arrow":
+        table = pyarrow.Table.from_pylist(rows)
+        with pyarrow.ipc.new_file(held, table.schema) as writer:
+            writer.write_table(table)
+    elif whole == "zip":
+        with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number, row in enumerate(rows):
+                archive.writestr(f"{number}.json", json.dumps(row))
+    elif whole == "tar":
+        with tarfile.open(fileobj=held, mode="w") as archive:
+            for number, row in enumerate(rows):
+                data = json.dumps(row).encode()
+                info = tarfile.TarInfo(f"{number}.json")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    else:
+        return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    return held.getvalue()
+
+
+COLUMNS = ("question", "chosen", "rejected", "image")
+PACKED = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+KINDS = (
+    "jsonl", "csv", "tsv", "parquet", "arrow", "zip", "tar", "jsonl.gz", "jsonl.bz2", "jsonl.xz", "csv.gz", "tar.gz",
+    "parquet.xz",
+)  # fmt: skip
+
+
+@sizes(120, 12_000)
+def test_damaged_files_of_every_kind(
+    cases: int, root: Path, injected: Injected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = st.text(st.characters(codec="utf-8"), max_size=12)
+    row = st.fixed_dictionaries({name: st.just("a.png") if name == "image" else text for name in COLUMNS})
+    damage = st.none() | st.tuples(st.integers(0, 5_000), st.binary(min_size=0, max_size=6))
+    monkeypatch.setattr(portions, "LARGE", 2)
+
+    @searched(cases, st.sampled_from(KINDS), st.lists(row, min_size=1, max_size=6), damage, st.booleans())
+    def check(kind: str, rows: list[dict[str, Any]], damage: tuple[int, bytes] | None, pairs: bool) -> str:
+        data = stored(rows, kind)
+        if damage is not None:
+            where = damage[0] % len(data)
+            data = data[:where] + damage[1] + (data[where + len(damage[1]) :] if damage[1] else b"")
+        with written(data, f"x.{kind}") as path:
+            try:
+                source: Any = (
+                    PreferenceFileSource(path, root, format="seva", portion=2 if len(rows) > 3 else None)
+                    if pairs
+                    else ColumnsSource(str(path), {"image": "image", "question": "question", "answer": "chosen"}, root)
+                )
+                told = accounted(source, len(source.table))
+                if pairs and source.portions.count > 1:
+                    seen = []
+                    for number in range(source.portions.count):
+                        source.take(number)
+                        seen += [pair.chosen.provenance["row"] for pair in source.pairs]
+                        assert source.rows == len(source.portions.places(number))
+                    assert len(set(seen)) == len(seen)
+            except ValueError as error:
+                assert f"x.{kind.partition('.')[0]}" in str(error) or "data." in str(error), error
+                return "told"
+            return told
+
+    injected(
+        "fuzz: damaged files of every kind", **check, says="rows, rows with a reason, or a refusal that names the file"
+    )
+
+
+VERDICT = st.booleans() | JSON
+KTO = st.fixed_dictionaries(
+    {"prompt": st.sampled_from(["What?", "", "Where?"]), "completion": st.sampled_from(["A", "B", "", "C"])},
+    optional={
+        "label": VERDICT,
+        "kto_tag": VERDICT,
+        "image": PATH,
+        "question": JSON,
+        "messages": JSON,
+        "rejected": JSON,
+    },
+)
+
+
+@sizes(80, 4_000)
+def test_any_rows_of_answers_with_a_verdict(cases: int, root: Path, injected: Injected) -> None:
+    @searched(cases, st.lists(KTO | KTO | JSON, min_size=1, max_size=6))
+    def check(rows: list[Any]) -> str:
+        with written(json.dumps(rows).encode(), "x.json") as path:
+            source = PreferenceFileSource(path, root, format="kto")
+            pairs = list(source.pairs)
+            assert source.rows == len(rows) and len({pair.sample_id for pair in pairs}) == len(pairs)
+            assert all(item.reason and item.why for item in source.set_aside)
+            assert pairs or source.set_aside or source.left_out
+            return "told" if source.set_aside else "used"
+
+    injected("fuzz: rows of answers with a verdict (KTO)", **check, says="paired or set aside with a reason")
 
 
 @sizes(200, 30_000)

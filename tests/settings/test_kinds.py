@@ -1,5 +1,6 @@
 """A configuration, wherever it comes from, has parts built and nothing else; Hydra's own part of it is on a list too."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ HYDRA = {
     "a logging class": "hydra_logging: {handlers: {x: {class: os.system}}}",
     "an environment that preloads": "job: {env_set: {LD_PRELOAD: /tmp/x.so}}",
     "a sweeper": "sweeper: {_target_: os.system}",
+    "an environment that finds other programs": "job: {env_set: {PATH: /tmp/x}}",
+    "an environment that sends keys elsewhere": "job: {env_set: {HF_ENDPOINT: 'http://evil'}}",
 }
 
 
@@ -117,3 +120,50 @@ def test_a_tag_in_an_experiment_file_is_refused_in_words(tmp_path: Path) -> None
     (tmp_path / "experiment" / "planted.yaml").write_text("x: !!python/object/apply:os.system [ls]\n")
     with pytest.raises(ConfigError, match="python/object/apply"):
         prepare(["--config-dir", str(tmp_path), "experiment=planted"], CONF)
+
+
+def experiment(folder: Path, content: str) -> list[str]:
+    """The words that choose an experiment of this content."""
+    (folder / "experiment").mkdir(exist_ok=True)
+    (folder / "experiment" / "planted.yaml").write_text(f"# @package _global_\n{content}")
+    return ["--config-dir", str(folder), "experiment=planted"]
+
+
+@pytest.mark.parametrize("key", ["judge.url", "data.prompts.0", "study.name", "paths.output_dir"])
+def test_a_secret_of_the_environment_reaches_no_configuration(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected: Injected
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "told-to-nobody")
+    names, content = key.split("."), "'x${oc.env:HF_TOKEN,none}'"
+    for name in reversed(names):
+        content = f"[{content}]" if name == "0" else f"{{{name}: {content}}}"
+    with pytest.raises(ConfigError, match="the variable HF_TOKEN of the environment is a secret") as told:
+        prepare(experiment(tmp_path, content), CONF)
+    assert "told-to-nobody" not in str(told.value)
+    injected("attack: a secret of the environment asked for by a configuration", told=1, says="refused, and not shown")
+
+
+def test_interpolations_that_stand_for_more_than_memory_are_refused_at_once(tmp_path: Path, injected: Injected) -> None:
+    doubled = "".join(f"  k{number}: '${{x.k{number + 1}}}${{x.k{number + 1}}}'\n" for number in range(40))
+    with pytest.raises(ConfigError, match="stands for more than"):
+        prepare(experiment(tmp_path, f"x:\n{doubled}  k40: abc\n"), CONF)
+    long = "x:\n" + "".join(f"  k{n}: '{f'${{x.k{n + 1}}}' * 9}'\n" for n in range(3)) + f"  k3: {'a' * 5000}\n"
+    with pytest.raises(ConfigError, match="stands for more than"):
+        prepare(experiment(tmp_path, long), CONF)
+    injected("attack: interpolations that name each other", told=2, says="refused at once")
+
+
+def test_a_search_path_of_a_file_imports_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected: Injected
+) -> None:
+    (tmp_path / "evilpkg").mkdir()
+    (tmp_path / "evilpkg" / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.copytree(CONF, tmp_path / "conf")
+    main = tmp_path / "conf" / "config.yaml"
+    main.write_text(main.read_text() + "\nhydra:\n  searchpath: ['pkg://evilpkg']\n" if "\nhydra:" not in main.read_text()
+                    else main.read_text().replace("\nhydra:", "\nhydra:\n  searchpath: ['pkg://evilpkg']", 1))  # fmt: skip
+    with pytest.raises(ConfigError, match="hydra.searchpath=pkg://evilpkg of the configuration is not allowed"):
+        prepare(["--config-path", str(tmp_path / "conf"), "seed=1"], CONF)
+    assert not (tmp_path / "ran").exists()
+    injected("attack: package named in a search path", told=1, says="refused; nothing was imported")

@@ -195,8 +195,14 @@ def test_yaml_that_stands_for_more_than_memory_is_refused_at_once(
     began = time.monotonic()
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "planted.yaml").write_text("# @package _global_\n" + SELVES[kind])
+    for words in (["--config-dir", str(tmp_path)], [f"hydra.searchpath=[file://{tmp_path}]"]):
+        with pytest.raises(ConfigError, match="planted.yaml"):
+            prepare([*words, "experiment=planted"], CONF)
+    own = tmp_path / "own"
+    shutil.copytree(CONF, own)
+    shutil.copy(tmp_path / "experiment" / "planted.yaml", own / "experiment")
     with pytest.raises(ConfigError, match="planted.yaml"):
-        prepare(["--config-dir", str(tmp_path), "experiment=planted"], CONF)
+        prepare(["--config-path", str(own), "experiment=planted"], CONF)
     (tmp_path / "sweep.yaml").write_text(SELVES[kind] + "name: x\nparameters: {loss.beta: {values: [1]}}\n")
     with pytest.raises(ConfigError, match="sweep.yaml"):
         read_sweep(tmp_path / "sweep.yaml")
@@ -204,4 +210,4 @@ def test_yaml_that_stands_for_more_than_memory_is_refused_at_once(
     (run / "config.yaml").write_text(SELVES[kind])
     assert "config.yaml" in read_run(run).problem
     assert time.monotonic() - began < 20
-    injected("attack: YAML that names itself or stands for more than memory", told=3, says="refused at once")
+    injected("attack: YAML that names itself or stands for more than memory", told=5, says="refused at once")

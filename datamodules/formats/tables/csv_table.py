@@ -45,7 +45,7 @@ class CsvTable(LinesTable):
             except StopIteration:
                 return
             except csv.Error as error:
-                yield start, ValueError(f"it is no row of comma-separated values ({error})")
+                yield start, _no_row(error)
                 start = place
                 continue
             if start and cells:
@@ -57,9 +57,11 @@ class CsvTable(LinesTable):
         """The row that begins at a byte."""
         names, separator = _head(stream, file)
         stream.seek(start)
-        made = _row(
-            names, next(csv.reader((line.decode("utf-8", "surrogateescape") for line in stream), delimiter=separator))
-        )
+        lines = (line.decode("utf-8", "surrogateescape") for line in stream)
+        try:
+            made = _row(names, next(csv.reader(lines, delimiter=separator)))
+        except csv.Error as error:
+            made = _no_row(error)
         if isinstance(made, ValueError):
             raise made
         return made
@@ -70,10 +72,17 @@ def _head(stream: IO[bytes], file: Path) -> tuple[list[str], str]:
     stream.seek(0)
     line = stream.readline().decode("utf-8-sig", "replace").strip("\r\n")
     separator = "\t" if file.suffix.lower() == ".tsv" else max(SEPARATORS, key=line.count)
-    names = next(csv.reader([line], delimiter=separator), [])
+    try:
+        names = next(csv.reader([line], delimiter=separator), [])
+    except csv.Error as error:
+        raise ValueError(f"{file}, first line: {_no_row(error)}") from error
     if len(set(names)) != len(names):
         raise ValueError(f"{file} names a column twice in its first line; give each a name of its own")
     return names, separator
+
+
+def _no_row(error: csv.Error) -> ValueError:
+    return ValueError(f"it is no row of comma-separated values ({error})")
 
 
 def _row(names: list[str], cells: list[str]) -> dict[str, Any] | ValueError:

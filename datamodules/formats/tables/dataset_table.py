@@ -17,6 +17,7 @@ from parallax.records.sample import BadImage
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ def opened(location: Location) -> Any:
         if path.is_file():
             found = _of_file(path)
         elif (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+            for file in path.rglob("*.arrow"):
+                _checked(file)
             found = datasets.load_from_disk(str(path))
         else:
             found = datasets.load_dataset(location.path, location.subset, split=location.split)
@@ -111,12 +114,23 @@ def opened(location: Location) -> Any:
 def _of_file(path: Path) -> Any:
     """The rows of an Arrow file of either kind: a stream, as `datasets` writes it, or one with a footer, as Feather is."""
     import datasets
-    import pyarrow
 
+    table = _checked(path)
+    return datasets.Dataset(table) if _has_footer(path) else datasets.Dataset.from_file(str(path))
+
+
+def _checked(path: Path) -> pyarrow.Table:
+    """The table of an Arrow file, mapped. Raises ArrowException for offsets that point elsewhere, which would end the process."""
+    from pyarrow import ipc, memory_map
+
+    table = (ipc.open_file if _has_footer(path) else ipc.open_stream)(memory_map(str(path))).read_all()
+    table.validate(full=True)
+    return table
+
+
+def _has_footer(path: Path) -> bool:
     with open(path, "rb") as stream:
-        if stream.read(6) != b"ARROW1":
-            return datasets.Dataset.from_file(str(path))
-    return datasets.Dataset(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())
+        return stream.read(6) == b"ARROW1"
 
 
 def as_bytes(dataset: datasets.Dataset) -> Any:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.formats.json_rows import HALF
+from datamodules.formats.json_scan import BrokenFile
 from datamodules.formats.parquet_image import ParquetImage, opened
 
 if TYPE_CHECKING:
@@ -51,19 +54,25 @@ class ParquetTable:
         number, inside_file = self.groups[group]
         inside = place - self.starts[group]
         leaves = self._leaves(number)
-        texts = _texts(self.files[number], inside_file, tuple(leaves)).slice(inside, 1).to_pylist()[0]
-        return self._row(texts, number, inside_file, inside, place, leaves)
+        (texts,) = _cells(_texts(self.files[number], inside_file, tuple(leaves)).slice(inside, 1))
+        if isinstance(texts, ValueError):
+            raise texts
+        return self._row(texts, number, inside_file, inside, place)
 
     def rows(self) -> Iterator[dict[str, Any] | ValueError]:
         place, group = 0, 0
         for number, file in enumerate(self.files):
             leaves = self._leaves(number)
-            for batch in opened(file).iter_batches(batch_size=BATCH, columns=leaves):
-                for row in batch.to_pylist():
+            for batch in _batches(file, leaves):
+                for row in _cells(batch):
                     while group + 1 < len(self.starts) and place >= self.starts[group + 1]:
                         group += 1
-                    yield self._row(row, number, self.groups[group][1], place - self.starts[group], place, leaves)
+                    yield self._row(row, number, self.groups[group][1], place - self.starts[group], place)
                     place += 1
+            if place != (end := [*self.file_starts, self.total][number + 1]):
+                raise BrokenFile(
+                    f"{file} breaks off {end - place:,} rows before the end its footer tells; fetch it again"
+                )
 
     def rows_at(self, places: Sequence[int]) -> Iterator[dict[str, Any] | ValueError]:
         at = 0
@@ -73,10 +82,10 @@ class ParquetTable:
                 continue
             number, inside_file = self.groups[group]
             leaves, first = self._leaves(number), start
-            for batch in opened(self.files[number]).iter_batches(BATCH, row_groups=[inside_file], columns=leaves):
+            for batch in _batches(self.files[number], leaves, [inside_file]):
                 while at < len(places) and places[at] < first + len(batch):
-                    row = batch.slice(places[at] - first, 1).to_pylist()[0]
-                    yield self._row(row, number, inside_file, places[at] - start, places[at], leaves)
+                    (row,) = _cells(batch.slice(places[at] - first, 1))
+                    yield self._row(row, number, inside_file, places[at] - start, places[at])
                     at += 1
                 first += len(batch)
                 if at == len(places) or places[at] >= end:
@@ -90,10 +99,10 @@ class ParquetTable:
         """What is read of a file's columns: all of texts, and of pictures the paths beside the bytes, which say how many."""
         return [_path_of(self.files[number], name) or name if name in self.pictures else name for name in self.columns]
 
-    def _row(
-        self, row: dict[str, Any], number: int, group: int, inside: int, place: int, leaves: Sequence[str]
-    ) -> dict[str, Any]:
+    def _row(self, row: Any, number: int, group: int, inside: int, place: int) -> Any:
         file = self.files[number]
+        if isinstance(row, ValueError):
+            return row
         for name in self.pictures:
             handle = ParquetImage(
                 file, group, inside, name, f"{self.names[number]}:{place - self.file_starts[number] + 1}"
@@ -105,9 +114,35 @@ class ParquetTable:
 BATCH = 1024  # rows read at a time
 
 
+def _batches(file: str, columns: list[str], groups: list[int] | None = None, size: int = BATCH) -> Iterator[Any]:
+    with _whole(file):
+        yield from opened(file).iter_batches(size, row_groups=groups, columns=columns)
+
+
+def _cells(batch: Any) -> list[Any]:
+    """The rows of a batch or table as mappings; in place of one whose texts are none, the error that says so."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        rows = range(len(batch))
+        return [ValueError(HALF)] if len(batch) == 1 else [one for row in rows for one in _cells(batch.slice(row, 1))]
+
+
+@contextmanager
+def _whole(file: str) -> Iterator[None]:
+    """Raise BrokenFile for what is found damaged while the file is read."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BrokenFile(f"{file} is damaged ({error}); fetch it again") from error
+
+
 @lru_cache(maxsize=4)
 def _texts(file: str, group: int, columns: tuple[str, ...]) -> Any:
-    return opened(file).read_row_group(group, columns=list(columns))
+    with _whole(file):
+        return opened(file).read_row_group(group, columns=list(columns))
 
 
 @lru_cache(maxsize=256)
@@ -138,7 +173,7 @@ def _present(file: str, group: int, column: str) -> list[Any]:
     import pyarrow
 
     found: list[Any] = []
-    for batch in opened(file).iter_batches(batch_size=64, row_groups=[group], columns=[column]):
+    for batch in _batches(file, [column], [group], size=64):
         pictures = batch.column(0)
         if not isinstance(pictures, pyarrow.ListArray | pyarrow.LargeListArray):
             found += pictures.field("bytes").is_valid().to_pylist()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from datamodules.formats.json_rows import HALF, is_text
 from parallax.records.images import EXTENSIONS
-from parallax.records.sample import ImageRef
+from parallax.records.sample import BadImage, ImageRef
 
 TEXTS = ("txt", "text", "caption", "cls")  # endings of members that are texts
 
@@ -93,14 +93,16 @@ def member_value(extension: str, image: ImageRef, data: Callable[[], bytes]) -> 
     """
     if f".{extension.rpartition('.')[2]}" in EXTENSIONS:
         return {extension: image}
-    if extension == "json":
-        return object_in(data(), "its json")
-    if extension.rpartition(".")[2] in TEXTS:
-        name = extension.rpartition(".")[0] or extension  # `question.txt` is the column question
-        try:
+    try:
+        if extension == "json":
+            return object_in(data(), "its json")
+        if extension.rpartition(".")[2] in TEXTS:
+            name = extension.rpartition(".")[0] or extension  # `question.txt` is the column question
             return {name: data().decode("utf-8").strip()}
-        except UnicodeDecodeError as error:
-            raise ValueError(f"its {extension} is not UTF-8 text") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its {extension} is not UTF-8 text") from error
+    except BadImage as error:
+        raise ValueError(str(error).replace("image ", "its member ", 1)) from error
     return {}
 
 

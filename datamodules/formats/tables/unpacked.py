@@ -1,4 +1,7 @@
-"""Compressed files, unpacked into a private temporary folder: rows are found by number only in what is not compressed."""
+"""Compressed files, unpacked into a private temporary folder: rows are found by number only in what is not compressed.
+
+A small file can stand for any amount, so that what comes out is bounded, by the file's size and by what the disk has free.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ from io import BufferedIOBase
 from pathlib import Path
 
 OPENED: dict[str, Callable[[Path], BufferedIOBase]] = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}
+ALWAYS = 256 << 20  # bytes that any file may unpack to; beyond them,
+MOST_TIMES = 200  # as many times its own size (texts shrink to a tenth, seldom to a fiftieth),
+SHARE = 0.8  # and never more than this part of what the disk has free
 SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".txz": ".tar.xz"}
 
 
@@ -40,11 +46,16 @@ def _unpacked(file: Path, _changed: int) -> Path:
     target, ending = folder / inner_name(file), SHORT.get(file.suffix.lower(), file.suffix.lower())
     try:
         with OPENED[Path(f"x{ending}").suffix](file) as packed, open(target, "wb") as stream:
-            shutil.copyfileobj(packed, stream, 1 << 20)
+            most = max(ALWAYS, MOST_TIMES * file.stat().st_size)
+            most = min(most, int(SHARE * shutil.disk_usage(folder).free))
+            while part := packed.read(1 << 20):
+                if stream.tell() + len(part) > most:
+                    raise OSError(f"more than {most >> 20:,} MiB came out of {file.stat().st_size:,} bytes")
+                stream.write(part)
     except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         shutil.rmtree(folder)
         raise ValueError(
-            f"{file} cannot be unpacked ({error}); it is damaged, or the disk of {folder.parent} is full"
+            f"{file} cannot be unpacked ({error}); it is damaged, or the disk of {folder.parent} is too full"
         ) from error
     return target
 

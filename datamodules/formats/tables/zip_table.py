@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datamodules.formats.slice_image import InsideImage
+from datamodules.formats.slice_image import InsideImage, check_size
 from datamodules.formats.tables.table import RowByRow, columns_of, member_value
 from parallax.records.sample import BadImage
 
@@ -27,8 +29,18 @@ class ZipImage(InsideImage):
 
     def data(self) -> bytes:
         try:
-            return _opened(self.file, os.getpid()).read(self.member)
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+            archive = _opened(self.file, os.getpid())
+            check_size(self.describe(), archive.getinfo(self.member).file_size)
+            return archive.read(self.member)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            EOFError,
+            OSError,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
             raise BadImage(f"image {self.describe()!r} cannot be unpacked ({error})") from error
 
 
@@ -70,5 +82,5 @@ def _index(file: Path) -> dict[str, list[tuple[str, str]]]:
 def _opened(file: str, process: int) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise ValueError(f"{file} cannot be read as a zip file ({error}); it is incomplete, fetch it again") from error
