@@ -20,9 +20,9 @@ from parallax.records.plain_text import code_span, say
 from parallax.records.plain_text import markdown as text
 from parallax.reports.metric_names import direction
 from parallax.reports.metrics_csv import late_mean, read_metrics
+from parallax.reports.plots import draw_study
 from parallax.reports.results import HEADLINE, is_share
 from parallax.reports.run_folder import by_number
-from parallax.reports.study_plot import draw_study
 
 log = logging.getLogger(__name__)
 
