@@ -137,7 +137,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
     metrics = [name for name in shown if any(name in arm["effects"] for arm in summary["arms"].values())]
     lines = [f"**{text(summary['title'])}** ({code_span(summary['command'])})", ""]
     late = {"margin": ""} | ({"displacement": "%"} if LOOKS[0] in metrics else {})
-    heads = ["arm", "seeds", "pairs", *(f"{short_name(m)}: before → after, change" for m in metrics), *map(short_name, late)]
+    heads = [
+        "arm",
+        "seeds",
+        "pairs",
+        *(f"{short_name(m)}: before → after, change" for m in metrics),
+        *map(short_name, late),
+    ]
     lines.append(f"| {' | '.join(heads)} |")
     lines.append("|---" * len(heads) + "|")
     for name, arm in summary["arms"].items():
