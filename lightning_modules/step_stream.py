@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parallax.models.batch import StepBatch
 from parallax.models.encoding.workers import watched, with_new_workers
@@ -117,3 +117,24 @@ def segments_of(refresh: str, portions: Sequence[int], total_steps: int) -> list
             break
         segments.append(Segment(len(segments), start, min(start + length, total_steps)))
     return segments
+
+
+def forget_position(checkpoint: dict[str, Any]) -> None:
+    """Reset all progress counters in a Lightning checkpoint except the number of optimiser steps. Changes it in place."""
+    state = checkpoint["loops"]["fit_loop"]
+    steps_key = "epoch_loop.manual_optimization.optim_step_progress"
+    steps = state[steps_key]["total"]["completed"]
+    for key, value in state.items():
+        if key.endswith("progress") and key != steps_key:
+            _zero(value)
+    state["epoch_loop.state_dict"]["_batches_that_stepped"] = steps  # the step that loggers show
+
+
+def _zero(counters: dict[str, Any]) -> None:
+    for name, value in counters.items():
+        if isinstance(value, dict):
+            _zero(value)
+        elif isinstance(value, bool):
+            counters[name] = False
+        else:
+            counters[name] = 0

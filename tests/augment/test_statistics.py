@@ -24,8 +24,8 @@ from augment import (
     contrastive,
     generator_for,
 )
-from augment.chance import happens, integer, order, uniform
 from augment.geometric import crop_box
+from augment.view import happens, integer, order, uniform
 
 SEEDS = range(600)
 

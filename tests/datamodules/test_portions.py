@@ -18,7 +18,7 @@ from datamodules.formats import portions
 from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.preference import PreferenceDataModule
 from parallax.preference.judges.by_construction import ByConstruction
-from parallax.preference.proposers.given import Given
+from parallax.preference.proposers.ground_truth import Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.settings.groups import Pairs
 from parallax.tasks.training import fit_stage
