@@ -27,7 +27,7 @@ class Povid(Objective):
 
     looks_at_noise: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1, text_weight: NotNegative = 0.5, noise_weight: NotNegative = 0.5) -> None:
+    def __init__(self, beta: Positive, text_weight: NotNegative, noise_weight: NotNegative) -> None:
         self.beta: float = float(beta)
         if text_weight + noise_weight == 0:
             raise ValueError(

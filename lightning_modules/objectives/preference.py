@@ -44,7 +44,7 @@ class MultiNegative(Objective):
 
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,7 +63,7 @@ class DPO(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.0) -> None:
+    def __init__(self, beta: Positive, label_smoothing: WrongLabels = 0.0) -> None:
         self.beta: float = float(beta)
         self.label_smoothing = float(label_smoothing)
 
@@ -103,7 +103,7 @@ class IPO(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -118,7 +118,7 @@ class Hinge(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -37,10 +37,10 @@ class DDPO(MultiNegative):
 
     def __init__(
         self,
-        beta: Positive = 0.1,
-        gamma: Positive = 5.0,
-        min_match: Count = 3,
-        both_sides: bool = True,
+        beta: Positive,
+        gamma: Positive,
+        min_match: Count,
+        both_sides: bool,
         normalise: bool = False,
     ) -> None:
         super().__init__(beta)
