@@ -15,8 +15,7 @@ from annotated_types import Interval
 from PIL import Image
 from torchvision import transforms
 
-from augment.chance import integer
-from augment.view import View
+from augment.view import View, integer
 
 Policy = Literal["imagenet", "cifar10", "svhn"]
 

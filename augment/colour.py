@@ -13,8 +13,7 @@ from annotated_types import Interval
 from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import functional as tv
 
-from augment.chance import happens, order, uniform
-from augment.view import View
+from augment.view import View, happens, order, uniform
 from parallax.settings.ranges import Ascending, Share
 
 Strength = Annotated[float, Interval(ge=0, le=10)]

@@ -18,8 +18,7 @@ from annotated_types import Len
 from PIL import Image
 from torch import Tensor
 
-from augment.chance import uniform
-from augment.view import ActsOn, Description, Images, View, build, generator_for
+from augment.view import ActsOn, Description, Images, View, build, generator_for, uniform
 from parallax.settings.ranges import NotNegative
 
 Views = Annotated[Sequence[Description], Len(1)]

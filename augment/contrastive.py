@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from augment.chance import happens
 from augment.colour import Blur, Hue, Strength, gaussian_blur, jitter
 from augment.geometric import Area, Side, crop_box
-from augment.view import View
+from augment.view import View, happens
 from parallax.settings.ranges import Share
 
 RATIO = (3 / 4, 4 / 3)  # width / height of the crop before resizing

@@ -15,8 +15,7 @@ from annotated_types import Interval
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from augment.chance import happens, integer, uniform
-from augment.view import View
+from augment.view import View, happens, integer, uniform
 from parallax.settings.ranges import Ascending, PositiveShare, Share
 
 LARGEST_SIDE = 4096  # pixels; a larger output would only be shrunk again by every processor we know

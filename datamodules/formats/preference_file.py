@@ -6,14 +6,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
 from datamodules.formats.listed import Unusable, unique_id
-from datamodules.formats.portions import Portions
+from datamodules.formats.portions import Portions, comes_in_portions
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.base import messages_with
 from datamodules.formats.preference.dataset_info import Declared, declared
@@ -93,7 +92,7 @@ class PreferenceFileSource(Source):
         self.images = FoundImages(image_root, file_names_only, beside=beside)
         self.table, self.declared = self._opened()
         self.seed, self.portion = seed, portion
-        self.taken: int | None = None  # the portion that is read; None for all rows
+        self._taken: Sequence[int] | None = None  # the rows that are read; None for all
         self.rows: int = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
@@ -107,17 +106,20 @@ class PreferenceFileSource(Source):
             self._pairs = self._read()
         return self._pairs
 
-    @cached_property
-    def portions(self) -> Portions:
-        """Those that can be read one after the other: a single one where rows belong together."""
+    def portions(self, first: int, most: int | None = None) -> Portions | None:
+        """Those that can be read one after the other (see `Portions`). None where all rows are read at once: there are few, or
+        they belong together, or cannot be found by number."""
+        if self.portion is None or self.limit is not None or not comes_in_portions(self.table):
+            return None
         head = islice(self.table.rows(), LOOKED_AT)
-        together = any(isinstance(row, dict) and (NEGATIVE in row or is_verdict(self._row(row))) for row in head)
-        return Portions(self.table, None if together or self.limit is not None else self.portion, self.seed)
+        if any(isinstance(row, dict) and (NEGATIVE in row or is_verdict(self._row(row))) for row in head):
+            return None
+        return Portions(self.table, self.portion, self.seed, first=first, most=most)
 
-    def take(self, number: int) -> None:
-        """Read this portion only."""
-        if number != self.taken:
-            self.taken, self._pairs = number, None
+    def take(self, rows: Sequence[int]) -> None:
+        """Read these rows only, which are in file order."""
+        if rows != self._taken:
+            self._taken, self._pairs = rows, None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -183,10 +185,9 @@ class PreferenceFileSource(Source):
         return pairs
 
     def _numbered(self) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-        if self.taken is None:
+        if self._taken is None:
             return enumerate(self.table.rows())
-        places = self.portions.places(self.taken)
-        return zip(places, self.table.rows_at(places), strict=True)
+        return zip(self._taken, self.table.rows_at(self._taken), strict=True)
 
     def _usual(self, head: Sequence[Any]) -> Format | None:
         """The form that most of the first rows have. Raises ValueError where none has a known one."""

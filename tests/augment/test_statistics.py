@@ -24,8 +24,8 @@ from augment import (
     contrastive,
     generator_for,
 )
-from augment.chance import happens, integer, order, uniform
 from augment.geometric import crop_box
+from augment.view import happens, integer, order, uniform
 from tests.parts import part
 
 SEEDS = range(600)

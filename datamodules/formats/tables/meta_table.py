@@ -10,7 +10,7 @@ from typing import Any
 
 from datamodules.formats.json_rows import json_rows
 from datamodules.formats.tables.table import RowByRow, columns_of
-from parallax.records.seeds import seed_for
+from parallax.records.fingerprint import seed_for
 
 LARGEST = 16 << 20  # bytes of such a file
 
