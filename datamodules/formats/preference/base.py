@@ -212,7 +212,9 @@ def text_in(row: Row, key: str) -> str:
     """The text of a key. Raises `Unusable` when it is missing or something else."""
     value = row.get(key)
     if not isinstance(value, str):
-        raise Unusable("bad_row", f"its {key} is {'missing' if value is None else _kind(value)}; a text is needed")
+        raise Unusable(
+            "bad_row", f"its {key} is {'missing' if value is None else f'a {type(value).__name__}'}; a text is needed"
+        )
     return value
 
 
@@ -278,7 +280,3 @@ def _first(row: Row, *keys: str) -> str | int | None:
 def _source(row: Row) -> str | None:
     told = row.get("data_source")
     return told if isinstance(told, str) and told else None
-
-
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
