@@ -20,7 +20,7 @@ from parallax.records.key_index import KeyIndex
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from parallax.models.generation.answerer import Answerer
+    from parallax.models.generation.generate import Answerer
 
 __all__ = ["CandidateMaker", "Unanswerable"]
 

@@ -29,7 +29,7 @@ REWARD_MEAN = "rewards/both_sides"
 class NCA(Objective):
     """−ln σ(r_w) − ½ ln σ(−r_w) − ½ ln σ(−r_l), r = βρ. At the start the chosen reward is pulled up as hard as the other down."""
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -53,7 +53,7 @@ class BCO(Objective):
 
     kept = (REWARD_MEAN,)
 
-    def __init__(self, beta: Positive = 0.1, shift: Shift = "running_mean", decay: Decay | None = None) -> None:
+    def __init__(self, beta: Positive, shift: Shift, decay: Decay | None = None) -> None:
         self.beta: float = float(beta)
         self.shift, self.decay = shift, decay
         self._mean, self._steps = 0.0, 0
@@ -84,7 +84,7 @@ class SPPO(Objective):
     The value scales with 1/β² (50 at the start with β = 0.1), and so does the gradient: lower the learning rate with β.
     """
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -96,7 +96,7 @@ class SPPO(Objective):
 class APOZero(Objective):
     """1 − σ(r_w) + σ(r_l): the chosen response up, the rejected one down. For chosen answers better than the model's own."""
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -108,7 +108,7 @@ class APOZero(Objective):
 class APODown(Objective):
     """σ(r_w) + 1 − σ(r_w − r_l): both down, the rejected one further. For a model better than its chosen answers."""
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

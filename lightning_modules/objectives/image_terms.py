@@ -69,9 +69,10 @@ class ImageTerm(Objective):
         self,
         view: View | None = None,
         other_image: bool = False,
-        side: Side = "chosen",
+        *,
+        side: Side,
         detach_clean: bool = False,
-        beta: Positive = 0.1,
+        beta: Positive,
     ) -> None:
         self.beta: float = float(beta)
         self.side, self.detach_clean = side, bool(detach_clean)
@@ -93,7 +94,7 @@ class Anchor(Objective):
         anchor: δ, any number; 0 in mDPO.
     """
 
-    def __init__(self, beta: Positive = 0.1, anchor: float = 0.0) -> None:
+    def __init__(self, beta: Positive, anchor: float = 0.0) -> None:
         self.beta: float = float(beta)
         self.anchor = float(anchor)
 
@@ -117,11 +118,12 @@ class MDPO(Objective):
     def __init__(
         self,
         view: View | None = None,
-        beta: Positive = 0.1,
-        image_weight: NotNegative = 1.0,
-        anchor_weight: NotNegative = 1.0,
+        *,
+        beta: Positive,
+        image_weight: NotNegative,
+        anchor_weight: NotNegative,
         anchor: float = 0.0,
-        side: Side = "chosen",
+        side: Side,
         detach_clean: bool = False,
         other_image: bool = False,
     ) -> None:
@@ -165,10 +167,11 @@ class CHiP(Objective):
     def __init__(
         self,
         view: View | None = None,
-        beta: Positive = 0.1,
-        image_weight: NotNegative = 1.0,
-        segment_weight: Positive = 4.0,
-        combine: Combine = "one_sigmoid",
+        *,
+        beta: Positive,
+        image_weight: NotNegative,
+        segment_weight: Positive,
+        combine: Combine,
         other_image: bool = False,
     ) -> None:
         self.beta: float = float(beta)

@@ -107,9 +107,9 @@ class FDivergence(Objective):
 
     def __init__(
         self,
-        divergence: Divergence = "jensen_shannon",
-        alpha: float = 0.5,
-        beta: Positive = 0.1,
+        divergence: Divergence,
+        alpha: float,
+        beta: Positive,
         base: Objective | None = None,
     ) -> None:
         if alpha == 1:

@@ -17,7 +17,8 @@ from annotated_types import Interval
 from torch import Tensor
 
 from lightning_modules.objectives.base import Objective, log_ratios
-from parallax.settings.ranges import Positive
+from parallax.preference.token_weights import ChangedSpans, Tail
+from parallax.settings.ranges import Count, NotNegative, Positive, Share
 
 WrongLabels = Annotated[
     float, Interval(ge=0, lt=0.5)
@@ -44,7 +45,7 @@ class MultiNegative(Objective):
 
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,7 +64,7 @@ class DPO(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.0) -> None:
+    def __init__(self, beta: Positive, label_smoothing: WrongLabels = 0.0) -> None:
         self.beta: float = float(beta)
         self.label_smoothing = float(label_smoothing)
 
@@ -103,7 +104,7 @@ class IPO(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -118,10 +119,81 @@ class Hinge(Objective):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         assert reference is not None
         ratios = log_ratios(policy, reference)
         return torch.relu(1 - self.beta * (ratios[:, 0] - ratios[:, 1])), {}
+
+
+class LDDPO(MultiNegative):
+    """LD-DPO (arXiv 2409.06411): tokens beyond the shortest answer's length count `alpha`, in policy and reference alike.
+
+    Args:
+        beta: strength of the pull to the reference, above 0.
+        alpha: 0 (answers are compared up to the length of the shortest one) to 1 (DPO).
+    """
+
+    def __init__(self, beta: Positive, alpha: Share) -> None:
+        super().__init__(beta)
+        self.token_weights = Tail(float(alpha))
+
+
+class DDPO(MultiNegative):
+    """Dense DPO (RLHF-V, arXiv 2312.00849, section 3.2): tokens in which the two answers differ count `gamma`, the others 1.
+
+    Args:
+        beta: strength of the pull to the reference, above 0.
+        gamma: above 0; 5 in the paper, 1 is DPO.
+        min_match: runs of equal tokens shorter than this belong to the change around them, 1 or more.
+        both_sides: only changes with tokens on both sides count, as in the authors' code; else insertions and deletions too.
+        normalise: divide each log-prob by the sum of its weights, as in the paper; β is then to be larger.
+    """
+
+    pairs_only: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        beta: Positive,
+        gamma: Positive,
+        min_match: Count,
+        both_sides: bool,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__(beta)
+        self.token_weights = ChangedSpans(float(gamma), min_match, both_sides, normalise)
+
+
+class Povid(Objective):
+    """text_weight · (−log σ(β(ρ_w − ρ_text))) + noise_weight · (−log σ(β(ρ_w − ρ_noise))).
+
+    Log-probs come as (batch, 3): chosen, the text's, the noise's. The module that trains adds the third column.
+
+    Args:
+        beta: strength of the pull to the reference, above 0.
+        text_weight, noise_weight: 0 or more, not both 0; 0.5 each in the public code.
+    """
+
+    looks_at_noise: ClassVar[bool] = True
+
+    def __init__(self, beta: Positive, text_weight: NotNegative, noise_weight: NotNegative) -> None:
+        self.beta: float = float(beta)
+        if text_weight + noise_weight == 0:
+            raise ValueError(
+                "loss.text_weight and loss.noise_weight are both 0, which leaves no loss; raise one of them"
+            )
+        self.text_weight, self.noise_weight = float(text_weight), float(noise_weight)
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert reference is not None
+        if policy.shape[1] != 3:
+            raise ValueError(
+                f"Povid compares a chosen answer with one rejected text and one choice under noise, and got {policy.shape[1]} "
+                "columns in place of 3; use pairs.num_negatives=1"
+            )
+        ratios = log_ratios(policy, reference)
+        text = first_choice_loss(ratios[:, [0, 1]], self.beta)
+        noise = first_choice_loss(ratios[:, [0, 2]], self.beta)
+        return self.text_weight * text + self.noise_weight * noise, {"loss/text": text, "loss/noise": noise}

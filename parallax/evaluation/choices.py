@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from parallax.evaluation.special_tokens import plain_text
+from parallax.evaluation.accuracy import plain_text
 from parallax.records import Sample
 
 ChoiceRule = Literal["flexible", "published"]

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parallax.evaluation.best_of import Answer, BestOf
+from parallax.evaluation.agreement import Answer, BestOf
 from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.image_use import ImageUse
@@ -27,7 +27,7 @@ from parallax.preference.infusion import Describe, infuse
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate, Decoding, Sample, ViewSpec, fingerprint, seed_for
 from parallax.records.kept_file import read_kept, write_kept
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:

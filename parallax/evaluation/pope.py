@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from parallax.evaluation.special_tokens import plain_text
+from parallax.evaluation.accuracy import plain_text
 from parallax.preference.verdict import read_yes_no
 from parallax.records import ImageRef, Sample, Turn
 from parallax.records.images import FileImage

@@ -9,7 +9,7 @@ from copy import copy
 from typing import Self
 
 from parallax.evaluation.accuracy import SameAnswer, accuracy_scores, same_text
-from parallax.evaluation.chair import COUNTINGS, Counting, chair_counts, chair_scores
+from parallax.evaluation.coco_words import COUNTINGS, Counting, chair_counts, chair_scores
 from parallax.evaluation.pope import (
     ANSWER_RULES,
     AnswerRule,
@@ -91,7 +91,7 @@ class ChairSuite(Suite):
     Args:
         samples: with `objects`; a sample without them is an error, not a sample without objects.
         extract: text → the object names it mentions, in order, repeats kept, under the names used in `objects`.
-        counting: see `parallax.evaluation.chair.chair_counts`.
+        counting: see `parallax.evaluation.coco_words.chair_counts`.
     """
 
     asks_for_descriptions = True

@@ -16,10 +16,9 @@ from parallax.models import fused_lora, saving
 from parallax.models.adapter import adapter_digest, read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import Layout, ResponseLogProbs, ScoringBatch
-from parallax.models.dropout import Dropouts
 from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
-from parallax.models.exchange import copied_in, instead, trainable_parameters
+from parallax.models.exchange import Dropouts, copied_in, instead, trainable_parameters
 from parallax.models.foreign import VLM
 from parallax.models.generation import generate
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
@@ -28,8 +27,7 @@ from parallax.models.lora import bare_layers
 from parallax.models.memory.generation import rows_that_fit
 from parallax.models.memory.room import Room
 from parallax.models.scoring import log_probs
-from parallax.models.scoring.log_probs import Pick
-from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.log_probs import Pick, separate_sequences
 from parallax.models.sharding.base import Sharding, Whole
 from parallax.records import GenerationSpec, fingerprint
 

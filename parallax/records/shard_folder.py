@@ -6,6 +6,7 @@ worst two of them do the same work and store it twice.
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -116,3 +117,22 @@ def parquet_bytes(table: pyarrow.Table) -> bytes:
     sink = BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue())
+
+
+class KeyedStore(ShardFolder[Any]):
+    """Plain data by key (`fingerprint(…)`)."""
+
+    kind = "shard of results"
+    columns = ("key", "value")  # value: JSON
+
+    def add(self, results: Mapping[str, Any]) -> Path | None:
+        """Write one shard, whole or absent, and return its path (None for no results)."""
+        import pyarrow
+
+        if not results:
+            return None
+        columns = {"key": list(results), "value": [json.dumps(value, sort_keys=True) for value in results.values()]}
+        return self._write(pyarrow.table(columns), columns["key"])
+
+    def _values(self, rows: list[dict[str, Any]], path: Path) -> dict[str, Any]:
+        return {row["key"]: json.loads(row["value"]) for row in rows}

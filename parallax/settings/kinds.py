@@ -52,7 +52,7 @@ KINDS: dict[str, Kind] = {
     "proposer": Kind("a proposer", ("parallax.preference.proposers",), _any_of("requests", "propose")),
     "judge": Kind("a judge", ("parallax.preference.judges",), _any_of("judge")),
     "selector": Kind("a selector", ("parallax.preference",), _any_of("select")),
-    "keep": Kind("a keep rule", ("parallax.preference.keep",), _any_of("places")),
+    "keep": Kind("a keep rule", ("parallax.preference.filters",), _any_of("places")),
     "finder": Kind("a finder of objects", ("parallax.preference.judges.detector", "parallax.models"), _any_of("found")),
     "infusion": Kind("an infusion", ("parallax.preference.infusion",), _any_of("request")),
     "objective": Kind("an objective", ("lightning_modules.objectives",), _any_of("losses", "__call__")),

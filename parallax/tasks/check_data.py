@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.further_columns import FurtherColumns
 from datamodules.inspection import inspect
-from parallax.models.encoding.encoder_only import load_encoder
+from parallax.models.encoding.token_counts import load_encoder
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
 from parallax.records.plain_text import say

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.evaluation import evaluate
-from parallax.evaluation.best_of import BestOf
+from parallax.evaluation.agreement import BestOf
 from parallax.evaluation.harnesses import run_harness
 from parallax.models import processes
 from parallax.models.devices import pick_device

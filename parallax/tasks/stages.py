@@ -193,7 +193,9 @@ def _preference(
             log_pairs(run.loggers, datamodule.pairs, limit=wanted.log_pairs, key=key, side=wanted.thumbnail)
         if wanted.artifacts:
             note_pairs(run.loggers, report.pair_set, report.as_data())
-    return fit(policy, datamodule, stage, folder, run.loggers)
+    summary = fit(policy, datamodule, stage, folder, run.loggers)
+    run.pairs[stage.name] = datamodule.pairs  # the newest, where they were built anew or came in portions
+    return summary
 
 
 def _supervised(

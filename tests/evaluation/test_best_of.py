@@ -10,7 +10,7 @@ import pytest
 
 from datamodules.shapes.language import mentioned_objects
 from datamodules.shapes.source import ShapesSource
-from parallax.evaluation.best_of import BestOf
+from parallax.evaluation.agreement import BestOf
 from parallax.evaluation.live import evaluate
 from parallax.evaluation.suites import ChairSuite
 from parallax.preference.judge import Judge, Judgement

@@ -4,7 +4,7 @@ import pytest
 
 from parallax.evaluation import AccuracySuite, ChairSuite
 from parallax.evaluation.accuracy import accuracy_scores, same_text
-from parallax.evaluation.chair import chair_counts, chair_scores
+from parallax.evaluation.coco_words import chair_counts, chair_scores
 from tests.evaluation.pictures import sample
 
 

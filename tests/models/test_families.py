@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from packaging.version import Version
 
 from parallax.models.backbone import known_families, refuse_unfit, support_of
-from parallax.models.encoding.encoder_only import load_encoder
 from parallax.models.encoding.pixels import change_pixels, pixel_names
+from parallax.models.encoding.token_counts import load_encoder
 from parallax.records import ViewSpec
 from tests.models.family_walk import own_processors
 from tests.models.family_walk import walk as families

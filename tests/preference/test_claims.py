@@ -20,7 +20,7 @@ from parallax.preference.proposer import Ask
 from parallax.preference.proposers import Sampled
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Candidate, Decoding, GenerationSpec, PreferencePair, ViewSpec
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from tests import typed
 from tests.typed import load_policy
 

@@ -16,10 +16,10 @@ import pytest
 from datamodules.shapes.language import mentioned_objects, same_answer
 from datamodules.shapes.source import ShapesSource
 from parallax.models.object_detector import ObjectDetector
+from parallax.preference.filters import Keep
 from parallax.preference.judge import Judgement
 from parallax.preference.judges import Claims, Detector, ImplicitReward, Outside, Verifier
 from parallax.preference.judges.detector import KnownObjects
-from parallax.preference.keep import Keep
 from parallax.preference.proposer import Unanswerable
 from parallax.records import Candidate, Decoding, GenerationSpec, Sample, Turn, ViewSpec
 from tests.typed import load_policy

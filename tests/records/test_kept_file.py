@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from parallax.records.kept_file import read_kept, write_kept
-from parallax.records.keyed_store import KeyedStore
 from parallax.records.reference_table import ReferenceTable
+from parallax.records.shard_folder import KeyedStore
 from tests.faults import Injected
 
 KEY, PAIR = "0" * 32, "p" * 32

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.coco_words import singular, tokens
 from parallax.evaluation.files.reading import WrongFile, existing, field, first, read_json, rows_of
-from parallax.evaluation.special_tokens import plain_text
 from parallax.evaluation.suites import ScoredSuite
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage

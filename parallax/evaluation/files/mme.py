@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.files.reading import WrongFile
-from parallax.evaluation.special_tokens import plain_text
 from parallax.records import Sample, Turn
 from parallax.records.images import EXTENSIONS, FileImage
 from parallax.settings.ranges import Count, ExistingFile

@@ -18,8 +18,8 @@ from annotated_types import Interval
 
 from parallax.models.http_client import HttpClient, ServiceError
 from parallax.records import fingerprint
-from parallax.records.keyed_store import KeyedStore
 from parallax.records.plain_text import quoted, without_surrogates
+from parallax.records.shard_folder import KeyedStore
 from parallax.settings.ranges import Count, Name, NotNegative, Positive
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import torch
 
@@ -19,7 +21,7 @@ from parallax.models.generation.prefetch import EncodedPart, PromptStream, expla
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, NotFinite
 from parallax.models.generation.rollout import Rollout
 from parallax.models.memory.room import Room
-from parallax.records import BadImage
+from parallax.records import BadImage, GenerationSpec
 from parallax.records.interruption import leave_if_asked
 
 VERSION = 1  # of this decoding; a change that may change tokens raises it, and cached candidates are made again
@@ -194,3 +196,30 @@ def _digests(
         places.append(place)
         images.append(known[objects])
     return places, images
+
+
+class Answerer(Protocol):
+    """All that building pairs asks of a policy or of a server in its place."""
+
+    encoder: PromptEncoder
+    last_generation: GenerationCounts
+
+    def spec(self, request: GenerationRequest) -> GenerationSpec:
+        """Everything that determines the answer to `request`; its key finds a stored candidate again."""
+        ...
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        batch_size: int = 128,
+        progress: Callable[[int], None] | None = None,
+        set_aside: SetAside | None = None,
+        finished: Finished | None = None,
+        num_workers: int | str | None = None,
+    ) -> list[Generation | None]:
+        """Answers in the order of the requests, see `Policy.generate`."""
+        ...
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Inside: every process may ask as much or as little as it likes. All enter and leave together."""
+        ...

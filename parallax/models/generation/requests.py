@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
+from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.records import Conversation, Decoding, ImageRef, Message, Sample, ViewSpec
-
-if TYPE_CHECKING:
-    from parallax.models.encoding.prompt_encoder import PromptEncoder
 
 
 @dataclass(frozen=True, slots=True)

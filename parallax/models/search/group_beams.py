@@ -20,8 +20,7 @@ from parallax.models.foreign import VLM
 from parallax.models.generation.kv_cache import STEP, Cache, has_full_attention, keep_rows
 from parallax.models.generation.prefetch import pad_left
 from parallax.models.policy import Policy
-from parallax.models.search.last_logits import go_on, read_rows
-from parallax.models.search.prefix_cache import ReadPrompts
+from parallax.models.search.prefix_cache import ReadPrompts, go_on, read_rows
 from parallax.models.search.sentence_end import SentenceEnds, ending
 
 VERSION = 1  # of this decoding; a change that may change tokens raises it, and stored trees are searched again

@@ -19,7 +19,7 @@ from parallax.preference.judge import UNSCORED, Judge, Judgement
 from parallax.preference.proposer import Ask, Generate, Unanswerable
 from parallax.preference.verdict import read_yes_no
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, fingerprint
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from parallax.settings.ranges import Count, NotNegative, PromptFile
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from parallax.preference.critic_prompt import fill
 from parallax.preference.prompts import PromptPool
 from parallax.preference.proposer import Ask, PlannedProposer
 from parallax.preference.proposers.follow_up import FollowUp, template
-from parallax.preference.proposers.written import written_answer
+from parallax.preference.proposers.ground_truth import written_answer
 from parallax.records import Candidate, Sample, ViewSpec
 from parallax.settings.ranges import Count, Texts
 

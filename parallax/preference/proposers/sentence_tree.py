@@ -33,7 +33,7 @@ from parallax.records import (
     ViewSpec,
     fingerprint,
 )
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from parallax.settings.ranges import Count, NotNegative
 
 if TYPE_CHECKING:

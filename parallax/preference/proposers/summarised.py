@@ -17,7 +17,7 @@ from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.critic_prompt import fill, one_line
 from parallax.preference.proposer import Ask
 from parallax.preference.proposers.follow_up import FollowUp, seen, template
-from parallax.preference.proposers.written import written_answer
+from parallax.preference.proposers.ground_truth import written_answer
 from parallax.records import Candidate, Decoding, Sample, ViewSpec
 from parallax.settings.ranges import Count, Negatives, Positive, PositiveShare
 

@@ -25,7 +25,7 @@ from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.rollout import Rollout
 from parallax.models.packed_tensors import Packed
 from parallax.models.scoring import log_probs
-from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.log_probs import separate_sequences
 from parallax.records import Decoding
 
 TOLERANCE = 1e-4  # of a log-prob, float32
