@@ -67,7 +67,7 @@ def vision_targets(model: VLM) -> str:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether it is a linear layer, quantised or not, and none of a family's own that gives more than a product (Llama 4's router)."""
+    """Whether it is a linear layer, quantised or not, and not a family's own, which may give more than a product (a router)."""
     return isinstance(module, nn.Linear) and not type(module).__module__.startswith("transformers.models.")
 
 

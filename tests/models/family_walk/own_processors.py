@@ -158,12 +158,14 @@ TABLE: dict[str, Any] = {
     "gemma4_unified": {**GEMMA_4, "image": "<image_soft_token>",
                        "settings": {"vision_config.mm_embed_dim": 64, "vision_config.output_proj_dims": 64}},
     "fast_vlm": {
-        **LLAVA, "image": "<image>", "like": "llava", "images": {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}},
+        **LLAVA, "image": "<image>", "like": "llava",
+        "images": {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}},
         "processor": {"patch_size": 32, "vision_feature_select_strategy": "full"},
         "settings": {"image_seq_length": 4, "vision_config.architecture": "test_resnet", "vision_config.hidden_size": 96,
                      "vision_config.model_args": None}},
     "gemma3n": {
-        **GEMMA_4, "image": "<image_soft_token>", "images": {"size": {"height": 64, "width": 64}}, "processor": {"image_seq_length": 4},
+        **GEMMA_4, "image": "<image_soft_token>",
+        "images": {"size": {"height": 64, "width": 64}}, "processor": {"image_seq_length": 4},
         "settings": {
             "vision_soft_tokens_per_image": 4, "vision_config.architecture": "test_resnet", "vision_config.hidden_size": 96,
             "vision_config.vocab_offset": 512, "audio_config.vocab_offset": 640, "text_config.vocab_size_per_layer_input": 512}},
