@@ -3,6 +3,7 @@ kinds of files."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,10 +27,13 @@ from parallax.records.pair_store import pair_of_row
 from parallax.records.skipped import SetAside
 from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
 
+log = logging.getLogger(__name__)
+
 OWN = "parallax"  # a pair set of ours
 NEGATIVE = (
     "negative"  # of a row: which rejected answer of its pair it holds, from 1; from 2 on it belongs to the row before
 )
+ONE_ANSWER = {"conversations", "messages", "answer", "response", "output"}
 LOOKED_AT = 200  # rows by which the format of a file is told
 
 
@@ -197,13 +201,17 @@ class PreferenceFileSource(Source):
         check_reached(self.named_columns, rows, self.paths[0])
         if self.form == OWN or self.read_columns is not None or not rows or _is_own(rows[0]):
             return None
+        if any(row.get("tools") for row in rows):
+            log.warning("%s: tools that rows name are not shown to the model", self.paths[0])
         known = Counter(found.names[0] for row in rows if (found := recognised(row)) is not None)
+        if not known and any({"chosen", "rejected"} <= row.keys() for row in rows):
+            return FORMATS["trl"]  # each row says that it lacks a prompt
         if not known:
             keys = ", ".join(sorted(map(str, rows[0])))
             raise ValueError(
                 f"{self.paths[0]} is not understood: its first row has the keys {keys}, which is none of the known formats "
                 f"({', '.join((*FORMATS, OWN))}); name it with data.format, or say which column holds what with "
-                "data.columns={question: …, chosen: …, rejected: …, image: …}"
+                f"data.columns={{question: …, chosen: …, rejected: …, image: …}}{_hint(rows[0])}"
             )
         return FORMATS[known.most_common(1)[0][0]]
 
@@ -266,6 +274,13 @@ class PreferenceFileSource(Source):
     def _set_aside(self, place: int, reason: str, why: str) -> None:
         where = self.table.where(place)
         self.set_aside.append(SetAside(where.replace(", row ", ":"), self.name, reason, f"{where}: {why}"))
+
+
+def _hint(row: Mapping[str, Any]) -> str:
+    """What else may read rows of which each has one answer."""
+    if any("reject" in name for name in map(str, row)) or not ONE_ANSWER & row.keys():
+        return ""
+    return ". Its rows have one answer each and no rejected one: data=llava_json and data=columns read such"
 
 
 def _is_own(row: Mapping[str, Any]) -> bool:

@@ -48,7 +48,7 @@ class BCO(OfRatios):
 
     kept = (REWARD_MEAN,)
 
-    def __init__(self, beta: Positive = 0.1, shift: Shift = "running_mean", decay: Decay | None = None) -> None:
+    def __init__(self, beta: Positive, shift: Shift, decay: Decay | None = None) -> None:
         super().__init__(beta)
         self.shift, self.decay = shift, decay
         self._mean, self._steps = 0.0, 0

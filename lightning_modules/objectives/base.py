@@ -128,7 +128,7 @@ class OfRatios(Objective):
         beta: strength of the pull to the reference, above 0; rewards are r = βρ.
     """
 
-    def __init__(self, beta: Positive = 0.1) -> None:
+    def __init__(self, beta: Positive) -> None:
         self.beta: float = float(beta)
 
     @abstractmethod

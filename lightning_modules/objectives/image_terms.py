@@ -68,9 +68,10 @@ class ImageTerm(OfRatios):
         self,
         view: View | None = None,
         other_image: bool = False,
-        side: Side = "chosen",
+        *,
+        side: Side,
         detach_clean: bool = False,
-        beta: Positive = 0.1,
+        beta: Positive,
     ) -> None:
         super().__init__(beta)
         self.side, self.detach_clean = side, bool(detach_clean)
@@ -89,7 +90,7 @@ class Anchor(OfRatios):
         anchor: δ, any number; 0 in mDPO.
     """
 
-    def __init__(self, beta: Positive = 0.1, anchor: float = 0.0) -> None:
+    def __init__(self, beta: Positive, anchor: float = 0.0) -> None:
         super().__init__(beta)
         self.anchor = float(anchor)
 
@@ -112,11 +113,12 @@ class MDPO(OfRatios):
     def __init__(
         self,
         view: View | None = None,
-        beta: Positive = 0.1,
-        image_weight: NotNegative = 1.0,
-        anchor_weight: NotNegative = 1.0,
+        *,
+        beta: Positive,
+        image_weight: NotNegative,
+        anchor_weight: NotNegative,
         anchor: float = 0.0,
-        side: Side = "chosen",
+        side: Side,
         detach_clean: bool = False,
         other_image: bool = False,
     ) -> None:
@@ -157,10 +159,11 @@ class CHiP(OfRatios):
     def __init__(
         self,
         view: View | None = None,
-        beta: Positive = 0.1,
-        image_weight: NotNegative = 1.0,
-        segment_weight: Positive = 4.0,
-        combine: Combine = "one_sigmoid",
+        *,
+        beta: Positive,
+        image_weight: NotNegative,
+        segment_weight: Positive,
+        combine: Combine,
         other_image: bool = False,
     ) -> None:
         super().__init__(beta)

@@ -43,7 +43,7 @@ class NLL(Objective):
 
     needs_reference = False
 
-    def __init__(self, norm: Norm = "per_token", constant: Positive = 1024.0) -> None:
+    def __init__(self, norm: Norm, constant: Positive) -> None:
         self.norm, self.constant = norm, float(constant)
 
     def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
@@ -64,10 +64,10 @@ class Stic(Objective):
 
     def __init__(
         self,
-        beta: Positive = 0.1,
-        alpha: Positive = 1 / 1024,
-        norm: Norm = "sum",
-        constant: Positive = 1024.0,
+        beta: Positive,
+        alpha: Positive,
+        norm: Norm,
+        constant: Positive,
         base: Objective | None = None,
     ) -> None:
         self.alpha, self.norm, self.constant = float(alpha), norm, float(constant)

@@ -78,9 +78,6 @@ class LengthNormalised(OfRatios):
 
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive) -> None:
-        super().__init__(beta)
-
     def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
         return first_choice_loss(ratios / lengths.clamp(min=1), self.beta), {}
 
@@ -100,9 +97,9 @@ class FDivergence(Objective):
 
     def __init__(
         self,
-        divergence: Divergence = "jensen_shannon",
-        alpha: float = 0.5,
-        beta: Positive = 0.1,
+        divergence: Divergence,
+        alpha: float,
+        beta: Positive,
         base: Objective | None = None,
     ) -> None:
         if alpha == 1:

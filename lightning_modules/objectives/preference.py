@@ -59,7 +59,7 @@ class DPO(OfRatios):
     pairs_only: ClassVar[bool] = True
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1, label_smoothing: WrongLabels = 0.0) -> None:
+    def __init__(self, beta: Positive, label_smoothing: WrongLabels = 0.0) -> None:
         super().__init__(beta)
         self.label_smoothing = float(label_smoothing)
 
@@ -138,10 +138,10 @@ class DDPO(MultiNegative):
 
     def __init__(
         self,
-        beta: Positive = 0.1,
-        gamma: Positive = 5.0,
-        min_match: Count = 3,
-        both_sides: bool = True,
+        beta: Positive,
+        gamma: Positive,
+        min_match: Count,
+        both_sides: bool,
         normalise: bool = False,
     ) -> None:
         super().__init__(beta)
@@ -159,7 +159,7 @@ class Povid(OfRatios):
 
     looks_at_noise: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive = 0.1, text_weight: NotNegative = 0.5, noise_weight: NotNegative = 0.5) -> None:
+    def __init__(self, beta: Positive, text_weight: NotNegative, noise_weight: NotNegative) -> None:
         super().__init__(beta)
         if text_weight + noise_weight == 0:
             raise ValueError(

@@ -224,7 +224,9 @@ class _Fit:
         passing = (_Reference, FindBatchSize)
         trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, passing)]  # type: ignore[attr-defined]
         search = self.found.search()
-        cached = isinstance(module, DPOModule) and module.objective.needs_reference and module.reference_mode == "cached"
+        cached = (
+            isinstance(module, DPOModule) and module.objective.needs_reference and module.reference_mode == "cached"
+        )
         if cached:
             assert isinstance(self.datamodule, PreferenceDataModule)
             reference = _Reference(self.datamodule, self.policy)

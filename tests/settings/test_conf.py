@@ -147,4 +147,4 @@ def test_what_a_judge_or_proposer_is_tuned_to_has_its_default_in_one_place() -> 
     both = {"Claims", "ClipCalibrated", "ImageTextModel", "SelfCritic", "ByPrompt", "SentenceTree"}
     places = [text for text in found if text.split("/")[1] in ("judge", "method", "selector", "asker", "on_data")]
     assert {text.rpartition(":")[2].split(".")[0] for text in places} <= both
-    assert len(found) <= 155
+    assert len(found) <= 47

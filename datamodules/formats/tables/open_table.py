@@ -75,7 +75,7 @@ def _table(files: Sequence[Path], split: str, subset: str | None) -> Table:
         case ".arrow" | ".feather":
             return DatasetTable(Location(str(files[0])))
         case ".jsonl" | ".ndjson" | ".json":
-            if layout(files[0]) == "lines":
+            if all(layout(file) == "lines" for file in files):
                 return LinesTable(files)
             return MetaTable(files[0], subset) if len(files) == 1 and is_meta(files[0]) else ListTable(files, split)
         case ".zst" | ".lz4" | ".7z":
@@ -151,12 +151,17 @@ def keep_stream(path: str, rows: int, folder: Path, *, split: str = "train", sub
 
 def _files(folder: Path, split: str) -> list[Path]:
     """The files of one kind in a folder: those of the first kind of `KINDS` there are any of, and of the split."""
+    of_kind: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*")):
+        if not file.name.startswith(".") and file.name not in NOT_ROWS and file.is_file():
+            of_kind.setdefault(_kind(file), []).append(file)
     for kind in KINDS:
-        files = sorted(
-            file
-            for file in folder.rglob("*")
-            if _kind(file) == kind and not file.name.startswith(".") and file.name not in NOT_ROWS and file.is_file()
-        )
-        if files:
+        if files := of_kind.get(kind):
+            others = [file for other, found in of_kind.items() if other in KINDS and other != kind for file in found]
+            if others:
+                log.warning(
+                    "%s: its %s files are read; %s %s not", folder, kind, others[0].name,
+                    "is" if len(others) == 1 else f"and {len(others) - 1} more of another kind are",
+                )  # fmt: skip
             return of_split(files, folder, split)
     raise FileNotFoundError(f"data.path {folder} holds no file ending in {', '.join(KINDS)}")

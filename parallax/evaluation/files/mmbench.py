@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 EXPECTED = "an MMBench TSV with the columns index, question, A, B, answer and image"
 ROTATION = 1_000_000  # rows of one question differ by multiples of it
-BY_LETTER_CN = "{hint}{question}\n{options}\n请直接回答选项字母。"
 
 
 @dataclass(frozen=True, slots=True)
