@@ -157,7 +157,7 @@ def test_each_ingredient_of_image_features_is_a_miss(what: str, tmp_path: Path) 
     def place(folder: Path) -> tuple[str, str]:
         """Folder and processor under which features are kept on disk."""
         policy = load_policy({"path": str(folder), "feature_cache": "disk"}, None, feature_folder=tmp_path / "features")
-        return policy.features.cache.folder.name, policy.encoder.processor_fingerprint()
+        return policy.features.cache.folder.name, policy.encoder.processor_fingerprint
 
     shutil.copytree(ROOT / "assets" / "tiny_llava", tmp_path / "llava")
     if what == "weights of the tower":
