@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from parallax.settings.choices import named_node
 from parallax.settings.part import Part, rules_of
 from parallax.settings.ranges import NamedIn
 
@@ -107,7 +108,7 @@ Description = Annotated[View | str | Mapping[str, Any], NamedIn("aug")]  # a vie
 
 
 def build(description: Description) -> View:
-    """A view from plain data: a name, or a mapping with `name` and the view's own arguments.
+    """A view from plain data: a name, or a mapping with `name` and arguments of its own; what is not given is as in conf/aug.
 
     Raises ValueError in one sentence for an unknown name, unknown arguments or arguments out of range.
     """
@@ -129,7 +130,8 @@ def build(description: Description) -> View:
     if unknown:
         allowed = ", ".join(known) or "none"
         raise ValueError(f"the view {cls.name!r} has no argument {', '.join(unknown)}; its arguments are: {allowed}")
-    return cls(**arguments)
+    said = {key: value for key, value in named_node("aug", name).items() if key in known}
+    return cls(**{**said, **arguments})
 
 
 def _plain(value: object) -> Any:
@@ -141,11 +143,16 @@ def _plain(value: object) -> Any:
 
 
 @dataclass(frozen=True)
-class Identity(View):
-    """The image as it is."""
-
-    name: ClassVar[str] = "identity"
+class Fixed(View):
+    """Base of views without chance."""
 
     @property
     def is_random(self) -> bool:
         return False
+
+
+@dataclass(frozen=True)
+class Identity(Fixed):
+    """The image as it is."""
+
+    name: ClassVar[str] = "identity"

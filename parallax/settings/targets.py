@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from parallax.settings.annotated_rules import ANYTHING, SourceClass, rule_of
-from parallax.settings.choices import named_targets
+from parallax.settings.choices import named_node
 from parallax.settings.rules import Rule
 from parallax.settings.source import (
     PACKAGES,
@@ -36,6 +36,7 @@ class Argument:
     annotated: ast.expr | None
     given: ast.expr | None  # its default; None when it has none, or one that is made anew each time
     required: bool
+    unnamed: bool = True  # may be given by its place
 
     @cached_property
     def rule(self) -> Rule:
@@ -62,6 +63,11 @@ class Signature:
         return tuple(self.arguments)
 
     @property
+    def unnamed(self) -> tuple[str, ...]:
+        """Those that may be given by their place (`_args_`)."""
+        return tuple(name for name, argument in self.arguments.items() if argument.unnamed)
+
+    @property
     def required(self) -> tuple[str, ...]:
         return tuple(name for name, argument in self.arguments.items() if argument.required)
 
@@ -86,6 +92,14 @@ def require_own(target: str) -> None:
         raise UnknownTarget(f"only code in {or_list(PACKAGES)} (or {GET_METHOD}) may be named in a configuration")
     if any(not part.isidentifier() or part.startswith("_") for part in parts):
         raise UnknownTarget("it is no dotted path of public names")
+
+
+def same(target: str, other: str) -> bool:
+    """Whether two dotted paths name one class or function, re-exports followed."""
+    try:
+        return target == other or _defined(target) == _defined(other)
+    except UnknownTarget:
+        return False
 
 
 def is_a(target: str, kind: str) -> bool:
@@ -134,8 +148,8 @@ def parts_in(node: object, rule: Rule = ANYTHING) -> Iterator[str]:
     elif rule.named:
         name = node.get("name") if isinstance(node, dict) else node
         arguments = {key: value for key, value in node.items() if key != "name"} if isinstance(node, dict) else {}
-        if (target := named_targets(rule.named).get(str(name))) is not None:
-            yield from parts_in({**arguments, "_target_": target})
+        if said := named_node(rule.named, str(name)):
+            yield from parts_in({**said, **arguments})
     elif isinstance(node, dict | list):
         for value in node.values() if isinstance(node, dict) else node:
             yield from parts_in(value, rule.items or ANYTHING)
@@ -162,15 +176,16 @@ def _arguments(node: Definition, module: str) -> Signature:
 def _of_function(node: ast.FunctionDef, module: str, skip: int) -> Signature:
     plain = [*node.args.posonlyargs, *node.args.args]
     defaults: list[ast.expr | None] = [None] * (len(plain) - len(node.args.defaults)) + list(node.args.defaults)
-    pairs = list(zip(plain, defaults, strict=True))[skip:]
-    pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-    found = {arg.arg: Argument(arg.arg, module, arg.annotation, given, given is None) for arg, given in pairs}
+    pairs = [(*pair, True) for pair in zip(plain, defaults, strict=True)][skip:]
+    pairs += [(*pair, False) for pair in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    found = {arg.arg: Argument(arg.arg, module, arg.annotation, given, given is None, at) for arg, given, at in pairs}
     return Signature(found, node.args.kwarg is not None)
 
 
 def _fields(node: ast.ClassDef, module: str) -> dict[str, Argument]:
-    """The fields of a dataclass, those of the dataclasses it is derived from first."""
+    """The fields of a dataclass, those of the dataclasses it is derived from first; last what can only be given by name."""
     found: dict[str, Argument] = {}
+    by_name = "kw_only=True" in " ".join(map(ast.unparse, node.decorator_list))
     for base, where in reversed(list(bases(node, module))):
         found |= _fields(base, where) if _is_dataclass(base) else {}
     for member in node.body:
@@ -179,13 +194,15 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Argument]:
         said, value = ast.unparse(member.annotation), member.value
         made = isinstance(value, ast.Call) and ast.unparse(value.func) in ("field", "dataclasses.field")
         words = {word.arg: word.value for word in value.keywords} if made and isinstance(value, ast.Call) else {}
+        by_name = by_name or said.endswith("KW_ONLY")
         if "ClassVar" in said or said.endswith("KW_ONLY") or getattr(words.get("init"), "value", True) is False:
             continue
         given = words.get("default") if made else value
         required = given is None and "default_factory" not in words
         name = member.target.id
-        found[name] = Argument(name, module, member.annotation, given, required)
-    return found
+        unnamed = not getattr(words.get("kw_only"), "value", by_name)
+        found[name] = Argument(name, module, member.annotation, given, required, unnamed)
+    return dict(sorted(found.items(), key=lambda item: not item[1].unnamed))
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:

@@ -116,6 +116,16 @@ def test_a_family_that_went_wrong_is_refused_before_its_weights_are_read() -> No
     assert not support_of("never_heard_of").shared
 
 
+def test_a_forward_that_fails_in_one_release_refuses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"step": "forward", "refused": "stops", "shared": False, "plain_head": False}
+    for installed, works in (("5.24.0", False), ("5.23.0", True)):
+        text = json.dumps({"transformers": "5.24.0", "families": {"llama4": row, "mllama": {**row, "step": "saving"}}})
+        monkeypatch.setattr("parallax.models.backbone.version", lambda _, installed=installed: installed)
+        monkeypatch.setattr(Path, "read_text", lambda *_, text=text, **__: text)
+        known = known_families.__wrapped__()
+        assert (not known["llama4"].refused) is works and known["mllama"].refused
+
+
 def test_a_checkpoint_with_code_of_its_own_is_refused_in_words(tmp_path: Path) -> None:
     own = {"model_type": "molmo", "auto_map": {"AutoConfig": "config_molmo.MolmoConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(own))

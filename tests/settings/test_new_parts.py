@@ -112,6 +112,7 @@ def problems_of(*words: str) -> list[str]:
 
 def test_a_class_is_checked_under_its_own_module_as_under_its_re_export() -> None:
     other = "loss._target_=lightning_modules.objectives.preference.DPO"
+    assert compose_checked([other], CONF).loss.label_smoothing == 0, "it keeps what conf/ says of the class"
     (problem,) = problems_of(other, "loss.beta=-1")
     assert problem.startswith("loss.beta=-1 is not allowed: it must be a number above 0.")
     (problem,) = problems_of(other, "pairs.num_negatives=3")
@@ -133,15 +134,15 @@ def test_a_node_whose_target_changes_is_another_node(tmp_path: Path) -> None:
         "# @package _global_\n# Mine.\ndefaults:\n  - seva\n  - override /judge: self_critic\n  - _self_\n"
         "method:\n  name: mine\nstages:\n  align:\n    proposer:\n"
         "      _target_: parallax.preference.proposers.sampled.Sampled\n"
-        "      num_samples: 2\n      temperature: 0.8\n      top_p: 0.9\n"
+        "      num_samples: 2\n      max_new_tokens: 9\n      temperature: 0.8\n      top_p: 0.9\n"
     )
     prepare(["--config-dir", str(tmp_path), "method=mine", "--cfg", "job"], CONF)
     cfg = loader(CONF, str(tmp_path)).load_configuration("config", ["method=mine"], run_mode=RunMode.RUN)
     assert dict(cfg.stages.align.proposer) == {
-        "_target_": "parallax.preference.proposers.sampled.Sampled", "num_samples": 2,
+        "_target_": "parallax.preference.proposers.sampled.Sampled", "num_samples": 2, "max_new_tokens": 9,
         "temperature": 0.8, "top_p": 0.9,
     }  # fmt: skip
-    cfg = compose_checked(["loss=stic", "loss._target_=lightning_modules.objectives.IPO"], CONF)
-    assert dict(cfg.loss) == {"_target_": "lightning_modules.objectives.IPO"}
+    cfg = compose_checked(["loss=stic", "loss._target_=lightning_modules.objectives.IPO", "loss.beta=0.2"], CONF)
+    assert dict(cfg.loss) == {"_target_": "lightning_modules.objectives.IPO", "beta": 0.2}
     cfg = compose_checked(["loss._target_=lightning_modules.objectives.DPO", "loss.beta=0.3"], CONF)
     assert cfg.loss.beta == 0.3 and "label_smoothing" in cfg.loss, "the same class keeps what is said of it"
