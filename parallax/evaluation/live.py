@@ -334,15 +334,13 @@ def _left_as_found(policy: Policy) -> Iterator[None]:
     import numpy as np
     import torch
 
-    modes = {module: module.training for module in policy.model.modules()}
+    from parallax.models.exchange import evaluating
+
     python, legacy = random.getstate(), np.random.get_state()
     devices = [policy.device] if torch.device(policy.device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        policy.model.eval()
+    with torch.random.fork_rng(devices=devices), evaluating(policy.model):
         try:
             yield
         finally:
-            for module, training in modes.items():
-                module.training = training
             random.setstate(python)
             np.random.set_state(legacy)
