@@ -15,7 +15,7 @@ from annotated_types import Interval
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from augment.view import View, happens, integer, uniform
+from augment.view import Fixed, View, happens, integer, uniform
 from parallax.settings.ranges import Ascending, PositiveShare, Share
 
 LARGEST_SIDE = 4096  # pixels; a larger output would only be shrunk again by every processor we know
@@ -75,15 +75,11 @@ class RandomResizedCrop(View):
 
 
 @dataclass(frozen=True)
-class CenterCrop(View):
+class CenterCrop(Fixed):
     """The square in the middle."""
 
     name: ClassVar[str] = "center_crop"
     size: Side  # pixels per side
-
-    @property
-    def is_random(self) -> bool:
-        return False
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.center_crop(image, [self.size, self.size])
@@ -102,15 +98,11 @@ class RandomCrop(View):
 
 
 @dataclass(frozen=True)
-class Pad(View):
+class Pad(Fixed):
     """A black frame."""
 
     name: ClassVar[str] = "pad"
     padding: Annotated[int, Interval(ge=0, le=LARGEST_SIDE)]  # pixels on every side
-
-    @property
-    def is_random(self) -> bool:
-        return False
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.pad(image, [self.padding])
@@ -172,15 +164,11 @@ class Affine(View):
 
 
 @dataclass(frozen=True)
-class LowResolution(View):
+class LowResolution(Fixed):
     """Shrinks the shortest side to `side` pixels, aspect kept, bilinear. An image that is that small already stays."""
 
     name: ClassVar[str] = "low_resolution"
     side: Side  # pixels of the shortest side
-
-    @property
-    def is_random(self) -> bool:
-        return False
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.resize(image, [self.side]) if min(image.size) > self.side else image

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from augment.geometric import Area, Ratios, Side, crop_box
-from augment.view import ActsOn, View
+from augment.view import ActsOn, Fixed, View
 from parallax.settings.ranges import Share
 
 
@@ -35,29 +35,21 @@ class Crop(View):
 
 
 @dataclass(frozen=True)
-class Black(View):
+class Black(Fixed):
     """Every normalised pixel is zero."""
 
     name: ClassVar[str] = "black"
     acts_on: ClassVar[ActsOn] = "tensor"
-
-    @property
-    def is_random(self) -> bool:
-        return False
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return torch.zeros_like(pixels)
 
 
 @dataclass(frozen=True)
-class NoImage(View):
+class NoImage(Fixed):
     """The prompt without its image and the image's tokens, for answers only. Where a picture is needed, an empty one."""
 
     name: ClassVar[str] = "no_image"
-
-    @property
-    def is_random(self) -> bool:
-        return False
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return Image.new("RGB", image.size, (127, 127, 127))

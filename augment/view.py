@@ -143,11 +143,16 @@ def _plain(value: object) -> Any:
 
 
 @dataclass(frozen=True)
-class Identity(View):
-    """The image as it is."""
-
-    name: ClassVar[str] = "identity"
+class Fixed(View):
+    """Base of views without chance."""
 
     @property
     def is_random(self) -> bool:
         return False
+
+
+@dataclass(frozen=True)
+class Identity(Fixed):
+    """The image as it is."""
+
+    name: ClassVar[str] = "identity"

@@ -15,7 +15,7 @@ from parallax.models.generation.requests import GenerationCounts, GenerationRequ
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate
 from parallax.records.candidate_store import CandidateStore
-from parallax.records.key_index import KeyIndex
+from parallax.records.shard_folder import KeyIndex
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

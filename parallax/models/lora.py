@@ -53,7 +53,8 @@ def vision_targets(model: VLM) -> str:
 
     That is all of the model but its decoder, its head and its projector. Raises ValueError where nothing is left.
     """
-    language = {model.get_decoder(), model.get_output_embeddings(), *_projectors(model)}
+    projectors = [model.get_submodule(name) for name in projector_names(model)]
+    language = {model.get_decoder(), model.get_output_embeddings(), *projectors}
     outside = {part for module in language for part in module.modules()}
     of_attention = {part for m in model.modules() if isinstance(m, nn.MultiheadAttention) for part in m.modules()}
     names = [
@@ -80,10 +81,6 @@ def projector_names(network: VLM) -> list[str]:
                 [f"{name}.{place}" for place in range(len(module))] if isinstance(module, nn.ModuleList) else [name]
             )
     return names
-
-
-def _projectors(model: VLM) -> list[nn.Module]:
-    return [model.get_submodule(name) for name in projector_names(model)]
 
 
 def _as_expression(model: VLM, targets: str | Sequence[str]) -> str:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -107,21 +106,18 @@ class Policy:
                     weights = tensors_digest(self.model.state_dict(), self.sharding.whole)
                 self._fingerprint = model_digest(weights, self.model)
             elif not self.has_adapter or self._adapter_is_fresh:
-                self._fingerprint = self._base_fingerprint()
+                self._fingerprint = self.base_fingerprint()
             else:
-                adapter = {"adapter": adapter_digest(self.model, self.sharding), "base": self._base_fingerprint()}
+                adapter = {"adapter": adapter_digest(self.model, self.sharding), "base": self.base_fingerprint()}
                 self._fingerprint = fingerprint(adapter)
         return self._fingerprint
 
     def reference_fingerprint(self) -> str:
         """Names the weights behind `reference()`: the base model's, or those that `take_reference` kept."""
-        return self._reference_name or self._base_fingerprint()
+        return self._reference_name or self.base_fingerprint()
 
     def base_fingerprint(self) -> str:
         """Names the weights without anything learned."""
-        return self._base_fingerprint()
-
-    def _base_fingerprint(self) -> str:
         if self._base_digest is None:
             base = base_model(self.model) if self._reference_copy is None else self._reference_copy
             if not self.has_adapter and self._full_was_touched and self._reference_copy is None:
@@ -143,7 +139,7 @@ class Policy:
         return GenerationSpec(
             policy=self.fingerprint(),
             precision=self.precision,
-            processor=self._processor_fingerprint,
+            processor=self.encoder.processor_fingerprint,
             template=self.encoder.chat.fingerprint(),
             image=request.conversation.image_digest(),
             prompt=request.conversation.written(),
@@ -334,7 +330,7 @@ class Policy:
         """Take the names of the weights while they are whole."""
         self.fingerprint()
         if self.has_adapter or not self._full_was_touched:
-            self._base_fingerprint()
+            self.base_fingerprint()
 
     @property
     def is_sharded(self) -> bool:
@@ -405,10 +401,3 @@ class Policy:
         finally:
             for module, training in modes.items():
                 module.training = training
-
-    @cached_property
-    def _processor_fingerprint(self) -> str:
-        return self.encoder.processor_fingerprint()
-
-
-__all__ = ["Generation", "Policy"]

@@ -117,7 +117,11 @@ BESIDE = ("recall", "accuracy", "pope_accuracy")  # shown after the study's own 
 def draw_study(summary: Mapping[str, Any], path: Path) -> bool:
     """A row per arm and a panel per metric; filled where the interval excludes zero. False when there is nothing to draw."""
     first = str(summary["metric"])
-    metrics = [name for name in dict.fromkeys((first, *BESIDE)) if _has(summary, name)]
+    metrics = [
+        name
+        for name in dict.fromkeys((first, *BESIDE))
+        if any(name in arm["effects"] for arm in summary["arms"].values())
+    ]
     arms = {name: arm for name, arm in summary["arms"].items() if first in arm["effects"]}
     if not arms:
         return False
@@ -145,10 +149,6 @@ def draw_study(summary: Mapping[str, Any], path: Path) -> bool:
         whole.suptitle(f"{summary['title']}: change by tuning, 95 % intervals", x=0.01, ha="left")
         save(whole, path)
     return True
-
-
-def _has(summary: Mapping[str, Any], metric: str) -> bool:
-    return any(metric in arm["effects"] for arm in summary["arms"].values())
 
 
 def _effect(axis: Axes, place: float, effect: Mapping[str, Any], relative: bool, sense: int) -> None:

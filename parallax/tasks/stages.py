@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from parallax.models.policy import Policy
     from parallax.records import PreferencePair
     from parallax.reports.staged_logger import StagedLogger
-    from parallax.tasks.manifest import RunManifest
+    from parallax.tasks.run_state import RunManifest
 
 log = logging.getLogger(__name__)
 

@@ -224,7 +224,10 @@ class _Fit:
         passing = (_Reference, FindBatchSize)
         trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, passing)]  # type: ignore[attr-defined]
         search = self.found.search()
-        if self._needs_cached_reference(module):
+        cached = (
+            isinstance(module, DPOModule) and module.objective.needs_reference and module.reference_mode == "cached"
+        )
+        if cached:
             assert isinstance(self.datamodule, PreferenceDataModule)
             reference = _Reference(self.datamodule, self.policy)
             if self.settings.strategy == "deepspeed":  # once it has the weights nobody else computes with them
@@ -301,10 +304,6 @@ class _Fit:
             weights=self.policy.precision,
             profiler=self.stage.debug.profiler if max_steps > 0 else None,
         )
-
-    @staticmethod
-    def _needs_cached_reference(module: TuningModule) -> bool:
-        return isinstance(module, DPOModule) and module.objective.needs_reference and module.reference_mode == "cached"
 
 
 class _Reference(pl.Callback):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -16,9 +17,16 @@ import torch
 from parallax.models.backbone import base_model
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.foreign import VLM
-from parallax.models.generation.batching import Batch, looks_of, plan_batches
 from parallax.models.generation.prefetch import EncodedPart, PromptStream, explained, refusal, workers_for
-from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, NotFinite
+from parallax.models.generation.requests import (
+    Batch,
+    Generation,
+    GenerationCounts,
+    GenerationRequest,
+    NotFinite,
+    looks_of,
+    plan_batches,
+)
 from parallax.models.generation.rollout import Rollout
 from parallax.models.memory.room import Room
 from parallax.records import BadImage, GenerationSpec
@@ -101,7 +109,7 @@ def generate(
     try:
         for batch in batches:
             made: dict[int, Generation] = {}
-            for read, said, broken in room.results(_Parts(_next(parts, len(batch))), len, _Parts.halves, decoded):
+            for read, said, broken in room.results(_Parts(islice(parts, len(batch))), len, _Parts.halves, decoded):
                 for row, (place, ids) in enumerate(zip(read, said, strict=True)):
                     if row in broken:
                         refuse(places[place], not_finite(wanted[place]))
@@ -172,10 +180,6 @@ def _stream(
         ahead=AHEAD * max((len(batch) for batch in batches), default=1),
         pin_memory=next(base_model(model).parameters()).device.type == "cuda",
     )
-
-
-def _next(parts: Iterator[EncodedPart], count: int) -> Iterator[EncodedPart]:
-    return (next(parts) for _ in range(count))
 
 
 def _digests(

@@ -83,12 +83,10 @@ class GroupBeams:
         with self.policy._answering():
             for begin in range(0, len(order), self.texts_at_once):
                 chosen = order[begin : begin + self.texts_at_once]
-                for index, made in zip(chosen, self._batch([starts[i] for i in chosen]), strict=True):
+                batch = _Lockstep(self, base_model(self.policy.model), [starts[i] for i in chosen]).run()
+                for index, made in zip(chosen, batch, strict=True):
                     results[index] = made
         return results
-
-    def _batch(self, starts: Sequence[Start]) -> list[list[Sentence]]:
-        return _Lockstep(self, base_model(self.policy.model), starts).run()
 
 
 class _Lockstep:

@@ -43,7 +43,7 @@ def written_answer(policy: Policy, sample: Sample, role: str, text: str, author:
     asked = sample.conversation()
     ids = tuple(policy.encoder.chat.encode_response(text))
     spec = GenerationSpec(
-        policy=author, precision="", processor=policy.encoder.processor_fingerprint(),
+        policy=author, precision="", processor=policy.encoder.processor_fingerprint,
         template=policy.encoder.chat.fingerprint(), image=asked.image_digest(), prompt=asked.written(), view=ViewSpec(),
         decoding=Decoding(len(ids)), generator=f"written: {text}",
     )  # fmt: skip
@@ -64,9 +64,9 @@ class GroundTruth(Proposer):
 
     def __init__(
         self,
-        num_negatives: Negatives = 1,
+        num_negatives: Negatives,
         *,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         temperature: Temperature = 0.0,
         top_p: PositiveShare = 1.0,
     ) -> None:
