@@ -49,6 +49,7 @@ def _nodes_of(kind: Callable[..., Any]) -> list[DictConfig]:
 def _base() -> DictConfig:
     config = compose_checked([], CONF)
     OmegaConf.set_struct(config, False)
+    config.prompts = OmegaConf.merge(*map(OmegaConf.load, sorted((CONF / "prompts").glob("*.yaml"))), config.prompts)
     return config
 
 

@@ -8,6 +8,7 @@ and a repeated run does not generate twice.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +16,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
 from parallax.evaluation.agreement import Answer, BestOf
 from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.image_use import ImageUse
 from parallax.evaluation.suites import ChairSuite, Scores, Suite
 from parallax.models import processes
+from parallax.models.exchange import evaluating
+from parallax.models.generation.requests import Generation, GenerationRequest
 from parallax.preference.infusion import Describe, infuse
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate, Decoding, Sample, ViewSpec, fingerprint, seed_for
@@ -28,7 +34,6 @@ from parallax.records.shard_folder import KeyedStore
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:
-    from parallax.models.generation.requests import Generation, GenerationRequest
     from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -304,8 +309,6 @@ def _described(
 def _request(
     sample: Sample, suite: Suite, decoding: Decoding | None, view: ViewSpec | None, seed: int
 ) -> GenerationRequest:
-    from parallax.models.generation.requests import GenerationRequest
-
     wanted = suite.decoding_of(sample) or decoding
     if wanted is None or wanted.greedy:
         decoded = Decoding(suite.max_new_tokens)
@@ -329,13 +332,6 @@ def _view_of(view: ViewSpec | None, sample_id: str) -> ViewSpec:
 @contextmanager
 def _left_as_found(policy: Policy) -> Iterator[None]:
     """Put back every module's train/eval flag and the random state of torch, NumPy and Python."""
-    import random
-
-    import numpy as np
-    import torch
-
-    from parallax.models.exchange import evaluating
-
     python, legacy = random.getstate(), np.random.get_state()
     devices = [policy.device] if torch.device(policy.device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices), evaluating(policy.model):

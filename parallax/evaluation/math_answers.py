@@ -88,7 +88,7 @@ EXPECTED = (
 
 
 def math_vista_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
+    path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None
 ) -> list[Sample]:
     """MathVista's problems that have an answer.
 

@@ -125,7 +125,7 @@ class PopeFiles(Sequence[Sample]):
         self,
         files: ExistingPath | Mapping[str, ExistingPath],
         images: ExistingPath | Callable[[str], ImageRef],
-        splits: Sequence[Category] = CATEGORIES,
+        splits: Sequence[Category],
         limit: Count | None = None,
     ) -> None:
         paths = {split: Path(path) for split, path in files.items()} if isinstance(files, Mapping) else {}

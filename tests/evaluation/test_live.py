@@ -18,9 +18,12 @@ from parallax.records import Decoding, Sample, Turn, ViewSpec
 from parallax.records.skipped import TooManySkipped
 from tests.evaluation.pictures import painted
 from tests.models.checkpoints import write_checkpoint
+from tests.parts import part
 from tests.typed import load_policy
 
 NOISE = ViewSpec("diffusion", {"noise_steps": 700}, seed=3)
+
+TEMPLATE = "Image description:\n{description}\n\n{question}"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,10 @@ def letters(text: str) -> list[str]:
 
 
 def suites(samples: list[Sample], tokens: int = 6) -> list[Any]:
-    return [ChairSuite(samples, letters, max_new_tokens=tokens), AccuracySuite(samples, max_new_tokens=tokens - 3)]
+    return [
+        part(ChairSuite, samples, letters, max_new_tokens=tokens),
+        part(AccuracySuite, samples, max_new_tokens=tokens - 3),
+    ]
 
 
 def learn(policy: Policy) -> None:
@@ -98,8 +104,8 @@ def test_a_second_evaluation_generates_nothing_and_says_the_same(
 def test_kept_answers_are_scored_again_so_a_changed_metric_is_never_stale(
     policy: Policy, samples: list[Sample], tmp_path: Path
 ) -> None:
-    evaluate(policy, [AccuracySuite(samples, max_new_tokens=6)], cache_dir=tmp_path / "cache")
-    always = AccuracySuite(samples, same=lambda kind, said, true: True, max_new_tokens=6)
+    evaluate(policy, [part(AccuracySuite, samples, max_new_tokens=6)], cache_dir=tmp_path / "cache")
+    always = part(AccuracySuite, samples, same=lambda kind, said, true: True, max_new_tokens=6)
     again = evaluate(policy, [always], cache_dir=tmp_path / "cache")
     assert again.meta["reused"] == ["accuracy"] and again.metrics["accuracy"].value == 1.0
 
@@ -190,8 +196,8 @@ def test_files_hold_everything(policy: Policy, samples: list[Sample], tmp_path: 
 
 
 def test_a_difference_counts_only_questions_both_have_answered(policy: Policy, samples: list[Sample]) -> None:
-    before = evaluate(policy, [AccuracySuite(samples, lambda *_: False, max_new_tokens=4)])
-    after = evaluate(policy, [AccuracySuite(samples[:4], lambda *_: True, max_new_tokens=4)])
+    before = evaluate(policy, [part(AccuracySuite, samples, lambda *_: False, max_new_tokens=4)])
+    after = evaluate(policy, [part(AccuracySuite, samples[:4], lambda *_: True, max_new_tokens=4)])
     change = difference(before, after)
     assert change["accuracy"].value == 1.0 and change["accuracy"].n == 4
     assert difference(before, after, relative=True)["accuracy"].value is None  # nothing was right before
@@ -210,7 +216,7 @@ def test_describing_first_puts_the_policys_own_description_before_the_question(
 ) -> None:
     describe = Describe("Describe the image.", 5, "{description} | {question}")
     twice = [*samples[:3], replace(samples[0], id="again", turns=(Turn("And now?", "red"),))]
-    suite = AccuracySuite(twice, max_new_tokens=4)
+    suite = part(AccuracySuite, twice, max_new_tokens=4)
     evaluation = evaluate(policy, [suite], describe=describe, cache_dir=tmp_path / "cache")
     for item, sample in zip(evaluation.items, twice, strict=True):
         asked = GenerationRequest(sample.id, sample.image, describe.prompt, ViewSpec(), Decoding(5))
@@ -230,15 +236,15 @@ def test_describing_first_puts_the_policys_own_description_before_the_question(
 def test_describing_first_leaves_suites_that_ask_for_descriptions_as_they_are(
     policy: Policy, samples: list[Sample]
 ) -> None:
-    chair = [ChairSuite(samples, letters, max_new_tokens=6)]
+    chair = [part(ChairSuite, samples, letters, max_new_tokens=6)]
     plain = evaluate(policy, chair)
-    described = evaluate(policy, chair, describe=Describe("Describe the image.", 5))
+    described = evaluate(policy, chair, describe=Describe("Describe the image.", 5, TEMPLATE))
     assert [item.answer for item in plain.items] == [item.answer for item in described.items]
 
 
 def test_an_image_that_cannot_be_described_sets_its_questions_aside(policy: Policy, tmp_path: Path) -> None:
     samples = painted(tmp_path, 3)
     (tmp_path / "1.png").unlink()
-    suite = [AccuracySuite(samples, max_new_tokens=3)]
-    evaluation = evaluate(policy, suite, describe=Describe("Describe.", 3), max_skipped_share=0.9)
+    suite = [part(AccuracySuite, samples, max_new_tokens=3)]
+    evaluation = evaluate(policy, suite, describe=Describe("Describe.", 3, TEMPLATE), max_skipped_share=0.9)
     assert [entry["sample_id"] for entry in evaluation.skipped] == ["s1"] and len(evaluation.items) == 2

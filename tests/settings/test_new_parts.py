@@ -134,12 +134,12 @@ def test_a_node_whose_target_changes_is_another_node(tmp_path: Path) -> None:
         "# @package _global_\n# Mine.\ndefaults:\n  - seva\n  - override /judge: self_critic\n  - _self_\n"
         "method:\n  name: mine\nstages:\n  align:\n    proposer:\n"
         "      _target_: parallax.preference.proposers.sampled.Sampled\n"
-        "      num_samples: 2\n      temperature: 0.8\n      top_p: 0.9\n"
+        "      num_samples: 2\n      max_new_tokens: 9\n      temperature: 0.8\n      top_p: 0.9\n"
     )
     prepare(["--config-dir", str(tmp_path), "method=mine", "--cfg", "job"], CONF)
     cfg = loader(CONF, str(tmp_path)).load_configuration("config", ["method=mine"], run_mode=RunMode.RUN)
     assert dict(cfg.stages.align.proposer) == {
-        "_target_": "parallax.preference.proposers.sampled.Sampled", "num_samples": 2,
+        "_target_": "parallax.preference.proposers.sampled.Sampled", "num_samples": 2, "max_new_tokens": 9,
         "temperature": 0.8, "top_p": 0.9,
     }  # fmt: skip
     cfg = compose_checked(["loss=stic", "loss._target_=lightning_modules.objectives.IPO", "loss.beta=0.2"], CONF)

@@ -24,7 +24,7 @@ EXPECTED = "MME's layout: a folder per subtask with <image>.txt beside <image>, 
 
 
 def mme_questions(
-    path: ExistingFile, prompt: str = "{question}", subtasks: Sequence[str] | None = None, limit: Count | None = None
+    path: ExistingFile, prompt: str, subtasks: Sequence[str] | None = None, limit: Count | None = None
 ) -> list[Sample]:
     """MME's yes/no questions, two per image (one group).
 

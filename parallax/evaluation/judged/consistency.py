@@ -36,8 +36,8 @@ class ConsistencySuite(Suite):
         temperatures: Sequence[PositiveTemperature],
         about_question: str,
         about_answer: str,
-        name: str = "consistency",
-        max_new_tokens: Count = 512,
+        name: str,
+        max_new_tokens: Count,
         prefix: AnyText = "",
     ) -> None:
         self.judge, self.temperatures = judge, tuple(temperatures)

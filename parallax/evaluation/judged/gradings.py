@@ -48,7 +48,7 @@ class JudgedSuite(Suite):
         judge: JudgeClient,
         protocol: Grading,
         name: str,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)

@@ -74,12 +74,12 @@ class Claims(Judge):
 
     def __init__(
         self,
-        prompt: PromptFile = "claims_full",
+        prompt: PromptFile,
         *,
         by: Literal["words", "probability"] = "words",
-        score: Literal["count", "share", "mean_probability"] = "count",
+        score: Literal["count", "share", "mean_probability"],
         bonus: NotNegative = 0.0,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         batch_size: Count = 128,
         cache_dir: str | Path | None = None,
     ) -> None:

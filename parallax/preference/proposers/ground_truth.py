@@ -64,9 +64,9 @@ class GroundTruth(Proposer):
 
     def __init__(
         self,
-        num_negatives: Negatives = 1,
+        num_negatives: Negatives,
         *,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         temperature: Temperature = 0.0,
         top_p: PositiveShare = 1.0,
     ) -> None:

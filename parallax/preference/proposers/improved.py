@@ -41,7 +41,7 @@ class Improved(FollowUp):
         improve: str | Mapping[str, str] | None,
         *,
         label: str | None = None,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
     ) -> None:
         self.inner, self.view = inner, inner.view
         self.describe = PromptPool([describe] if isinstance(describe, str) else list(describe), "description")

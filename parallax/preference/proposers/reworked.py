@@ -48,7 +48,7 @@ class Reworked(FollowUp):
         *,
         keep: Share = 0.0,
         of: Literal["own", "ground_truth"],
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         temperature: Temperature,
         top_p: PositiveShare,
     ) -> None:

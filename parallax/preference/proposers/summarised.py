@@ -47,10 +47,10 @@ class Summarised(FollowUp):
         num_views: Count,
         *,
         against: View | None = None,
-        num_negatives: Negatives = 1,
+        num_negatives: Negatives,
         agree: PositiveShare,
         max_length_ratio: Positive | None = None,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
     ) -> None:
         if num_negatives > 1 and against is None:
             raise ValueError(
