@@ -165,6 +165,8 @@ class PreferenceDataModule(StepDataModule):
         ready_made = self.source.pairs
         total = len(self.source) if self.limit is None else min(self.limit, len(self.source))
         faulty = list(self.source.set_aside)
+        for reason, count in self.source.left_out.items():
+            log.info("%s: %s rows are left out (%s)", self.source.name, f"{count:,}", reason)
         skipped = SkippedLog(
             self.skipped_path if _is_first(trainer) else None, self.settings.max_skipped_share, total + len(faulty)
         )
@@ -379,11 +381,11 @@ class PreferenceDataModule(StepDataModule):
             return "the answers to a question are all the same: sample at a higher temperature, or more often"
         if most == "equal":
             return "the corrupted images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"
-        return (
-            "look at the reasons above, and at dropped.parquet in the pair set"
-            if most
-            else "look at the source: it is empty"
-        )
+        if most:
+            return "look at the reasons above, and at dropped.parquet in the pair set"
+        if self.report.skipped or self.source.left_out:
+            return "look at the reasons above; task=check_data shows rows"
+        return "look at the source: it is empty"
 
 
 def _first(source: Sequence[Sample], total: int) -> Iterable[Sample]:
