@@ -35,7 +35,7 @@ class Rule:
     needed: tuple[str, ...] = ()  # keys a group cannot do without
     of: str = ""  # dotted path of the class a component must be of; "" for any
     named: str = ""  # group of conf/ whose choices may stand for the component by name
-    exists: str = ""  # a path that must be there: "path" | "path or hub" | "model" | "prompts"
+    exists: str = ""  # a path that must be there: as in `ranges.Exists`
     either: tuple[Rule, ...] = ()  # other forms that are allowed as well
 
     def allows(self, value: object) -> bool:
