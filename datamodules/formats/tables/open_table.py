@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datamodules.formats.json_rows import layout
 from datamodules.formats.tables.csv_table import CsvTable
-from datamodules.formats.tables.dataset_table import DatasetTable, Location, as_bytes, first_line
+from datamodules.formats.tables.dataset_table import DatasetTable, Location, as_bytes, first_line, of_hub
 from datamodules.formats.tables.lines_table import LinesTable, ListTable
 from datamodules.formats.tables.meta_table import MetaTable, is_meta
 from datamodules.formats.tables.parquet_table import ParquetTable
@@ -124,7 +124,6 @@ def keep_stream(path: str, rows: int, folder: Path, *, split: str = "train", sub
 
     A set that is too large to download is read only as far as it is needed.
     """
-    import datasets
     import pyarrow
     from pyarrow import parquet
 
@@ -132,7 +131,7 @@ def keep_stream(path: str, rows: int, folder: Path, *, split: str = "train", sub
     if target.is_dir():
         return target
     try:
-        stream = as_bytes(datasets.load_dataset(path, subset, split=split, streaming=True))
+        stream = as_bytes(of_hub(path, subset, split, streaming=True))
     except Exception as error:  # the library raises whatever its readers raise
         raise ValueError(f"{path} cannot be streamed ({first_line(error)})") from error
     log.info("streaming %s rows of %s", f"{rows:,}", path)
