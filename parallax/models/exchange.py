@@ -51,6 +51,18 @@ def copied_in(sharding: Sharding, model: VLM, weights: dict[str, nn.Parameter]) 
         sharding.put_values(learned, now)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside: evaluation mode; afterwards every module has the mode it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 ATTRIBUTES = (  # where transformers keeps rates that are no modules
     "attention_dropout",
     "dropout",

@@ -17,7 +17,7 @@ from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import Layout, ResponseLogProbs, ScoringBatch
 from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
-from parallax.models.exchange import Dropouts, copied_in, instead, trainable_parameters
+from parallax.models.exchange import Dropouts, copied_in, evaluating, instead, trainable_parameters
 from parallax.models.foreign import VLM
 from parallax.models.generation import generate
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
@@ -385,19 +385,13 @@ class Policy:
     @contextmanager
     def _answering(self) -> Iterator[None]:
         """Evaluation mode, the stated precision, and no arithmetic for an adapter that has learned nothing yet."""
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            with torch.autocast(self.device.type, enabled=False):
-                if self.has_adapter and self._inside_reference:  # the adapter is off already
-                    with bare_layers(self.model):
-                        yield
-                elif self.has_adapter and self._adapter_is_fresh:
-                    with self.model.disable_adapter(), bare_layers(self.model):
-                        yield
-                else:
-                    with fused_lora.ready_adapters(self.model):
-                        yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with evaluating(self.model), torch.autocast(self.device.type, enabled=False):
+            if self.has_adapter and self._inside_reference:  # the adapter is off already
+                with bare_layers(self.model):
+                    yield
+            elif self.has_adapter and self._adapter_is_fresh:
+                with self.model.disable_adapter(), bare_layers(self.model):
+                    yield
+            else:
+                with fused_lora.ready_adapters(self.model):
+                    yield

@@ -40,7 +40,6 @@ from parallax.tasks.run_state import RunManifest, made_with
 from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
 
 if TYPE_CHECKING:
-    from parallax.evaluation.evaluation import Evaluation
     from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from parallax.evaluation import AccuracySuite, ChairSuite, Evaluation, cached_evaluate, difference, evaluate
+from parallax.evaluation import AccuracySuite, ChairSuite, Evaluation, difference, evaluate
 from parallax.models.generation.requests import GenerationRequest
 from parallax.models.policy import Policy
 from parallax.preference.infusion import Describe
@@ -93,10 +93,10 @@ def test_the_policy_is_left_as_it_was_found(policy: Policy, samples: list[Sample
 def test_a_second_evaluation_generates_nothing_and_says_the_same(
     policy: Policy, samples: list[Sample], tmp_path: Path
 ) -> None:
-    first = cached_evaluate(policy, suites(samples), tmp_path / "cache")
+    first = evaluate(policy, suites(samples), cache_dir=tmp_path / "cache")
     finished: list[int] = []
     policy.generate = None  # type: ignore[assignment,method-assign]  # would fail if it were called
-    second = cached_evaluate(policy, suites(samples), tmp_path / "cache", progress=finished.append)
+    second = evaluate(policy, suites(samples), cache_dir=tmp_path / "cache", progress=finished.append)
     assert first.meta["reused"] == [] and second.meta["reused"] == ["chair", "accuracy"]
     assert second.items == first.items and second.metrics == first.metrics and sum(finished) == 12
 
@@ -104,9 +104,9 @@ def test_a_second_evaluation_generates_nothing_and_says_the_same(
 def test_kept_answers_are_scored_again_so_a_changed_metric_is_never_stale(
     policy: Policy, samples: list[Sample], tmp_path: Path
 ) -> None:
-    cached_evaluate(policy, [part(AccuracySuite, samples, max_new_tokens=6)], tmp_path / "cache")
+    evaluate(policy, [part(AccuracySuite, samples, max_new_tokens=6)], cache_dir=tmp_path / "cache")
     always = part(AccuracySuite, samples, same=lambda kind, said, true: True, max_new_tokens=6)
-    again = cached_evaluate(policy, [always], tmp_path / "cache")
+    again = evaluate(policy, [always], cache_dir=tmp_path / "cache")
     assert again.meta["reused"] == ["accuracy"] and again.metrics["accuracy"].value == 1.0
 
 
@@ -114,7 +114,7 @@ def test_kept_answers_are_scored_again_so_a_changed_metric_is_never_stale(
 def test_whatever_changes_the_answers_is_not_reused(
     policy: Policy, samples: list[Sample], tmp_path: Path, change: str
 ) -> None:
-    cached_evaluate(policy, suites(samples), tmp_path / "cache")
+    evaluate(policy, suites(samples), cache_dir=tmp_path / "cache")
     options: dict[str, Any] = {}
     tokens = 7 if change == "tokens" else 6
     if change == "weights":
@@ -126,16 +126,15 @@ def test_whatever_changes_the_answers_is_not_reused(
     if change == "question":
         samples = [replace(s, turns=(replace(s.turns[0], question="Which colour?"),)) for s in samples]
     if change == "image":
-        samples = [samples[1], samples[0], *samples[2:]]
-        samples = [replace(s, id=f"s{i}") for i, s in enumerate(samples)]
-    assert cached_evaluate(policy, suites(samples, tokens), tmp_path / "cache", **options).meta["reused"] == []
+        samples = [replace(samples[0], image=painted(tmp_path, 7)[6].image), *samples[1:]]
+    assert evaluate(policy, suites(samples, tokens), cache_dir=tmp_path / "cache", **options).meta["reused"] == []
 
 
 def test_a_torn_cache_file_is_made_again(policy: Policy, samples: list[Sample], tmp_path: Path) -> None:
-    first = cached_evaluate(policy, suites(samples), tmp_path / "cache")
+    first = evaluate(policy, suites(samples), cache_dir=tmp_path / "cache")
     for file in (tmp_path / "cache" / "evaluations").iterdir():
-        file.write_text(file.read_text()[:20])
-    second = cached_evaluate(policy, suites(samples), tmp_path / "cache")
+        file.write_bytes(file.read_bytes()[:20])
+    second = evaluate(policy, suites(samples), cache_dir=tmp_path / "cache")
     assert second.meta["reused"] == [] and second.items == first.items
 
 
