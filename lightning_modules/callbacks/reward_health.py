@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
+from lightning_modules.bad_steps import StepCallback, callbacks_of
 from lightning_modules.callbacks.best_step import EveryNSteps
-from lightning_modules.step_callback import StepCallback, callbacks_of
 from lightning_modules.step_stream import SealedStep
 from parallax.models.batch import StepBatch
 

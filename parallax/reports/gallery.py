@@ -206,12 +206,15 @@ def _set(name: str, title: str, facts: Facts) -> dict[str, Any]:
                     {"name": fact, "title": FACTS[fact], "words": list(facts.words[fact]), "values": values.tolist()}
                 )
         elif any(value == value for value in values):
-            columns.append({"name": fact, "title": FACTS[fact], "words": None, "values": [_digits(v) for v in values]})
+            columns.append(
+                {
+                    "name": fact,
+                    "title": FACTS[fact],
+                    "words": None,
+                    "values": [float(f"{v:.4g}") if v == v else None for v in values],
+                }
+            )
     return {"name": name, "title": title, "count": facts.count, "columns": columns}
-
-
-def _digits(value: float) -> float | None:
-    return float(f"{value:.4g}") if value == value else None
 
 
 def _title(run: RunFolder) -> str:

@@ -51,11 +51,10 @@ def _content_problem(said: str, place: Path, kind: str) -> str:
         return f"{said} is of no kind that is known; files ending in {', '.join(ROWS)} can be read." if unknown else ""
     if kind == "file":
         return f"{said} is a folder; give the file itself."
-    if any(name.lower().endswith(wanted or "") for name in _names(place)):
+    rows = kind == "rows or hub"  # which may be in a file without an ending
+    if any(name.lower().endswith(wanted or "") or (rows and "." not in name) for name in _names(place)):
         return ""
-    looked = (
-        f"; files ending in {', '.join(ROWS if kind == 'rows or hub' else wanted)} are looked for" if wanted else ""
-    )
+    looked = f"; files ending in {', '.join(ROWS if rows else wanted)} are looked for" if wanted else ""
     return f"{said} holds no {'image' if kind == 'images' else 'file'}{looked}."
 
 

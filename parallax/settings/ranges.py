@@ -1,6 +1,6 @@
 """Words for annotations: what an argument of a part, or a key of a group, may hold. Said where the argument stands.
 
-    def __init__(self, beta: Positive = 0.1, norm: Literal["sum", "mean"] = "sum", limit: Count | None = None) -> None: ...
+    def __init__(self, beta: Positive, norm: Literal["sum", "mean"], limit: Count | None = None) -> None: ...
 
 The check of a configuration, the documentation and the part itself read the same annotation (`annotated_rules`). Anything that
 `annotated-types` can say may be written out: `Annotated[int, Interval(ge=0, le=999)]`.

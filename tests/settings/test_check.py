@@ -282,7 +282,7 @@ def test_views_inside_a_view_are_checked_like_any_other() -> None:
     (problem,) = problems_of("aug=mixture", "aug.views=[difusion]")
     assert "names no view" in problem and "Did you mean diffusion?" in problem
     (problem,) = problems_of("aug=chain", "aug.views=[{name: random_flip, q: 1}]")
-    assert "RandomFlip has none; it takes images, p" in problem
+    assert "RandomFlip has none; it takes p, images" in problem
     (problem,) = problems_of("aug=several", "aug.views=[]")
     assert problem.startswith("aug.views=[] is not allowed: it must be a list of 1 or more")
 

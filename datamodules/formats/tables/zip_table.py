@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datamodules.formats.slice_image import InsideImage
-from datamodules.formats.tables.table import RowByRow, columns_of, member_value
+from datamodules.formats.tables.table import RowByRow, check_members, columns_of, member_value
 from parallax.records.sample import BadImage
 
 
@@ -57,7 +57,9 @@ class ZipTable(RowByRow):
 
 def _index(file: Path) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
-    for name in _opened(str(file), os.getpid()).namelist():
+    names = _opened(str(file), os.getpid()).namelist()
+    check_members(file, names)
+    for name in names:
         base = PurePosixPath(name).name
         if base and not base.startswith(".") and "." in base and not name.endswith("/"):
             stem, _, extension = base.partition(".")
