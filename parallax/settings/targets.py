@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -166,11 +166,24 @@ def _arguments(node: Definition, module: str) -> Signature:
         return _of_function(node, module, skip=0)
     for member in node.body:
         if isinstance(member, ast.FunctionDef) and member.name == "__init__":
-            return _of_function(member, module, skip=1)
-    if _is_dataclass(node):
+            return _with_those_handed_on(_of_function(member, module, skip=1), member, node, module)
+    if is_dataclass(node):
         return Signature(_fields(node, module))
     inherited = (_arguments(*base) for base in bases(node, module))
     return next((found for found in inherited if found.arguments or found.open), Signature({}))
+
+
+def _with_those_handed_on(own: Signature, init: ast.FunctionDef, node: ast.ClassDef, module: str) -> Signature:
+    """With `super().__init__(…, **rest)`, what the base takes and `__init__` does not give it may be given, too."""
+    for call in ast.walk(init) if init.args.kwarg else ():
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__":
+            names = {word.arg for word in call.keywords}
+            for base in bases(node, module) if None in names else ():
+                above = _arguments(*base)
+                further = [a for a in list(above.arguments.values())[len(call.args) :] if a.name not in names]
+                handed = {a.name: replace(a, unnamed=False) for a in further if a.name not in own.arguments}
+                return Signature({**own.arguments, **handed}, above.open)
+    return own
 
 
 def _of_function(node: ast.FunctionDef, module: str, skip: int) -> Signature:
@@ -187,7 +200,7 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Argument]:
     found: dict[str, Argument] = {}
     by_name = "kw_only=True" in " ".join(map(ast.unparse, node.decorator_list))
     for base, where in reversed(list(bases(node, module))):
-        found |= _fields(base, where) if _is_dataclass(base) else {}
+        found |= _fields(base, where) if is_dataclass(base) else {}
     for member in node.body:
         if not isinstance(member, ast.AnnAssign) or not isinstance(member.target, ast.Name):
             continue
@@ -205,5 +218,6 @@ def _fields(node: ast.ClassDef, module: str) -> dict[str, Argument]:
     return dict(sorted(found.items(), key=lambda item: not item[1].unnamed))
 
 
-def _is_dataclass(node: ast.ClassDef) -> bool:
+def is_dataclass(node: ast.ClassDef) -> bool:
+    """Whether a class is written as a dataclass."""
     return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)

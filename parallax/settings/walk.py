@@ -61,7 +61,8 @@ class Walk(Blame):
     def _lacking(self, rule: Rule, value: Mapping[str, Any], path: str) -> None:
         for name in rule.needed:
             if name not in value:
-                self.say(f"{path}.{name}", f"{path}.{name} was taken away, and every run needs it; leave it.")
+                gone = f"{path}.{name} was taken away, and every run needs it; leave it."
+                self.say(f"{path}.{name}", gone if rule_at(path) is rule else f"{path} lacks {path}.{name}; give it.")
 
     def below(self, rule: Rule, name: str, value: object, raw: object, path: str) -> None:
         """One key of a group."""
