@@ -110,6 +110,8 @@ class PreferenceDataModule(StepDataModule):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
         self.limit, self.limit_pairs, self.show_progress = limit, limit_pairs, show_progress
+        if limit is not None and isinstance(self.source, PreferenceFileSource):  # no row behind is read
+            self.source.limit = min(limit, self.source.limit or limit)
         self.further = FurtherColumns(tuple(looks), token_weights, seed)
         self.pairs: Sequence[PreferencePair] = []
         self.pair_ids: list[str] = []
@@ -133,7 +135,7 @@ class PreferenceDataModule(StepDataModule):
     def in_portions(self) -> Portions | None:
         """Ready-made pairs of a large file come in portions, where no rule needs all pairs of the set at once."""
         rules = self.settings.length_balance or self.settings.max_per_source is not None or self.further.same_question
-        if rules or self.limit is not None or not isinstance(self.source, PreferenceFileSource):
+        if rules or not isinstance(self.source, PreferenceFileSource):
             return None
         wanted = [most for most in (self.settings.max_pairs, self.limit_pairs) if most is not None]
         return self.source.portions(self.batch_size, min(wanted, default=None))
