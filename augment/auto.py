@@ -15,8 +15,7 @@ from annotated_types import Interval
 from PIL import Image
 from torchvision import transforms
 
-from augment.chance import integer
-from augment.view import View
+from augment.view import View, integer
 
 Policy = Literal["imagenet", "cifar10", "svhn"]
 
@@ -39,7 +38,7 @@ class AutoAugment(View):
     """One of 25 pairs of operations that were found to help classifiers."""
 
     name: ClassVar[str] = "autoaugment"
-    policy: Policy = "imagenet"  # the data set the pairs were found on
+    policy: Policy  # the data set the pairs were found on
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return _with_seed(_auto_augment(self.policy), image, generator)
@@ -50,8 +49,8 @@ class RandAugment(View):
     """A few operations drawn from fourteen, all of one strength."""
 
     name: ClassVar[str] = "randaugment"
-    num_ops: Annotated[int, Interval(ge=1, le=14)] = 2  # operations in a row
-    magnitude: Annotated[int, Interval(ge=0, le=30)] = 9  # strength
+    num_ops: Annotated[int, Interval(ge=1, le=14)]  # operations in a row
+    magnitude: Annotated[int, Interval(ge=0, le=30)]  # strength
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return _with_seed(transforms.RandAugment(self.num_ops, self.magnitude), image, generator)

@@ -13,8 +13,7 @@ from annotated_types import Interval
 from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import functional as tv
 
-from augment.chance import happens, order, uniform
-from augment.view import View
+from augment.view import View, happens, order, uniform
 from parallax.settings.ranges import Ascending, Share
 
 Strength = Annotated[float, Interval(ge=0, le=10)]
@@ -53,10 +52,10 @@ def gaussian_blur(image: Image.Image, generator: torch.Generator, radius: tuple[
 
 @dataclass(frozen=True)
 class _Jitter(View):
-    brightness: Strength = 0.0  # factor from [max(0, 1 - x), 1 + x]
-    contrast: Strength = 0.0  # likewise
-    saturation: Strength = 0.0  # likewise
-    hue: Hue = 0.0  # turn of the colour circle from [-x, x]
+    brightness: Strength  # factor from [max(0, 1 - x), 1 + x]
+    contrast: Strength  # likewise
+    saturation: Strength  # likewise
+    hue: Hue  # turn of the colour circle from [-x, x]
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return jitter(image, generator, self.brightness, self.contrast, self.saturation, self.hue)
@@ -67,10 +66,6 @@ class ColorJitter(_Jitter):
     """Brightness, contrast, saturation and hue changed at random, with SeVa's strengths."""
 
     name: ClassVar[str] = "color_jitter"
-    brightness: Strength = 0.4
-    contrast: Strength = 0.4
-    saturation: Strength = 0.4
-    hue: Hue = 0.1
 
 
 @dataclass(frozen=True)
@@ -78,15 +73,13 @@ class SticJitter(_Jitter):
     """STIC's colour corruption (arXiv 2405.19716, section 4): brightness and a strong turn of hue."""
 
     name: ClassVar[str] = "stic_jitter"
-    brightness: Strength = 0.5
-    hue: Hue = 0.3
 
 
 @dataclass(frozen=True)
 class _Sometimes(View):
     """An operation without further chance that is done with probability p."""
 
-    p: Share = 0.5  # probability
+    p: Share  # probability
 
     @property
     def is_random(self) -> bool:
@@ -104,7 +97,6 @@ class Grayscale(_Sometimes):
     """Grey, in three equal channels."""
 
     name: ClassVar[str] = "grayscale"
-    p: Share = 1.0  # probability
 
     def apply(self, image: Image.Image) -> Image.Image:
         return tv.rgb_to_grayscale(image, num_output_channels=3)
@@ -125,7 +117,7 @@ class Posterize(_Sometimes):
     """Few values per channel."""
 
     name: ClassVar[str] = "posterize"
-    bits: Annotated[int, Interval(ge=1, le=8)] = 2  # bits kept per channel
+    bits: Annotated[int, Interval(ge=1, le=8)]  # bits kept per channel
 
     def apply(self, image: Image.Image) -> Image.Image:
         return tv.posterize(image, self.bits)
@@ -136,7 +128,7 @@ class Solarize(_Sometimes):
     """Inverts what is brighter than a threshold."""
 
     name: ClassVar[str] = "solarize"
-    threshold: Annotated[float, Interval(ge=0, le=256)] = 128.0  # pixel value
+    threshold: Annotated[float, Interval(ge=0, le=256)]  # pixel value
 
     def apply(self, image: Image.Image) -> Image.Image:
         return tv.solarize(image, self.threshold)
@@ -167,7 +159,7 @@ class Sharpness(_Sometimes):
     """Softens (factor below 1) or sharpens (above 1)."""
 
     name: ClassVar[str] = "sharpness"
-    factor: Strength = 0.0  # 0 smooths as much as this operation can, 1 changes nothing
+    factor: Strength  # 0 smooths as much as this operation can, 1 changes nothing
 
     def apply(self, image: Image.Image) -> Image.Image:
         return tv.adjust_sharpness(image, self.factor)
@@ -178,7 +170,7 @@ class GaussianBlur(View):
     """Blur of random strength."""
 
     name: ClassVar[str] = "gaussian_blur"
-    radius: Blur = (0.1, 2.0)  # standard deviation in pixels
+    radius: Blur  # standard deviation in pixels
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return gaussian_blur(image, generator, self.radius)

@@ -18,8 +18,7 @@ from annotated_types import Len
 from PIL import Image
 from torch import Tensor
 
-from augment.chance import uniform
-from augment.view import ActsOn, Description, Images, View, build, generator_for
+from augment.view import ActsOn, Description, Images, View, build, generator_for, uniform
 from parallax.settings.ranges import NotNegative
 
 Views = Annotated[Sequence[Description], Len(1)]
@@ -40,7 +39,7 @@ class Mixture(View):
 
     name: ClassVar[str] = "mixture"
     acts_on: ClassVar[ActsOn] = "both"
-    views: Views = ("random_flip", "diffusion")  # names, or {name: …, arguments}
+    views: Views  # names, or {name: …, arguments}
     weights: Sequence[NotNegative] | None = None  # one per view, not all 0; None = equal
 
     def __post_init__(self) -> None:
@@ -96,7 +95,6 @@ class SticCorruption(Mixture):
     """STIC's corrupted image: low resolution or colour jitter, one as likely as the other."""
 
     name: ClassVar[str] = "stic_corruption"
-    views: Views = ("low_resolution", "stic_jitter")
 
 
 @dataclass(frozen=True)
@@ -109,11 +107,7 @@ class Several(View):
     name: ClassVar[str] = "several"
     one_view_each: ClassVar[bool] = True  # for each negative
     acts_on: ClassVar[ActsOn] = "both"
-    views: Views = (  # names, or {name: …, arguments}
-        {"name": "diffusion", "noise_steps": 500},
-        {"name": "diffusion", "noise_steps": 800},
-        {"name": "moco_seva"},
-    )
+    views: Views  # names, or {name: …, arguments}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,7 +133,7 @@ class Chain(View):
 
     name: ClassVar[str] = "chain"
     acts_on: ClassVar[ActsOn] = "both"
-    views: Views = ("random_flip", "diffusion")  # names, or {name: …, arguments}
+    views: Views  # names, or {name: …, arguments}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from augment.chance import happens
 from augment.colour import Blur, Hue, Strength, gaussian_blur, jitter
 from augment.geometric import Area, Side, crop_box
-from augment.view import View
+from augment.view import View, happens
 from parallax.settings.ranges import Share
 
 RATIO = (3 / 4, 4 / 3)  # width / height of the crop before resizing
@@ -26,17 +25,17 @@ RATIO = (3 / 4, 4 / 3)  # width / height of the crop before resizing
 
 @dataclass(frozen=True)
 class _Contrastive(View):
-    size: Side = 224  # pixels per side of the result
-    scale: Area = (0.2, 1.0)  # share of the area that the crop keeps
-    flip_p: Share = 0.5  # probability of mirroring
-    brightness: Strength = 0.4  # factor from [max(0, 1 - x), 1 + x]
-    contrast: Strength = 0.4  # likewise
-    saturation: Strength = 0.4  # likewise
-    hue: Hue = 0.1  # turn of the colour circle from [-x, x]
-    jitter_p: Share = 1.0  # probability of the colour jitter
-    grayscale_p: Share = 0.2  # probability of grey
-    blur_radius: Blur = (0.1, 2.0)  # standard deviation in pixels
-    blur_p: Share = 1.0  # probability of the blur
+    size: Side  # pixels per side of the result
+    scale: Area  # share of the area that the crop keeps
+    flip_p: Share  # probability of mirroring
+    brightness: Strength  # factor from [max(0, 1 - x), 1 + x]
+    contrast: Strength  # likewise
+    saturation: Strength  # likewise
+    hue: Hue  # turn of the colour circle from [-x, x]
+    jitter_p: Share  # probability of the colour jitter
+    grayscale_p: Share  # probability of grey
+    blur_radius: Blur  # standard deviation in pixels
+    blur_p: Share  # probability of the blur
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         top, left, height, width = crop_box(*image.size, self.scale, RATIO, generator)
@@ -64,8 +63,6 @@ class MocoV2(_Contrastive):
     """MoCo v2's own: jitter in 80 % and blur in 50 % of the images."""
 
     name: ClassVar[str] = "moco_v2"
-    jitter_p: Share = 0.8
-    blur_p: Share = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,6 @@ class Byol(_Contrastive):
     """SeVa's variant of BYOL's: smaller crops."""
 
     name: ClassVar[str] = "byol"
-    scale: Area = (0.08, 1.0)
 
 
 @dataclass(frozen=True)
@@ -81,5 +77,3 @@ class SimClr(_Contrastive):
     """SeVa's variant of SimCLR's: more hue, no blur."""
 
     name: ClassVar[str] = "simclr"
-    hue: Hue = 0.4
-    blur_p: Share = 0.0

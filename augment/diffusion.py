@@ -42,7 +42,7 @@ class Diffusion(View):
 
     name: ClassVar[str] = "diffusion"
     acts_on: ClassVar[ActsOn] = "tensor"
-    noise_steps: Annotated[int, Interval(ge=0, le=STEPS - 1)] = 500  # of the schedule's 1000
+    noise_steps: Annotated[int, Interval(ge=0, le=STEPS - 1)]  # of the schedule's 1000
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         assert pixels.ndim == 3, f"noise goes onto one image of shape (channels, H, W), got {tuple(pixels.shape)}"

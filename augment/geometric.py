@@ -15,8 +15,7 @@ from annotated_types import Interval
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from augment.chance import happens, integer, uniform
-from augment.view import View
+from augment.view import Fixed, View, happens, integer, uniform
 from parallax.settings.ranges import Ascending, PositiveShare, Share
 
 LARGEST_SIDE = 4096  # pixels; a larger output would only be shrunk again by every processor we know
@@ -34,7 +33,7 @@ class RandomFlip(View):
     """Mirrors left and right. With p = 0.5 half of the images stay as they are, and equal answers are dropped."""
 
     name: ClassVar[str] = "random_flip"
-    p: Share = 0.5  # probability
+    p: Share  # probability
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.horizontal_flip(image) if happens(generator, self.p) else image
@@ -66,9 +65,9 @@ class RandomResizedCrop(View):
     """A random part of the image, resized to a square."""
 
     name: ClassVar[str] = "random_resized_crop"
-    size: Side = 224  # pixels per side of the result
-    scale: Area = (0.36, 0.64)  # share of the area
-    ratio: Ratios = (3 / 4, 4 / 3)  # width / height of the part before resizing
+    size: Side  # pixels per side of the result
+    scale: Area  # share of the area
+    ratio: Ratios  # width / height of the part before resizing
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         top, left, height, width = crop_box(*image.size, self.scale, self.ratio, generator)
@@ -76,15 +75,11 @@ class RandomResizedCrop(View):
 
 
 @dataclass(frozen=True)
-class CenterCrop(View):
+class CenterCrop(Fixed):
     """The square in the middle."""
 
     name: ClassVar[str] = "center_crop"
-    size: Side = 128  # pixels per side
-
-    @property
-    def is_random(self) -> bool:
-        return False
+    size: Side  # pixels per side
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.center_crop(image, [self.size, self.size])
@@ -95,7 +90,7 @@ class RandomCrop(View):
     """A square of the image's own pixels from anywhere in it."""
 
     name: ClassVar[str] = "random_crop"
-    size: Side = 224  # pixels per side
+    size: Side  # pixels per side
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         left, top = (integer(generator, min(0, side - self.size), max(0, side - self.size)) for side in image.size)
@@ -103,15 +98,11 @@ class RandomCrop(View):
 
 
 @dataclass(frozen=True)
-class Pad(View):
+class Pad(Fixed):
     """A black frame."""
 
     name: ClassVar[str] = "pad"
-    padding: Annotated[int, Interval(ge=0, le=LARGEST_SIDE)] = 50  # pixels on every side
-
-    @property
-    def is_random(self) -> bool:
-        return False
+    padding: Annotated[int, Interval(ge=0, le=LARGEST_SIDE)]  # pixels on every side
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.pad(image, [self.padding])
@@ -122,8 +113,8 @@ class Perspective(View):
     """Looks at the image from the side: every corner moves inwards by a random share of half the side."""
 
     name: ClassVar[str] = "perspective"
-    distortion_scale: Share = 0.6  # largest share
-    p: Share = 1.0  # probability
+    distortion_scale: Share  # largest share
+    p: Share  # probability
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         width, height = image.size
@@ -148,7 +139,7 @@ class Rotation(View):
     """Turns the image about its middle; the size stays, the corners are cut off."""
 
     name: ClassVar[str] = "rotation"
-    degrees: Turns = (0.0, 180.0)  # counter-clockwise
+    degrees: Turns  # counter-clockwise
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.rotate(image, uniform(generator, *self.degrees))
@@ -159,9 +150,9 @@ class Affine(View):
     """Turns, shifts and shrinks at once."""
 
     name: ClassVar[str] = "affine"
-    degrees: Turns = (30.0, 70.0)  # clockwise
-    translate: tuple[Share, Share] = (0.1, 0.3)  # largest shift either way as a share of (width, height)
-    scale: Annotated[tuple[Size, Size], Ascending()] = (0.5, 0.75)  # size of the content
+    degrees: Turns  # clockwise
+    translate: tuple[Share, Share]  # largest shift either way as a share of (width, height)
+    scale: Annotated[tuple[Size, Size], Ascending()]  # size of the content
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         angle = uniform(generator, *self.degrees)
@@ -173,15 +164,11 @@ class Affine(View):
 
 
 @dataclass(frozen=True)
-class LowResolution(View):
+class LowResolution(Fixed):
     """Shrinks the shortest side to `side` pixels, aspect kept, bilinear. An image that is that small already stays."""
 
     name: ClassVar[str] = "low_resolution"
-    side: Side = 20  # pixels of the shortest side
-
-    @property
-    def is_random(self) -> bool:
-        return False
+    side: Side  # pixels of the shortest side
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return tv.resize(image, [self.side]) if min(image.size) > self.side else image

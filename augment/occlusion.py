@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from augment.geometric import Area, Ratios, Side, crop_box
-from augment.view import ActsOn, View
+from augment.view import ActsOn, Fixed, View
 from parallax.settings.ranges import Share
 
 
@@ -26,8 +26,8 @@ class Crop(View):
     """A random part of the image, enlarged to the image's own size."""
 
     name: ClassVar[str] = "crop"
-    scale: Area = (0.01, 0.2)  # share of the area
-    ratio: Ratios = (3 / 4, 4 / 3)  # width / height of the part
+    scale: Area  # share of the area
+    ratio: Ratios  # width / height of the part
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         top, left, height, width = crop_box(*image.size, self.scale, self.ratio, generator)
@@ -35,29 +35,21 @@ class Crop(View):
 
 
 @dataclass(frozen=True)
-class Black(View):
+class Black(Fixed):
     """Every normalised pixel is zero."""
 
     name: ClassVar[str] = "black"
     acts_on: ClassVar[ActsOn] = "tensor"
-
-    @property
-    def is_random(self) -> bool:
-        return False
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return torch.zeros_like(pixels)
 
 
 @dataclass(frozen=True)
-class NoImage(View):
+class NoImage(Fixed):
     """The prompt without its image and the image's tokens, for answers only. Where a picture is needed, an empty one."""
 
     name: ClassVar[str] = "no_image"
-
-    @property
-    def is_random(self) -> bool:
-        return False
 
     def on_image(self, image: Image.Image, generator: torch.Generator) -> Image.Image:
         return Image.new("RGB", image.size, (127, 127, 127))
@@ -69,7 +61,7 @@ class PixelMask(View):
 
     name: ClassVar[str] = "pixel_mask"
     acts_on: ClassVar[ActsOn] = "tensor"
-    share: Share = 0.3  # of the pixels
+    share: Share  # of the pixels
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return pixels * _kept(pixels.shape[1], pixels.shape[2], self.share, generator).to(pixels)
@@ -81,8 +73,8 @@ class BlockMask(View):
 
     name: ClassVar[str] = "block_mask"
     acts_on: ClassVar[ActsOn] = "tensor"
-    share: Share = 0.3  # of the blocks
-    block: Side = 14  # pixels per side
+    share: Share  # of the blocks
+    block: Side  # pixels per side
 
     def on_tensor(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         height, width = pixels.shape[1:]

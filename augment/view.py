@@ -15,8 +15,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from parallax.settings.choices import named_node
 from parallax.settings.part import Part, rules_of
 from parallax.settings.ranges import NamedIn
+
+
+def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """A number from [low, high)."""
+    return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def integer(generator: torch.Generator, low: int, high: int) -> int:
+    """A whole number from low to high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def happens(generator: torch.Generator, probability: float) -> bool:
+    """True with the given probability. Always takes one number from the generator, so later draws do not depend on it."""
+    return uniform(generator, 0.0, 1.0) < probability
+
+
+def order(generator: torch.Generator, count: int) -> list[int]:
+    """The numbers 0 .. count - 1 shuffled."""
+    return [int(item) for item in torch.randperm(count, generator=generator)]
+
 
 ActsOn = Literal["image", "tensor", "both"]
 Images = Literal["all", "last", "one"]
@@ -86,7 +108,7 @@ Description = Annotated[View | str | Mapping[str, Any], NamedIn("aug")]  # a vie
 
 
 def build(description: Description) -> View:
-    """A view from plain data: a name, or a mapping with `name` and the view's own arguments.
+    """A view from plain data: a name, or a mapping with `name` and arguments of its own; what is not given is as in conf/aug.
 
     Raises ValueError in one sentence for an unknown name, unknown arguments or arguments out of range.
     """
@@ -108,7 +130,8 @@ def build(description: Description) -> View:
     if unknown:
         allowed = ", ".join(known) or "none"
         raise ValueError(f"the view {cls.name!r} has no argument {', '.join(unknown)}; its arguments are: {allowed}")
-    return cls(**arguments)
+    said = {key: value for key, value in named_node("aug", name).items() if key in known}
+    return cls(**{**said, **arguments})
 
 
 def _plain(value: object) -> Any:
@@ -120,11 +143,16 @@ def _plain(value: object) -> Any:
 
 
 @dataclass(frozen=True)
-class Identity(View):
-    """The image as it is."""
-
-    name: ClassVar[str] = "identity"
+class Fixed(View):
+    """Base of views without chance."""
 
     @property
     def is_random(self) -> bool:
         return False
+
+
+@dataclass(frozen=True)
+class Identity(Fixed):
+    """The image as it is."""
+
+    name: ClassVar[str] = "identity"

@@ -189,9 +189,8 @@ def profile(policy: Any, requests: list[Any], batch_size: int) -> str:
     """Where the time goes, each part alone, in this process and without workers. Milliseconds per answer."""
     import torch
 
-    from parallax.models.generation.batching import looks_of, plan_batches
     from parallax.models.generation.prefetch import PromptStream
-    from parallax.models.generation.requests import GenerationCounts
+    from parallax.models.generation.requests import GenerationCounts, looks_of, plan_batches
     from parallax.models.generation.rollout import Rollout
 
     encoder = policy.encoder

@@ -27,9 +27,8 @@ from benchmarks.length_distributions import details
 from benchmarks.measure import interleaved, medians, parser, table, use_threads, write_json
 from benchmarks.random_model import autocast, image_tokens, model_config, names, random_pairs, random_policy
 from parallax.models.batch import PairBatch
-from parallax.models.scoring.flex_attention import FLEX
 from parallax.models.scoring.shared_prefix import SDPA, register_attention, shared_prefix
-from parallax.models.scoring.varlen_attention import VARLEN, fault_of
+from parallax.models.scoring.varlen_attention import FLEX, VARLEN, fault_of
 
 KERNELS = {
     "dense mask": "sdpa",

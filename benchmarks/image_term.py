@@ -24,6 +24,7 @@ from parallax.models.batch import PairBatch
 from parallax.models.policy import Policy
 from parallax.settings.groups import Optim
 from parallax.settings.shipped import shipped
+from tests.parts import part
 
 RANK, TEXT = 64, 24  # of the adapter; tokens of a prompt beside its image
 
@@ -74,7 +75,7 @@ def main() -> None:
     pairs = random_pairs(config, pairs=given.pairs, prompt_tokens=prompt, response_tokens=given.answer, responses=2)
     plain = pairs.to(given.device)
     kinds: dict[str, tuple[Objective, PairBatch]] = {
-        "dpo": (DPO(), plain), "mdpo": (MDPO(Crop()), with_look(pairs).to(given.device))
+        "dpo": (part(DPO), plain), "mdpo": (part(MDPO, part(Crop)), with_look(pairs).to(given.device))
     }  # fmt: skip
     optimiser = torch.optim.AdamW([value for _, value in policy.trainable_parameters()], lr=1e-5)
     taken: dict[str, list[tuple[float, int]]] = {name: [] for name in kinds}

@@ -220,14 +220,14 @@ class _Trial:
 
     def __call__(self, place: int) -> tuple[str, str] | None:
         pair = self.pairs[place]
-        if pair.compares_images and not self.looks_at_images:
+        if pair.rejected_images and not self.looks_at_images:
             return (
                 "rejected_images",
-                f"pair {pair.sample_id!r} has one answer beside two images; use a loss that compares images",
+                f"the rejected answer of pair {pair.sample_id!r} is beside other images; use a loss that compares images",
             )
         try:
             self.encoder.collate([encode_pair(self.encoder, pair)])
-            if pair.rejected_images and self.looks_at_images:
+            if pair.rejected_images:
                 self.encoder.encode_conversation(pair.conversation.with_images(pair.rejected_images))
         except BadImage as bad:
             return "bad_image", str(bad)

@@ -15,12 +15,12 @@ from parallax.models.generation.requests import GenerationCounts, GenerationRequ
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate
 from parallax.records.candidate_store import CandidateStore
-from parallax.records.key_index import KeyIndex
+from parallax.records.shard_folder import KeyIndex
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from parallax.models.generation.answerer import Answerer
+    from parallax.models.generation.generate import Answerer
 
 __all__ = ["CandidateMaker", "Unanswerable"]
 

@@ -53,7 +53,6 @@ class PairBatches:
     ) -> None:
         self.pairs, self.ids, self.encoder, self.features = pairs, ids, encoder, features
         self.further = further or FurtherColumns()
-        self._processor = ""
         self.reference = (
             torch.tensor(reference, dtype=torch.float32) if reference is not None else None
         )  # (N, 1 + K + L)
@@ -109,9 +108,8 @@ class PairBatches:
 
     def _image_name(self, asked: Conversation, view: ViewSpec) -> str:
         """Names what the tower sees: the images' bytes, the processor's settings, and the view if there is one."""
-        self._processor = self._processor or self.encoder.processor_fingerprint()
         seen = [] if view == IDENTITY else [[view.name, dict(view.params), view.seed]]
-        return fingerprint([asked.image_digest(), self._processor, *seen])
+        return fingerprint([asked.image_digest(), self.encoder.processor_fingerprint, *seen])
 
 
 class Steps(Dataset[StepBatch]):

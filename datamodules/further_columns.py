@@ -52,6 +52,11 @@ class FurtherColumns:
         return any("partner" in (look.response, look.image) for look in self.looks)
 
     @property
+    def same_question(self) -> bool:
+        """Whether a pair's partner has to ask the same."""
+        return self.need_partner and any(look.same_question for look in self.looks)
+
+    @property
     def looks_at_images(self) -> bool:
         """Whether pairs whose images alone differ can be learned from: a look at a view shows their rejected images."""
         return any(look.image == "view" for look in self.looks)
@@ -60,8 +65,7 @@ class FurtherColumns:
         """The same for these pairs."""
         if not self.need_partner:
             return self
-        same_question = any(look.same_question for look in self.looks)
-        found = partners(pairs, ids, self.seed, same_question=same_question)
+        found = partners(pairs, ids, self.seed, same_question=self.same_question)
         return FurtherColumns(self.looks, self.token_weights, self.seed, found)
 
     def shown(self, pairs: Sequence[PreferencePair], place: int, group: tuple[Look, ...]) -> Shown:

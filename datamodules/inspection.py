@@ -148,7 +148,7 @@ def _look_at_pairs(
     found.rejected_images = sum(bool(pair.rejected_images) for pair in pairs)
     dropped: Counter[str] = Counter()
     for pair in pairs:
-        if pair.compares_images and not looks_at_images:
+        if pair.rejected_images and not looks_at_images:
             dropped["rejected_images"] += 1
         elif selector is not None and isinstance(outcome := selector.check(pair), Dropped):
             dropped[outcome.reason] += 1

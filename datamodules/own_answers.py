@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from datamodules.build import as_trained, fit_for, judged_samples, proposed, reason_of
 from datamodules.candidates import CandidateMaker, Unanswerable
+from parallax.preference.filters import Keep
 from parallax.preference.infusion import Infusion
 from parallax.preference.judge import Judge
-from parallax.preference.keep import Keep
 from parallax.preference.proposer import Ask, PlannedProposer, Proposer
 from parallax.records import Candidate, Dropped, Response, Sample, seed_for
 from parallax.records.skipped import SetAside, SkippedLog

@@ -11,7 +11,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import pytorch_lightning as pl
 from datamodules.build import Outcome, outcomes_of_pairs, outcomes_of_samples
 from datamodules.candidates import CandidateMaker
 from datamodules.encoded_steps import PairBatches
+from datamodules.formats.portions import Portions
 from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.further_columns import FurtherColumns
 from datamodules.references import fill_references
@@ -108,6 +110,8 @@ class PreferenceDataModule(StepDataModule):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
         self.limit, self.limit_pairs, self.show_progress = limit, limit_pairs, show_progress
+        if limit is not None and isinstance(self.source, PreferenceFileSource):  # no row behind is read
+            self.source.limit = min(limit, self.source.limit or limit)
         self.further = FurtherColumns(tuple(looks), token_weights, seed)
         self.pairs: Sequence[PreferencePair] = []
         self.pair_ids: list[str] = []
@@ -121,19 +125,31 @@ class PreferenceDataModule(StepDataModule):
     @property
     def caps(self) -> dict[str, Any]:
         """Most pairs, of each source and of all."""
-        return {"max_per_source": self.settings.max_per_source, "max_pairs": self.settings.max_pairs}
+        return {"max_per_source": self.settings.max_per_source, "max_pairs": self._at_hand(self.settings.max_pairs)}
 
-    @property
-    def portions(self) -> int:
+    def _at_hand(self, most: int | None) -> int | None:
+        """A limit of pairs, of the portion at hand where there are several: its rows are its share of it."""
+        return most if most is None or self.in_portions is None else self.in_portions.sizes[self.portion]
+
+    @cached_property
+    def in_portions(self) -> Portions | None:
         """Ready-made pairs of a large file come in portions, where no rule needs all pairs of the set at once."""
-        whole = (
-            self.settings.length_balance
-            or any(value is not None for value in self.caps.values())
-            or self.limit is not None
-            or self.limit_pairs is not None
-            or self.further.need_partner
-        )
-        return self.source.portions.count if isinstance(self.source, PreferenceFileSource) and not whole else 1
+        rules = self.settings.length_balance or self.settings.max_per_source is not None or self.further.same_question
+        if rules or not isinstance(self.source, PreferenceFileSource):
+            return None
+        wanted = [most for most in (self.settings.max_pairs, self.limit_pairs) if most is not None]
+        return self.source.portions(self.batch_size, min(wanted, default=None))
+
+    def steps_of_portions(self) -> list[int]:
+        """Foreseen from how many pairs the largest portion's texts give, as the reader and the selector see them."""
+        if self.in_portions is None or not isinstance(self.source, PreferenceFileSource):
+            return super().steps_of_portions()
+        rows = self.in_portions.places(self.in_portions.count - 1)
+        self.source.take(rows)
+        usable = sum(not isinstance(self.selector.check(pair), Dropped) for pair in self.source.pairs)
+        most = len(rows) if (self.settings.max_pairs or self.limit_pairs) is not None else usable
+        listed = max(1, min(usable, most)) * self.repeat
+        return [-(-size * listed // (len(rows) * self.batch_size)) for size in self.in_portions.sizes]
 
     # -- building --------------------------------------------------------------------------------------------------
 
@@ -144,13 +160,15 @@ class PreferenceDataModule(StepDataModule):
         """
         began = time.perf_counter()
         self._policy = policy
-        if self.portions > 1 and isinstance(self.source, PreferenceFileSource):
-            rows, count = self.source.portions.rows, self.portions
+        if self.in_portions is not None and isinstance(self.source, PreferenceFileSource):
+            rows, count = self.in_portions.rows, self.in_portions.count
             log.info("portion %d of %d of the file's %s rows (data.portion)", self.portion + 1, count, f"{rows:,}")
-            self.source.take(self.portion)
+            self.source.take(self.in_portions.places(self.portion))
         ready_made = self.source.pairs
         total = len(self.source) if self.limit is None else min(self.limit, len(self.source))
         faulty = list(self.source.set_aside)
+        for reason, count in self.source.left_out.items():
+            log.info("%s: %s rows are left out (%s)", self.source.name, f"{count:,}", reason)
         skipped = SkippedLog(
             self.skipped_path if _is_first(trainer) else None, self.settings.max_skipped_share, total + len(faulty)
         )
@@ -199,8 +217,8 @@ class PreferenceDataModule(StepDataModule):
             raise NoPairs(
                 f"{self.report.line()}. No pair was kept, so there is nothing to learn from; {self._advice()}"
             )
-        if self.limit_pairs is not None:
-            self.pairs, self.pair_ids = self.pairs[: self.limit_pairs], self.pair_ids[: self.limit_pairs]
+        if (most := self._at_hand(self.limit_pairs)) is not None:
+            self.pairs, self.pair_ids = self.pairs[:most], self.pair_ids[:most]
         self._pair_up()
         return self.report
 
@@ -365,11 +383,11 @@ class PreferenceDataModule(StepDataModule):
             return "the answers to a question are all the same: sample at a higher temperature, or more often"
         if most == "equal":
             return "the corrupted images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"
-        return (
-            "look at the reasons above, and at dropped.parquet in the pair set"
-            if most
-            else "look at the source: it is empty"
-        )
+        if most:
+            return "look at the reasons above, and at dropped.parquet in the pair set"
+        if self.report.skipped or self.source.left_out:
+            return "look at the reasons above; task=check_data shows rows"
+        return "look at the source: it is empty"
 
 
 def _first(source: Sequence[Sample], total: int) -> Iterable[Sample]:
@@ -384,6 +402,4 @@ def _is_first(trainer: pl.Trainer | None) -> bool:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
     return {name: version(name) for name in ("torch", "transformers", "pillow")}

@@ -32,7 +32,7 @@ def reference_name(policy: Policy, trainer: pl.Trainer | None = None) -> str:
             "weights": policy.reference_fingerprint(),
             "precision": policy.precision,
             "compute": str(trainer.precision) if trainer is not None else "32-true",  # autocast, as in training
-            "processor": encoder.processor_fingerprint(),
+            "processor": encoder.processor_fingerprint,
             "template": encoder.chat.fingerprint(),
             "scorer": policy.scorer,
             "scoring": SCORING,

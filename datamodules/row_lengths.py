@@ -10,7 +10,7 @@ import numpy as np
 
 from datamodules.further_columns import FurtherColumns
 from parallax.models.encoding.token_counts import TokenCounts
-from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.log_probs import separate_sequences
 from parallax.records import PreferencePair, Response
 
 if TYPE_CHECKING:

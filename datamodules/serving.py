@@ -44,10 +44,9 @@ class StepDataModule(pl.LightningDataModule):
         self._policy: Any = None
         self._told_of: RowLengths | None = None
 
-    @property
-    def portions(self) -> int:
-        """In how many portions, one after the other, the items of one pass come."""
-        return 1
+    def steps_of_portions(self) -> list[int]:
+        """Optimiser steps of each portion, one after the other, that the items of one pass come in."""
+        return [self.steps_per_epoch()]
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 

@@ -30,10 +30,9 @@ from parallax.models.encoding.chat import CannotWrite
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.generation.server import answerer_for
 from parallax.preference.asker import Asker, GivenQuestions
-from parallax.preference.filters import REASONS
+from parallax.preference.filters import REASONS, Keep
 from parallax.preference.infusion import Infusion
 from parallax.preference.judge import Judge
-from parallax.preference.keep import Keep
 from parallax.records import BadImage, Response, Sample, naming
 from parallax.records.candidate_store import CandidateStore
 from parallax.records.skipped import SetAside, SkippedLog

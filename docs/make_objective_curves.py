@@ -1,7 +1,7 @@
-"""Draws docs/images/objectives.png: every objective and its gradient against the margin. `python docs/make_objective_curves.py`.
+"""Draws docs/images/objectives.png: every objective and its gradient against the margin. `python -m docs.make_objective_curves`.
 
 A pair of two answers of 20 tokens each, log-probs of −20 under the reference; the policy's log-ratios are z/2 for the chosen and
-−z/2 for the rejected answer, and those of further columns are 0. β is each class's own default.
+−z/2 for the rejected answer, and those of further columns are 0. What is not said below is as in conf/.
 """
 
 from __future__ import annotations
@@ -13,40 +13,41 @@ import torch
 from augment.occlusion import Crop
 from lightning_modules import objectives as o
 from parallax.reports.plots import PALETTE, panels, save
+from tests.parts import part
 
 OUT = Path(__file__).parent / "images" / "objectives.png"
-VIEW = Crop()
+VIEW = part(Crop)
 SHOWN: dict[str, o.Objective] = {
-    "dpo": o.DPO(),
-    "dpo, ε = 0.2": o.DPO(label_smoothing=0.2),
-    "multi_negative, K = 3": o.MultiNegative(),
+    "dpo": part(o.DPO),
+    "dpo, ε = 0.2": part(o.DPO, label_smoothing=0.2),
+    "multi_negative, K = 3": part(o.MultiNegative),
     "robust": o.Robust(0.1, 0.1),
-    "ipo": o.IPO(),
-    "hinge": o.Hinge(),
+    "ipo": part(o.IPO),
+    "hinge": part(o.Hinge),
     "exo": o.EXO(0.1, 0.001),
     "discopop": o.DiscoPOP(0.1, 0.05),
     "dpo_per_token": o.LengthNormalised(2.0),
-    "f_divergence, forward KL": o.FDivergence("forward_kl"),
-    "f_divergence, Jensen-Shannon": o.FDivergence("jensen_shannon"),
-    "f_divergence, α = 0.5": o.FDivergence("alpha"),
-    "nca": o.NCA(),
-    "bco": o.BCO(),
-    "sppo": o.SPPO(),
-    "apo_zero": o.APOZero(),
-    "apo_down": o.APODown(),
+    "f_divergence, forward KL": part(o.FDivergence, "forward_kl"),
+    "f_divergence, Jensen-Shannon": part(o.FDivergence, "jensen_shannon"),
+    "f_divergence, α = 0.5": part(o.FDivergence, "alpha"),
+    "nca": part(o.NCA),
+    "bco": part(o.BCO),
+    "sppo": part(o.SPPO),
+    "apo_zero": part(o.APOZero),
+    "apo_down": part(o.APODown),
     "cpo": o.CPO(0.1, 1.0),
     "simpo": o.SimPO(2.0, 1.0),
     "orpo": o.ORPO(0.1),
-    "stic": o.Stic(),
-    "nll": o.NLL(),
-    "mpo": o.Weighted([(0.8, o.DPO()), (0.2, o.BCO()), (1.0, o.NLL())]),
+    "stic": part(o.Stic),
+    "nll": part(o.NLL),
+    "mpo": o.Weighted([(0.8, part(o.DPO)), (0.2, part(o.BCO)), (1.0, part(o.NLL))]),
     "ld_dpo": o.LDDPO(0.1, 0.5),
-    "ddpo": o.DDPO(),
-    "mdpo": o.MDPO(VIEW),
-    "image_term": o.ImageTerm(VIEW),
-    "chip": o.CHiP(VIEW),
+    "ddpo": part(o.DDPO),
+    "mdpo": part(o.MDPO, VIEW),
+    "image_term": part(o.ImageTerm, VIEW),
+    "chip": part(o.CHiP, VIEW),
     "symmpo": o.SymMPO(0.1, 0.5, 1.0, 1e-4),
-    "povid": o.Povid(),
+    "povid": part(o.Povid),
 }
 
 

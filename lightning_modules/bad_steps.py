@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytorch_lightning as pl
 import torch
 
 from parallax.models.batch import PairBatch
 from parallax.records.atomic import atomic_write_bytes, atomic_write_json
 
 if TYPE_CHECKING:
+    from lightning_modules.tuning import TuningModule
     from parallax.models.encoding.prompt_encoder import PromptEncoder
 
 FOLDER = "bad_steps"
@@ -66,3 +68,15 @@ def _readable(batch: PairBatch, encoder: PromptEncoder) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+class StepCallback(pl.Callback):
+    """A callback that is also told of optimiser steps that were left out."""
+
+    def on_bad_step(self, trainer: pl.Trainer, module: TuningModule, bad: BadStep) -> None:
+        """A step was left out because a loss or a gradient was not a finite number. Called on every process."""
+
+
+def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
+    """The trainer's callbacks, a list that may be changed."""
+    return trainer.callbacks  # type: ignore[attr-defined,no-any-return]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from parallax.settings.groups import Optim, Schedule
+from parallax.settings.groups import Optim
 
 
 def build_optimiser(
@@ -49,30 +49,14 @@ def _optimiser_class(name: str, on_gpu: bool) -> Callable[..., Optimizer]:
     return kinds[name]
 
 
-def warmup_steps(optim: Optim, total_steps: int) -> int:
-    """Steps of linear warm-up: `warmup_steps` if given, else `warmup_ratio` of all steps, rounded up."""
-    if optim.warmup_steps is not None:
-        return optim.warmup_steps
-    return math.ceil(optim.warmup_ratio * total_steps)
-
-
-def learning_rate_factor(schedule: Schedule, step: int, warmup: int, total: int) -> float:
-    """What the peak learning rate is multiplied with at optimiser step `step` (0-based), in [0, 1].
-
-    Linear from 0 during warm-up, so the very first step of a run with warm-up moves nothing; then half a cosine or a
-    line down to 0 at `total`, or constant. The same numbers as transformers' schedules of these names.
-    """
-    if step < warmup:
-        return step / max(1, warmup)
-    if schedule == "constant":
-        return 1.0
-    progress = (step - warmup) / max(1, total - warmup)
-    if schedule == "linear":
-        return max(0.0, 1.0 - progress)
-    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
 def build_schedule(optimiser: Optimizer, optim: Optim, total_steps: int) -> LambdaLR:
-    """The schedule over `total_steps` optimiser steps; advance it once per step."""
-    warmup = warmup_steps(optim, total_steps)
-    return LambdaLR(optimiser, lambda step: learning_rate_factor(optim.scheduler, step, warmup, total_steps))
+    """transformers' schedule of `optim.scheduler` over `total_steps` optimiser steps; advance it once per step.
+
+    Linear from 0 during warm-up (`warmup_steps` if given, else `warmup_ratio` of all steps, rounded up), so the first step of a
+    run with warm-up moves nothing; then half a cosine or a line down to 0 at `total_steps`, or constant.
+    """
+    from transformers import get_scheduler
+
+    warmup = math.ceil(optim.warmup_ratio * total_steps) if optim.warmup_steps is None else optim.warmup_steps
+    name = "constant_with_warmup" if optim.scheduler == "constant" else optim.scheduler
+    return get_scheduler(name, optimiser, warmup, total_steps)  # type: ignore[return-value]

@@ -22,7 +22,7 @@ from parallax.records.candidate_store import CandidateStore
 from parallax.records.leases import Leases, wait_a_little
 
 if TYPE_CHECKING:
-    from parallax.models.generation.answerer import Answerer
+    from parallax.models.generation.generate import Answerer
 
 WINDOW = 16  # batches that one process lays claim to at a time
 

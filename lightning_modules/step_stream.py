@@ -7,8 +7,9 @@ Lightning sees one iterable with a known length.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import cycle
+from typing import Any, NamedTuple
 
 from parallax.models.batch import StepBatch
 from parallax.models.encoding.workers import watched, with_new_workers
@@ -101,12 +102,39 @@ def refresh_interval(refresh: str, steps_per_epoch: int) -> int | None:
     raise ValueError(f"pairs.refresh={refresh!r} is not known: use never, epoch, or a number of steps such as 50_steps")
 
 
-def segments_of(refresh: str, steps_per_epoch: int, total_steps: int) -> list[Segment]:
-    """Cut `total_steps` into segments.
+def segments_of(refresh: str, portions: Sequence[int], total_steps: int) -> list[Segment]:
+    """Cut `total_steps` into segments: a portion of the pairs each where there are several, else as often as pairs are built.
 
-    The length of an epoch is that of the first set of pairs: a rebuilt set may be larger or smaller, and is then read in
-    part or more than once, so that the learning-rate schedule keeps its end.
+    `portions` are the steps of each portion of an epoch; a single one is all pairs. The length of an epoch is that of the first
+    set of pairs: a rebuilt set may be larger or smaller, and is then read in part or more than once, so that the learning-rate
+    schedule keeps its end.
     """
-    every = refresh_interval(refresh, steps_per_epoch) or total_steps
-    starts = range(0, total_steps, every)
-    return [Segment(number, start, min(start + every, total_steps)) for number, start in enumerate(starts)]
+    every = refresh_interval(refresh, portions[0]) or total_steps
+    segments: list[Segment] = []
+    for length in cycle(portions if len(portions) > 1 else [every]):
+        start = segments[-1].stop if segments else 0
+        if start == total_steps:
+            break
+        segments.append(Segment(len(segments), start, min(start + length, total_steps)))
+    return segments
+
+
+def forget_position(checkpoint: dict[str, Any]) -> None:
+    """Reset all progress counters in a Lightning checkpoint except the number of optimiser steps. Changes it in place."""
+    state = checkpoint["loops"]["fit_loop"]
+    steps_key = "epoch_loop.manual_optimization.optim_step_progress"
+    steps = state[steps_key]["total"]["completed"]
+    for key, value in state.items():
+        if key.endswith("progress") and key != steps_key:
+            _zero(value)
+    state["epoch_loop.state_dict"]["_batches_that_stepped"] = steps  # the step that loggers show
+
+
+def _zero(counters: dict[str, Any]) -> None:
+    for name, value in counters.items():
+        if isinstance(value, dict):
+            _zero(value)
+        elif isinstance(value, bool):
+            counters[name] = False
+        else:
+            counters[name] = 0

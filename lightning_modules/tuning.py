@@ -25,12 +25,10 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_modules.bad_steps import BadStep, save_bad_step
+from lightning_modules.bad_steps import BadStep, StepCallback, callbacks_of, save_bad_step
 from lightning_modules.checkpoint_files import read_checkpoint
-from lightning_modules.loop_state import forget_position
 from lightning_modules.optimisers import build_optimiser, build_schedule
-from lightning_modules.step_callback import StepCallback, callbacks_of
-from lightning_modules.step_stream import SealedStep, StepStream
+from lightning_modules.step_stream import SealedStep, StepStream, forget_position
 from parallax.models import processes
 from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.memory.room import Room

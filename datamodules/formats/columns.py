@@ -19,7 +19,7 @@ import numpy as np
 from datamodules.formats.dialogues import dialogue_of
 from datamodules.formats.found_images import FoundImages
 from datamodules.formats.json_rows import HALF, is_text
-from datamodules.formats.listed import Unusable
+from datamodules.formats.listed import Unusable, kind_of
 from datamodules.formats.llava_json import has_system, turns_of
 from datamodules.formats.preference.base import Said, messages_with, parts_of, placed, without_gap
 from datamodules.formats.tables import Table, open_table
@@ -28,7 +28,7 @@ from datamodules.source import Source
 from parallax.preference.prompts import PromptPool
 from parallax.records import ImageRef, Message, Sample, Turn
 from parallax.records.skipped import SetAside
-from parallax.settings.ranges import AnyText, Count, ExistingPath, ExistingPathOrHub, Natural
+from parallax.settings.ranges import AnyText, Count, Folder, Natural, RowsOrHub
 from parallax.settings.suggestions import closest, or_list
 
 ROLES = ("image", "question", "answer", "conversations", "id", "objects")
@@ -54,9 +54,9 @@ class ColumnsSource(Source):
 
     def __init__(
         self,
-        path: ExistingPathOrHub,
+        path: RowsOrHub,
         columns: Mapping[str, str | None],
-        image_root: ExistingPath | None = None,
+        image_root: Folder | None = None,
         prompts: Sequence[str] | None = None,
         split: str = "train",
         subset: str | None = None,
@@ -173,12 +173,10 @@ class ColumnsSource(Source):
             return turns_of(row.get(self.columns["conversations"]))
         answer = row.get(self.columns["answer"]) if "answer" in self.columns else None
         if answer is not None and not isinstance(answer, str):
-            raise Unusable("bad_row", f"its {self.columns['answer']} is a {type(answer).__name__}; a text is needed")
+            raise Unusable("bad_row", f"its {self.columns['answer']} is {kind_of(answer)}; a text is needed")
         question = self.pool.draw(self.seed, own) if self.pool is not None else row.get(self.columns["question"])
         if not isinstance(question, str):
-            raise Unusable(
-                "bad_row", f"its {self.columns['question']} is a {type(question).__name__}; a text is needed"
-            )
+            raise Unusable("bad_row", f"its {self.columns['question']} is {kind_of(question)}; a text is needed")
         said = [Said("user", parts_of(question))]
         placed(said, tuple(images))
         asked = (without_gap(said[0]) if len(images) == 1 else said[0].text).strip()

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from datamodules.formats.listed import Unusable, existing_root, image_path, shortened
 from datamodules.formats.slice_image import Spill
@@ -73,7 +74,7 @@ class FoundImages:
         return self._spill.keep(data, where)
 
     def _file(self, value: str) -> ImageRef:
-        path = image_path(value.removeprefix("file://"))
+        path = image_path(unquote(value[7:]) if value.startswith("file://") else value).strip()
         root, path = str(self.image_root or self.beside), with_prefix(path, self.prefix)
         if self.names_only and self.image_root is not None:
             return FileImage(root, PurePosixPath(path.replace("\\", "/")).name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -101,8 +102,14 @@ def _inside(value: Any, split: str) -> list[Any]:
     return [value]
 
 
+def _unwrapped(value: Any) -> list[Any]:
+    """The rows of a list that stands in a list, as in LLaVA-RLHF's file; anything else is a row itself."""
+    is_list = isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
+    return value if is_list else [value]
+
+
 def json_rows(path: Path | str, split: str = "train") -> Iterator[Row]:
-    """Rows of a `.json` list, of JSON lines, or of one object that holds a list of rows (see `layout`).
+    """Rows of a `.json` list, of JSON lines, of objects one after the other, or of one that holds a list of rows (see `layout`).
 
     A line that is no JSON comes as a row with an error. A list that breaks off raises `BrokenFile`: what is behind the break
     cannot be found.
@@ -112,9 +119,12 @@ def json_rows(path: Path | str, split: str = "train") -> Iterator[Row]:
         scan = Scan(stream, file, CHUNK)
         first = _first(scan, file)
         if first == "[":
-            yield from (Row(number, value) for number, value in enumerate(scan.items(), start=1))
+            rows: Iterator[Any] = (row for value in scan.items() for row in _unwrapped(value))
+            yield from (Row(number, value) for number, value in enumerate(rows, start=1))
         elif first == "{" and layout(file) == "object":
-            rows = _inside(scan.value("the object"), split)
+            values = scan.values()
+            head = list(islice(values, 2))
+            rows = chain(head, values) if len(head) > 1 else iter(_inside(head[0], split))
             yield from (Row(number, value) for number, value in enumerate(rows, start=1))
         elif first == "{":
             stream.seek(0)

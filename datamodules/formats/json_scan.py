@@ -75,6 +75,16 @@ class Scan:
             self.place = end
             return value
 
+    def values(self) -> Iterator[Any]:
+        """Values one after the other, with or without commas between them, to the end of the file."""
+        number = 0
+        while found := self.peek():
+            if found == ",":
+                self.place += 1
+                continue
+            number += 1
+            yield self.value(f"row {number}")
+
     def items(self, what: str = "row") -> Iterator[Any]:
         """The items of a list that begins here."""
         self.take("[", "at the beginning")

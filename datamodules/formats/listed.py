@@ -90,6 +90,17 @@ def existing_root(image_root: Path | str) -> Path:
     return found
 
 
+KINDS = {
+    type(None): "missing", bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list",
+    tuple: "a list", dict: "an object",
+}  # fmt: skip
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in JSON's words."""
+    return KINDS.get(type(value)) or f"a {type(value).__name__}"
+
+
 def shortened(value: object) -> str:
     """A value as a sentence may quote it: never more than a line."""
     text = repr(value if not isinstance(value, str | bytes) else value[:200])

@@ -16,11 +16,11 @@ from typing import Any
 from datamodules.formats.dialogues import dialogue_of
 from datamodules.formats.found_images import FoundImages
 from datamodules.formats.json_rows import json_rows
-from datamodules.formats.listed import Listed, Unusable, existing, image_path
+from datamodules.formats.listed import Listed, Unusable, existing, image_path, kind_of
 from datamodules.formats.llava_parts import Part, parts_from
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
 from parallax.records import Message, Sample, Turn, seed_for
-from parallax.settings.ranges import AnyText, Count, ExistingPath, Natural
+from parallax.settings.ranges import AnyText, Count, Folder, Natural, RowsFile
 
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -52,8 +52,8 @@ class LlavaJsonSource(Listed):
 
     def __init__(
         self,
-        path: ExistingPath | Sequence[ExistingPath],
-        image_root: ExistingPath,
+        path: RowsFile | Sequence[RowsFile],
+        image_root: Folder,
         parts: Mapping[str, Any] | None = None,
         limit: Count | None = None,
         seed: Natural = 0,
@@ -148,10 +148,8 @@ class LlavaJsonSource(Listed):
     def _dialogue(self, value: object) -> tuple[str, tuple[Message, ...], tuple[Turn, ...]]:
         """The first image's path, what opens the dialogue, and its turns. Raises `Unusable`."""
         if not isinstance(value, dict):
-            raise Unusable(
-                "bad_row", f"it is a {type(value).__name__}; an object with image and conversations is needed"
-            )
-        images, said = shown_in(value), value.get("conversations")
+            raise Unusable("bad_row", f"it is {kind_of(value)}; an object with image and conversations is needed")
+        images, said = shown_in(value), value.get("conversations", value.get("messages"))
         several = isinstance(images, list) and len(images) > 1
         if self.parts is None and (several or has_system(said)):
             listed = images if isinstance(images, list) else [images]
@@ -179,10 +177,12 @@ def turns_of(said: object) -> tuple[Turn, ...]:
     questions: list[str] = []
     answers: list[str | None] = []
     for number, message in enumerate(said, start=1):
-        text = message.get("value") if isinstance(message, dict) else None
+        text = message.get("value", message.get("content")) if isinstance(message, dict) else None
         if not isinstance(text, str):
-            raise Unusable("bad_row", f"message {number} has no text; each message is {{from, value}}")
-        given = message.get("from")
+            raise Unusable(
+                "bad_row", f"message {number} has no text; each message is {{from, value}} or {{role, content}}"
+            )
+        given = message.get("from", message.get("role"))
         speaker = SPEAKERS.get(str(given)) or SPEAKERS.get(str(given).lower())
         if speaker == "user":
             questions.append(text)

@@ -93,8 +93,8 @@ def _rows(
         texts = [part for message in asked.messages for part in message.parts if isinstance(part, str)]
         if any(IMAGE in text for text in [*texts, *(response.text for response in pair.responses)]):
             dropped[f"a text holds {IMAGE}"] += 1  # other programs would look for a further image there
-        elif pair.compares_images and not form.compares_images:
-            dropped["only its images differ, which this format cannot say"] += 1
+        elif pair.rejected_images and not form.compares_images:
+            dropped["its rejected answer is beside other images, which this format cannot say"] += 1
         else:
             try:
                 shown, others = (
@@ -104,9 +104,7 @@ def _rows(
             except BadImage:
                 dropped["its image cannot be read"] += 1
                 continue
-            if others and not form.compares_images:
-                dropped["rejected images (their pairs are written without them)"] += 1
-            seen.update((*pair.images, *(pair.rejected_images if form.compares_images else ())))
+            seen.update((*pair.images, *pair.rejected_images))
             done.pairs += 1
             for number, rejected in enumerate(pair.rejected, start=1):
                 done.rows += 1
@@ -176,10 +174,10 @@ def _ms_swift(pair: PreferencePair, rejected: str, images: list[Any], others: li
 
 def _llama_factory(pair: PreferencePair, rejected: str, images: list[Any], _: list[Any]) -> dict[str, Any]:
     opening, *rest = asked = pair.conversation.messages
-    system = {"system": opening.text} if opening.role == "system" else {}
+    system = opening.text if opening.role == "system" else ""
     return {
         "conversations": _turns(rest if system else asked),
-        **system,
+        "system": system,  # in every row: their converter asks each for the column
         "chosen": {"from": "gpt", "value": pair.chosen.text},
         "rejected": {"from": "gpt", "value": rejected},
         "images": images,

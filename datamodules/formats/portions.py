@@ -1,7 +1,8 @@
 """Large files read a portion at a time, so that a run starts before it has seen every row.
 
-Portions are drawn over the whole file by the seed, are of about the same size, and hold each row once. Rows whose pictures lie in
-the row groups of a Parquet file stay together by group, since a picture costs the reading of its group.
+Portions are drawn over the whole file by the seed and hold each row once. The first is small, since the first optimiser step
+waits for all of its rows, and each next one is twice as large until they have their full size. Rows whose pictures lie in the
+row groups of a Parquet file stay together by group, since a picture costs the reading of its group.
 """
 
 from __future__ import annotations
@@ -18,38 +19,51 @@ LARGE = 100_000  # rows; files of so many or fewer are read whole
 
 
 class Portions:
-    """The portions of a table.
+    """The portions of a table whose rows can be found by number.
 
     Args:
-        table: any; one whose rows cannot be found by number without reading all of it is a single portion.
-        size: rows of a portion, about; None for a single one.
+        table: see `comes_in_portions`.
+        size: rows of a portion, about.
         seed: of the draw.
+        first: rows of the first portion.
+        most: how many rows are drawn over all portions; None for all.
+
+    Attributes:
+        rows: of the table.
+        sizes: rows of each portion.
     """
 
-    def __init__(self, table: Table, size: int | None, seed: int) -> None:
-        by_number = isinstance(table, LinesTable | ParquetTable | DatasetTable)
-        rows = len(table) if size is not None and by_number else 0
-        self.count = -(-rows // size) if size is not None and rows > LARGE else 1
-        self.rows, self.seed = rows, seed
-        self._starts = _starts(table, size or 0) if self.count > 1 else None
-        if self._starts is not None:
-            self.count = min(self.count, len(self._starts))
+    def __init__(self, table: Table, size: int, seed: int, *, first: int, most: int | None = None) -> None:
+        self.rows, self.seed = len(table), seed
+        self.sizes = _sizes(min(self.rows, most or self.rows), size, first)
+        self._starts = table.starts if isinstance(table, ParquetTable) and table.pictures else None
+
+    @property
+    def count(self) -> int:
+        return len(self.sizes)
 
     def places(self, number: int) -> list[int]:
         """The rows of a portion, 0-based, in file order."""
-        starts = self._starts
-        units = self.rows if starts is None else len(starts)
-        order = np.random.default_rng(seed_for(self.seed, "portions", "rows")).permutation(units)
-        drawn = np.sort(np.array_split(order, self.count)[number])
-        if starts is None:
-            return [int(place) for place in drawn]
-        ends = [*starts[1:], self.rows]
-        return [place for unit in drawn for place in range(starts[unit], ends[unit])]
+        draw, begin = np.random.default_rng(seed_for(self.seed, "portions", "rows")), sum(self.sizes[:number])
+        if self._starts is None:
+            order = draw.permutation(self.rows)
+        else:
+            ends = [*self._starts[1:], self.rows]
+            groups = [np.arange(start, end) for start, end in zip(self._starts, ends, strict=True)]
+            order = np.concatenate([groups[place] for place in draw.permutation(len(groups))])
+        return [int(place) for place in np.sort(order[begin : begin + self.sizes[number]])]
 
 
-def _starts(table: Table, size: int) -> list[int] | None:
-    """The first row of each group that stays together; None where rows are drawn one by one."""
-    if not isinstance(table, ParquetTable) or not table.pictures:
-        return None
-    largest = max(end - start for start, end in zip(table.starts, [*table.starts[1:], table.total], strict=True))
-    return table.starts if largest <= size else None
+def comes_in_portions(table: Table) -> bool:
+    """Whether a table is large and its rows can be found by number without reading all of it."""
+    return isinstance(table, LinesTable | ParquetTable | DatasetTable) and len(table) > LARGE
+
+
+def _sizes(rows: int, size: int, first: int) -> list[int]:
+    """Doubling from `first` as long as that is below `size`; what is left in equal parts of at most `size`."""
+    sizes: list[int] = []
+    while first < size and sum(sizes) + first < rows:
+        sizes.append(first)
+        first *= 2
+    left = rows - sum(sizes)
+    return [*sizes, *map(len, np.array_split(np.arange(left), -(-left // size)))]

@@ -3,17 +3,17 @@ kinds of files."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from datamodules.formats.found_images import FoundImages
 from datamodules.formats.listed import Unusable, unique_id
-from datamodules.formats.portions import Portions
+from datamodules.formats.portions import Portions, comes_in_portions
 from datamodules.formats.preference import FORMATS, Choices, Format, RawPair, recognised
 from datamodules.formats.preference.base import messages_with
 from datamodules.formats.preference.dataset_info import Declared, declared
@@ -25,12 +25,15 @@ from parallax.records import BadImage, Conversation, PreferencePair, Response, S
 from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import pair_of_row
 from parallax.records.skipped import SetAside
-from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
+from parallax.settings.ranges import Count, Folder, Natural, NotNegative, RowsOrHub
+
+log = logging.getLogger(__name__)
 
 OWN = "parallax"  # a pair set of ours
 NEGATIVE = (
     "negative"  # of a row: which rejected answer of its pair it holds, from 1; from 2 on it belongs to the row before
 )
+ONE_ANSWER = {"conversations", "messages", "answer", "response", "output"}
 LOOKED_AT = 200  # rows by which the format of a file is told
 
 
@@ -65,8 +68,8 @@ class PreferenceFileSource(Source):
 
     def __init__(
         self,
-        path: ExistingPathOrHub | Sequence[ExistingPathOrHub],
-        image_root: ExistingPath | None = None,
+        path: RowsOrHub | Sequence[RowsOrHub],
+        image_root: Folder | None = None,
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
         split: str = "train",
@@ -93,7 +96,7 @@ class PreferenceFileSource(Source):
         self.images = FoundImages(image_root, file_names_only, beside=beside)
         self.table, self.declared = self._opened()
         self.seed, self.portion = seed, portion
-        self.taken: int | None = None  # the portion that is read; None for all rows
+        self._taken: Sequence[int] | None = None  # the rows that are read; None for all
         self.rows: int = 0
         self.set_aside: list[SetAside] = []
         self.left_out: Counter[str] = Counter()
@@ -107,17 +110,20 @@ class PreferenceFileSource(Source):
             self._pairs = self._read()
         return self._pairs
 
-    @cached_property
-    def portions(self) -> Portions:
-        """Those that can be read one after the other: a single one where rows belong together."""
+    def portions(self, first: int, most: int | None = None) -> Portions | None:
+        """Those that can be read one after the other (see `Portions`). None where all rows are read at once: there are few, or
+        they belong together, or cannot be found by number."""
+        if self.portion is None or self.limit is not None or not comes_in_portions(self.table):
+            return None
         head = islice(self.table.rows(), LOOKED_AT)
-        together = any(isinstance(row, dict) and (NEGATIVE in row or is_verdict(self._row(row))) for row in head)
-        return Portions(self.table, None if together or self.limit is not None else self.portion, self.seed)
+        if any(isinstance(row, dict) and (NEGATIVE in row or is_verdict(self._row(row))) for row in head):
+            return None
+        return Portions(self.table, self.portion, self.seed, first=first, most=most)
 
-    def take(self, number: int) -> None:
-        """Read this portion only."""
-        if number != self.taken:
-            self.taken, self._pairs = number, None
+    def take(self, rows: Sequence[int]) -> None:
+        """Read these rows only, which are in file order."""
+        if rows != self._taken:
+            self._taken, self._pairs = rows, None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -183,10 +189,9 @@ class PreferenceFileSource(Source):
         return pairs
 
     def _numbered(self) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-        if self.taken is None:
+        if self._taken is None:
             return enumerate(self.table.rows())
-        places = self.portions.places(self.taken)
-        return zip(places, self.table.rows_at(places), strict=True)
+        return zip(self._taken, self.table.rows_at(self._taken), strict=True)
 
     def _usual(self, head: Sequence[Any]) -> Format | None:
         """The form that most of the first rows have. Raises ValueError where none has a known one."""
@@ -196,13 +201,17 @@ class PreferenceFileSource(Source):
         check_reached(self.named_columns, rows, self.paths[0])
         if self.form == OWN or self.read_columns is not None or not rows or _is_own(rows[0]):
             return None
+        if any(row.get("tools") for row in rows):
+            log.warning("%s: tools that rows name are not shown to the model", self.paths[0])
         known = Counter(found.names[0] for row in rows if (found := recognised(row)) is not None)
+        if not known and any({"chosen", "rejected"} <= row.keys() for row in rows):
+            return FORMATS["trl"]  # each row says that it lacks a prompt
         if not known:
             keys = ", ".join(sorted(map(str, rows[0])))
             raise ValueError(
                 f"{self.paths[0]} is not understood: its first row has the keys {keys}, which is none of the known formats "
                 f"({', '.join((*FORMATS, OWN))}); name it with data.format, or say which column holds what with "
-                "data.columns={question: …, chosen: …, rejected: …, image: …}"
+                f"data.columns={{question: …, chosen: …, rejected: …, image: …}}{_hint(rows[0])}"
             )
         return FORMATS[known.most_common(1)[0][0]]
 
@@ -265,6 +274,13 @@ class PreferenceFileSource(Source):
     def _set_aside(self, place: int, reason: str, why: str) -> None:
         where = self.table.where(place)
         self.set_aside.append(SetAside(where.replace(", row ", ":"), self.name, reason, f"{where}: {why}"))
+
+
+def _hint(row: Mapping[str, Any]) -> str:
+    """What else may read rows of which each has one answer."""
+    if any("reject" in name for name in map(str, row)) or not ONE_ANSWER & row.keys():
+        return ""
+    return ". Its rows have one answer each and no rejected one: data=llava_json and data=columns read such"
 
 
 def _is_own(row: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -95,8 +96,6 @@ def habitual_neighbours(scene: Scene) -> list[str]:
 
 def corrupted(scene: Scene, rng: np.random.Generator, changes: int) -> Scene:
     """The scene as a poor observer would report it: `changes` things (at most all) replaced by things that are absent."""
-    from dataclasses import replace
-
     absent = [f"{c} {s}" for c in COLOURS for s in SHAPES if f"{c} {s}" not in scene.objects]
     things = list(scene.things)
     wrong = rng.permutation(len(absent))[:changes]

@@ -116,10 +116,6 @@ def _relation(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     return f"Is the {first.phrase} {side} the {second.phrase}?", "Yes." if true else "No."
 
 
-def _number(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-    return _pick(WORDINGS["number"], rng), f"{scene.number}."
-
-
 def _pick(options: Sequence[T], rng: np.random.Generator) -> T:
     return options[int(rng.integers(len(options)))]
 
@@ -136,5 +132,5 @@ _SHORT = {
     "count": _count,
     "where": _where,
     "relation": _relation,
-    "number": _number,
+    "number": lambda scene, rng: (_pick(WORDINGS["number"], rng), f"{scene.number}."),
 }

@@ -112,7 +112,7 @@ def scene(split: str, index: int, seed: int = 0) -> Scene:
     rng = generator(split, index, seed, "scene")
     while True:
         drawn = _draw_scene(rng, habitual)
-        if _residue(drawn.content()) in _GROUPS[group]:
+        if hashlib.blake2b(drawn.content().encode(), digest_size=4).digest()[0] % 8 in _GROUPS[group]:
             return drawn
 
 
@@ -120,10 +120,6 @@ def generator(*key: object) -> np.random.Generator:
     """A random generator that depends on nothing but the key."""
     digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
-
-
-def _residue(content: str) -> int:
-    return hashlib.blake2b(content.encode(), digest_size=4).digest()[0] % 8
 
 
 def _draw_scene(rng: np.random.Generator, habitual: bool) -> Scene:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 
 from lightning_modules.callbacks.checkpoints import StepCheckpoints
+from parallax.models.exchange import evaluating
 
 if TYPE_CHECKING:
     from lightning_modules.tuning import TuningModule
@@ -40,15 +41,10 @@ class EveryNSteps(pl.Callback):
         step = trainer.global_step
         if not self.due(step, getattr(pl_module, "total_steps", None)):
             return
-        modes = {module: module.training for module in pl_module.modules()}
         if hasattr(pl_module, "policy"):
             pl_module.policy.touched()  # type: ignore[operator,union-attr]
-        pl_module.eval()
-        try:
+        with evaluating(pl_module):
             metrics = dict(self.act(step))
-        finally:
-            for module, training in modes.items():
-                module.training = training
         self.history[step] = metrics
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step - 1)  # the step whose own metrics stand beside

@@ -5,11 +5,9 @@ from lightning_modules.objectives.base import Objective, ObjectiveOutput
 from lightning_modules.objectives.image_terms import MDPO, Anchor, CHiP, ImageTerm, SymMPO
 from lightning_modules.objectives.likelihood import NLL, Stic
 from lightning_modules.objectives.margins import EXO, DiscoPOP, FDivergence, LengthNormalised
-from lightning_modules.objectives.povid import Povid
-from lightning_modules.objectives.preference import DPO, IPO, Hinge, MultiNegative, Robust
+from lightning_modules.objectives.preference import DDPO, DPO, IPO, LDDPO, Hinge, MultiNegative, Povid, Robust
 from lightning_modules.objectives.reference_free import CPO, ORPO, SimPO
 from lightning_modules.objectives.weighted import Weighted
-from lightning_modules.objectives.weighted_tokens import DDPO, LDDPO
 
 __all__ = [
     "BCO", "CPO", "DDPO", "DPO", "EXO", "IPO", "LDDPO", "MDPO", "NCA", "NLL", "ORPO", "SPPO", "APODown", "APOZero", "Anchor",

@@ -18,7 +18,7 @@ from annotated_types import Interval
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_modules.objectives.base import Objective, log_ratios
+from lightning_modules.objectives.base import Losses, OfRatios
 from parallax.settings.ranges import Positive
 
 Shift = Literal["running_mean", "none"]
@@ -26,41 +26,35 @@ Decay = Annotated[float, Interval(gt=0, lt=1)]
 REWARD_MEAN = "rewards/both_sides"
 
 
-class NCA(Objective):
+class NCA(OfRatios):
     """−ln σ(r_w) − ½ ln σ(−r_w) − ½ ln σ(−r_l), r = βρ. At the start the chosen reward is pulled up as hard as the other down."""
 
-    def __init__(self, beta: Positive = 0.1) -> None:
-        self.beta: float = float(beta)
-
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        rewards = self.beta * log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        rewards = self.beta * ratios
         chosen, rejected = rewards[:, 0], rewards[:, 1:]
         return softplus(-chosen) + 0.5 * softplus(chosen) + 0.5 * softplus(rejected).mean(1), {}
 
 
-class BCO(Objective):
+class BCO(OfRatios):
     """−log σ(r_w − δ) − mean_k log σ(−(r_k − δ)), r = βρ: is an answer better or worse than usual?
 
     "Usual" is δ, the mean of both sides' rewards over all pairs of all steps before this one (0 in the first), so it depends
     neither on micro-batches nor on processes; it lies in checkpoints and gets no gradient.
 
     Args:
-        beta: strength of the pull to the reference, above 0.
         shift: "running_mean", or "none" for δ = 0 (as in TRL since 0.29).
         decay: weight of the past in the running mean, above 0 and below 1; None weighs all steps alike.
     """
 
     kept = (REWARD_MEAN,)
 
-    def __init__(self, beta: Positive = 0.1, shift: Shift = "running_mean", decay: Decay | None = None) -> None:
-        self.beta: float = float(beta)
+    def __init__(self, beta: Positive, shift: Shift, decay: Decay | None = None) -> None:
+        super().__init__(beta)
         self.shift, self.decay = shift, decay
         self._mean, self._steps = 0.0, 0
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        rewards = self.beta * log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        rewards = self.beta * ratios
         chosen, rejected = rewards[:, 0], rewards[:, 1:]
         delta = self._mean if self.shift == "running_mean" else 0.0
         loss = softplus(delta - chosen) + softplus(rejected - delta).mean(1)
@@ -78,40 +72,28 @@ class BCO(Objective):
         self._mean, self._steps = float(state.get("mean", 0.0)), int(state.get("steps", 0))
 
 
-class SPPO(Objective):
+class SPPO(OfRatios):
     """(ρ_w − 1/(2β))² + (ρ_l + 1/(2β))²: each log-ratio has a goal of its own.
 
     The value scales with 1/β² (50 at the start with β = 0.1), and so does the gradient: lower the learning rate with β.
     """
 
-    def __init__(self, beta: Positive = 0.1) -> None:
-        self.beta: float = float(beta)
-
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        ratios, goal = log_ratios(policy, reference), 0.5 / self.beta
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        goal = 0.5 / self.beta
         return (ratios[:, 0] - goal).square() + (ratios[:, 1:] + goal).square().mean(1), {}
 
 
-class APOZero(Objective):
+class APOZero(OfRatios):
     """1 − σ(r_w) + σ(r_l): the chosen response up, the rejected one down. For chosen answers better than the model's own."""
 
-    def __init__(self, beta: Positive = 0.1) -> None:
-        self.beta: float = float(beta)
-
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        rewards = self.beta * log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        rewards = self.beta * ratios
         return (-rewards[:, 0]).sigmoid() + rewards[:, 1:].sigmoid().mean(1), {}
 
 
-class APODown(Objective):
+class APODown(OfRatios):
     """σ(r_w) + 1 − σ(r_w − r_l): both down, the rejected one further. For a model better than its chosen answers."""
 
-    def __init__(self, beta: Positive = 0.1) -> None:
-        self.beta: float = float(beta)
-
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        rewards = self.beta * log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        rewards = self.beta * ratios
         return rewards[:, 0].sigmoid() + (rewards[:, 1:] - rewards[:, :1]).sigmoid().mean(1), {}

@@ -19,6 +19,7 @@ from torch import Tensor
 from parallax.preference.looks import Look
 from parallax.preference.token_weights import TokenWeights
 from parallax.settings.part import Part
+from parallax.settings.ranges import Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,9 @@ class ObjectiveOutput:
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+Losses = tuple[Tensor, dict[str, Tensor]]  # loss and metrics of each pair, each (batch,)
 
 
 class Objective(Part, ABC):
@@ -47,12 +51,10 @@ class Objective(Part, ABC):
     kept: tuple[str, ...] = ()  # metrics that `after_step` wants to have
 
     @abstractmethod
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
         """Loss (batch,) and the objective's own metrics, each (batch,). Inputs are checked and in float32 or float64."""
 
-    def losses_by_kind(
-        self, policy: Tensor, reference: Tensor | None, lengths: Tensor, kinds: Sequence[str]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses_by_kind(self, policy: Tensor, reference: Tensor | None, lengths: Tensor, kinds: Sequence[str]) -> Losses:
         """As `losses`, for an objective that treats some kinds of pairs otherwise; `kinds` has one for each pair."""
         return self.losses(policy, reference, lengths)
 
@@ -117,6 +119,25 @@ class Objective(Part, ABC):
                 f"{name} is defined for one rejected response and got {policy.shape[1] - 1 - further}; "
                 "use loss=multi_negative (or loss=stic), or set pairs.num_negatives=1"
             )
+
+
+class OfRatios(Objective):
+    """An objective of the log-ratios ρ(y) = log π_θ(y|I,x) − log π_ref(y|I,x) alone. Subclasses write `of_ratios`.
+
+    Args:
+        beta: strength of the pull to the reference, above 0; rewards are r = βρ.
+    """
+
+    def __init__(self, beta: Positive) -> None:
+        self.beta: float = float(beta)
+
+    @abstractmethod
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        """As `losses`. Shapes: (batch, 1 + K + L) each."""
+
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
+        assert reference is not None
+        return self.of_ratios(log_ratios(policy, reference), lengths)
 
 
 def log_ratios(policy: Tensor, reference: Tensor) -> Tensor:

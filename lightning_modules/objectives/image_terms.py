@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from augment.view import View
-from lightning_modules.objectives.base import Objective, log_ratios
+from lightning_modules.objectives.base import Losses, OfRatios
 from lightning_modules.objectives.preference import first_choice_loss
 from parallax.preference.looks import Look
 from parallax.preference.token_weights import ChangedSpans
@@ -52,7 +52,7 @@ def corrupted_look(response: Side, view: View | None, other_image: bool) -> Look
     return Look(response, "view", view)
 
 
-class ImageTerm(Objective):
+class ImageTerm(OfRatios):
     """The image term alone, to be added to any objective by `loss=weighted`.
 
     Args:
@@ -60,7 +60,6 @@ class ImageTerm(Objective):
         other_image: the image of another pair takes the corrupted one's place.
         side: of which answer: "chosen" (mDPO's, likelier beside the clean image) or "rejected" (likelier beside the other).
         detach_clean: the answer's log-prob beside the clean image gets no gradient: the term moves the other one only.
-        beta: above 0.
     """
 
     pairs_only: ClassVar[bool] = False
@@ -69,40 +68,37 @@ class ImageTerm(Objective):
         self,
         view: View | None = None,
         other_image: bool = False,
-        side: Side = "chosen",
+        *,
+        side: Side,
         detach_clean: bool = False,
-        beta: Positive = 0.1,
+        beta: Positive,
     ) -> None:
-        self.beta: float = float(beta)
+        super().__init__(beta)
         self.side, self.detach_clean = side, bool(detach_clean)
         self.looks = (corrupted_look(self.side, view, other_image),)
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        ratios = log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
         clean, corrupted = _sides(ratios, self.side)
         loss = image_loss(clean, corrupted, self.beta, self.side, self.detach_clean)
         return loss, {"image_margin": clean - corrupted}
 
 
-class Anchor(Objective):
+class Anchor(OfRatios):
     """−log σ(βρ_w − δ): keeps the chosen answer's reward above δ, so that it does not become less likely.
 
     Args:
-        beta: above 0.
         anchor: δ, any number; 0 in mDPO.
     """
 
-    def __init__(self, beta: Positive = 0.1, anchor: float = 0.0) -> None:
-        self.beta: float = float(beta)
+    def __init__(self, beta: Positive, anchor: float = 0.0) -> None:
+        super().__init__(beta)
         self.anchor = float(anchor)
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        return softplus(self.anchor - self.beta * log_ratios(policy, reference)[:, 0]), {}
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        return softplus(self.anchor - self.beta * ratios[:, 0]), {}
 
 
-class MDPO(Objective):
+class MDPO(OfRatios):
     """First choice among 1 + K (DPO for K = 1) + w₁·(image term) + w₂·(anchor). At the start it costs ln(1 + K) + (w₁ + w₂) ln 2.
 
     A term of weight 0 is not computed, and without the image term no further image is looked at.
@@ -117,24 +113,23 @@ class MDPO(Objective):
     def __init__(
         self,
         view: View | None = None,
-        beta: Positive = 0.1,
-        image_weight: NotNegative = 1.0,
-        anchor_weight: NotNegative = 1.0,
+        *,
+        beta: Positive,
+        image_weight: NotNegative,
+        anchor_weight: NotNegative,
         anchor: float = 0.0,
-        side: Side = "chosen",
+        side: Side,
         detach_clean: bool = False,
         other_image: bool = False,
     ) -> None:
-        self.beta: float = float(beta)
+        super().__init__(beta)
         self.image_weight = float(image_weight)
         self.anchor_weight = float(anchor_weight)
         self.anchor, self.side, self.detach_clean = float(anchor), side, bool(detach_clean)
         look = corrupted_look(self.side, view, other_image)
         self.looks = (look,) if self.image_weight else ()
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        ratios = log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
         text = first_choice_loss(ratios[:, : ratios.shape[1] - len(self.looks)], self.beta)
         loss, metrics = text, {"loss/text": text}
         if self.image_weight:
@@ -149,12 +144,11 @@ class MDPO(Objective):
         return loss, metrics
 
 
-class CHiP(Objective):
+class CHiP(OfRatios):
     """One sigmoid over the text margin and the image margin, as in the authors' code: −log σ(β[z + w(ρ_w(I) − ρ_w(Ĩ))]).
 
     Args:
         view, other_image: the corrupted image, as in `ImageTerm`; diffusion noise at step 500 in the paper.
-        beta: above 0.
         image_weight: w, 0 or more.
         segment_weight: of the tokens in which the two answers differ, above 0 (see `ChangedSpans`); 1 counts all the same.
         combine: "one_sigmoid", or "sum" for −log σ(βz) − w log σ(β(ρ_w(I) − ρ_w(Ĩ))), as the paper writes it.
@@ -165,22 +159,21 @@ class CHiP(Objective):
     def __init__(
         self,
         view: View | None = None,
-        beta: Positive = 0.1,
-        image_weight: NotNegative = 1.0,
-        segment_weight: Positive = 4.0,
-        combine: Combine = "one_sigmoid",
+        *,
+        beta: Positive,
+        image_weight: NotNegative,
+        segment_weight: Positive,
+        combine: Combine,
         other_image: bool = False,
     ) -> None:
-        self.beta: float = float(beta)
+        super().__init__(beta)
         self.image_weight = float(image_weight)
         self.combine = combine
         self.token_weights = ChangedSpans(float(segment_weight))
         look = corrupted_look("chosen", view, other_image)
         self.looks = (look,) if self.image_weight else ()
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        ratios = log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
         if not self.image_weight:
             return first_choice_loss(ratios, self.beta), {}
         margin = ratios[:, 0] - ratios[:, 2]
@@ -191,7 +184,7 @@ class CHiP(Objective):
         return first_choice_loss(torch.stack([chosen, ratios[:, 1]], dim=1), self.beta), {"image_margin": margin}
 
 
-class SymMPO(Objective):
+class SymMPO(OfRatios):
     """Two images with one question: each image's chosen answer is the other's hard negative, beside the same image.
 
     With ρ(i, y) beside image i, w₁ and l₁ the pair's answers and w₂ the partner's chosen one: m₀ = ρ(1, w₁) − ρ(1, l₁),
@@ -201,7 +194,6 @@ class SymMPO(Objective):
     A pair's partner is another pair of the set with the same question, another image and another chosen answer.
 
     Args:
-        beta: above 0.
         pair_weight: λ, 0 or more.
         anchor_weight: a, 0 or more.
         agreement_weight: c, 0 or more: how strongly both margins are held together.
@@ -216,15 +208,14 @@ class SymMPO(Objective):
         anchor_weight: NotNegative,
         agreement_weight: NotNegative,
     ) -> None:
-        self.beta: float = float(beta)
+        super().__init__(beta)
         self.pair_weight = float(pair_weight)
         self.anchor_weight = float(anchor_weight)
         self.agreement_weight = float(agreement_weight)
         self.looks = (Look("partner", "own"), Look("partner", "partner"), Look("chosen", "partner"))
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        own, rejected, other_here, other_there, own_there = log_ratios(policy, reference).unbind(1)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        own, rejected, other_here, other_there, own_there = ratios.unbind(1)
         beta = self.beta
         text = softplus(-beta * (own - rejected))
         here, there = own - other_here, other_there - own_there

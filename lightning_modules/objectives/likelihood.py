@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_modules.objectives.base import Objective
+from lightning_modules.objectives.base import Losses, Objective
 from lightning_modules.objectives.preference import MultiNegative
 from parallax.settings.ranges import Positive
 
@@ -43,10 +43,10 @@ class NLL(Objective):
 
     needs_reference = False
 
-    def __init__(self, norm: Norm = "per_token", constant: Positive = 1024.0) -> None:
+    def __init__(self, norm: Norm, constant: Positive) -> None:
         self.norm, self.constant = norm, float(constant)
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
         return chosen_nll(policy, lengths, self.norm, self.constant), {}
 
 
@@ -64,10 +64,10 @@ class Stic(Objective):
 
     def __init__(
         self,
-        beta: Positive = 0.1,
-        alpha: Positive = 1 / 1024,
-        norm: Norm = "sum",
-        constant: Positive = 1024.0,
+        beta: Positive,
+        alpha: Positive,
+        norm: Norm,
+        constant: Positive,
         base: Objective | None = None,
     ) -> None:
         self.alpha, self.norm, self.constant = float(alpha), norm, float(constant)
@@ -75,7 +75,7 @@ class Stic(Objective):
         self.needs_reference, self.beta, self.kept = self.base.needs_reference, self.base.beta, self.base.kept
         self.looks, self.token_weights = self.base.looks, self.base.token_weights
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
         preference = self.base(policy, reference, lengths)
         nll = chosen_nll(policy, lengths, self.norm, self.constant)
         loss = preference.loss + self.alpha * nll

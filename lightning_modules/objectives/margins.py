@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor
 
-from lightning_modules.objectives.base import Objective, log_ratios
+from lightning_modules.objectives.base import Losses, Objective, OfRatios, log_ratios
 from lightning_modules.objectives.preference import DPO, first_choice_loss
 from parallax.settings.ranges import Positive
 
@@ -25,13 +25,12 @@ LabelShare = Annotated[float, Interval(gt=0, lt=0.5)]
 LARGEST_EXPONENT = 80.0  # e^80 still fits into float32
 
 
-class EXO(Objective):
+class EXO(OfRatios):
     """KL(policy's choice ‖ labels) for two responses: q ln(q/(1 − ε)) + (1 − q) ln((1 − q)/ε), q = σ(βz).
 
     Where DPO is the KL in the other direction, EXO seeks the mode.
 
     Args:
-        beta: strength of the pull to the reference, above 0.
         label_smoothing: ε, the probability that the label gives to the rejected answer, 0 < ε < 0.5. At 0 the loss is infinite.
     """
 
@@ -39,23 +38,20 @@ class EXO(Objective):
     of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive, label_smoothing: LabelShare) -> None:
-        self.beta: float = float(beta)
+        super().__init__(beta)
         self.label_smoothing = float(label_smoothing)
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        ratios = log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
         logits = self.beta * (ratios[:, 0] - ratios[:, 1])
         right = logits.sigmoid() * (F.logsigmoid(logits) - math.log1p(-self.label_smoothing))
         wrong = (-logits).sigmoid() * (F.logsigmoid(-logits) - math.log(self.label_smoothing))
         return right + wrong, {}
 
 
-class DiscoPOP(Objective):
+class DiscoPOP(OfRatios):
     """(1 − m)·(−ln σ(x)) + m·e^(−x) with x = βz and m = σ(x/τ): a loss that a language model found.
 
     Args:
-        beta: strength of the pull to the reference, above 0.
         tau: τ, how sharply the two parts are blended, above 0; 0.05 in the paper.
     """
 
@@ -63,19 +59,17 @@ class DiscoPOP(Objective):
     of_the_margin: ClassVar[bool] = True
 
     def __init__(self, beta: Positive, tau: Positive) -> None:
-        self.beta: float = float(beta)
+        super().__init__(beta)
         self.tau = float(tau)
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        ratios = log_ratios(policy, reference)
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
         x = self.beta * (ratios[:, 0] - ratios[:, 1])
         logistic = (-x / self.tau).sigmoid() * F.softplus(-x)
         exponential = torch.exp(F.logsigmoid(x / self.tau) - x)  # m·e^(−x) in one exponent: e^(−x) alone overflows
         return logistic + exponential, {}
 
 
-class LengthNormalised(Objective):
+class LengthNormalised(OfRatios):
     """DPO on log-ratios per token: −log σ(β(ρ_w/|y_w| − ρ_l/|y_l|)); with K > 1 the first choice among 1 + K.
 
     Args:
@@ -84,12 +78,8 @@ class LengthNormalised(Objective):
 
     of_the_margin: ClassVar[bool] = True
 
-    def __init__(self, beta: Positive) -> None:
-        self.beta: float = float(beta)
-
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference is not None
-        return first_choice_loss(log_ratios(policy, reference) / lengths.clamp(min=1), self.beta), {}
+    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
+        return first_choice_loss(ratios / lengths.clamp(min=1), self.beta), {}
 
 
 class FDivergence(Objective):
@@ -107,9 +97,9 @@ class FDivergence(Objective):
 
     def __init__(
         self,
-        divergence: Divergence = "jensen_shannon",
-        alpha: float = 0.5,
-        beta: Positive = 0.1,
+        divergence: Divergence,
+        alpha: float,
+        beta: Positive,
         base: Objective | None = None,
     ) -> None:
         if alpha == 1:
@@ -125,7 +115,7 @@ class FDivergence(Objective):
             )
         self.beta = self.base.beta
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
         assert reference is not None
         scores = self.scores(log_ratios(policy, reference))
         return self.base(scores, torch.zeros_like(scores), lengths).loss, {}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_modules.objectives.base import Objective, preference_metrics
+from lightning_modules.objectives.base import Losses, Objective, preference_metrics
 from lightning_modules.objectives.likelihood import chosen_nll
 from parallax.settings.ranges import NotNegative, Positive
 
@@ -32,7 +32,7 @@ class CPO(Objective):
         self.beta: float = float(beta)
         self.alpha = float(alpha)
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
         rewards = self.beta * policy
         preference = softplus(rewards[:, 1:] - rewards[:, :1]).mean(1)
         nll = chosen_nll(policy, lengths, "per_token", 1.0)
@@ -55,7 +55,7 @@ class SimPO(Objective):
         self.beta: float = float(beta)
         self.gamma = float(gamma)
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
         rewards = self.beta * policy / lengths.clamp(min=1)
         loss = softplus(self.gamma - (rewards[:, :1] - rewards[:, 1:])).mean(1)
         return loss, preference_metrics(rewards)
@@ -73,7 +73,7 @@ class ORPO(Objective):
     def __init__(self, weight: NotNegative) -> None:
         self.weight = float(weight)
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
         per_token = policy / lengths.clamp(min=1)
         log_odds = per_token - _log_one_minus_exp(per_token)
         odds = softplus(log_odds[:, 1:] - log_odds[:, :1]).mean(1)

@@ -8,7 +8,7 @@ from typing import Annotated, NotRequired, TypedDict
 from annotated_types import Len
 from torch import Tensor
 
-from lightning_modules.objectives.base import Objective
+from lightning_modules.objectives.base import Losses, Objective
 
 
 class Term(TypedDict):
@@ -45,12 +45,10 @@ class Weighted(Objective):
             )
         (self.token_weights,) = weightings
 
-    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, policy: Tensor, reference: Tensor | None, lengths: Tensor) -> Losses:
         return self.losses_by_kind(policy, reference, lengths, [])
 
-    def losses_by_kind(
-        self, policy: Tensor, reference: Tensor | None, lengths: Tensor, kinds: Sequence[str]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses_by_kind(self, policy: Tensor, reference: Tensor | None, lengths: Tensor, kinds: Sequence[str]) -> Losses:
         total, metrics = policy.new_zeros(policy.shape[0]), {}
         own = list(range(policy.shape[1] - len(self.looks)))
         for index, (weight, objective) in enumerate(self.terms):

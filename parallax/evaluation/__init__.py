@@ -2,7 +2,7 @@
 
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem, difference
 from parallax.evaluation.image_use import ImageUse
-from parallax.evaluation.live import cached_evaluate, evaluate
+from parallax.evaluation.live import evaluate
 from parallax.evaluation.ratio import Metric, bootstrap, paired_difference
 from parallax.evaluation.suites import AccuracySuite, ChairSuite, PopeSuite, Suite
 
@@ -16,7 +16,6 @@ __all__ = [
     "PopeSuite",
     "Suite",
     "bootstrap",
-    "cached_evaluate",
     "difference",
     "evaluate",
     "paired_difference",

@@ -21,3 +21,12 @@ def accuracy_scores(kind: str, correct: bool) -> dict[str, tuple[float, float]]:
 
 def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().rstrip(".").strip().lower()
+
+
+# <s>, </s>, <unk>, <pad>, <eos>, <bos>, <|im_end|>, <|endoftext|>, <|eot_id|>, <end_of_turn>, <image>
+_SPECIAL = re.compile(r"<\|[^<>|]*\|>|</?(?:s|unk|pad|eos|bos|image|start_of_turn|end_of_turn|end_of_utterance)>")
+
+
+def plain_text(text: str) -> str:
+    """The answer without special tokens and without blanks around it."""
+    return _SPECIAL.sub("", text).strip()

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
-from parallax.evaluation.special_tokens import plain_text
+from parallax.evaluation.accuracy import plain_text
 from parallax.records import Sample
 
 ChoiceRule = Literal["flexible", "published"]
-CHOICE_RULES: tuple[str, ...] = get_args(ChoiceRule)
 Scores = dict[str, tuple[float, float]]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

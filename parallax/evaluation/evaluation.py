@@ -55,7 +55,7 @@ class Evaluation:
     ) -> Evaluation:
         """Compute every metric that any item contributes to, in order of appearance."""
         metrics = {}
-        for name in _metric_names(items):
+        for name in dict.fromkeys(name for item in items for name in item.scores):
             above, below, groups = _columns([item for item in items if name in item.scores], name)
             metrics[name] = bootstrap(above, below, groups, resamples=bootstrap_draws, seed=seed)
         settings = {"bootstrap": bootstrap_draws, "seed": seed}
@@ -130,10 +130,6 @@ def difference(before: Evaluation, after: Evaluation, *, relative: bool = False)
         then = _columns([second[key] for key in keys], name)[:2]
         changes[name] = paired_difference((above, below), then, groups, relative=relative, resamples=draws, seed=seed)
     return changes
-
-
-def _metric_names(items: Iterable[EvaluationItem]) -> list[str]:
-    return list(dict.fromkeys(name for item in items for name in item.scores))
 
 
 def _columns(items: Sequence[EvaluationItem], metric: str) -> tuple[list[float], list[float], list[str]]:

@@ -100,9 +100,9 @@ class LmmsEval(Harness):
 
     python: str
     tasks: Sequence[str]
-    model: str = "llava_hf"
+    model: str
+    batch_size: Count
     model_args: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: Count = 1
     limit: Count | None = None
     extra: Sequence[str] = ()
     name: str = "lmms_eval"

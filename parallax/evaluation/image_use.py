@@ -38,8 +38,8 @@ class ImageUse(Suite):
         self,
         samples: Iterable[Sample],
         view: View,
-        name: str = "image_use",
-        max_new_tokens: Count = 512,
+        name: str,
+        max_new_tokens: Count,
         prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)

@@ -1,37 +1,39 @@
 """Evaluation of a live policy: no second copy, no export, and the policy left exactly as it was found.
 
-Answers are content-addressed, like candidates. `cached_evaluate` finds the answers of an earlier evaluation by all that
-determines them (weights, precision, template, images, questions, view, decoding) and scores them again, so that a
-changed metric never reads stale numbers and a repeated run does not generate twice.
+Answers are content-addressed, like candidates: those of an earlier evaluation are found by all that determines them (weights,
+precision, template, images, questions, view, decoding) and scored again, so that a changed metric never reads stale numbers
+and a repeated run does not generate twice.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from parallax.evaluation.best_of import Answer, BestOf
+import numpy as np
+import torch
+
+from parallax.evaluation.agreement import Answer, BestOf
 from parallax.evaluation.coco_words import CocoWords
 from parallax.evaluation.evaluation import Evaluation, EvaluationItem
 from parallax.evaluation.image_use import ImageUse
-from parallax.evaluation.suites import ChairSuite, Suite
+from parallax.evaluation.suites import ChairSuite, Scores, Suite
 from parallax.models import processes
+from parallax.models.exchange import evaluating
+from parallax.models.generation.requests import Generation, GenerationRequest
 from parallax.preference.infusion import Describe, infuse
 from parallax.preference.proposer import Ask, Unanswerable
 from parallax.records import BadImage, Candidate, Decoding, Sample, ViewSpec, fingerprint, seed_for
-from parallax.records.kept_file import read_kept, write_kept
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from parallax.records.skipped import SetAside, SkippedLog
 
 if TYPE_CHECKING:
-    from parallax.models.generation.requests import Generation, GenerationRequest
     from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -142,11 +144,6 @@ def evaluate(
     return Evaluation.from_items(items, bootstrap_draws=bootstrap, seed=seed, meta=meta, skipped=skipped)
 
 
-def cached_evaluate(policy: Policy, suites: Sequence[Suite], cache_dir: Path | str, **options: Any) -> Evaluation:
-    """`evaluate`, with answers kept in and reused from `cache_dir`/evaluations."""
-    return evaluate(policy, suites, cache_dir=cache_dir, **options)
-
-
 def _image_use(
     policy: Policy,
     suite: ImageUse,
@@ -169,17 +166,7 @@ def _image_use(
     shares = processes.all_gather(mine)
     scores = [shares[place % len(shares)][place // len(shares)] for place in range(len(rows))]
     return [
-        EvaluationItem(
-            suite.name,
-            sample.id,
-            sample.image.describe(),
-            sample.kind,
-            sample.question,
-            suite.truth(sample),
-            answer,
-            True,
-            gained,
-        )
+        _item(suite, sample, (answer, True), gained)
         for (sample, _, answer, _), gained in zip(rows, scores, strict=True)
     ]
 
@@ -190,22 +177,15 @@ def _table_of(suite: Suite) -> str:
     return extract.table if isinstance(extract, CocoWords) else ""
 
 
-def _items(suite: Suite, answers: dict[str, Answer]) -> Iterator[EvaluationItem]:
+def _items(suite: Suite, answers: dict[str, Answer]) -> list[EvaluationItem]:
     answered = [sample for sample in suite.samples if sample.id in answers]
     scores = suite.score_all([(sample, answers[sample.id][0]) for sample in answered])
-    for sample, gained in zip(answered, scores, strict=True):
-        text, finished = answers[sample.id]
-        yield EvaluationItem(
-            suite=suite.name,
-            sample_id=sample.id,
-            group=sample.image.describe(),
-            kind=sample.kind,
-            question=sample.question,
-            truth=suite.truth(sample),
-            answer=text,
-            finished=finished,
-            scores=gained,
-        )
+    return [_item(suite, one, answers[one.id], gained) for one, gained in zip(answered, scores, strict=True)]
+
+
+def _item(suite: Suite, sample: Sample, answer: Answer, scores: Scores) -> EvaluationItem:
+    group, truth = sample.image.describe(), suite.truth(sample)
+    return EvaluationItem(suite.name, sample.id, group, sample.kind, sample.question, truth, *answer, scores)
 
 
 def _answers(
@@ -215,47 +195,39 @@ def _answers(
     progress: Callable[[int], None] | None,
     cache_dir: Path | str | None,
 ) -> _Outcome:
-    """The answers to these requests, from the cache or from the policy; several processes share the work."""
+    """The answers to these requests, kept ones or the policy's; several processes share the work."""
     skipped: dict[str, str] = {}
-    if cache_dir is not None:
-        keys = []
-        for request in requests:
-            try:
-                keys.append(policy.spec(request).key())
-            except BadImage as error:
-                skipped[request.sample_id] = str(error)
-        home, name = Path(cache_dir) / "evaluations", fingerprint(keys)
-        expected = {request.sample_id for request in requests} - set(skipped)
-        kept = processes.broadcast(_read(home, name, expected) if processes.is_first() else None)
-        if kept is not None:
-            if progress is not None:
-                progress(len(requests))
-            return _Outcome(kept.answers, skipped | kept.skipped, reused=True)
-    wanted = [request for request in requests if request.sample_id not in skipped]
-    kept_answers = (
-        _KeptAnswers(policy, wanted, Path(cache_dir) / "evaluation_answers") if cache_dir is not None else None
-    )
+    key_of: dict[str, str] = {}  # sample id → what its answer is kept under
+    for request in requests if cache_dir is not None else ():
+        try:
+            key_of[request.sample_id] = policy.spec(request).key()
+        except BadImage as error:
+            skipped[request.sample_id] = str(error)
+    store = KeyedStore(Path(cache_dir) / "evaluations") if cache_dir is not None else None
+    kept = store.get_many(key_of.values()) if store is not None else {}
+    answers = {name: (str(kept[key][0]), bool(kept[key][1])) for name, key in key_of.items() if key in kept}
     # the first one's view counts: who shares the work must agree on what is left of it
-    answers = processes.broadcast(kept_answers.known if kept_answers is not None else {})
-    wanted = [request for request in wanted if request.sample_id not in answers]
-    if progress is not None and answers:
-        progress(len(answers))
+    answers = processes.broadcast(answers)
+    known = len(answers)
+    if progress is not None and known:
+        progress(known)
+    wanted = [r for r in requests if r.sample_id not in answers and r.sample_id not in skipped]
+    mine = wanted[processes.rank() :: processes.world_size()]
 
     def set_aside(request: GenerationRequest, reason: str) -> None:
         skipped[request.sample_id] = reason
 
-    mine = wanted[processes.rank() :: processes.world_size()]
-    found = policy.generate(
-        mine, batch_size=batch_size, progress=progress, set_aside=set_aside,
-        finished=partial(kept_answers.keep, mine) if kept_answers is not None else None,
-    )  # fmt: skip
+    def keep(made: Mapping[int, Generation]) -> None:  # batch by batch: a suite may be stopped in its middle
+        if store is not None:
+            store.add({key_of[mine[place].sample_id]: [said.text, said.finished] for place, said in made.items()})
+
+    found: list[Generation | None] = []
+    if wanted:
+        found = policy.generate(mine, batch_size=batch_size, progress=progress, set_aside=set_aside, finished=keep)
     answers |= {r.sample_id: (g.text, g.finished) for r, g in zip(mine, found, strict=True) if g is not None}
     for theirs, refused in processes.all_gather((answers, skipped)):
         answers, skipped = answers | theirs, skipped | refused
-    outcome = _Outcome(answers, skipped, reused=False)
-    if cache_dir is not None and processes.is_first():
-        write_kept(home, name, json.dumps({"answers": answers, "skipped": skipped}).encode(), ".json")
-    return outcome
+    return _Outcome(answers, skipped, reused=0 < known == len(answers))
 
 
 def _best(
@@ -293,22 +265,6 @@ def _best(
         sampled = [best.sampled(request, number, seed) for _, request in asked]
         tries.append(_answers(policy, sampled, batch_size, None, cache_dir).answers)
     return best.pick(policy, asked, tries, seed=seed, generate=generate)
-
-
-class _KeptAnswers:
-    """Answers of an evaluation that was stopped in the middle of a suite, kept batch by batch."""
-
-    def __init__(self, policy: Policy, requests: Sequence[GenerationRequest], folder: Path) -> None:
-        self.policy, self.store = policy, KeyedStore(folder)
-        key_of = {request.sample_id: policy.spec(request).key() for request in requests}
-        found = self.store.get_many(key_of.values())
-        self.known: dict[str, Answer] = {
-            name: (str(found[key][0]), bool(found[key][1])) for name, key in key_of.items() if key in found
-        }
-
-    def keep(self, requests: Sequence[GenerationRequest], made: Mapping[int, Generation]) -> None:
-        """Store the answers of one batch, by place in `requests`."""
-        self.store.add({self.policy.spec(requests[p]).key(): [g.text, g.finished] for p, g in made.items()})
 
 
 def _described(
@@ -353,8 +309,6 @@ def _described(
 def _request(
     sample: Sample, suite: Suite, decoding: Decoding | None, view: ViewSpec | None, seed: int
 ) -> GenerationRequest:
-    from parallax.models.generation.requests import GenerationRequest
-
     wanted = suite.decoding_of(sample) or decoding
     if wanted is None or wanted.greedy:
         decoded = Decoding(suite.max_new_tokens)
@@ -375,37 +329,14 @@ def _view_of(view: ViewSpec | None, sample_id: str) -> ViewSpec:
     return spec_of(drawn, seed)
 
 
-def _read(folder: Path, name: str, sample_ids: set[str]) -> _Outcome | None:
-    """A kept outcome for exactly these samples; None when there is none, or when the file is not what it should be."""
-    try:
-        if (kept := read_kept(folder, name, ".json")) is None:
-            return None
-        data = json.loads(kept)
-        answers = {str(name): (str(text), bool(finished)) for name, (text, finished) in data["answers"].items()}
-        skipped = {str(name): str(reason) for name, reason in data["skipped"].items() if name in sample_ids}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        log.warning("the kept evaluation %s in %s cannot be read; it is made again", name, folder)
-        return None
-    return _Outcome(answers, skipped, reused=True) if set(answers) | set(skipped) == sample_ids else None
-
-
 @contextmanager
 def _left_as_found(policy: Policy) -> Iterator[None]:
     """Put back every module's train/eval flag and the random state of torch, NumPy and Python."""
-    import random
-
-    import numpy as np
-    import torch
-
-    modes = {module: module.training for module in policy.model.modules()}
     python, legacy = random.getstate(), np.random.get_state()
     devices = [policy.device] if torch.device(policy.device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        policy.model.eval()
+    with torch.random.fork_rng(devices=devices), evaluating(policy.model):
         try:
             yield
         finally:
-            for module, training in modes.items():
-                module.training = training
             random.setstate(python)
             np.random.set_state(legacy)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.files.reading import field, fill, first, read_json, table_of
-from parallax.evaluation.special_tokens import plain_text
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
 from parallax.settings.ranges import Count, ExistingFile
@@ -88,7 +88,7 @@ EXPECTED = (
 
 
 def math_vista_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
+    path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None
 ) -> list[Sample]:
     """MathVista's problems that have an answer.
 

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from parallax.evaluation.special_tokens import plain_text
+from parallax.evaluation.accuracy import plain_text
 from parallax.preference.verdict import read_yes_no
 from parallax.records import ImageRef, Sample, Turn
 from parallax.records.images import FileImage
@@ -125,7 +125,7 @@ class PopeFiles(Sequence[Sample]):
         self,
         files: ExistingPath | Mapping[str, ExistingPath],
         images: ExistingPath | Callable[[str], ImageRef],
-        splits: Sequence[Category] = CATEGORIES,
+        splits: Sequence[Category],
         limit: Count | None = None,
     ) -> None:
         paths = {split: Path(path) for split, path in files.items()} if isinstance(files, Mapping) else {}

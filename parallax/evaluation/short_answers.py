@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from parallax.evaluation.special_tokens import plain_text
+from parallax.evaluation.accuracy import plain_text
 from parallax.records import Sample
 
 Scores = dict[str, tuple[float, float]]

@@ -9,7 +9,7 @@ from copy import copy
 from typing import Self
 
 from parallax.evaluation.accuracy import SameAnswer, accuracy_scores, same_text
-from parallax.evaluation.chair import COUNTINGS, Counting, chair_counts, chair_scores
+from parallax.evaluation.coco_words import COUNTINGS, Counting, chair_counts, chair_scores
 from parallax.evaluation.pope import (
     ANSWER_RULES,
     AnswerRule,
@@ -91,7 +91,7 @@ class ChairSuite(Suite):
     Args:
         samples: with `objects`; a sample without them is an error, not a sample without objects.
         extract: text → the object names it mentions, in order, repeats kept, under the names used in `objects`.
-        counting: see `parallax.evaluation.chair.chair_counts`.
+        counting: see `parallax.evaluation.coco_words.chair_counts`.
     """
 
     asks_for_descriptions = True
@@ -100,8 +100,8 @@ class ChairSuite(Suite):
         self,
         samples: Iterable[Sample],
         extract: Callable[[str], Sequence[str]],
-        name: str = "chair",
-        max_new_tokens: Count = 512,
+        name: str,
+        max_new_tokens: Count,
         counting: Counting = "every_mention",
         prefix: AnyText = "",
     ) -> None:
@@ -134,8 +134,9 @@ class AccuracySuite(Suite):
         self,
         samples: Iterable[Sample],
         same: SameAnswer = same_text,
-        name: str = "accuracy",
-        max_new_tokens: Count = 64,
+        *,
+        name: str,
+        max_new_tokens: Count,
         prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
@@ -160,8 +161,8 @@ class PopeSuite(Suite):
     def __init__(
         self,
         samples: Iterable[Sample],
-        name: str = "pope",
-        max_new_tokens: Count = 512,
+        name: str,
+        max_new_tokens: Count,
         prefix: AnyText = "",
         reading: AnswerRule = "published",
     ) -> None:
@@ -203,7 +204,7 @@ class ScoredSuite(Suite):
         samples: Iterable[Sample],
         scorer: Callable[[Sample, str], Scores],
         name: str,
-        max_new_tokens: Count = 64,
+        max_new_tokens: Count,
         prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
@@ -226,7 +227,7 @@ class GroupedSuite(Suite):
         samples: Iterable[Sample],
         scorer: Callable[[Sequence[tuple[Sample, str]]], list[Scores]],
         name: str,
-        max_new_tokens: Count = 64,
+        max_new_tokens: Count,
         prefix: AnyText = "",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)

@@ -17,6 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -158,13 +159,19 @@ class FamilySupport:
 
 @lru_cache(maxsize=1)
 def known_families() -> dict[str, FamilySupport]:
-    """Every family of the file."""
+    """Every family of the file. Where a release's own forward failed, no other release is refused."""
     if not FAMILIES.is_file():
         return {}
-    rows = json.loads(FAMILIES.read_text(encoding="utf-8"))["families"]
+    walked = json.loads(FAMILIES.read_text(encoding="utf-8"))
+    same = walked["transformers"] == version("transformers")
     return {
-        name: FamilySupport(not row["step"], row["refused"], row["shared"], row["plain_head"])
-        for name, row in rows.items()
+        name: FamilySupport(
+            not row["step"],
+            row["refused"] if same or row["step"] != "forward" else "",
+            row["shared"],
+            row["plain_head"],
+        )
+        for name, row in walked["families"].items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Other values for the trained parameters, for a while: an earlier adapter answers through the network that is being trained."""
+"""For a while: other values for the trained parameters (an earlier adapter answers through the live network), no dropout."""
 
 from __future__ import annotations
 
@@ -49,3 +49,50 @@ def copied_in(sharding: Sharding, model: VLM, weights: dict[str, nn.Parameter]) 
         yield
     finally:
         sharding.put_values(learned, now)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside: evaluation mode; afterwards every module has the mode it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+ATTRIBUTES = (  # where transformers keeps rates that are no modules
+    "attention_dropout",
+    "dropout",
+    "activation_dropout",
+)
+
+
+class Dropouts:
+    """Remembers the rates of the networks it was asked to turn off."""
+
+    def __init__(self) -> None:
+        self._rates: dict[tuple[str, str], float] = {}
+
+    def off(self, model: nn.Module) -> None:
+        """Set every rate to zero."""
+        for name, module, attribute in _places(model):
+            self._rates.setdefault((name, attribute), getattr(module, attribute))
+            setattr(module, attribute, 0.0)
+
+    def as_configured(self, model: nn.Module) -> None:
+        """Set the rates that `off` found."""
+        for name, module, attribute in _places(model):
+            if (name, attribute) in self._rates:
+                setattr(module, attribute, self._rates[name, attribute])
+
+
+def _places(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            yield name, module, "p"
+        for attribute in ATTRIBUTES:
+            if isinstance(getattr(module, attribute, None), float):
+                yield name, module, attribute

@@ -6,11 +6,14 @@ another host, no reply of more than `MOST_BYTES`, no silence longer than `SILENC
 
 from __future__ import annotations
 
+import socket
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from parallax.models.http_client import MOST_BYTES, HttpClient, ServiceError, host_of
 from parallax.records.plain_text import quoted
@@ -25,6 +28,22 @@ SLOWEST = 50_000  # bytes a second, of an upload as a whole
 
 class CannotUpload(ConfigError):
     """An upload that is not possible. The message says why and what to do."""
+
+
+def why_silent(seconds: float = 5.0) -> str:
+    """Why the hub cannot be asked, for a sentence; empty where something listens at its address, or a proxy is between."""
+    from huggingface_hub import constants
+
+    place = urlsplit(constants.ENDPOINT)
+    if place.hostname is None or urllib.request.getproxies().get(place.scheme):
+        return ""
+    try:
+        socket.create_connection(
+            (place.hostname, place.port or (80 if place.scheme == "http" else 443)), seconds
+        ).close()
+    except OSError as error:
+        return f"the hub at {place.hostname} does not answer ({error.strerror or error})"
+    return ""
 
 
 def can_upload(repository: str, key: str = "export.push_to_hub") -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from parallax.models.ingredients import files_digest, folder_digest, processor_digest, tensors_digest
 from parallax.models.loading import precision_for, refuse_gaps
 from parallax.records import ImageRef, fingerprint
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from parallax.settings.ranges import Count, ModelPath
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

@@ -30,7 +30,7 @@ from parallax.models.lora import add_lora, projector_names
 from parallax.models.policy import Policy
 from parallax.models.quantization import kind_of, quantization_config, settle
 from parallax.models.saving import base_state
-from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.log_probs import separate_sequences
 from parallax.models.scoring.shared_prefix import (
     FLEX,
     SDPA,

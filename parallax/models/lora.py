@@ -40,9 +40,7 @@ def language_targets(model: VLM) -> str:
     inside = dict(model.get_submodule(decoder).named_modules())
     forbidden = _foreign_modules(model)
     kinds = {
-        re.sub(r"\d+", "#", name)
-        for name, module in inside.items()
-        if isinstance(module, nn.Linear) and module not in forbidden
+        re.sub(r"\d+", "#", name) for name, module in inside.items() if _is_plain(module) and module not in forbidden
     }
     if not kinds:
         raise ValueError(f"the text decoder {decoder!r} of {type(model).__name__} has no linear layer to put LoRA on")
@@ -55,17 +53,23 @@ def vision_targets(model: VLM) -> str:
 
     That is all of the model but its decoder, its head and its projector. Raises ValueError where nothing is left.
     """
-    language = {model.get_decoder(), model.get_output_embeddings(), *_projectors(model)}
+    projectors = [model.get_submodule(name) for name in projector_names(model)]
+    language = {model.get_decoder(), model.get_output_embeddings(), *projectors}
     outside = {part for module in language for part in module.modules()}
     of_attention = {part for m in model.modules() if isinstance(m, nn.MultiheadAttention) for part in m.modules()}
     names = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module not in outside and module not in of_attention
+        if _is_plain(module) and module not in outside and module not in of_attention
     ]
     if not names:
         raise ValueError(f"{type(model).__name__} has no vision tower with linear layers; use lora.vision=false")
     return "|".join(sorted({re.sub(r"\d+", r"\\d+", re.escape(name)) for name in names}))
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether it is a linear layer, quantised or not, and not a family's own, which may give more than a product (a router)."""
+    return isinstance(module, nn.Linear) and not type(module).__module__.startswith("transformers.models.")
 
 
 def projector_names(network: VLM) -> list[str]:
@@ -77,10 +81,6 @@ def projector_names(network: VLM) -> list[str]:
                 [f"{name}.{place}" for place in range(len(module))] if isinstance(module, nn.ModuleList) else [name]
             )
     return names
-
-
-def _projectors(model: VLM) -> list[nn.Module]:
-    return [model.get_submodule(name) for name in projector_names(model)]
 
 
 def _as_expression(model: VLM, targets: str | Sequence[str]) -> str:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,10 +15,9 @@ from parallax.models import fused_lora, saving
 from parallax.models.adapter import adapter_digest, read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import Layout, ResponseLogProbs, ScoringBatch
-from parallax.models.dropout import Dropouts
 from parallax.models.encoding.feature_cache import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
-from parallax.models.exchange import copied_in, instead, trainable_parameters
+from parallax.models.exchange import Dropouts, copied_in, evaluating, instead, trainable_parameters
 from parallax.models.foreign import VLM
 from parallax.models.generation import generate
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest
@@ -28,8 +26,7 @@ from parallax.models.lora import bare_layers
 from parallax.models.memory.generation import rows_that_fit
 from parallax.models.memory.room import Room
 from parallax.models.scoring import log_probs
-from parallax.models.scoring.log_probs import Pick
-from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.log_probs import Pick, separate_sequences
 from parallax.models.sharding.base import Sharding, Whole
 from parallax.records import GenerationSpec, fingerprint
 
@@ -109,21 +106,18 @@ class Policy:
                     weights = tensors_digest(self.model.state_dict(), self.sharding.whole)
                 self._fingerprint = model_digest(weights, self.model)
             elif not self.has_adapter or self._adapter_is_fresh:
-                self._fingerprint = self._base_fingerprint()
+                self._fingerprint = self.base_fingerprint()
             else:
-                adapter = {"adapter": adapter_digest(self.model, self.sharding), "base": self._base_fingerprint()}
+                adapter = {"adapter": adapter_digest(self.model, self.sharding), "base": self.base_fingerprint()}
                 self._fingerprint = fingerprint(adapter)
         return self._fingerprint
 
     def reference_fingerprint(self) -> str:
         """Names the weights behind `reference()`: the base model's, or those that `take_reference` kept."""
-        return self._reference_name or self._base_fingerprint()
+        return self._reference_name or self.base_fingerprint()
 
     def base_fingerprint(self) -> str:
         """Names the weights without anything learned."""
-        return self._base_fingerprint()
-
-    def _base_fingerprint(self) -> str:
         if self._base_digest is None:
             base = base_model(self.model) if self._reference_copy is None else self._reference_copy
             if not self.has_adapter and self._full_was_touched and self._reference_copy is None:
@@ -145,7 +139,7 @@ class Policy:
         return GenerationSpec(
             policy=self.fingerprint(),
             precision=self.precision,
-            processor=self._processor_fingerprint,
+            processor=self.encoder.processor_fingerprint,
             template=self.encoder.chat.fingerprint(),
             image=request.conversation.image_digest(),
             prompt=request.conversation.written(),
@@ -336,7 +330,7 @@ class Policy:
         """Take the names of the weights while they are whole."""
         self.fingerprint()
         if self.has_adapter or not self._full_was_touched:
-            self._base_fingerprint()
+            self.base_fingerprint()
 
     @property
     def is_sharded(self) -> bool:
@@ -391,26 +385,13 @@ class Policy:
     @contextmanager
     def _answering(self) -> Iterator[None]:
         """Evaluation mode, the stated precision, and no arithmetic for an adapter that has learned nothing yet."""
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            with torch.autocast(self.device.type, enabled=False):
-                if self.has_adapter and self._inside_reference:  # the adapter is off already
-                    with bare_layers(self.model):
-                        yield
-                elif self.has_adapter and self._adapter_is_fresh:
-                    with self.model.disable_adapter(), bare_layers(self.model):
-                        yield
-                else:
-                    with fused_lora.ready_adapters(self.model):
-                        yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
-
-    @cached_property
-    def _processor_fingerprint(self) -> str:
-        return self.encoder.processor_fingerprint()
-
-
-__all__ = ["Generation", "Policy"]
+        with evaluating(self.model), torch.autocast(self.device.type, enabled=False):
+            if self.has_adapter and self._inside_reference:  # the adapter is off already
+                with bare_layers(self.model):
+                    yield
+            elif self.has_adapter and self._adapter_is_fresh:
+                with self.model.disable_adapter(), bare_layers(self.model):
+                    yield
+            else:
+                with fused_lora.ready_adapters(self.model):
+                    yield

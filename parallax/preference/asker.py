@@ -72,7 +72,7 @@ class SelfAsked(Asker):
         wordings: Sequence[str] = (),
         unwanted: Sequence[str],
         most: Count | None = None,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
     ) -> None:
         if pattern is not None and not wordings:
             raise ValueError("asker.pattern finds things and asker.wordings is empty; give questions that know {thing}")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from omegaconf import OmegaConf
+
 from parallax.records.yaml_file import read_yaml
 from parallax.settings.comments import CONF
 
@@ -90,8 +92,6 @@ def read_prompt_file(name: str, shipped: str) -> tuple[dict[str, Any], str]:
 
     Raises FileNotFoundError, in a sentence.
     """
-    from omegaconf import OmegaConf
-
     file = prompt_file(name)
     if not file.is_file():
         known = sorted(path.stem for path in (CONF / "prompts").glob(f"{shipped}.yaml"))

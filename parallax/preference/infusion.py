@@ -14,8 +14,6 @@ from parallax.preference.prompts import PromptPool
 from parallax.records import Decoding, Sample, ViewSpec, seed_for
 from parallax.settings.ranges import Count, PositiveShare, Temperature, Texts
 
-INFUSED = "Image description:\n{description}\n\n{question}"
-
 
 def infuse(template: str, description: str, question: str) -> str:
     """The prompt with both texts in their places. Braces inside the texts stay as they are.
@@ -45,8 +43,8 @@ class Describe:
     """
 
     prompt: str
-    max_new_tokens: Count = 1024
-    template: str = INFUSED
+    max_new_tokens: Count
+    template: str
 
     def __post_init__(self) -> None:
         check_template(self.template, "evaluation.describe_template")
@@ -69,11 +67,11 @@ class Infusion:
     def __init__(
         self,
         prompts: Texts,
-        template: str = INFUSED,
+        template: str,
         *,
-        max_new_tokens: Count = 1024,
-        temperature: Temperature = 0.2,
-        top_p: PositiveShare = 1.0,
+        max_new_tokens: Count,
+        temperature: Temperature,
+        top_p: PositiveShare,
     ) -> None:
         self.pool = PromptPool([prompts] if isinstance(prompts, str) else list(prompts), "infusion")
         self.template = check_template(template, "template")

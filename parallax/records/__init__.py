@@ -2,10 +2,9 @@
 
 from parallax.records.candidate import Candidate, Decoding, GenerationSpec, ViewSpec
 from parallax.records.conversation import Conversation, Message
-from parallax.records.fingerprint import bytes_digest, file_digest, fingerprint
+from parallax.records.fingerprint import bytes_digest, file_digest, fingerprint, seed_for
 from parallax.records.pair import Dropped, PreferencePair, Response
 from parallax.records.sample import ASKED, BadImage, ImageRef, RefusedImage, Sample, Turn, naming
-from parallax.records.seeds import seed_for
 
 __all__ = [
     "ASKED",

@@ -1,4 +1,4 @@
-"""Fingerprints: short, stable names for content. The same plain data gives the same name on every machine."""
+"""Names and seeds from content: the same plain data gives the same on every machine, in any order, batch and process."""
 
 from __future__ import annotations
 
@@ -28,3 +28,13 @@ def file_digest(path: Path | str) -> str:
     """Full hex SHA-256 of a file's bytes, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seed_for(run_seed: int, sample_id: str, purpose: str, index: int = 0) -> int:
+    """A 63-bit seed from (run seed, sample, purpose, index).
+
+    `purpose` separates independent draws about the same sample ("view", "decode", "mixture", …); `index` counts
+    repetitions of one purpose (the k-th negative). Fits `torch.Generator.manual_seed` and `numpy.random.default_rng`.
+    """
+    text = "\x1f".join((str(int(run_seed)), sample_id, purpose, str(int(index))))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

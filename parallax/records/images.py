@@ -88,7 +88,7 @@ class FileImage:
             real = Path(root, self.path).resolve()
         except (OSError, RuntimeError) as error:  # a name too long, a loop of links
             raise BadImage(f"image {self.path!r} cannot be looked up ({error})") from error
-        if not real.is_relative_to(root):
+        if not real.is_relative_to(root) and not real.is_relative_to(_blobs(root)):
             raise BadImage(f"image {self.path!r} leaves the image root {self.root}; only files inside it are opened")
         try:
             if not real.is_file():
@@ -98,6 +98,14 @@ class FileImage:
         except OSError as error:
             raise BadImage(f"image {self.path!r} cannot be looked up ({error})") from error
         return real
+
+
+@lru_cache(maxsize=64)
+def _blobs(root: Path) -> Path:
+    """Where the files of a snapshot in the hub's cache are links to; of any other root the root itself."""
+    parts = root.parts
+    at = len(parts) - 1 - parts[::-1].index("snapshots") if "snapshots" in parts else 0
+    return Path(*parts[:at], "blobs") if at else root
 
 
 @dataclass(frozen=True, slots=True)

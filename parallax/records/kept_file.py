@@ -36,18 +36,6 @@ def write_kept(folder: Path, name: str, data: bytes, suffix: str) -> Path:
     return path
 
 
-def read_kept(folder: Path, name: str, suffix: str) -> bytes | None:
-    """What was written under `name` last; None for nothing. What may not be believed is passed over with a warning."""
-    for path in folder.glob(f"{name}-{'?' * DIGITS}{suffix}"):
-        try:
-            if not (why := why_not_believed(path)):
-                return path.read_bytes()
-        except OSError as error:
-            why = f"it cannot be read ({error.strerror})"
-        log.warning("ignored %s: %s; it is made again", path, why)
-    return None
-
-
 def why_not_believed(path: Path) -> str:
     """Why a shard is not used, to be read after its name; "" when it is as this user wrote it. Raises OSError."""
     if foreign := why_foreign(path):

@@ -7,6 +7,7 @@ that trains on the pair. One folder per reference, append-only Parquet shards in
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,8 +39,6 @@ class ReferenceTable:
 
     def add(self, rows: Mapping[str, Sequence[float]], reference: str) -> Path | None:
         """Write one shard, whole or absent. `rows`: pair id (or the name of a look) -> finite floats."""
-        import math
-
         import pyarrow as pa
 
         if not rows:

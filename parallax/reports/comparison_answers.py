@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parallax.evaluation.evaluation import Evaluation, EvaluationItem
+from parallax.evaluation.evaluation import EvaluationItem
 from parallax.reports.comparison_numbers import ComparedRun
 from parallax.reports.metric_names import direction
 from parallax.reports.pairs_table import evenly
@@ -41,7 +41,8 @@ def questions_of(runs: Sequence[ComparedRun]) -> list[Asked]:
     base: dict[tuple[str, str], EvaluationItem] = {}
     for number, run in enumerate(runs):
         after, before = run.run.evaluation("after"), run.run.evaluation("before")
-        for item in _items(after or before):
+        kept = after or before
+        for item in kept.items if kept is not None else ():
             given.setdefault(item.key, {})[number] = item
         if after is not None and before is not None:
             for item in before.items:
@@ -105,7 +106,3 @@ def score_words(item: EvaluationItem) -> str:
     if below == 1 and direction(name) > 0:
         return "right" if above else "wrong"
     return f"{name} {above:g} of {below:g}"
-
-
-def _items(evaluation: Evaluation | None) -> list[EvaluationItem]:
-    return evaluation.items if evaluation is not None else []

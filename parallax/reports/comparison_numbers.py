@@ -12,7 +12,7 @@ from parallax.evaluation.ratio import Metric
 from parallax.reports.metric_names import direction, short_name
 from parallax.reports.metrics_csv import late_mean
 from parallax.reports.results import HEADLINE, metric_of, metric_order
-from parallax.reports.run_folder import RunFolder
+from parallax.reports.run_folder import RunFolder, read_run
 from parallax.reports.what_differs import ABSENT, Setting, settings_that_differ, value_words
 
 MEASURE = ("align", "evaluate")  # tasks whose runs have something to compare
@@ -60,8 +60,6 @@ class Comparison:
 
 def compare(folders: Sequence[Path]) -> Comparison:
     """Read run folders and put their numbers side by side, in the order given."""
-    from parallax.reports.run_folder import read_run
-
     every = [read_run(folder) for folder in folders]
     helpers = [run for run in every if run.task not in MEASURE]
     runs = [run for run in every if run.task in MEASURE] or every

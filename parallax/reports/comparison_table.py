@@ -58,7 +58,9 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     for label in counts:
         table.add_column(label, justify="right", no_wrap=True)
     for run in finished[:MOST_ROWS]:
-        cells = [Text(_ending(printable(run.name), name_width)), *(_cell(run, name, name in whole) for name in metrics)]
+        said = printable(run.name)
+        ending = said if len(said) <= name_width else f"…{said[1 - name_width :]}"  # where runs differ
+        cells = [Text(ending), *(_cell(run, name, name in whole) for name in metrics)]
         cells += [Text(printable(value_words(run.settings[s.key]))) for s in settings]
         table.add_row(*cells, *(Text(_count(run, label) or ABSENT) for label in counts))
     console.print(table)
@@ -78,11 +80,6 @@ def _count(run: ComparedRun, label: str) -> str:
     if label == "pairs":
         return str(run.pairs[0]) if run.pairs else ""
     return f"{run.training[label]:.3f}" if label in run.training else ""
-
-
-def _ending(name: str, width: int) -> str:
-    """The end of a long name, where runs differ."""
-    return name if len(name) <= width else f"…{name[1 - width :]}"
 
 
 def _setting_width(setting: Setting) -> int:

@@ -182,7 +182,8 @@ def _write_set(
             break
         facts.add(item.facts)
         clean, corrupted = pictures.of(item.image, item.views)
-        chunk.append({**item.data, "image": clean, "corrupted": corrupted})
+        others = [pictures.of(item.others, [])[0]] if item.others is not None else []
+        chunk.append({**item.data, "image": clean, "corrupted": [*others, *corrupted]})
         if len(chunk) == CHUNK:
             _write_chunk(folder, name, facts.count // CHUNK - 1, chunk)
             progress(len(chunk))
@@ -206,12 +207,15 @@ def _set(name: str, title: str, facts: Facts) -> dict[str, Any]:
                     {"name": fact, "title": FACTS[fact], "words": list(facts.words[fact]), "values": values.tolist()}
                 )
         elif any(value == value for value in values):
-            columns.append({"name": fact, "title": FACTS[fact], "words": None, "values": [_digits(v) for v in values]})
+            columns.append(
+                {
+                    "name": fact,
+                    "title": FACTS[fact],
+                    "words": None,
+                    "values": [float(f"{v:.4g}") if v == v else None for v in values],
+                }
+            )
     return {"name": name, "title": title, "count": facts.count, "columns": columns}
-
-
-def _digits(value: float) -> float | None:
-    return float(f"{value:.4g}") if value == value else None
 
 
 def _title(run: RunFolder) -> str:

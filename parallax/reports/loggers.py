@@ -65,7 +65,9 @@ def build_loggers(
     folder = Path(run_folder)
     folder.mkdir(parents=True, exist_ok=True)
     given = dict(logger_cfg or {})
-    wanted = {kind: _options(given[kind]) for kind in KINDS if _is_on(given, kind)}
+    wanted = {
+        kind: dict(given[kind]) if isinstance(given[kind], Mapping) else {} for kind in KINDS if _is_on(given, kind)
+    }
     loggers: list[StagedLogger] = [MetricsCsv(folder)]
     plain = {key: value for key, value in without_secrets(config).items() if key not in DECIDE_NOTHING}
     if "wandb" in wanted:
@@ -137,8 +139,3 @@ def _is_on(logger_cfg: Mapping[str, Any], kind: str) -> bool:
         return False
     options = logger_cfg[kind]
     return options is not False and (not isinstance(options, Mapping) or options.get("enabled", True))
-
-
-def _options(value: object) -> dict[str, Any]:
-    """A logger's options; `true` or nothing means the defaults."""
-    return dict(value) if isinstance(value, Mapping) else {}

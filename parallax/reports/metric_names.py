@@ -23,6 +23,9 @@ SHORT = {
     "a_consistency_score": "Answer consistency",
     "q_consistency_score": "Question consistency",
     "margin": "Reward margin",
+    "image_use_nats": "Image use (nats)",
+    "chosen_nats": "Chosen log-prob (nats)",
+    "rejected_nats": "Rejected log-prob (nats)",
 }
 WHOLE = {
     "chair_i": "CHAIR-i, hallucinated among mentioned objects",

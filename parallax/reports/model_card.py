@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from parallax.models.hub import can_upload, upload
+from parallax.records.atomic import atomic_write_text
 from parallax.records.plain_text import code_span, front_matter, markdown, markdown_table, printable
 from parallax.reports.environment import environment, without_secrets
 from parallax.reports.method_words import highlights, method_in_words
@@ -163,3 +166,21 @@ def _loading(code: str, model: Mapping[str, Any], adapter: str) -> str:
     names = (_named(str(model["path"]), str(model["name"])), adapter)
     base, there = (json.dumps(printable(name), ensure_ascii=False) for name in names)  # as Python writes a text too
     return code.format(base=base, adapter=there)
+
+
+log = logging.getLogger(__name__)
+
+
+def check_publish(config: Mapping[str, Any]) -> None:
+    """Find out before anything slow begins whether the upload that was asked for is possible. Raises `CannotUpload`."""
+    repository = config["export"]["push_to_hub"]
+    if repository is not None:
+        can_upload(repository)
+
+
+def publish(config: Mapping[str, Any], results: Mapping[str, Any], adapter: Path) -> None:
+    """Write the model card into the adapter's folder, and upload the folder where `export.push_to_hub` names a repository."""
+    repository = config["export"]["push_to_hub"]
+    atomic_write_text(adapter / "README.md", model_card(config, results, repository or "this/folder"))
+    if repository is not None:
+        log.info("uploaded: %s", upload(adapter, repository))

@@ -18,11 +18,11 @@ from parallax.evaluation.over_seeds import Effect, effect_over_seeds
 from parallax.records.atomic import atomic_write_text
 from parallax.records.plain_text import code_span, say
 from parallax.records.plain_text import markdown as text
-from parallax.reports.metric_names import direction
+from parallax.reports.metric_names import direction, short_name
 from parallax.reports.metrics_csv import late_mean, read_metrics
+from parallax.reports.plots import draw_study
 from parallax.reports.results import HEADLINE, is_share
 from parallax.reports.run_folder import by_number
-from parallax.reports.study_plot import draw_study
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
     metrics = [name for name in shown if any(name in arm["effects"] for arm in summary["arms"].values())]
     lines = [f"**{text(summary['title'])}** ({code_span(summary['command'])})", ""]
     late = {"margin": ""} | ({"displacement": "%"} if LOOKS[0] in metrics else {})
-    heads = ["arm", "seeds", "pairs", *(f"{m}: before → after, change" for m in metrics), *late]
+    heads = [
+        "arm",
+        "seeds",
+        "pairs",
+        *(f"{short_name(m)}: before → after, change" for m in metrics),
+        *map(short_name, late),
+    ]
     lines.append(f"| {' | '.join(heads)} |")
     lines.append("|---" * len(heads) + "|")
     for name, arm in summary["arms"].items():

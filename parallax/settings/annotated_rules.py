@@ -9,7 +9,7 @@ from inspect import isclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Self, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen
+from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen, MultipleOf
 
 from parallax.settings.ranges import Ascending, Exists, NamedIn, Of, OneOf, Pattern
 from parallax.settings.rules import Rule
@@ -105,10 +105,10 @@ def _hints(kind: object) -> dict[str, Any]:
 
 
 def _literal(words: tuple[Any, ...]) -> Rule:
-    null = None in words
-    if all(isinstance(word, bool) for word in words):
-        return Rule("flag", null=null)
-    return Rule("text", choices=tuple(str(word) for word in words if word is not None), null=null)
+    null, words = None in words, tuple(word for word in words if word is not None)
+    if all(isinstance(word, str) for word in words):
+        return Rule("text", choices=words, null=null)
+    return Rule("values", values=words, null=null)
 
 
 def _list(origin: object, arguments: tuple[Any, ...]) -> Rule:
@@ -166,6 +166,8 @@ def _narrowed(rule: Rule, mark: object) -> Rule:
     if bounds:
         return replace(rule, **bounds)
     match mark:
+        case MultipleOf(multiple_of=int() | float() as multiple):
+            return replace(rule, multiple=multiple)
         case Len(min_length=least, max_length=most):
             return replace(rule, least=least, most=most)
         case MinLen(min_length=least):

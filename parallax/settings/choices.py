@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from parallax.settings.comments import CONF
 
@@ -38,3 +41,11 @@ def named_targets(group: str) -> dict[str, str]:
         if target:
             found[file.stem] = target[1]
     return found
+
+
+@cache
+def named_node(group: str, name: str) -> dict[str, Any]:
+    """A choice of a group that is a part, as its file says it: `_target_` and values. Empty where there is no such file."""
+    file = CONF / group / f"{name}.yaml"
+    said = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
+    return {str(key): value for key, value in said.items()} if isinstance(said, dict) else {}

@@ -379,7 +379,7 @@ class StageKeys(Group):
     fit: Literal["preference", "supervised"] = LACKING
     proposer: Proposer | None = None
     infusion: Annotated[Node, Of("parallax.preference.infusion.Infusion")] | None = None
-    keep: Annotated[Node, Of("parallax.preference.keep.Keep")] | None = None
+    keep: Annotated[Node, Of("parallax.preference.filters.Keep")] | None = None
     start: Literal["previous", "base"] = "previous"
     noise: View | None = None
     share: PositiveShare | None = None

@@ -14,7 +14,7 @@ from typing import Any
 
 from parallax.settings.source import Definition, UnknownTarget, definition, line
 from parallax.settings.suggestions import or_list
-from parallax.settings.targets import GET_METHOD, require_own
+from parallax.settings.targets import GET_METHOD, is_dataclass, require_own
 
 DEEPEST = 50  # nodes inside nodes
 
@@ -28,12 +28,14 @@ class Kind:
         rooms: modules, or packages of modules, in which it is defined.
         methods: a class has one of these sets of methods, its own or inherited; () asks for none.
         returns: a function may stand for such a part when its annotation says it returns one of these; () allows no function.
+        plain: a dataclass without methods, whose making does nothing.
     """
 
     words: str
     rooms: tuple[str, ...]
     methods: tuple[frozenset[str], ...] = ()
     returns: tuple[str, ...] = ()
+    plain: bool = False
 
 
 def _any_of(*names: str) -> tuple[frozenset[str], ...]:
@@ -52,7 +54,7 @@ KINDS: dict[str, Kind] = {
     "proposer": Kind("a proposer", ("parallax.preference.proposers",), _any_of("requests", "propose")),
     "judge": Kind("a judge", ("parallax.preference.judges",), _any_of("judge")),
     "selector": Kind("a selector", ("parallax.preference",), _any_of("select")),
-    "keep": Kind("a keep rule", ("parallax.preference.keep",), _any_of("places")),
+    "keep": Kind("a keep rule", ("parallax.preference.filters",), _any_of("places")),
     "finder": Kind("a finder of objects", ("parallax.preference.judges.detector", "parallax.models"), _any_of("found")),
     "infusion": Kind("an infusion", ("parallax.preference.infusion",), _any_of("request")),
     "objective": Kind("an objective", ("lightning_modules.objectives",), _any_of("losses", "__call__")),
@@ -71,6 +73,7 @@ KINDS: dict[str, Kind] = {
          "list[dict[str, tuple[float, float]]]"),
     ),
 }  # fmt: skip
+KINDS["record"] = Kind("plain data", tuple({room for kind in KINDS.values() for room in kind.rooms}), plain=True)
 
 # What a key of a configuration, or an argument of a part, holds. Others may hold a part of any kind.
 HOLDS: dict[str, tuple[str, ...]] = {
@@ -151,6 +154,8 @@ def _is_part(node: Definition, module: str, kind: Kind) -> bool:
     if isinstance(node, ast.FunctionDef):
         return node.returns is not None and ast.unparse(node.returns).strip("'\"") in kind.returns
     methods = _methods(node, module)
+    if kind.plain:
+        return is_dataclass(node) and not methods
     return not kind.methods or any(wanted <= methods for wanted in kind.methods)
 
 

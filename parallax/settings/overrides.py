@@ -38,6 +38,7 @@ from parallax.settings.errors import ConfigError
 from parallax.settings.hydra_part import hydra_problems
 from parallax.settings.schema import STAGE_GROUPS
 from parallax.settings.stages import overlay
+from parallax.settings.targets import same
 
 VERSION_BASE = "1.3"
 CONFIG = "config"  # conf/config.yaml
@@ -129,7 +130,8 @@ def _emptied(override: Override, cfg: DictConfig) -> None:
     key, target = override.key_or_group, value.get("_target_") if isinstance(value, dict) else None
     if key.endswith("._target_"):
         key, target = key.removesuffix("._target_"), value
-    if target is not None and OmegaConf.select(cfg, f"{key}._target_") not in (None, target):
+    before = None if target is None else OmegaConf.select(cfg, f"{key}._target_")
+    if before is not None and not same(str(before), str(target)):
         OmegaConf.update(cfg, key, {"_target_": target}, merge=False, force_add=True)
 
 
@@ -139,7 +141,7 @@ def _changed_targets(read: Sequence[Any]) -> list[tuple[str, ...]]:
     changed: dict[tuple[str, ...], None] = {}
     for config in read:
         for path, target in _targets(config):
-            if seen.setdefault(path, target) != target and path[0] != "hydra":
+            if path[0] != "hydra" and not same(seen.setdefault(path, target), target):
                 changed[path] = None
             seen[path] = target
     return sorted(changed, key=len)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-Kind = Literal["integer", "number", "text", "flag", "list", "mapping", "group", "component", "anything"]
+Kind = Literal["integer", "number", "text", "flag", "list", "mapping", "group", "component", "values", "anything"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Rule:
     high: float | None = None  # largest value allowed
     above: float | None = None  # values must be larger than this
     below: float | None = None  # values must be smaller than this
+    multiple: float | None = None  # values must be multiples of this
+    values: tuple[Any, ...] = ()  # all that is allowed, where these are not only words
     choices: tuple[str, ...] = ()  # words allowed; for numbers, words allowed beside them
     pattern: str = ""  # regular expression a text must match as a whole, …
     pattern_words: str = ""  # … and how that is said
@@ -35,7 +37,7 @@ class Rule:
     needed: tuple[str, ...] = ()  # keys a group cannot do without
     of: str = ""  # dotted path of the class a component must be of; "" for any
     named: str = ""  # group of conf/ whose choices may stand for the component by name
-    exists: str = ""  # a path that must be there: "path" | "path or hub" | "model" | "prompts"
+    exists: str = ""  # a path that must be there: as in `ranges.Exists`
     either: tuple[Rule, ...] = ()  # other forms that are allowed as well
 
     def allows(self, value: object) -> bool:
@@ -55,6 +57,8 @@ class Rule:
                 return isinstance(value, str | os.PathLike) and self._known_text(os.fspath(value))
             case "flag":
                 return isinstance(value, bool)
+            case "values":
+                return any(type(value) is type(each) and value == each for each in self.values)
             case "list":
                 return isinstance(value, list | tuple) and self._known_list(value)
             case "mapping":
@@ -117,6 +121,7 @@ class Rule:
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
+            and (self.multiple is None or value % self.multiple == 0)
         )
 
     def _known_text(self, value: str) -> bool:
@@ -141,6 +146,8 @@ class Rule:
                 return f"one of {', '.join(parts)}" if len(parts) > 1 else parts[0] if parts else "a text"
             case "flag":
                 return "true or false"
+            case "values":
+                return f"one of {', '.join(str(each).lower() if each in (True, False) else str(each) for each in self.values)}"
             case "list":
                 each = f", each {self.items.words()}" if self.items else ""
                 each += f": {', then '.join(rule.words() for rule in self.places)}" if self.places else ""
@@ -166,10 +173,11 @@ class Rule:
 
     def _range_words(self) -> str:
         low = f"{self.low:g}" if self.low is not None else None
+        times = f", a multiple of {self.multiple:g}" if self.multiple is not None else ""
         if self.low is not None and self.high is not None:
-            return f" from {low} to {self.high:.15g}"
+            return f" from {low} to {self.high:.15g}{times}"
         parts = [f"of {low} or more"] if low is not None else []
         parts += [f"above {self.above:g}"] if self.above is not None else []
         parts += [f"at most {self.high:g}"] if self.high is not None else []
         parts += [f"below {self.below:g}"] if self.below is not None else []
-        return " " + " and ".join(parts) if parts else ""
+        return (" " + " and ".join(parts) if parts else "") + times

@@ -122,10 +122,10 @@ def annotation(node: ast.expr | None, module: str, depth: int = 0) -> Any:
         case ast.Name(id=name):
             return _named(name, module, depth)
         case ast.Attribute(value=ast.Name(id=name), attr=attribute):
-            imported = _names(module).get(name)
-            if not isinstance(imported, ast.Import) or imported.names[0].name not in LIGHT:
-                return Any
-            return getattr(import_module(imported.names[0].name), attribute, Any)
+            where = _module(_names(module).get(name), name)
+            if where in LIGHT:
+                return getattr(import_module(where), attribute, Any)
+            return _named(attribute, where, depth + 1) if where.split(".")[0] in PACKAGES and _is_there(where) else Any
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             forms = (annotation(left, module, depth + 1), annotation(right, module, depth + 1))
             return Union[forms]  # type: ignore[return-value]  # noqa: UP007
@@ -135,16 +135,30 @@ def annotation(node: ast.expr | None, module: str, depth: int = 0) -> Any:
             return Any
 
 
+def _module(node: ast.stmt | None, name: str) -> str:
+    """The module that an import calls `name`; "" for what is none."""
+    if isinstance(node, ast.Import):
+        return next((alias.name for alias in node.names if alias.asname == name or alias.name == name), "")
+    return ".".join(_origin(node, name) or ()) if isinstance(node, ast.ImportFrom) else ""
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return tree(module) is not None
+    except UnknownTarget:
+        return False
+
+
 def _subscript(outer: Any, inner: ast.expr, module: str, depth: int) -> Any:
     items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     try:
         if outer is Literal:
             return Literal[tuple(constant(item, module) for item in items)]  # type: ignore[misc]
         if outer is Annotated:
-            marks = [constant(item, module) for item in items[1:]]
+            marks = [_or_none(item, module) for item in items[1:]]  # a mark that the source does not tell says nothing
             return Annotated[(annotation(items[0], module, depth + 1), *marks)]  # type: ignore[misc]
     except NoConstant:
-        return Any if outer is Literal else annotation(items[0], module, depth + 1)
+        return Any
     if outer is Any or outer is Callable or (isinstance(outer, type) and issubclass(outer, SourceClass)):
         return outer
     given = tuple(annotation(item, module, depth + 1) for item in items)
@@ -211,8 +225,8 @@ def constant(node: ast.expr, module: str) -> Any:
             }
         case ast.Name(id=name):
             return _constant_named(name, module)
-        case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
-            word = _named(name, module, 0)
+        case ast.Call(func=ast.Name() | ast.Attribute() as called, args=positional, keywords=keywords):
+            word = annotation(called, module)
             if getattr(word, "__module__", "") not in LIGHT:
                 raise NoConstant(ast.unparse(node))
             named = {keyword.arg: constant(keyword.value, module) for keyword in keywords if keyword.arg}

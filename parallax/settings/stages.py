@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from parallax.settings.errors import ConfigError
 from parallax.settings.groups import Stage
 from parallax.settings.schema import STAGE_GROUPS
+from parallax.settings.targets import same
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def overlay(base: object, change: object) -> Any:
     """`change` laid over `base`, mapping by mapping. A node with another `_target_` replaces the whole node."""
     if not isinstance(base, dict) or not isinstance(change, dict):
         return change
-    if "_target_" in change and change["_target_"] != base.get("_target_"):
+    if "_target_" in change and not same(str(change["_target_"]), str(base.get("_target_"))):
         return change
     return {**base, **{key: overlay(base.get(key), value) for key, value in change.items()}}
 

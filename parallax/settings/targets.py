@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
 from parallax.settings.annotated_rules import ANYTHING, SourceClass, rule_of
-from parallax.settings.choices import named_targets
+from parallax.settings.choices import named_node
 from parallax.settings.rules import Rule
 from parallax.settings.source import (
     PACKAGES,
@@ -36,6 +36,7 @@ class Argument:
     annotated: ast.expr | None
     given: ast.expr | None  # its default; None when it has none, or one that is made anew each time
     required: bool
+    unnamed: bool = True  # may be given by its place
 
     @cached_property
     def rule(self) -> Rule:
@@ -62,6 +63,11 @@ class Signature:
         return tuple(self.arguments)
 
     @property
+    def unnamed(self) -> tuple[str, ...]:
+        """Those that may be given by their place (`_args_`)."""
+        return tuple(name for name, argument in self.arguments.items() if argument.unnamed)
+
+    @property
     def required(self) -> tuple[str, ...]:
         return tuple(name for name, argument in self.arguments.items() if argument.required)
 
@@ -86,6 +92,14 @@ def require_own(target: str) -> None:
         raise UnknownTarget(f"only code in {or_list(PACKAGES)} (or {GET_METHOD}) may be named in a configuration")
     if any(not part.isidentifier() or part.startswith("_") for part in parts):
         raise UnknownTarget("it is no dotted path of public names")
+
+
+def same(target: str, other: str) -> bool:
+    """Whether two dotted paths name one class or function, re-exports followed."""
+    try:
+        return target == other or _defined(target) == _defined(other)
+    except UnknownTarget:
+        return False
 
 
 def is_a(target: str, kind: str) -> bool:
@@ -134,8 +148,8 @@ def parts_in(node: object, rule: Rule = ANYTHING) -> Iterator[str]:
     elif rule.named:
         name = node.get("name") if isinstance(node, dict) else node
         arguments = {key: value for key, value in node.items() if key != "name"} if isinstance(node, dict) else {}
-        if (target := named_targets(rule.named).get(str(name))) is not None:
-            yield from parts_in({**arguments, "_target_": target})
+        if said := named_node(rule.named, str(name)):
+            yield from parts_in({**said, **arguments})
     elif isinstance(node, dict | list):
         for value in node.values() if isinstance(node, dict) else node:
             yield from parts_in(value, rule.items or ANYTHING)
@@ -152,41 +166,58 @@ def _arguments(node: Definition, module: str) -> Signature:
         return _of_function(node, module, skip=0)
     for member in node.body:
         if isinstance(member, ast.FunctionDef) and member.name == "__init__":
-            return _of_function(member, module, skip=1)
-    if _is_dataclass(node):
+            return _with_those_handed_on(_of_function(member, module, skip=1), member, node, module)
+    if is_dataclass(node):
         return Signature(_fields(node, module))
     inherited = (_arguments(*base) for base in bases(node, module))
     return next((found for found in inherited if found.arguments or found.open), Signature({}))
 
 
+def _with_those_handed_on(own: Signature, init: ast.FunctionDef, node: ast.ClassDef, module: str) -> Signature:
+    """With `super().__init__(…, **rest)`, what the base takes and `__init__` does not give it may be given, too."""
+    for call in ast.walk(init) if init.args.kwarg else ():
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__":
+            names = {word.arg for word in call.keywords}
+            for base in bases(node, module) if None in names else ():
+                above = _arguments(*base)
+                further = [a for a in list(above.arguments.values())[len(call.args) :] if a.name not in names]
+                handed = {a.name: replace(a, unnamed=False) for a in further if a.name not in own.arguments}
+                return Signature({**own.arguments, **handed}, above.open)
+    return own
+
+
 def _of_function(node: ast.FunctionDef, module: str, skip: int) -> Signature:
     plain = [*node.args.posonlyargs, *node.args.args]
     defaults: list[ast.expr | None] = [None] * (len(plain) - len(node.args.defaults)) + list(node.args.defaults)
-    pairs = list(zip(plain, defaults, strict=True))[skip:]
-    pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-    found = {arg.arg: Argument(arg.arg, module, arg.annotation, given, given is None) for arg, given in pairs}
+    pairs = [(*pair, True) for pair in zip(plain, defaults, strict=True)][skip:]
+    pairs += [(*pair, False) for pair in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    found = {arg.arg: Argument(arg.arg, module, arg.annotation, given, given is None, at) for arg, given, at in pairs}
     return Signature(found, node.args.kwarg is not None)
 
 
 def _fields(node: ast.ClassDef, module: str) -> dict[str, Argument]:
-    """The fields of a dataclass, those of the dataclasses it is derived from first."""
+    """The fields of a dataclass, those of the dataclasses it is derived from first; last what can only be given by name."""
     found: dict[str, Argument] = {}
+    by_name = "kw_only=True" in " ".join(map(ast.unparse, node.decorator_list))
     for base, where in reversed(list(bases(node, module))):
-        found |= _fields(base, where) if _is_dataclass(base) else {}
+        found |= _fields(base, where) if is_dataclass(base) else {}
     for member in node.body:
         if not isinstance(member, ast.AnnAssign) or not isinstance(member.target, ast.Name):
             continue
         said, value = ast.unparse(member.annotation), member.value
         made = isinstance(value, ast.Call) and ast.unparse(value.func) in ("field", "dataclasses.field")
         words = {word.arg: word.value for word in value.keywords} if made and isinstance(value, ast.Call) else {}
+        by_name = by_name or said.endswith("KW_ONLY")
         if "ClassVar" in said or said.endswith("KW_ONLY") or getattr(words.get("init"), "value", True) is False:
             continue
         given = words.get("default") if made else value
         required = given is None and "default_factory" not in words
         name = member.target.id
-        found[name] = Argument(name, module, member.annotation, given, required)
-    return found
+        unnamed = not getattr(words.get("kw_only"), "value", by_name)
+        found[name] = Argument(name, module, member.annotation, given, required, unnamed)
+    return dict(sorted(found.items(), key=lambda item: not item[1].unnamed))
 
 
-def _is_dataclass(node: ast.ClassDef) -> bool:
+def is_dataclass(node: ast.ClassDef) -> bool:
+    """Whether a class is written as a dataclass."""
     return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)

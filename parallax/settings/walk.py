@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from parallax.settings.blame import Blame
-from parallax.settings.choices import choices, groups, named_targets
+from parallax.settings.choices import choices, groups, named_node, named_targets
 from parallax.settings.comments import CONF, described_keys, meaning_of
 from parallax.settings.kinds import kinds_at, named, require_part
 from parallax.settings.places import COMMAND
@@ -61,7 +61,8 @@ class Walk(Blame):
     def _lacking(self, rule: Rule, value: Mapping[str, Any], path: str) -> None:
         for name in rule.needed:
             if name not in value:
-                self.say(f"{path}.{name}", f"{path}.{name} was taken away, and every run needs it; leave it.")
+                gone = f"{path}.{name} was taken away, and every run needs it; leave it."
+                self.say(f"{path}.{name}", gone if rule_at(path) is rule else f"{path} lacks {path}.{name}; give it.")
 
     def below(self, rule: Rule, name: str, value: object, raw: object, path: str) -> None:
         """One key of a group."""
@@ -157,8 +158,7 @@ class Walk(Blame):
     def _by_name(self, rule: Rule, node: Mapping[str, Any], raw: object, path: str) -> None:
         """A part given as a choice of a group of conf/, with arguments of its own."""
         name, known = node.get("name"), named_targets(rule.named)
-        target = known.get(name) if isinstance(name, str) else None
-        if target is None:
+        if not isinstance(name, str) or name not in known:
             near = closest(str(name), known)
             hint = f" Did you mean {or_list(near)}?" if near else ""
             kind, given = rule.of.rpartition(".")[2].lower() or "part", shown(node if name is None else name)
@@ -166,7 +166,8 @@ class Walk(Blame):
             self.say(path, f"{path} names no {kind}: {given}. {have}.{hint}")
             return
         arguments = {key: value for key, value in node.items() if key != "name"}
-        self._of_target(rule, {**arguments, "_target_": target}, raw if isinstance(raw, dict) else {}, path)
+        said = named_node(rule.named, name)
+        self._of_target(rule, {**said, **arguments}, raw if isinstance(raw, dict) else {}, path)
 
     def _of_target(self, rule: Rule, node: Mapping[str, Any], raw: dict[str, Any], path: str) -> None:
         target = node.get("_target_")
@@ -189,9 +190,9 @@ class Walk(Blame):
         kind = target.rpartition(".")[2]
         unnamed = given.get("_args_") or []
         for place, value in enumerate(unnamed if isinstance(unnamed, list) else []):
-            name = takes.names[place] if place < len(takes.names) else None
+            name = takes.unnamed[place] if place < len(takes.unnamed) else None
             if name is None or name in given:
-                why = f"{kind} takes {len(takes.names)}" if name is None else f"{path}.{name} is given, too"
+                why = f"{kind} takes {len(takes.unnamed)}" if name is None else f"{path}.{name} is given, too"
                 self.say(f"{path}._args_", f"{path}._args_ holds one argument too many: {shown(value)}; {why}.")
                 continue
             self.value(takes.rule(name), value, None, f"{path}._args_.{place}")
@@ -207,7 +208,7 @@ class Walk(Blame):
                 self.say(key, f"There is no key {key} (given as {key}={shown(value)}): {kind} has none; {have}.{hint}")
             else:
                 self.value(takes.rule(name), value, raw.get(name), key)
-        lacking = [name for name in takes.required if name not in given and name not in takes.names[: len(unnamed)]]
+        lacking = [name for name in takes.required if name not in given and name not in takes.unnamed[: len(unnamed)]]
         if lacking and not given.get("_partial_"):
             self.say(path, f"{path} lacks {', '.join(f'{path}.{name}' for name in lacking)}, which {kind} needs.")
 

@@ -25,6 +25,7 @@ from parallax.reports.artifacts import note_results
 from parallax.reports.environment import write_environment
 from parallax.reports.examples_table import log_examples
 from parallax.reports.loggers import log_metrics, log_point
+from parallax.reports.model_card import check_publish, publish
 from parallax.reports.results import flat_metrics, make_results, print_results, write_results
 from parallax.reports.run_log import run_log
 from parallax.reports.run_report import write_report
@@ -33,14 +34,12 @@ from parallax.settings.stages import PlannedStage, planned_stages
 from parallax.tasks.conversation_trial import refuse_conversations
 from parallax.tasks.disk_room import ALWAYS, MIB, check_room, needed_in_run_folder
 from parallax.tasks.evaluate import add_harnesses, run_suites
-from parallax.tasks.manifest import RunManifest, made_with
 from parallax.tasks.memory_forecast import explained_generation
 from parallax.tasks.parts import join_processes, make_policy, make_suites
-from parallax.tasks.publish import check_publish, publish
+from parallax.tasks.run_state import RunManifest, made_with
 from parallax.tasks.stages import Run, StageStart, accumulate, restore_pairs, run_stage
 
 if TYPE_CHECKING:
-    from parallax.evaluation.evaluation import Evaluation
     from parallax.models.policy import Policy
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
+from omegaconf import DictConfig, OmegaConf
 
 from parallax.evaluation.evaluation import Evaluation
 from parallax.models.devices import pick_device
@@ -33,9 +34,6 @@ from parallax.reports.run_log import run_log
 from parallax.settings.build import build
 from parallax.settings.groups import Task
 from parallax.tasks.parts import make_suites
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +50,6 @@ class Keys(Task):
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Make what `task.what` names; returns the numbers."""
-    from omegaconf import OmegaConf
-
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     task, folder = config["task"], Path(config["paths"]["output_dir"])
     runs = [Path(run).expanduser() for run in task["runs"]]

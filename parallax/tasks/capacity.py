@@ -15,6 +15,7 @@ from parallax.models.memory.capacity import GPUS, MOST_PAIRS, SETUPS, fits, larg
 from parallax.models.memory.model_shape import ModelShape, shape_of
 from parallax.models.memory.planner import Workload
 from parallax.models.scoring.log_probs import rows_per_chunk
+from parallax.models.scoring.shared_prefix import is_plainly_causal
 from parallax.models.true_size import meta_model
 from parallax.records.atomic import atomic_write_text
 from parallax.records.plain_text import markdown, markdown_table, say
@@ -24,9 +25,9 @@ from parallax.settings.ranges import Count, OneOf, PositiveShare
 
 log = logging.getLogger(__name__)
 
-IMAGE_TOKENS = {  # of an image at its usual size, where it is not LLaVA-1.5's 576; Qwen's at 1,003,520 pixels
-    "llava16_mistral_7b": 2880, "qwen25_vl_7b": 1280, "qwen25_vl_3b": 1280, "qwen3_vl_8b": 980, "qwen3_vl_4b": 980,
-    "qwen3_vl_2b": 980, "gemma3_4b": 256, "internvl3_8b": 3328,
+IMAGE_TOKENS = {  # of the largest image at a preset's default budget, where it is not LLaVA-1.5's 576, as its processor counts
+    "llava16_mistral_7b": 2928, "qwen25_vl_3b": 1280, "qwen3_vl_8b": 1280, "qwen3_vl_4b": 1280, "qwen3_vl_2b": 1280,
+    "internvl3_8b": 3328, "gemma3_4b": 256, "llava_onevision_7b": 8765, "smolvlm2_2b": 1377,
 }  # fmt: skip
 
 
@@ -64,14 +65,15 @@ def run(cfg: DictConfig) -> None:
 
 def _model(name: str, task: dict[str, Any]) -> str:
     """The two tables of one model."""
-    shape = shape_of(meta_model(name))
+    model = meta_model(name)
+    shape = shape_of(model)
     gpus = [GPUS[gpu] for gpu in task["gpus"]]
     image = int(task["image_tokens"] or IMAGE_TOKENS.get(name, 576))
     prompt = image + int(task["question_tokens"])
     work = Workload(
         prompt_tokens=prompt, image_tokens=image, response_tokens=int(task["response_tokens"]),
-        layout="shared", weights="bfloat16", autocast="bfloat16", attention="prefix_sdpa", checkpointing=True, fused=True,
-        head_chunk=rows_per_chunk(shape.vocabulary),
+        layout="shared", weights="bfloat16", autocast="bfloat16", checkpointing=True, fused=True,
+        attention="prefix_sdpa" if is_plainly_causal(model) else "sdpa", head_chunk=rows_per_chunk(shape.vocabulary),
     )  # fmt: skip
     lines = fits(
         shape,

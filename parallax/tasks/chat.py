@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from omegaconf import DictConfig, OmegaConf
+
 from parallax.models.devices import pick_device
 from parallax.models.generation.requests import GenerationRequest
 from parallax.records import BadImage, Decoding, ViewSpec, seed_for
@@ -27,7 +29,6 @@ from parallax.settings.ranges import Natural
 from parallax.tasks.parts import make_policy
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from rich.table import Table
 
     from parallax.models.policy import Policy
@@ -48,8 +49,6 @@ class Keys(Task):
 
 def run(cfg: DictConfig) -> None:
     """Ask until there are no more questions."""
-    from omegaconf import OmegaConf
-
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     task, adapter = config["task"], config["adapter"]
     device = pick_device(str(config["trainer"]["accelerator"]))

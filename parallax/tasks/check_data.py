@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.further_columns import FurtherColumns
 from datamodules.inspection import inspect
-from parallax.models.encoding.encoder_only import load_encoder
+from parallax.models.encoding.token_counts import load_encoder
 from parallax.records import BadImage
 from parallax.records.atomic import atomic_write_json
 from parallax.records.plain_text import say
@@ -107,11 +107,6 @@ def _evaluated(config: Mapping[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-def _looks_at_images(stage: Stage) -> bool:
-    """Whether the stage's objective learns from pairs whose images alone differ."""
-    return FurtherColumns(tuple(build(stage.loss, f"stages.{stage.name}.loss").looks)).looks_at_images
-
-
 def _inspected(stage: Stage, config: Mapping[str, Any], evaluated: Mapping[str, set[str]]) -> tuple[Any, str]:
     """(what was found, ""), or (None, why the source cannot be read at all)."""
     from hydra.errors import InstantiationException
@@ -128,7 +123,7 @@ def _inspected(stage: Stage, config: Mapping[str, Any], evaluated: Mapping[str, 
             source, images=task["images"], workers=task["workers"], examples=task["examples"], seed=int(config["seed"]),
             encoder=encoder if task["tokens"] else None, evaluated=evaluated,
             room=1 if given or stage.fit == "supervised" else stage.generation.max_new_tokens,
-            looks_at_images=given and _looks_at_images(stage),
+            looks_at_images=given and FurtherColumns(tuple(build(stage.loss, f"stages.{stage.name}.loss").looks)).looks_at_images,
             selector=build(stage.selector, f"stages.{stage.name}.selector") if given else None,
         )  # fmt: skip
     except (InstantiationException, OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from datamodules.build import judged_samples
 from datamodules.candidates import CandidateMaker
@@ -42,8 +42,6 @@ from parallax.settings.stages import preference_stage
 from parallax.tasks.parts import make_datamodule, make_policy
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from parallax.models.policy import Policy
     from parallax.preference.judge import Judgement
     from parallax.records import Sample

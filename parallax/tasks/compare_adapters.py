@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from omegaconf import DictConfig, OmegaConf
+
 from parallax.evaluation.judged.win_rate import win_rate
 from parallax.evaluation.over_seeds import sign_tests
 from parallax.models.devices import pick_device
@@ -28,7 +30,6 @@ from parallax.tasks.evaluate import run_suites
 from parallax.tasks.parts import make_policy, make_suites
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from rich.table import Table
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,6 @@ class Keys(Task):
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate both, compare, write, print; returns the results."""
-    from omegaconf import OmegaConf
-
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     folder, task = Path(config["paths"]["output_dir"]), config["task"]
     device = pick_device(str(config["trainer"]["accelerator"]))

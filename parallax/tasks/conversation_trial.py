@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datamodules.inspected_prompts import Asked, prompt_facts
-from parallax.models.encoding.encoder_only import load_encoder
+from parallax.models.encoding.token_counts import load_encoder
 from parallax.settings.build import build
 from parallax.settings.groups import Model, Stage
 

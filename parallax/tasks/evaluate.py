@@ -9,13 +9,16 @@ With an adapter the base model is measured first and the difference is paired; w
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from omegaconf import DictConfig, OmegaConf
+
 from parallax.evaluation import evaluate
-from parallax.evaluation.best_of import BestOf
+from parallax.evaluation.agreement import BestOf
 from parallax.evaluation.harnesses import run_harness
 from parallax.models import processes
 from parallax.models.devices import pick_device
@@ -33,12 +36,8 @@ from parallax.tasks.naming import group_name, run_name, tag_words
 from parallax.tasks.parts import join_processes, make_policy, make_suites
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from parallax.evaluation import Evaluation, Suite
     from parallax.models.policy import Policy
-    from parallax.preference.infusion import Describe
-    from parallax.records import ViewSpec
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +51,6 @@ class Keys(Task):
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate, write `results.json`, `report.html` and `evaluations/` into the run folder, return the results."""
-    from omegaconf import OmegaConf
-
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     device = pick_device(str(config["trainer"]["accelerator"]))
     join_processes(Trainer.of(config["trainer"]))
@@ -184,8 +181,6 @@ def add_harnesses(
 
     The exported model is removed again. With `plain_base` the model is taken from where it lies.
     """
-    import shutil
-
     wanted = config["evaluation"]["harnesses"]
     if not wanted:
         return

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from parallax.small_world.clip.build import make_tiny_clip
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Make the model as `cfg.tiny_clip` says. Returns the folder it lies in and what was measured on it."""
-    from omegaconf import OmegaConf
-
     settings = OmegaConf.to_container(cfg.tiny_clip, resolve=True)
     folder = make_tiny_clip(settings)  # type: ignore[arg-type]
     manifest = json.loads((Path(folder) / "manifest.json").read_text())

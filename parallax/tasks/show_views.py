@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from augment import build as view_of
 from augment import view_names
@@ -31,7 +31,6 @@ from parallax.settings.groups import Task
 from parallax.settings.ranges import Natural
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from PIL import Image
 
     from augment.view import View

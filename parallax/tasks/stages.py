@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from parallax.models.policy import Policy
     from parallax.records import PreferencePair
     from parallax.reports.staged_logger import StagedLogger
-    from parallax.tasks.manifest import RunManifest
+    from parallax.tasks.run_state import RunManifest
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,11 @@ def _preference(
             log_pairs(run.loggers, datamodule.pairs, limit=wanted.log_pairs, key=key, side=wanted.thumbnail)
         if wanted.artifacts:
             note_pairs(run.loggers, report.pair_set, report.as_data())
-    return fit(policy, datamodule, stage, folder, run.loggers)
+    summary = fit(policy, datamodule, stage, folder, run.loggers)
+    run.pairs[stage.name] = datamodule.pairs  # the newest, where they were built anew or came in portions
+    if summary["portions"] > 1 and processes.is_first() and datamodule.report is not None:
+        atomic_write_json(folder / "pairs.json", datamodule.report.as_data())
+    return summary
 
 
 def _supervised(

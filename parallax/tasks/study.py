@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.preference import NoPairs
 from parallax.records.plain_text import say
 from parallax.reports.run_log import run_log
 from parallax.reports.study import write_study
@@ -35,8 +36,6 @@ class Keys(Task):
 
 def run(cfg: DictConfig) -> float:
     """Run all arms of `study.arms` for all `study.seeds`; returns the first arm's relative effect on `study.metric`."""
-    from datamodules.preference import NoPairs
-
     study: dict[str, Any] = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
     if not study.get("arms"):
         raise ConfigError("task=study has nothing to compare: choose a study, such as study=seva_evidence")

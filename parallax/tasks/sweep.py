@@ -92,7 +92,9 @@ def planned(sweep: SweepFile, folder: Path, typed: Sequence[str], *, seed: int =
     }  # drawn twice, run once
     jobs = []
     for name, point in zip(_point_names(list(points.values())), points.values(), strict=True):
-        words = _last_wins([*sweep.words, *point_words(point), *extra])
+        words = list(
+            {_key(word): word for word in [*sweep.words, *point_words(point), *extra]}.values()
+        )  # the last of a key
         place = folder / name
         jobs.append(Job(name, place, (*words, f'hydra.run.dir="{place}"')))
     for job in jobs:
@@ -161,11 +163,6 @@ def _plain(job: Job) -> dict[str, Any]:
     """The job's checked configuration as plain data."""
     cfg = compose_checked([word for word in job.words if not word.startswith("hydra")])
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-
-
-def _last_wins(words: Sequence[str]) -> list[str]:
-    """Of several words about one key the last."""
-    return list({_key(word): word for word in words}.values())
 
 
 def _key(word: str) -> str:

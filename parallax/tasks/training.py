@@ -155,10 +155,9 @@ class _Fit:
             self._build()
         else:
             self._note_report()
-        steps_per_epoch = self.datamodule.steps_per_epoch()
-        total = total_steps(self.stage, steps_per_epoch * self.datamodule.portions)
-        refresh = self.refresh if self.datamodule.portions == 1 else "epoch"
-        segments = segments_of(refresh, steps_per_epoch, total)
+        self.portions = self.datamodule.steps_of_portions()
+        total = total_steps(self.stage, sum(self.portions))
+        segments = segments_of(self.refresh, self.portions, total)
         health = RewardHealth(total)
         keeper = StepCheckpoints(self.folder / "checkpoints", **asdict(self.settings.checkpoint))
         progress = FitProgress(self.stage.name, total, every_n_steps=self.settings.print_every_n_steps)
@@ -190,7 +189,7 @@ class _Fit:
             "steps": max(done, trainer.global_step),
             "total_steps": total,
             "segments": len(segments),
-            "portions": self.datamodule.portions,
+            "portions": len(self.portions),
             "seconds": time.perf_counter() - started,
             "metrics": dict(module.last_metrics),
             "late_margin": late_mean(read_metrics(self.folder / "metrics.csv"), "train/rewards/margins"),
@@ -215,8 +214,8 @@ class _Fit:
         resume: Path | None,
     ) -> None:
         """Train from step `start` to the segment's end; with `resume`, weights and optimiser come from that checkpoint."""
-        if self.datamodule.portions > 1 and segment.number > 0:
-            self.datamodule.portion = segment.number % self.datamodule.portions
+        if len(self.portions) > 1 and segment.number > 0:
+            self.datamodule.portion = segment.number % len(self.portions)
             self._build()
         elif segment.number > 0:
             self._pairs_of(segment, trainer, module, keeper, resume)
@@ -225,7 +224,10 @@ class _Fit:
         passing = (_Reference, FindBatchSize)
         trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, passing)]  # type: ignore[attr-defined]
         search = self.found.search()
-        if self._needs_cached_reference(module):
+        cached = (
+            isinstance(module, DPOModule) and module.objective.needs_reference and module.reference_mode == "cached"
+        )
+        if cached:
             assert isinstance(self.datamodule, PreferenceDataModule)
             reference = _Reference(self.datamodule, self.policy)
             if self.settings.strategy == "deepspeed":  # once it has the weights nobody else computes with them
@@ -302,10 +304,6 @@ class _Fit:
             weights=self.policy.precision,
             profiler=self.stage.debug.profiler if max_steps > 0 else None,
         )
-
-    @staticmethod
-    def _needs_cached_reference(module: TuningModule) -> bool:
-        return isinstance(module, DPOModule) and module.objective.needs_reference and module.reference_mode == "cached"
 
 
 class _Reference(pl.Callback):

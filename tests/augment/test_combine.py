@@ -21,6 +21,7 @@ from augment import (
     spec_of,
     view_from_spec,
 )
+from tests.parts import part
 
 
 def test_a_mixture_draws_by_weight() -> None:
@@ -31,7 +32,7 @@ def test_a_mixture_draws_by_weight() -> None:
 
 
 def test_stic_corrupts_by_resolution_or_colour_equally() -> None:
-    drawn = Counter(SticCorruption().draw(generator_for(seed), 0).name for seed in range(1000))
+    drawn = Counter(part(SticCorruption).draw(generator_for(seed), 0).name for seed in range(1000))
     assert set(drawn) == {"low_resolution", "stic_jitter"}
     assert drawn["stic_jitter"] / 1000 == pytest.approx(0.5, abs=0.065)
 
@@ -49,16 +50,16 @@ def test_a_mixture_makes_one_choice_for_image_and_pixels() -> None:
 
 
 def test_several_gives_the_kth_view_to_the_kth_negative_and_then_starts_again() -> None:
-    several = Several(views=[{"name": "diffusion", "noise_steps": 300}, Pad(), "random_flip"])
+    several = Several(views=[{"name": "diffusion", "noise_steps": 300}, part(Pad), "random_flip"])
     views = [several.draw(generator_for(0), index) for index in range(4)]
-    assert views == [Diffusion(300), Pad(), RandomFlip(), Diffusion(300)]
+    assert views == [Diffusion(300), part(Pad), part(RandomFlip), Diffusion(300)]
 
 
 def test_several_has_to_be_drawn_before_it_is_used() -> None:
     with pytest.raises(ValueError, match=r"one view per negative; draw\(generator, index\)"):
-        Several().on_image(Image.new("RGB", (4, 4)), generator_for(0))
+        part(Several).on_image(Image.new("RGB", (4, 4)), generator_for(0))
     with pytest.raises(ValueError, match="one view per negative"):
-        Several().on_tensor(torch.zeros(3, 4, 4), generator_for(0))
+        part(Several).on_tensor(torch.zeros(3, 4, 4), generator_for(0))
 
 
 def test_a_chain_applies_its_views_in_order() -> None:

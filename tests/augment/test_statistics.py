@@ -24,8 +24,9 @@ from augment import (
     contrastive,
     generator_for,
 )
-from augment.chance import happens, integer, order, uniform
 from augment.geometric import crop_box
+from augment.view import happens, integer, order, uniform
+from tests.parts import part
 
 SEEDS = range(600)
 
@@ -48,7 +49,7 @@ def two_colours(side: int = 8) -> Image.Image:
 
 def test_the_flip_mirrors_half_of_the_time() -> None:
     image = two_colours()
-    flipped = share(lambda seed: RandomFlip().on_image(image, generator_for(seed)).getpixel((0, 0)) == (0, 0, 200))
+    flipped = share(lambda seed: part(RandomFlip).on_image(image, generator_for(seed)).getpixel((0, 0)) == (0, 0, 200))
     assert flipped == about(0.5)
     assert share(lambda seed: RandomFlip(p=1).on_image(image, generator_for(seed)).getpixel((0, 0))[2] == 200) == 1  # type: ignore[index]
 
@@ -90,7 +91,7 @@ class Counted:
 
 
 def test_moco_v2_jitters_80_and_blurs_50_and_greys_20_percent(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Counted(monkeypatch).shares(MocoV2(size=8))
+    seen = Counted(monkeypatch).shares(part(MocoV2, size=8))
     assert seen["jitter"] == about(0.8)
     assert seen["gaussian_blur"] == about(0.5)
     assert seen["rgb_to_grayscale"] == about(0.2)
@@ -98,14 +99,14 @@ def test_moco_v2_jitters_80_and_blurs_50_and_greys_20_percent(monkeypatch: pytes
 
 
 def test_sevas_moco_jitters_and_blurs_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Counted(monkeypatch).shares(MocoSeva(size=8))
+    seen = Counted(monkeypatch).shares(part(MocoSeva, size=8))
     assert seen["jitter"] == seen["gaussian_blur"] == 1
     assert seen["rgb_to_grayscale"] == about(0.2)
     assert seen["horizontal_flip"] == about(0.5)
 
 
 def test_simclr_never_blurs(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Counted(monkeypatch).shares(SimClr(size=8))
+    seen = Counted(monkeypatch).shares(part(SimClr, size=8))
     assert seen["gaussian_blur"] == 0 and seen["jitter"] == 1
 
 
@@ -133,7 +134,7 @@ def test_crops_are_224_pixels_square(name: str) -> None:
 
 def test_the_centre_crop_is_the_middle_128_pixels() -> None:
     image = Image.fromarray(np.arange(200 * 200 * 3, dtype=np.uint32).astype(np.uint8).reshape(200, 200, 3), "RGB")
-    seen = CenterCrop().on_image(image, generator_for(0))
+    seen = part(CenterCrop).on_image(image, generator_for(0))
     assert seen.tobytes() == image.crop((36, 36, 164, 164)).tobytes()
 
 
@@ -146,7 +147,7 @@ def test_a_crop_larger_than_the_image_shows_all_of_it_on_black() -> None:
 
 
 def test_the_frame_is_50_black_pixels_on_every_side() -> None:
-    seen = np.asarray(Pad().on_image(Image.new("RGB", (3, 2), (9, 9, 9)), generator_for(0)))
+    seen = np.asarray(part(Pad).on_image(Image.new("RGB", (3, 2), (9, 9, 9)), generator_for(0)))
     assert seen.shape == (102, 103, 3) and seen.sum() == 9 * 3 * 6
     assert bool((seen[50:52, 50:53] == 9).all())
 
@@ -157,7 +158,7 @@ def test_the_frame_is_50_black_pixels_on_every_side() -> None:
 def test_low_resolution_shrinks_the_shortest_side_to_20_and_never_enlarges(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    assert LowResolution().on_image(Image.new("RGB", size), generator_for(0)).size == expected
+    assert part(LowResolution).on_image(Image.new("RGB", size), generator_for(0)).size == expected
 
 
 def test_rotation_by_a_set_angle_turns_counter_clockwise() -> None:
@@ -168,7 +169,7 @@ def test_rotation_by_a_set_angle_turns_counter_clockwise() -> None:
 def test_the_affine_view_shrinks_the_content() -> None:
     white = Image.new("RGB", (100, 100), (255, 255, 255))
     for seed in range(20):
-        seen = Affine(translate=(0, 0)).on_image(white, generator_for(seed))
+        seen = part(Affine, translate=(0, 0)).on_image(white, generator_for(seed))
         assert 0.24 < np.asarray(seen).mean() / 255 < 0.57  # 0.5² to 0.75² of the area
 
 
@@ -178,7 +179,7 @@ def test_blur_radii_spread_over_their_range() -> None:
     def edge(view: GaussianBlur, seed: int) -> int:
         return int(np.asarray(view.on_image(image, generator_for(seed)))[32, 31, 0])
 
-    edges = [edge(GaussianBlur(), seed) for seed in range(200)]
+    edges = [edge(part(GaussianBlur), seed) for seed in range(200)]
     sharp, soft = (edge(GaussianBlur(radius=(radius, radius)), 0) for radius in (0.1, 2.0))
     assert min(edges) >= soft and max(edges) <= sharp and len(set(edges)) > 20
 
@@ -192,7 +193,7 @@ def test_jitter_strength_is_what_the_papers_say() -> None:
 
 def test_auto_and_rand_augment_vary_over_seeds() -> None:
     image = two_colours(32)
-    for view in (AutoAugment(), RandAugment()):
+    for view in (part(AutoAugment), part(RandAugment)):
         assert len({view.on_image(image, generator_for(seed)).tobytes() for seed in range(60)}) > 15
 
 

@@ -226,5 +226,5 @@ def test_a_row_that_is_no_json_is_set_aside_with_its_place(tmp_path: Path, pictu
     assert len(source) == ROWS
     assert [item.why for item in source.set_aside][1:] == [
         "rows.jsonl, row 7: it is a list; an object is needed",
-        "rows.jsonl, row 8: its q is a int; a text is needed",
+        "rows.jsonl, row 8: its q is a number; a text is needed",
     ]

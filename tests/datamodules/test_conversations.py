@@ -16,9 +16,9 @@ from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.preference import PreferenceDataModule
 from datamodules.supervised import DialogueBatches
 from parallax.models.generation.requests import GenerationRequest
-from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.log_probs import separate_sequences
 from parallax.preference.judges.by_construction import ByConstruction
-from parallax.preference.proposers.given import Given
+from parallax.preference.proposers.ground_truth import Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Conversation, Decoding, Message, PreferencePair, ViewSpec, fingerprint
 from parallax.records.disk_pairs import DiskPairs

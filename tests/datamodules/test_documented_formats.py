@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_an_example_trains_two_steps_by_the_command(folder: Path, tmp_path: Path
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["pairs"]["kept"] == PAIRS.get(name, 1) and results["steps"] == 2
     assert not results["pairs"]["dropped"] and not results["stages"]["align"]["bad_steps"]
+
+
+@pytest.mark.slow
+def test_the_table_names_flags_of_trl_that_exist() -> None:
+    from trl import DPOConfig, ModelConfig, ScriptArguments
+
+    rows = [
+        line.split("|")[1] for line in PAGE.split("### Your flag there")[1].splitlines() if line.startswith("| `--")
+    ]
+    flags = {flag for row in rows for flag in re.findall(r"--(\w+)", row)}
+    known = {field.name for made in (DPOConfig, ModelConfig, ScriptArguments) for field in dataclasses.fields(made)}
+    assert len(flags) > 20 and flags <= known, flags - known
 
 
 def test_the_table_names_keys_that_exist() -> None:

@@ -24,9 +24,10 @@ from parallax.records import PreferencePair, Response
 from parallax.records.images import FileImage
 from tests import typed
 from tests.lightning_modules.tiny_steps import OPTIM
+from tests.parts import part
 
 COUNT = 8
-MDPO_CROP = MDPO(Crop())
+MDPO_CROP = part(MDPO, part(Crop))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def losses(module: PreferenceDataModule, policy: Any, objective: Objective, mode
 
 @pytest.mark.parametrize(
     "objective",
-    [MDPO_CROP, SymMPO(0.1, 0.5, 1.0, 1e-4), DDPO(gamma=3.0)],
+    [MDPO_CROP, SymMPO(0.1, 0.5, 1.0, 1e-4), part(DDPO, gamma=3.0)],
     ids=lambda value: type(value).__name__,
 )
 def test_a_cached_reference_is_a_live_one_and_nothing_is_scored_twice(
@@ -83,12 +84,14 @@ def test_a_cached_reference_is_a_live_one_and_nothing_is_scored_twice(
 
 
 def test_objectives_share_the_reference_of_what_they_have_in_common(cache: Path, policy: Any) -> None:
-    built(cache, policy, DPO()).fill_reference(policy)
+    built(cache, policy, part(DPO)).fill_reference(policy)
     built(cache, policy, MDPO_CROP).fill_reference(policy)
-    other_weights = built(cache, policy, MDPO(Crop(), beta=0.3, image_weight=5.0, anchor_weight=0.0, detach_clean=True))
+    other_weights = built(
+        cache, policy, part(MDPO, part(Crop), beta=0.3, image_weight=5.0, anchor_weight=0.0, detach_clean=True)
+    )
     assert other_weights.fill_reference(policy) == 0
-    assert built(cache, policy, DPO()).fill_reference(policy) == 0
-    wider = built(cache, policy, MDPO(Crop(scale=(0.3, 0.5))))
+    assert built(cache, policy, part(DPO)).fill_reference(policy) == 0
+    wider = built(cache, policy, part(MDPO, part(Crop, scale=(0.3, 0.5))))
     assert wider.fill_reference(policy) == len(wider.pairs)  # another view
 
 
@@ -102,7 +105,7 @@ def test_micro_batches_change_no_loss(cache: Path, policy: Any) -> None:
 
 
 def test_another_image_of_the_set_takes_the_views_place(cache: Path, policy: Any) -> None:
-    objective = MDPO(other_image=True)
+    objective = part(MDPO, other_image=True)
     module = built(cache, policy, objective)
     (batch,) = next(iter([step.micro_batches[:1] for step in _steps(module)]))
     (look,) = batch.looks

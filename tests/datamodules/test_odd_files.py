@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 import unicodedata
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from pyarrow import feather, ipc
 
 from datamodules.formats.json_rows import BrokenFile
+from datamodules.formats.llava_json import LlavaJsonSource
 from datamodules.formats.preference_file import PreferenceFileSource
 
 Row = Mapping[str, Any]
@@ -51,8 +53,9 @@ def only(path: Path | str, **more: Any) -> None:
         json.dumps({key: {"0": value} for key, value in ROW.items()}),
         json.dumps({key: [value] for key, value in ROW.items()}),
         "\ufeff" + json.dumps(ROW) + "\r\n\r\n",
+        json.dumps([[ROW]]),
     ],
-    ids=["pretty", "data", "splits", "keys", "pandas", "columns", "bom"],
+    ids=["pretty", "data", "splits", "keys", "pandas", "columns", "bom", "nested"],
 )
 @pytest.mark.parametrize("name", ["one.json", "ONE.JSONL", "one.ndjson", "one"])
 def test_rows_are_found_however_a_json_file_holds_them(folder: Path, content: str, name: str) -> None:
@@ -176,6 +179,42 @@ def test_a_pattern_stands_for_files(folder: Path, pattern: str) -> None:
     assert len(source) == (2 if "**" in pattern else 1)
     with pytest.raises(FileNotFoundError, match="matches no file"):
         PreferenceFileSource(str(folder / "glob" / "z*.jsonl"))
+
+
+@pytest.mark.parametrize("between", ["\n", ",\n", "\n\n", ""])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_objects_one_after_the_other_are_all_read(folder: Path, between: str, indent: int | None) -> None:
+    rows = [json.dumps(ROW | {"question": f"{number}?"}, indent=indent) for number in range(3)]
+    (folder / "several.jsonl").write_text(between.join(rows))
+    found = PreferenceFileSource(folder / "several.jsonl")
+    if between or indent:
+        assert [pair.prompt for pair in found.pairs] == ["0?", "1?", "2?"]
+    else:
+        assert not found.pairs and [item.reason for item in found.set_aside] == ["bad_row"]
+
+
+def test_lines_and_lists_of_one_folder_are_read_and_files_of_another_kind_are_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(ROW)}\n{json.dumps(ROW)}")
+    (tmp_path / "b.jsonl").write_text(json.dumps([ROW]))
+    (tmp_path / "c.csv").write_text("question\nWhat?")
+    assert len(PreferenceFileSource(tmp_path, folder)) == 3
+    assert "its .jsonl files are read; c.csv is not" in caplog.text
+
+
+def test_an_archive_of_rows_is_to_be_unpacked_and_rows_with_one_answer_are_pointed_elsewhere(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "set.zip", "w") as archive:
+        archive.write(folder / "a.png", "images/a.png")
+        archive.writestr("data.jsonl", json.dumps(ROW))
+    with pytest.raises(ValueError, match=r"set.zip holds data.jsonl.* unpack the archive and give the folder"):
+        PreferenceFileSource(folder / "set.zip")
+    talk = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "A"}]
+    (folder / "answers.json").write_text(json.dumps([{"messages": talk, "images": ["a.png"]}]))
+    with pytest.raises(ValueError, match="data=llava_json and data=columns read such"):
+        len(PreferenceFileSource(folder / "answers.json"))
+    (sample,) = LlavaJsonSource(folder / "answers.json", folder)
+    assert (sample.question, sample.answer) == ("What?", "A")
 
 
 def test_what_cannot_be_read_is_said_in_a_sentence(folder: Path) -> None:

@@ -16,13 +16,14 @@ from parallax.preference.proposers import ByPrompt
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
 from tests import typed
+from tests.parts import part
 
 LOADER = {"batch_size": 4, "micro_batch_size": 4}
 SOURCE = ShapesSource("base_train", 4, kinds=["colour", "number"])
 
 
 def test_a_description_stands_before_the_first_question_and_targets_are_unchanged(policy: Any, tmp_path: Path) -> None:
-    infusion = Infusion(["Describe the image."], max_new_tokens=12)
+    infusion = part(Infusion, ["Describe the image."], max_new_tokens=12)
     two_turns = Sample("two", "t", SOURCE[0].image, (*SOURCE[0].turns, Turn("And?", "Nothing.")))
     source = [*SOURCE, two_turns]
     module = SupervisedDataModule(source, infusion=infusion, cache_dir=tmp_path, trainer=typed.trainer(**LOADER))
@@ -38,7 +39,9 @@ def test_a_description_stands_before_the_first_question_and_targets_are_unchange
 
 
 def test_own_answers_are_learned_token_by_token_under_the_neutral_prompt(policy: Any, tmp_path: Path) -> None:
-    proposer = ByPrompt(["Look closely."], ["Describe."], ["Imagine."], build({"name": "invert"}), max_new_tokens=12)
+    proposer = part(
+        ByPrompt, ["Look closely."], ["Describe."], ["Imagine."], build({"name": "invert"}), max_new_tokens=12
+    )
     module = SupervisedDataModule(SOURCE, proposer=proposer, cache_dir=tmp_path, trainer=typed.trainer(**LOADER))
     report = module.build_pairs(policy)
     assert (report.built, report.kept) == (4, 4)  # nothing is asked for the rejected side
@@ -55,7 +58,7 @@ def test_images_that_cannot_be_described_are_set_aside(policy: Any, tmp_path: Pa
     lost = Sample("lost", "t", FileImage(str(tmp_path), "none.png"), (Turn("What?", "A."),))
     module = SupervisedDataModule(
         [SOURCE[0], lost],
-        infusion=Infusion(["Describe."], max_new_tokens=4),
+        infusion=part(Infusion, ["Describe."], max_new_tokens=4),
         cache_dir=tmp_path / "cache",
         trainer=typed.trainer(**LOADER),
     )
@@ -75,4 +78,4 @@ def test_a_share_hangs_on_the_samples_not_on_their_order() -> None:
 
 def test_writing_needs_a_place_to_keep_it() -> None:
     with pytest.raises(ValueError, match="needs a cache_dir"):
-        SupervisedDataModule(SOURCE, infusion=Infusion(["Describe."]))
+        SupervisedDataModule(SOURCE, infusion=part(Infusion, ["Describe."]))

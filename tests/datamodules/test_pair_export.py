@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 from datamodules.formats.pair_export import FORMATS, export_pairs
 from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.shapes.source import ShapesSource
-from parallax.records import PreferencePair, Response
+from parallax.records import Message, PreferencePair, Response
 from parallax.records.images import FileImage
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny_llava"
@@ -58,6 +58,18 @@ def test_pairs_come_back_the_same(root: Path, tmp_path: Path, form: str, images:
     assert [p.image.digest() for p in back.pairs] == [p.image.digest() for p in pairs]  # the files' own bytes
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_conversations_come_back_the_same(root: Path, tmp_path: Path, form: str) -> None:
+    pairs = with_conversations(root)
+    pairs.append(replace(pairs[-1], sample_id="K", rejected=(Response("No."), Response("Never."))))
+    pairs.append(replace(pairs[0], sample_id="other", rejected_images=(pairs[1].image,)))
+    done = export_pairs(pairs, tmp_path / "out", form)
+    kept = pairs if form == "ms_swift" else pairs[:-1]
+    assert sum(done.dropped.values()) == len(pairs) - len(kept) and done.rows == len(kept) + 1
+    back = PreferenceFileSource(tmp_path / "out", None if form == "trl" else tmp_path / "out")
+    assert [pair.id for pair in back.pairs] == [pair.id for pair in kept] and not back.set_aside
+
+
 def test_drawn_pictures_go_out_as_they_look(tmp_path: Path) -> None:
     drawn = [
         PreferencePair(s.id, s.source, s.image, s.question, Response(s.answer or ""), (Response("Nothing."),))
@@ -89,6 +101,7 @@ def test_the_files_are_in_the_form_their_programs_read(root: Path, tmp_path: Pat
         {
             **own,
             "conversations": [{"from": "human", "value": f"<image>\n{asked}"}],
+            "system": "",
             "chosen": {"from": "gpt", "value": better},
             "rejected": {"from": "gpt", "value": worse},
             "images": [image],
@@ -146,14 +159,29 @@ def test_a_rejected_answer_never_joins_another_pair(root: Path, tmp_path: Path) 
     assert [p.sample_id for p in PreferenceFileSource(file, root, limit=1).pairs] == ["s0"]
 
 
-def test_trl_trains_two_steps_on_our_export_and_starts_at_the_logarithm_of_two(root: Path, tmp_path: Path) -> None:
+def with_conversations(root: Path) -> list[PreferencePair]:
+    """Two plain pairs, and two with a system text, an earlier turn and two images that stand between texts."""
+    plain = pairs_of(root)
+    asked = (
+        Message("system", ("Be brief.",)),
+        Message("user", (plain[0].image, "What is this?")),
+        Message("assistant", ("A thing.",)),
+        Message("user", ("And is ", plain[1].image, " the same?")),
+    )
+    return [*plain[:2], *(replace(pair, prompt="And is  the same?", messages=asked) for pair in plain[2:])]
+
+
+@pytest.mark.parametrize("made", [pairs_of, pytest.param(with_conversations, marks=pytest.mark.slow)])
+def test_trl_trains_two_steps_on_our_export_and_starts_at_the_logarithm_of_two(
+    root: Path, tmp_path: Path, made: Callable[[Path], list[PreferencePair]]
+) -> None:
     import math
 
     from datasets import load_dataset
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import DPOConfig, DPOTrainer
 
-    export_pairs(pairs_of(root), tmp_path / "out", "trl")
+    export_pairs(made(root), tmp_path / "out", "trl")
     data = load_dataset(
         "parquet", data_files=str(tmp_path / "out/pairs.parquet"), split="train", cache_dir=str(tmp_path / "hf")
     )

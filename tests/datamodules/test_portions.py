@@ -18,7 +18,7 @@ from datamodules.formats import portions
 from datamodules.formats.preference_file import PreferenceFileSource
 from datamodules.preference import PreferenceDataModule
 from parallax.preference.judges.by_construction import ByConstruction
-from parallax.preference.proposers.given import Given
+from parallax.preference.proposers.ground_truth import Given
 from parallax.preference.selector import BestAgainstRest
 from parallax.settings.groups import Pairs
 from parallax.tasks.training import fit_stage
@@ -57,26 +57,27 @@ def test_portions_hold_each_row_once(file: Path) -> None:
     whole = PreferenceFileSource(file, file.parent)
     source = PreferenceFileSource(file, file.parent, portion=10, seed=3)
     found, bad = [], []
-    for number in range(source.portions.count):
-        source.take(number)
-        assert len(source.pairs) <= 13 and source.rows <= 13
+    parts = source.portions(4)
+    assert parts is not None and parts.sizes == [4, 8, 10, 10, 9, 9]
+    for number, size in enumerate(parts.sizes):
+        source.take(parts.places(number))
+        assert len(source.pairs) <= source.rows == size
         found += list(source.pairs)
         bad += [item.item for item in source.set_aside]
-    assert source.portions.count == 5
     assert sorted((pair.sample_id, pair.prompt) for pair in found) == sorted(
         (pair.sample_id, pair.prompt) for pair in whole.pairs
     )
     by_id = {pair.sample_id: pair.image.digest() for pair in whole.pairs}
     assert all(by_id[pair.sample_id] == pair.image.digest() for pair in found)
     assert sorted(bad) == sorted(item.item for item in whole.set_aside) and len(bad) == 3
-    other = PreferenceFileSource(file, file.parent, portion=10, seed=4)
-    assert other.portions.places(0) != source.portions.places(0)
+    other = PreferenceFileSource(file, file.parent, portion=10, seed=4).portions(4)
+    assert other is not None and other.places(2) != parts.places(2)
 
 
 def test_rows_that_belong_together_are_read_at_once(file: Path) -> None:
     file.write_text("".join(json.dumps(row(0) | {"negative": 1 + number}) + "\n" for number in range(ROWS)))
-    assert PreferenceFileSource(file, file.parent, portion=10).portions.count == 1
-    assert PreferenceFileSource(file, file.parent, portion=10, limit=40).portions.count == 1
+    assert PreferenceFileSource(file, file.parent, portion=10).portions(4) is None
+    assert PreferenceFileSource(file, file.parent, portion=10, limit=40).portions(4) is None
 
 
 def module(file: Path, cache: Path, **pairs: Any) -> PreferenceDataModule:
@@ -88,8 +89,15 @@ def module(file: Path, cache: Path, **pairs: Any) -> PreferenceDataModule:
 
 
 def test_rules_over_the_whole_set_read_it_whole(file: Path, tmp_path: Path) -> None:
-    assert module(file, tmp_path / "cache").portions == 3
-    assert module(file, tmp_path / "cache", max_pairs=5).portions == 1
+    assert module(file, tmp_path / "cache").steps_of_portions() == [1, 2, 4, 3, 3]
+    for rule in ({"max_per_source": 5}, {"length_balance": True}):
+        assert module(file, tmp_path / "cache", **rule).in_portions is None
+
+
+def test_a_cap_is_shared_out_over_the_portions(file: Path, tmp_path: Path) -> None:
+    capped = module(file, tmp_path / "cache", max_pairs=30)
+    assert capped.in_portions is not None and sum(capped.in_portions.sizes) == 30
+    assert capped.caps == {"max_per_source": None, "max_pairs": 4}
 
 
 def test_a_fit_takes_one_portion_after_the_other_and_resumes_in_the_middle(file: Path, tmp_path: Path) -> None:
@@ -102,7 +110,7 @@ def test_a_fit_takes_one_portion_after_the_other_and_resumes_in_the_middle(file:
         return summary, [value.detach().clone() for _, value in policy.trainable_parameters()]
 
     summary, learned = fit(tmp_path / "whole")
-    assert (summary["portions"], summary["segments"]) == (3, 3)
+    assert (summary["portions"], summary["segments"]) == (5, 5)
     assert sum(report["kept"] for report in summary["pair_reports"]) == ROWS - 3
     assert summary["steps"] == summary["total_steps"] >= 12
     middle = tmp_path / "whole" / "checkpoints" / "step-000007.ckpt"
@@ -131,7 +139,10 @@ def test_a_million_rows_are_ready_within_twenty_seconds_and_a_gigabyte(tmp_path:
     process = psutil.Process()
     before, began = process.memory_info().rss, time.process_time()
     source = PreferenceFileSource(path, tmp_path, portion=1024)
-    source.take(0)
-    assert 1000 < len(source) <= 1024 and source.portions.count == 977
+    parts = source.portions(16)
+    assert parts is not None and parts.sizes[:7] == [16, 32, 64, 128, 256, 512, 1023] and sum(parts.sizes) == rows
+    for number in (0, 6):
+        source.take(parts.places(number))
+        assert parts.sizes[number] - 100 < len(source) <= parts.sizes[number]
     assert time.process_time() - began < 20
     assert process.memory_info().rss - before < 1 << 30

@@ -218,7 +218,7 @@ def test_references_scored_in_another_precision_are_other_references(policy: Any
 
 
 def test_references_of_another_scorer_are_other_references(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from parallax.models.scoring.separate import separate_sequences
+    from parallax.models.scoring.log_probs import separate_sequences
 
     before = reference_name(policy)
     monkeypatch.setattr(policy, "layout", separate_sequences)

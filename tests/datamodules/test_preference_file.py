@@ -113,6 +113,44 @@ def test_what_a_pair_cannot_carry_is_set_aside(root: Path, write_json: Write, ro
     assert len(source) == 0 and [item.reason for item in source.set_aside] == [reason]
 
 
+QUESTION = {"question": "What?", "chosen": "A tower.", "rejected": "A cat.", "image": IMAGE}
+SHAREGPT = {"conversations": [{"from": "human", "value": "<image>What?"}], "chosen": {"from": "gpt", "value": "A"},
+            "rejected": {"from": "gpt", "value": "B"}, "images": [IMAGE]}  # fmt: skip
+SWIFT = {"messages": [user("<image>Find <ref-object>"), {"role": "assistant", "content": "A"}], "rejected_response": "B",
+         "images": [IMAGE], "objects": {"ref": ["dog"], "bbox": [[1, 2, 3, 4]]}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (QUESTION | {"question": None}, "its question is missing; a text, or messages with role and content, are needed"),
+        (QUESTION | {"question": 7}, "its question is a number; a text, or messages with role and content, are needed"),
+        (QUESTION | {"question": {"q": "What?"}}, "a message of it does not say by `role` or `from` whose it is"),
+        (QUESTION | {"chosen": True}, "its chosen is true or false; a text, or messages with role and content, are needed"),
+        (QUESTION | {"audios": ["a.wav"]}, "it has audios; texts and images can be read"),
+        (ROWS["trl_plain"] | {"prompt": 7}, "its prompt is a number; a text, or messages with role and content, are needed"),
+        (ROWS["trl_conversational"] | {"prompt": [user(None)]},
+         "the content of a message is missing; a text or a list of parts is needed"),
+        (SHAREGPT | {"system": ["Be brief."]}, "its system is a list; a text is needed"),
+        (SWIFT, "its texts hold <bbox> or <ref-object>, which stand for its objects; write them out"),
+        ({"prompt": None, "image": IMAGE, "completions": []}, "its prompt is missing; a text is needed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_the_reason_says_what_the_row_lacks(root: Path, write_json: Write, row: dict[str, Any], why: str) -> None:
+    source = PreferenceFileSource(write_json([QUESTION, row]), root)
+    assert len(source) == 1 and [item.why for item in source.set_aside] == [f"data.json, row 2: {why}"]
+
+
+def test_a_text_may_stand_in_a_list_of_one_and_an_image_in_an_address_of_this_machine(
+    root: Path, write_json: Write
+) -> None:
+    parts = [user([{"type": "image"}, "What?"])]
+    rows = [QUESTION | {"question": ["What?"]}, ROWS["trl_conversational"] | {"prompt": parts},
+            QUESTION | {"image": (root / IMAGE).as_uri().replace("/1.jpg", "/%31.jpg")}]  # fmt: skip
+    assert [pair.prompt for pair in PreferenceFileSource(write_json(rows), root).pairs] == ["What?"] * 3
+
+
 def test_trl_parquet_with_embedded_photographs_is_read(root: Path, tmp_path: Path, photo: Image.Image) -> None:
     text = {"role": datasets.Value("string"), "content": datasets.Value("string")}
     features = datasets.Features(

@@ -10,7 +10,7 @@ import pytest
 
 from datamodules.shapes.language import mentioned_objects
 from datamodules.shapes.source import ShapesSource
-from parallax.evaluation.best_of import BestOf
+from parallax.evaluation.agreement import BestOf
 from parallax.evaluation.live import evaluate
 from parallax.evaluation.suites import ChairSuite
 from parallax.preference.judge import Judge, Judgement
@@ -18,6 +18,7 @@ from parallax.preference.judges import Claims, Detector
 from parallax.preference.judges.detector import KnownObjects
 from parallax.preference.proposer import Unanswerable
 from parallax.records import Candidate, Sample
+from tests.parts import part
 from tests.typed import load_policy
 
 SCENES = list(ShapesSource("eval_habit_free", 6))
@@ -71,7 +72,7 @@ def test_the_best_of_more_by_the_truth_is_truer_and_everything_is_found_again(po
     by_truth = BestOf(4, Detector(KnownObjects(), mentioned_objects, bonus=0.0), temperature=1.0)
     before, after = measured(policy, None, tmp_path), measured(policy, by_truth, tmp_path)
     assert after.metrics["chair_i"].value < before.metrics["chair_i"].value
-    by_claims = BestOf(4, Claims("claims_short", max_new_tokens=4), temperature=1.0)
+    by_claims = BestOf(4, part(Claims, "claims_short", max_new_tokens=4), temperature=1.0)
     first = measured(policy, by_claims, tmp_path)
     assert first.metrics["chair_i"].value <= before.metrics["chair_i"].value
     rows = policy.last_generation

@@ -4,8 +4,9 @@ import pytest
 
 from parallax.evaluation import AccuracySuite, ChairSuite
 from parallax.evaluation.accuracy import accuracy_scores, same_text
-from parallax.evaluation.chair import chair_counts, chair_scores
+from parallax.evaluation.coco_words import chair_counts, chair_scores
 from tests.evaluation.pictures import sample
+from tests.parts import part
 
 
 def test_chair_of_one_description_by_hand() -> None:
@@ -33,11 +34,11 @@ def test_an_unknown_counting_is_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="every_mention or distinct_hallucinations"):
         chair_counts([], [], "sideways")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="every_mention"):
-        ChairSuite([sample("a", objects=())], str.split, counting="sideways")  # type: ignore[arg-type]
+        part(ChairSuite, [sample("a", objects=())], str.split, counting="sideways")  # type: ignore[arg-type]
 
 
 def test_a_chair_suite_reads_answers_with_the_extractor_it_is_given() -> None:
-    suite = ChairSuite([sample("a", objects=("dog",))], str.split, prefix="coco/")
+    suite = part(ChairSuite, [sample("a", objects=("dog",))], str.split, prefix="coco/")
     assert suite.score(suite.samples[0], "dog cat") == {
         "coco/chair_i": (1, 2), "coco/chair_s": (1.0, 1.0), "coco/recall": (1, 1),
     }  # fmt: skip
@@ -45,7 +46,7 @@ def test_a_chair_suite_reads_answers_with_the_extractor_it_is_given() -> None:
 
 
 def test_accuracy_is_counted_overall_and_per_kind() -> None:
-    suite = AccuracySuite([sample("a", "Red.", kind="colour"), sample("b", "Two.")])
+    suite = part(AccuracySuite, [sample("a", "Red.", kind="colour"), sample("b", "Two.")])
     assert suite.score(suite.samples[0], " red ") == {"accuracy": (1.0, 1.0), "accuracy/colour": (1.0, 1.0)}
     assert suite.score(suite.samples[1], "three") == {"accuracy": (0.0, 1.0)}
     assert accuracy_scores("x", False) == {"accuracy": (0.0, 1.0), "accuracy/x": (0.0, 1.0)}
@@ -56,18 +57,20 @@ def test_plain_comparison_ignores_case_blanks_and_full_stop_only() -> None:
 
 
 def test_an_accuracy_suite_asks_the_data_what_is_the_same() -> None:
-    suite = AccuracySuite(
-        [sample("a", "Yes.", kind="exist")], same=lambda kind, said, true: kind == "exist" and said[0] == true[0]
+    suite = part(
+        AccuracySuite,
+        [sample("a", "Yes.", kind="exist")],
+        same=lambda kind, said, true: kind == "exist" and said[0] == true[0],
     )
     assert suite.score(suite.samples[0], "Yeah")["accuracy"] == (1.0, 1.0)
 
 
 def test_data_without_the_truth_a_suite_needs_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'chair' needs a list of the objects .* 1 of 2 .* 'b'"):
-        ChairSuite([sample("a", objects=()), sample("b")], str.split)
+        part(ChairSuite, [sample("a", objects=()), sample("b")], str.split)
     with pytest.raises(ValueError, match="needs a ground-truth answer"):
-        AccuracySuite([sample("a")])
+        part(AccuracySuite, [sample("a")])
     with pytest.raises(ValueError, match="has no samples"):
-        AccuracySuite([])
+        part(AccuracySuite, [])
     with pytest.raises(ValueError, match="twice"):
-        AccuracySuite([sample("a", "x"), sample("a", "y")])
+        part(AccuracySuite, [sample("a", "x"), sample("a", "y")])

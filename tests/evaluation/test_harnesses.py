@@ -18,6 +18,7 @@ import pytest
 from parallax.evaluation.harnesses import HarnessFailed, LmmsEval, VlmEvalKit, lmms_eval_metrics, run_harness
 from parallax.settings.check import check, find_problems
 from parallax.tasks import run_task
+from tests.parts import part
 
 FILES = Path(__file__).with_name("harness_files")
 
@@ -40,8 +41,13 @@ print(json.dumps(sorted(path.name for path in pathlib.Path(model).iterdir())))
 
 
 def test_lmms_evals_command_names_model_tasks_and_output() -> None:
-    bridge = LmmsEval(
-        "/env/bin/python", ["pope", "mme"], model_args={"device_map": "cpu"}, limit=8, extra=["--force_simple"]
+    bridge = part(
+        LmmsEval,
+        "/env/bin/python",
+        ["pope", "mme"],
+        model_args={"device_map": "cpu"},
+        limit=8,
+        extra=["--force_simple"],
     )
     words = bridge.command("/models/merged", Path("/run"))
     assert words[:3] == ["/env/bin/python", "-m", "lmms_eval"]
@@ -88,11 +94,11 @@ def test_vlmevalkits_tables_become_metrics(tmp_path: Path) -> None:
 
 
 def test_a_harness_without_results_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
-    bridge = LmmsEval(interpreter(tmp_path, "print('No module named lmms_eval')"), ["pope"])
+    bridge = part(LmmsEval, interpreter(tmp_path, "print('No module named lmms_eval')"), ["pope"])
     with pytest.raises(HarnessFailed, match=r"left no results \(exit code 0\)[\s\S]*No module named lmms_eval"):
         run_harness(bridge, "model", tmp_path / "run")
     with pytest.raises(HarnessFailed, match="could not be started with /nowhere/python"):
-        run_harness(LmmsEval("/nowhere/python", ["pope"]), "model", tmp_path / "run")
+        run_harness(part(LmmsEval, "/nowhere/python", ["pope"]), "model", tmp_path / "run")
     assert shlex.split((tmp_path / "run" / "command.sh").read_text().splitlines()[1])[0] == "/nowhere/python"
 
 
@@ -134,7 +140,7 @@ def test_the_real_lmms_eval_takes_our_command_and_measures_the_built_in_model(tm
         .replace("QUESTIONS", str(official / "pope" / "coco_pope_adversarial.json"))
     )
     (task / "pope_local.yaml").write_text(text)
-    bridge = LmmsEval(
+    bridge = part(LmmsEval,
         str(REAL), ["pope_local"], model_args={"device": "cpu", "device_map": "cpu"},
         extra=["--include_path", str(task), "--force_simple"],
     )  # fmt: skip

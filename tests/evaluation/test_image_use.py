@@ -14,6 +14,7 @@ from parallax.evaluation import ImageUse, difference, evaluate
 from parallax.models.policy import Policy
 from parallax.reports.metric_names import direction
 from parallax.reports.results import is_share, show
+from tests.parts import part
 from tests.typed import load_policy
 
 ASSETS = Path(__file__).parents[2] / "assets" / "tiny_llava"
@@ -27,7 +28,7 @@ def policy() -> Policy:
 
 @pytest.fixture(scope="module")
 def suite() -> ImageUse:
-    return ImageUse(ShapesSource("tune_habit_free", 4, kinds=["describe"]), Black(), max_new_tokens=24)
+    return part(ImageUse, ShapesSource("tune_habit_free", 4, kinds=["describe"]), Black(), max_new_tokens=24)
 
 
 def test_the_log_probs_of_the_bases_answers_are_compared_beside_both_images(
@@ -66,7 +67,7 @@ def test_its_change_is_that_of_the_log_ratios(policy: Policy, suite: ImageUse, t
 
 
 def test_beside_the_same_image_there_is_nothing_to_see(policy: Policy, suite: ImageUse) -> None:
-    same = ImageUse(suite.samples, Identity(), max_new_tokens=24)
+    same = part(ImageUse, suite.samples, Identity(), max_new_tokens=24)
     assert evaluate(policy, [same]).metrics["image_use_nats"].value == pytest.approx(0, abs=1e-4)
 
 

@@ -14,6 +14,7 @@ from parallax.evaluation.judged.gradings import labels, number_between, rating, 
 from tests.evaluation.judge_server import judging
 from tests.evaluation.pictures import sample
 from tests.evaluation.test_official_files import metrics, suite_of
+from tests.parts import part
 
 
 def number(text: str) -> float | None:
@@ -21,7 +22,7 @@ def number(text: str) -> float | None:
 
 
 def client(url: str, **more: Any) -> JudgeClient:
-    return JudgeClient(url, "judge-1", **{"backoff": 0.001, "retries": 2, "timeout": 5, **more})
+    return part(JudgeClient, url, "judge-1", **{"backoff": 0.001, "retries": 2, "timeout": 5, **more})
 
 
 def test_a_busy_judge_is_asked_again_and_its_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ def test_a_judge_that_is_not_there_stops_the_evaluation() -> None:
     with pytest.raises(ConnectionError, match="no verdict could be had from http://127.0.0.1:9/v1"):
         client("http://127.0.0.1:9/v1", retries=0).verdicts([Ask("anyone?", number)])
     with pytest.raises(ValueError, match="judge.url"):
-        JudgeClient(None, "judge").verdicts([Ask("anyone?", number)])
+        part(JudgeClient, None, "judge").verdicts([Ask("anyone?", number)])
 
 
 def judged(choice: str, compose_config: Callable[..., Any], url: str) -> Any:
@@ -125,8 +126,13 @@ def test_consistency_asks_twice_about_each_sampled_answer() -> None:
         return "3" if body["messages"][0]["content"].startswith("A:") else "9"
 
     with judging(answer) as server:
-        suite = ConsistencySuite(
-            [sample("one")], client(server.url), [0.5, 0.9], "Q: {question} {answer}", "A: {reference} {answer}"
+        suite = part(
+            ConsistencySuite,
+            [sample("one")],
+            client(server.url),
+            [0.5, 0.9],
+            "Q: {question} {answer}",
+            "A: {reference} {answer}",
         )
         assert [suite.decoding_of(s).temperature for s in suite.samples] == [0.0, 0.5, 0.9]
         values = metrics(suite, ["greedy", "warm", "hot"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from parallax.evaluation import AccuracySuite, ChairSuite, Evaluation, cached_evaluate, difference, evaluate
+from parallax.evaluation import AccuracySuite, ChairSuite, Evaluation, difference, evaluate
 from parallax.models.generation.requests import GenerationRequest
 from parallax.models.policy import Policy
 from parallax.preference.infusion import Describe
@@ -18,9 +18,12 @@ from parallax.records import Decoding, Sample, Turn, ViewSpec
 from parallax.records.skipped import TooManySkipped
 from tests.evaluation.pictures import painted
 from tests.models.checkpoints import write_checkpoint
+from tests.parts import part
 from tests.typed import load_policy
 
 NOISE = ViewSpec("diffusion", {"noise_steps": 700}, seed=3)
+
+TEMPLATE = "Image description:\n{description}\n\n{question}"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,10 @@ def letters(text: str) -> list[str]:
 
 
 def suites(samples: list[Sample], tokens: int = 6) -> list[Any]:
-    return [ChairSuite(samples, letters, max_new_tokens=tokens), AccuracySuite(samples, max_new_tokens=tokens - 3)]
+    return [
+        part(ChairSuite, samples, letters, max_new_tokens=tokens),
+        part(AccuracySuite, samples, max_new_tokens=tokens - 3),
+    ]
 
 
 def learn(policy: Policy) -> None:
@@ -87,10 +93,10 @@ def test_the_policy_is_left_as_it_was_found(policy: Policy, samples: list[Sample
 def test_a_second_evaluation_generates_nothing_and_says_the_same(
     policy: Policy, samples: list[Sample], tmp_path: Path
 ) -> None:
-    first = cached_evaluate(policy, suites(samples), tmp_path / "cache")
+    first = evaluate(policy, suites(samples), cache_dir=tmp_path / "cache")
     finished: list[int] = []
     policy.generate = None  # type: ignore[assignment,method-assign]  # would fail if it were called
-    second = cached_evaluate(policy, suites(samples), tmp_path / "cache", progress=finished.append)
+    second = evaluate(policy, suites(samples), cache_dir=tmp_path / "cache", progress=finished.append)
     assert first.meta["reused"] == [] and second.meta["reused"] == ["chair", "accuracy"]
     assert second.items == first.items and second.metrics == first.metrics and sum(finished) == 12
 
@@ -98,9 +104,9 @@ def test_a_second_evaluation_generates_nothing_and_says_the_same(
 def test_kept_answers_are_scored_again_so_a_changed_metric_is_never_stale(
     policy: Policy, samples: list[Sample], tmp_path: Path
 ) -> None:
-    cached_evaluate(policy, [AccuracySuite(samples, max_new_tokens=6)], tmp_path / "cache")
-    always = AccuracySuite(samples, same=lambda kind, said, true: True, max_new_tokens=6)
-    again = cached_evaluate(policy, [always], tmp_path / "cache")
+    evaluate(policy, [part(AccuracySuite, samples, max_new_tokens=6)], cache_dir=tmp_path / "cache")
+    always = part(AccuracySuite, samples, same=lambda kind, said, true: True, max_new_tokens=6)
+    again = evaluate(policy, [always], cache_dir=tmp_path / "cache")
     assert again.meta["reused"] == ["accuracy"] and again.metrics["accuracy"].value == 1.0
 
 
@@ -108,7 +114,7 @@ def test_kept_answers_are_scored_again_so_a_changed_metric_is_never_stale(
 def test_whatever_changes_the_answers_is_not_reused(
     policy: Policy, samples: list[Sample], tmp_path: Path, change: str
 ) -> None:
-    cached_evaluate(policy, suites(samples), tmp_path / "cache")
+    evaluate(policy, suites(samples), cache_dir=tmp_path / "cache")
     options: dict[str, Any] = {}
     tokens = 7 if change == "tokens" else 6
     if change == "weights":
@@ -120,16 +126,15 @@ def test_whatever_changes_the_answers_is_not_reused(
     if change == "question":
         samples = [replace(s, turns=(replace(s.turns[0], question="Which colour?"),)) for s in samples]
     if change == "image":
-        samples = [samples[1], samples[0], *samples[2:]]
-        samples = [replace(s, id=f"s{i}") for i, s in enumerate(samples)]
-    assert cached_evaluate(policy, suites(samples, tokens), tmp_path / "cache", **options).meta["reused"] == []
+        samples = [replace(samples[0], image=painted(tmp_path, 7)[6].image), *samples[1:]]
+    assert evaluate(policy, suites(samples, tokens), cache_dir=tmp_path / "cache", **options).meta["reused"] == []
 
 
 def test_a_torn_cache_file_is_made_again(policy: Policy, samples: list[Sample], tmp_path: Path) -> None:
-    first = cached_evaluate(policy, suites(samples), tmp_path / "cache")
+    first = evaluate(policy, suites(samples), cache_dir=tmp_path / "cache")
     for file in (tmp_path / "cache" / "evaluations").iterdir():
-        file.write_text(file.read_text()[:20])
-    second = cached_evaluate(policy, suites(samples), tmp_path / "cache")
+        file.write_bytes(file.read_bytes()[:20])
+    second = evaluate(policy, suites(samples), cache_dir=tmp_path / "cache")
     assert second.meta["reused"] == [] and second.items == first.items
 
 
@@ -191,8 +196,8 @@ def test_files_hold_everything(policy: Policy, samples: list[Sample], tmp_path: 
 
 
 def test_a_difference_counts_only_questions_both_have_answered(policy: Policy, samples: list[Sample]) -> None:
-    before = evaluate(policy, [AccuracySuite(samples, lambda *_: False, max_new_tokens=4)])
-    after = evaluate(policy, [AccuracySuite(samples[:4], lambda *_: True, max_new_tokens=4)])
+    before = evaluate(policy, [part(AccuracySuite, samples, lambda *_: False, max_new_tokens=4)])
+    after = evaluate(policy, [part(AccuracySuite, samples[:4], lambda *_: True, max_new_tokens=4)])
     change = difference(before, after)
     assert change["accuracy"].value == 1.0 and change["accuracy"].n == 4
     assert difference(before, after, relative=True)["accuracy"].value is None  # nothing was right before
@@ -211,7 +216,7 @@ def test_describing_first_puts_the_policys_own_description_before_the_question(
 ) -> None:
     describe = Describe("Describe the image.", 5, "{description} | {question}")
     twice = [*samples[:3], replace(samples[0], id="again", turns=(Turn("And now?", "red"),))]
-    suite = AccuracySuite(twice, max_new_tokens=4)
+    suite = part(AccuracySuite, twice, max_new_tokens=4)
     evaluation = evaluate(policy, [suite], describe=describe, cache_dir=tmp_path / "cache")
     for item, sample in zip(evaluation.items, twice, strict=True):
         asked = GenerationRequest(sample.id, sample.image, describe.prompt, ViewSpec(), Decoding(5))
@@ -231,15 +236,15 @@ def test_describing_first_puts_the_policys_own_description_before_the_question(
 def test_describing_first_leaves_suites_that_ask_for_descriptions_as_they_are(
     policy: Policy, samples: list[Sample]
 ) -> None:
-    chair = [ChairSuite(samples, letters, max_new_tokens=6)]
+    chair = [part(ChairSuite, samples, letters, max_new_tokens=6)]
     plain = evaluate(policy, chair)
-    described = evaluate(policy, chair, describe=Describe("Describe the image.", 5))
+    described = evaluate(policy, chair, describe=Describe("Describe the image.", 5, TEMPLATE))
     assert [item.answer for item in plain.items] == [item.answer for item in described.items]
 
 
 def test_an_image_that_cannot_be_described_sets_its_questions_aside(policy: Policy, tmp_path: Path) -> None:
     samples = painted(tmp_path, 3)
     (tmp_path / "1.png").unlink()
-    suite = [AccuracySuite(samples, max_new_tokens=3)]
-    evaluation = evaluate(policy, suite, describe=Describe("Describe.", 3), max_skipped_share=0.9)
+    suite = [part(AccuracySuite, samples, max_new_tokens=3)]
+    evaluation = evaluate(policy, suite, describe=Describe("Describe.", 3, TEMPLATE), max_skipped_share=0.9)
     assert [entry["sample_id"] for entry in evaluation.skipped] == ["s1"] and len(evaluation.items) == 2

@@ -10,6 +10,7 @@ from parallax.evaluation import Evaluation, EvaluationItem, PopeSuite
 from parallax.evaluation.pope import PopeFiles, Reading, category_weights, read_answer, read_label
 from parallax.records.images import FileImage
 from tests.evaluation.pictures import Picture, yes_no
+from tests.parts import part
 
 YES, NO, GUESSED = Reading(True, True), Reading(False, True), Reading(True, False)
 
@@ -59,7 +60,7 @@ def measured(suite: PopeSuite, answers: list[str]) -> dict[str, float | None]:
 def test_scores_of_a_confusion_table_by_hand() -> None:
     truths = ["yes"] * 5 + ["no"] * 5
     answers = ["Yes"] * 3 + ["No"] * 2 + ["Yes", "hm"] + ["No"] * 3  # TP 3, FN 2, FP 2, TN 3; one answer says neither
-    values = measured(PopeSuite([yes_no(i, t, "random") for i, t in enumerate(truths)]), answers)
+    values = measured(part(PopeSuite, [yes_no(i, t, "random") for i, t in enumerate(truths)]), answers)
     expected = {"accuracy": 0.6, "precision": 0.6, "recall": 0.6, "f1": 0.6, "yes_ratio": 0.5, "parse_failures": 0.1}
     for name, value in expected.items():
         assert values[f"pope_{name}"] == pytest.approx(value), name
@@ -67,13 +68,13 @@ def test_scores_of_a_confusion_table_by_hand() -> None:
 
 
 def test_a_model_that_always_says_no_has_no_precision_rather_than_an_error() -> None:
-    values = measured(PopeSuite([yes_no(0, "yes", "random"), yes_no(1, "no", "random")]), ["No", "No"])
+    values = measured(part(PopeSuite, [yes_no(0, "yes", "random"), yes_no(1, "no", "random")]), ["No", "No"])
     assert values["pope_precision"] is None and values["pope_recall"] == 0.0 and values["pope_f1"] == 0.0
 
 
 def test_overall_accuracy_is_the_plain_mean_of_the_splits_even_when_they_differ_in_size() -> None:
     samples = [yes_no(i, "yes", "random") for i in range(4)] + [yes_no(i, "yes", "popular") for i in range(2)]
-    values = measured(PopeSuite(samples), ["Yes", "Yes", "Yes", "No", "No", "No"])
+    values = measured(part(PopeSuite, samples), ["Yes", "Yes", "Yes", "No", "No", "No"])
     assert values["pope_random_accuracy"] == 0.75 and values["pope_popular_accuracy"] == 0.0
     assert values["pope_accuracy"] == pytest.approx(0.375)  # pooled it would be 0.5
     assert category_weights({"a": 3000, "b": 3000}) == {"a": 1.0, "b": 1.0}
@@ -81,7 +82,7 @@ def test_overall_accuracy_is_the_plain_mean_of_the_splits_even_when_they_differ_
 
 def test_a_limited_suite_keeps_every_split() -> None:
     samples = [yes_no(i, "yes", split) for split in ("random", "popular", "adversarial") for i in range(10)]
-    small = PopeSuite(samples).limited(6)
+    small = part(PopeSuite, samples).limited(6)
     assert [s.id for s in small.samples] == [f"{c}:{i}" for c in ("random", "popular", "adversarial") for i in (0, 1)]
     assert measured(small, ["Yes"] * 6)["pope_accuracy"] == pytest.approx(1.0)
 
@@ -105,13 +106,13 @@ def folder(tmp_path: Path) -> Path:
 
 def test_official_files_become_samples_of_a_suite(folder: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(folder / "COCO_val2014_000000310196.jpg")
-    samples = PopeFiles(folder, str(folder))
+    samples = part(PopeFiles, folder, str(folder))
     assert len(samples) == 18 and len({sample.id for sample in samples}) == 18
     first = samples[0]
     assert (first.id, first.question, first.answer) == ("pope:random:1", "Is there a snowboard in the image?", "yes")
     assert first.attributes["category"] == "random" and samples[17].attributes["category"] == "adversarial"
     assert first.image == FileImage(str(folder), "COCO_val2014_000000310196.jpg") and first.image.load().size == (8, 8)
-    assert len(PopeSuite(samples).samples) == 18
+    assert len(part(PopeSuite, samples).samples) == 18
 
 
 def test_splits_can_be_picked_named_and_limited(folder: Path) -> None:
@@ -123,7 +124,7 @@ def test_splits_can_be_picked_named_and_limited(folder: Path) -> None:
 def test_a_missing_split_is_named(folder: Path) -> None:
     (folder / "coco_pope_popular.json").unlink()
     with pytest.raises(FileNotFoundError, match="split 'popular'"):
-        PopeFiles(folder, str(folder))
+        part(PopeFiles, folder, str(folder))
     with pytest.raises(FileNotFoundError, match="'adversarial'"):
         PopeFiles({"random": folder / "coco_pope_random.json"}, str(folder), splits=["adversarial"])
 
@@ -140,10 +141,10 @@ def test_a_missing_split_is_named(folder: Path) -> None:
 def test_a_wrong_line_is_named_with_its_file_and_number(folder: Path, line: str, complaint: str) -> None:
     (folder / "coco_pope_random.json").write_text(official_line(1) + "\n" + line + "\n")
     with pytest.raises(ValueError, match=f"coco_pope_random.json, {complaint}"):
-        PopeFiles(folder, str(folder))
+        part(PopeFiles, folder, str(folder))
 
 
 def test_an_empty_file_is_refused(folder: Path) -> None:
     (folder / "coco_pope_random.json").write_text("\n")
     with pytest.raises(ValueError, match="holds no questions"):
-        PopeFiles(folder, str(folder))
+        part(PopeFiles, folder, str(folder))

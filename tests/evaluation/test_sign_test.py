@@ -11,6 +11,7 @@ from parallax.evaluation.judged.client import JudgeClient
 from parallax.evaluation.judged.win_rate import read_preference, win_rate
 from parallax.evaluation.over_seeds import sign_test, sign_tests, wins_of
 from tests.evaluation.judge_server import judging
+from tests.parts import part
 
 
 def evaluation(rows: list[tuple[str, str, float, str]]) -> Evaluation:
@@ -59,5 +60,5 @@ def test_a_judge_that_always_takes_the_first_answer_prefers_nobody() -> None:
 
     for answer, expected in ((lambda body, before: "first", (0, 0, 1, 1)), (longer, (1, 0, 0, 1))):
         with judging(answer) as server:
-            found = win_rate(first, second, JudgeClient(server.url, "judge", retries=0), text)
+            found = win_rate(first, second, part(JudgeClient, server.url, "judge", retries=0), text)
         assert (found.wins, found.losses, found.ties, found.same) == expected

@@ -24,8 +24,8 @@ from transformers import AutoModelForImageTextToText
 from parallax.models.loading import layout_for
 from parallax.models.policy import Policy
 from parallax.models.scoring import varlen_attention
-from parallax.models.scoring.flex_attention import FLEX
 from parallax.models.scoring.shared_prefix import SDPA, register_attention, shared_prefix
+from parallax.models.scoring.varlen_attention import FLEX
 from tests.models.examples import prompts_and_responses, ragged
 from tests.toys.tiny_checkpoints import make_tiny_checkpoint
 from tests.typed import load_policy

@@ -20,6 +20,7 @@ from parallax.models.batch import StepBatch
 from parallax.records import ViewSpec
 from tests import typed
 from tests.lightning_modules.tiny_steps import OPTIM, look_batch, metrics_of_every_step, pair_batch, trained_state
+from tests.parts import part
 from tests.typed import load_policy
 
 
@@ -40,7 +41,7 @@ def main(checkpoint: str, folder: Path, processes: int) -> None:
         return steps
 
     # several rejected answers, one beside another image, and a mean that runs over the steps of all processes
-    objective = Weighted([(1.0, MultiNegative(0.1)), (0.5, ImageTerm(Black())), (0.5, BCO())])
+    objective = Weighted([(1.0, MultiNegative(0.1)), (0.5, part(ImageTerm, Black())), (0.5, part(BCO))])
     module = DPOModule(policy, objective, OPTIM, reference_mode="live", total_steps=3)
     trainer.fit(module, train_dataloaders=StepStream(epoch_loader, 3, start=0, stop=3))
     if trainer.global_rank == 0:

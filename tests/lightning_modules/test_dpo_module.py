@@ -15,6 +15,7 @@ from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.policy import Policy
 from tests.faults import Injected
 from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, pair_batch, step_batch, trained_state
+from tests.parts import part
 
 
 def module_for(policy: Policy, objective: Objective | None = None, **settings) -> DPOModule:  # type: ignore[no-untyped-def]
@@ -47,7 +48,9 @@ def test_micro_batching_does_not_change_the_trajectory(new_policy: NewPolicy, tm
     for micro in (6, 4, 1):  # 4 leaves a smaller micro-batch of 2 at the end
         policy = new_policy(dtype="float64")  # Adam turns rounding noise of tiny gradients into steps
         steps = [step_batch(policy, range(start, start + 6), micro, 2) for start in (0, 3, 1)]
-        metrics = fit(module_for(policy, Stic(0.1, alpha=0.1, norm="per_token")), steps, tmp_path, precision="64-true")
+        metrics = fit(
+            module_for(policy, part(Stic, 0.1, alpha=0.1, norm="per_token")), steps, tmp_path, precision="64-true"
+        )
         results.append((metrics, trained_state(policy)))
     (whole, weights), *others = results
     assert whole[0]["train/loss"] != pytest.approx(whole[2]["train/loss"], abs=1e-3)  # something was learned

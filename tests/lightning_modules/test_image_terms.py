@@ -34,8 +34,9 @@ from parallax.models.batch import PairBatch, StepBatch
 from parallax.models.policy import Policy
 from parallax.records import ViewSpec
 from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, look_batch, pair_batch, trained_state
+from tests.parts import part
 
-LN2, VIEW = math.log(2), Crop()
+LN2, VIEW = math.log(2), part(Crop)
 
 
 def given(ratios: Sequence[float], reference: float = -20.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,19 +52,27 @@ def cost(x: float) -> float:
 
 # ρ_w = 3, ρ_l = −1, beside the corrupted image 0.5; β = 0.5.
 BY_HAND: list[tuple[Objective, list[float], float]] = [
-    (MDPO(VIEW, beta=0.5), [3, -1, 0.5], cost(2) + cost(1.25) + cost(1.5)),
+    (part(MDPO, VIEW, beta=0.5), [3, -1, 0.5], cost(2) + cost(1.25) + cost(1.5)),
     (
-        MDPO(VIEW, 0.5, image_weight=2.0, anchor_weight=0.5, anchor=1.0),
+        part(MDPO, VIEW, beta=0.5, image_weight=2.0, anchor_weight=0.5, anchor=1.0),
         [3, -1, 0.5],
         cost(2) + 2 * cost(1.25) + 0.5 * cost(0.5),
     ),
-    (MDPO(VIEW, 0.5, anchor_weight=0.0, side="rejected"), [3, -1, 0.5], cost(2) + cost(0.75)),  # ρ_l(Ĩ) − ρ_l(I) = 1.5
-    (MDPO(VIEW, 1.0, anchor_weight=0.0), [math.log(2), 0, math.log(3), math.log(2)], math.log(3) + LN2),  # K = 2
-    (ImageTerm(VIEW, beta=0.5), [3, -1, 0.5], cost(1.25)),
+    (
+        part(MDPO, VIEW, beta=0.5, anchor_weight=0.0, side="rejected"),
+        [3, -1, 0.5],
+        cost(2) + cost(0.75),
+    ),  # ρ_l(Ĩ) − ρ_l(I) = 1.5
+    (
+        part(MDPO, VIEW, beta=1.0, anchor_weight=0.0),
+        [math.log(2), 0, math.log(3), math.log(2)],
+        math.log(3) + LN2,
+    ),  # K = 2
+    (part(ImageTerm, VIEW, beta=0.5), [3, -1, 0.5], cost(1.25)),
     (Anchor(0.5, anchor=0.5), [3, -1], cost(1.0)),
-    (CHiP(VIEW, 0.5), [3, -1, 0.5], cost(0.5 * (4 + 2.5))),
-    (CHiP(VIEW, 0.5, image_weight=2.0), [3, -1, 0.5], cost(0.5 * (4 + 5))),
-    (CHiP(VIEW, 0.5, image_weight=2.0, combine="sum"), [3, -1, 0.5], cost(2) + 2 * cost(1.25)),
+    (part(CHiP, VIEW, beta=0.5), [3, -1, 0.5], cost(0.5 * (4 + 2.5))),
+    (part(CHiP, VIEW, beta=0.5, image_weight=2.0), [3, -1, 0.5], cost(0.5 * (4 + 5))),
+    (part(CHiP, VIEW, beta=0.5, image_weight=2.0, combine="sum"), [3, -1, 0.5], cost(2) + 2 * cost(1.25)),
     (
         SymMPO(
             0.5, pair_weight=0.5, anchor_weight=1.0, agreement_weight=0.0001
@@ -82,11 +91,11 @@ def test_losses_by_hand(objective: Objective, ratios: list[float], expected: flo
 @pytest.mark.parametrize(
     ("objective", "columns", "value"),
     [
-        (MDPO(VIEW), 3, 3 * LN2),
-        (CHiP(VIEW), 3, LN2),
+        (part(MDPO, VIEW), 3, 3 * LN2),
+        (part(CHiP, VIEW), 3, LN2),
         (SymMPO(0.1, 0.5, 1.0, 1e-4), 5, 4 * LN2),
-        (BCO(), 2, 2 * LN2),
-        (ImageTerm(VIEW), 3, LN2),
+        (part(BCO), 2, 2 * LN2),
+        (part(ImageTerm, VIEW), 3, LN2),
     ],
 )
 def test_the_value_where_policy_and_reference_are_one(objective: Objective, columns: int, value: float) -> None:
@@ -94,11 +103,11 @@ def test_the_value_where_policy_and_reference_are_one(objective: Objective, colu
 
 
 WITH_LOOKS = [
-    MDPO(VIEW),
-    MDPO(VIEW, side="rejected"),
-    CHiP(VIEW),
-    CHiP(VIEW, combine="sum"),
-    ImageTerm(VIEW),
+    part(MDPO, VIEW),
+    part(MDPO, VIEW, side="rejected"),
+    part(CHiP, VIEW),
+    part(CHiP, VIEW, combine="sum"),
+    part(ImageTerm, VIEW),
     SymMPO(0.1, 0.5, 1.0, 1e-4),
 ]
 
@@ -125,15 +134,20 @@ def test_the_image_term_lifts_one_side_or_moves_the_other_alone() -> None:
         assert policy.grad is not None
         return policy.grad[0].tolist()
 
-    assert gradient(ImageTerm(VIEW, beta=1.0)) == pytest.approx([-0.5, 0, 0.5])
-    assert gradient(ImageTerm(VIEW, beta=1.0, detach_clean=True)) == pytest.approx([0, 0, 0.5])
+    assert gradient(part(ImageTerm, VIEW, beta=1.0)) == pytest.approx([-0.5, 0, 0.5])
+    assert gradient(part(ImageTerm, VIEW, beta=1.0, detach_clean=True)) == pytest.approx([0, 0, 0.5])
     assert gradient(ImageTerm(VIEW, beta=1.0, side="rejected")) == pytest.approx([0, 0.5, -0.5])
 
 
 def test_terms_of_weight_zero_are_dpo_to_the_last_bit_and_look_at_nothing() -> None:
     policy, reference, lengths = (torch.randn(64, 2), torch.randn(64, 2), torch.full((64, 2), 5))
     plain = DPO(0.1)(policy, reference, lengths).loss
-    for objective in (MDPO(VIEW, 0.1, 0.0, 0.0), CHiP(VIEW, 0.1, 0.0, 1.0), DDPO(0.1, 1.0), LDDPO(0.1, 1.0)):
+    for objective in (
+        part(MDPO, VIEW, beta=0.1, image_weight=0.0, anchor_weight=0.0),
+        part(CHiP, VIEW, beta=0.1, image_weight=0.0, segment_weight=1.0),
+        part(DDPO, 0.1, 1.0),
+        LDDPO(0.1, 1.0),
+    ):
         assert objective.looks == ()
         assert torch.equal(objective(policy, reference, lengths).loss, plain), repr(objective)
 
@@ -141,7 +155,12 @@ def test_terms_of_weight_zero_are_dpo_to_the_last_bit_and_look_at_nothing() -> N
 def test_a_weighted_list_unites_looks_and_hands_each_term_its_own() -> None:
     noise = Diffusion(noise_steps=500)
     both = Weighted(
-        [(1.0, DPO(0.5)), (0.5, ImageTerm(VIEW, beta=0.5)), (2.0, ImageTerm(noise, beta=0.5)), (1.0, MDPO(VIEW, 0.5))]
+        [
+            (1.0, DPO(0.5)),
+            (0.5, part(ImageTerm, VIEW, beta=0.5)),
+            (2.0, part(ImageTerm, noise, beta=0.5)),
+            (1.0, part(MDPO, VIEW, beta=0.5)),
+        ]
     )
     assert len(both.looks) == 2  # the crop is looked at once, for two terms
     mdpo = cost(2) + cost(1.25) + cost(1.5)
@@ -150,26 +169,26 @@ def test_a_weighted_list_unites_looks_and_hands_each_term_its_own() -> None:
 
 
 def test_an_objective_that_stands_on_another_asks_for_what_that_asks() -> None:
-    stic = Stic(alpha=0.25, base=MDPO(VIEW))
+    stic = part(Stic, alpha=0.25, base=part(MDPO, VIEW))
     assert len(stic.looks) == 1
     assert stic(*given([0, 0, 0])).loss.item() == pytest.approx(3 * LN2 + 0.25 * 20)
     with pytest.raises(ValueError, match="weigh tokens differently"):
-        Weighted([(1.0, DPO()), (1.0, DDPO())])
+        Weighted([(1.0, part(DPO)), (1.0, part(DDPO))])
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MDPO(), "name a view"),
-        (lambda: MDPO(VIEW, image_weight=-1), "image_weight=-1"),
-        (lambda: ImageTerm(VIEW, side="both"), "side='both'"),  # type: ignore[arg-type]
-        (lambda: CHiP(VIEW, combine="mean"), "combine='mean'"),  # type: ignore[arg-type]
+        (lambda: part(MDPO), "name a view"),
+        (lambda: part(MDPO, VIEW, image_weight=-1), "image_weight=-1"),
+        (lambda: part(ImageTerm, VIEW, side="both"), "side='both'"),  # type: ignore[arg-type]
+        (lambda: part(CHiP, VIEW, combine="mean"), "combine='mean'"),  # type: ignore[arg-type]
         (lambda: LDDPO(0.1, alpha=1.5), "alpha=1.5"),
-        (lambda: DDPO(gamma=0), "gamma=0"),
-        (lambda: BCO(shift="mean"), "shift='mean'"),  # type: ignore[arg-type]
-        (lambda: BCO(decay=1.0), "decay=1.0"),
-        (lambda: MDPO(VIEW, side="rejected")(*given([0, 0, 0, 0])), "pairs.num_negatives=1"),
-        (lambda: MDPO(VIEW)(*given([0, 0])), r"1 \+ K \+ 1 further columns"),
+        (lambda: part(DDPO, gamma=0), "gamma=0"),
+        (lambda: part(BCO, shift="mean"), "shift='mean'"),  # type: ignore[arg-type]
+        (lambda: part(BCO, decay=1.0), "decay=1.0"),
+        (lambda: part(MDPO, VIEW, side="rejected")(*given([0, 0, 0, 0])), "pairs.num_negatives=1"),
+        (lambda: part(MDPO, VIEW)(*given([0, 0])), r"1 \+ K \+ 1 further columns"),
         (
             lambda: SymMPO(0.1, 0.5, 1.0, 1e-4)(*given([0] * 6)),
             "one rejected response and got 2",
@@ -185,7 +204,7 @@ def test_what_cannot_be_is_refused_in_words(make, words: str) -> None:  # type: 
 
 
 def test_bco_by_hand_and_its_shift_lags_one_step() -> None:
-    objective = BCO(0.5)  # r = (1.5, −0.5): the mean over both sides is 0.5
+    objective = part(BCO, 0.5)  # r = (1.5, −0.5): the mean over both sides is 0.5
     first = objective(*given([3, -1]))
     assert first.loss.item() == pytest.approx(cost(1.5) + cost(0.5))
     assert first.metrics["rewards/both_sides"].item() == pytest.approx(0.5)
@@ -197,14 +216,14 @@ def test_bco_by_hand_and_its_shift_lags_one_step() -> None:
 
 
 def test_a_decaying_mean_starts_at_the_first_step() -> None:
-    objective = BCO(0.5, decay=0.9)
+    objective = part(BCO, 0.5, decay=0.9)
     for value in (1.0, 2.0):
         objective.after_step({"rewards/both_sides": value})
     assert objective.state()["mean"] == pytest.approx(0.9 * 1 + 0.1 * 2)
 
 
 def mpo() -> Weighted:
-    return Weighted([(0.8, DPO()), (0.2, BCO()), (1.0, NLL())])
+    return Weighted([(0.8, part(DPO)), (0.2, part(BCO)), (1.0, part(NLL))])
 
 
 def test_mpo_costs_what_its_paper_says_and_its_state_goes_through_the_sum() -> None:
@@ -238,8 +257,8 @@ def fitted(
 def test_beside_the_same_image_the_image_term_is_a_constant(new_policy: NewPolicy, tmp_path: Path) -> None:
     """The identity view: mDPO is DPO with an anchor."""
     one, other = new_policy(), new_policy()
-    same = fitted(one, MDPO(Identity(), 0.5), ViewSpec(), tmp_path / "a")
-    without = fitted(other, MDPO(Identity(), 0.5, image_weight=0.0), ViewSpec(), tmp_path / "b")
+    same = fitted(one, part(MDPO, Identity(), beta=0.5), ViewSpec(), tmp_path / "a")
+    without = fitted(other, part(MDPO, Identity(), beta=0.5, image_weight=0.0), ViewSpec(), tmp_path / "b")
     assert [row["train/loss/image"] for row in same] == pytest.approx([LN2] * 3, abs=1e-5)
     assert same[-1]["train/loss"] - LN2 == pytest.approx(without[-1]["train/loss"], abs=1e-4)
     for name, value in trained_state(one).items():
@@ -251,10 +270,10 @@ def test_the_image_term_opens_a_margin_between_the_images_whatever_the_micro_bat
 ) -> None:
     black = ViewSpec("black")
     whole, cut = new_policy(), new_policy()
-    metrics = fitted(whole, MDPO(Black(), 0.5), black, tmp_path / "a")
+    metrics = fitted(whole, part(MDPO, Black(), beta=0.5), black, tmp_path / "a")
     assert metrics[0]["train/loss"] == pytest.approx(3 * LN2, abs=1e-5)
     assert metrics[0]["train/image_margin"] == pytest.approx(0, abs=1e-4) and metrics[-1]["train/image_margin"] > 0
-    fitted(cut, MDPO(Black(), 0.5), black, tmp_path / "b", micro=1)
+    fitted(cut, part(MDPO, Black(), beta=0.5), black, tmp_path / "b", micro=1)
     for name, value in trained_state(whole).items():
         torch.testing.assert_close(value, trained_state(cut)[name], atol=1e-5, rtol=1e-3)
 
@@ -265,7 +284,7 @@ def test_weights_of_one_are_dpo_to_the_last_bit_in_a_fit(new_policy: NewPolicy, 
     policy_batch = pair_batch(other, range(4))
     weights = torch.ones(policy_batch.scoring.response_ids.shape)
     weighted = replace(policy_batch, scoring=replace(policy_batch.scoring, response_weights=weights))
-    module = DPOModule(other, DDPO(0.5, 1.0), OPTIM, reference_mode="live", total_steps=3)
+    module = DPOModule(other, part(DDPO, 0.5, 1.0), OPTIM, reference_mode="live", total_steps=3)
     metrics = fit(module, [StepBatch([weighted], 4)] * 3, tmp_path / "b")
     assert [row["train/loss"] for row in metrics] == [row["train/loss"] for row in plain]
     assert all(torch.equal(value, trained_state(other)[name]) for name, value in trained_state(one).items())
@@ -273,7 +292,7 @@ def test_weights_of_one_are_dpo_to_the_last_bit_in_a_fit(new_policy: NewPolicy, 
 
 def test_a_batch_without_the_looks_of_the_objective_is_refused(new_policy: NewPolicy, tmp_path: Path) -> None:
     policy = new_policy()
-    module = DPOModule(policy, MDPO(VIEW), OPTIM, reference_mode="live", total_steps=1)
+    module = DPOModule(policy, part(MDPO, VIEW), OPTIM, reference_mode="live", total_steps=1)
     with pytest.raises(ValueError, match="looks at 1 answers beside other images and the batch brings 0"):
         fit(module, [StepBatch([pair_batch(policy, [0])], 1)], tmp_path)
 

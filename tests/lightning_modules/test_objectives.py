@@ -29,14 +29,15 @@ from lightning_modules.objectives import (
     Stic,
     Weighted,
 )
+from tests.parts import part
 
 PAIR_OBJECTIVES: list[Objective] = [
     DPO(0.1), DPO(0.1, label_smoothing=0.2), IPO(0.1), Hinge(0.5), Robust(0.1, 0.1), EXO(0.1, 0.001), DiscoPOP(0.1, 0.05),
 ]  # fmt: skip
 ANY_K: list[Objective] = [
-    MultiNegative(0.1), Stic(0.1), Stic(0.3, alpha=0.3, norm="per_token"), Stic(0.1, alpha=1.0, norm="const"),
+    MultiNegative(0.1), part(Stic, 0.1), part(Stic, 0.3, alpha=0.3, norm="per_token"), part(Stic, 0.1, alpha=1.0, norm="const"),
     NCA(0.1), SPPO(0.5), APOZero(0.1), APODown(0.1), CPO(0.1, alpha=1.0), SimPO(2.0, gamma=1.0), ORPO(0.1), LengthNormalised(2.0),
-    *(FDivergence(name, base=MultiNegative(0.1)) for name in ("forward_kl", "jensen_shannon", "alpha")),
+    *(part(FDivergence, name, base=MultiNegative(0.1)) for name in ("forward_kl", "jensen_shannon", "alpha")),
 ]  # fmt: skip
 
 
@@ -120,17 +121,19 @@ def test_the_three_norms_of_stic_by_hand() -> None:
     base = math.log(2)  # both log-ratios are 1
 
     def loss(alpha: float, norm: str) -> float:
-        return Stic(0.1, alpha=alpha, norm=norm)(policy, reference, lengths).loss.item()  # type: ignore[arg-type]
+        return part(Stic, 0.1, alpha=alpha, norm=norm)(policy, reference, lengths).loss.item()  # type: ignore[arg-type]
 
     assert loss(0.5, "sum") == pytest.approx(base + 0.5 * 8, abs=1e-6)
     assert loss(0.5, "per_token") == pytest.approx(base + 0.5 * 2, abs=1e-6)
     assert loss(1.0, "const") == pytest.approx(base + 8 / 1024, abs=1e-6)
-    assert Stic()(policy, reference, lengths).loss.item() == pytest.approx(loss(1.0, "const"), abs=1e-6)  # as released
+    assert part(Stic)(policy, reference, lengths).loss.item() == pytest.approx(
+        loss(1.0, "const"), abs=1e-6
+    )  # as released
 
 
 def test_stic_stands_on_any_preference_objective() -> None:
     given = inputs([[3.0, -1.0]])
-    alone, both = Hinge(0.1)(*given), Stic(alpha=0.25, base=Hinge(0.1))(*given)
+    alone, both = Hinge(0.1)(*given), part(Stic, alpha=0.25, base=Hinge(0.1))(*given)
     assert both.loss.item() == pytest.approx(alone.loss.item() + 0.25 * 17.0, abs=1e-12)
     assert both.metrics["loss/preference"].item() == pytest.approx(0.6)
     assert both.metrics["loss/nll"].item() == pytest.approx(17.0)
@@ -138,27 +141,27 @@ def test_stic_stands_on_any_preference_objective() -> None:
 
 def test_fine_tuning_on_the_chosen_needs_no_reference_and_no_rejected() -> None:
     policy, lengths = torch.tensor([[-8.0], [-3.0]]), torch.tensor([[4], [3]])
-    assert NLL()(policy, None, lengths).loss.tolist() == [2.0, 1.0]
-    assert NLL(norm="sum")(policy, None, lengths).loss.tolist() == [8.0, 3.0]
+    assert part(NLL)(policy, None, lengths).loss.tolist() == [2.0, 1.0]
+    assert part(NLL, norm="sum")(policy, None, lengths).loss.tolist() == [8.0, 3.0]
     assert not NLL.needs_reference
 
 
 def test_a_weighted_list_is_the_weighted_sum_in_either_spelling() -> None:
     given = inputs([[3.0, -1.0], [0.0, 2.0]])
-    parts = [DPO(0.3), NLL()]
+    parts = [DPO(0.3), part(NLL)]
     expected = 0.8 * parts[0](*given).loss + 0.2 * parts[1](*given).loss
     pairs = Weighted([(0.8, parts[0]), (0.2, parts[1])])
     mappings = Weighted([{"weight": 0.8, "objective": parts[0]}, {"weight": 0.2, "objective": parts[1]}])
     assert torch.allclose(pairs(*given).loss, expected, atol=1e-14)
     assert torch.equal(pairs(*given).loss, mappings(*given).loss)
-    assert pairs.needs_reference and not Weighted([(1, NLL())]).needs_reference
+    assert pairs.needs_reference and not Weighted([(1, part(NLL))]).needs_reference
     assert pairs.beta == 0.3  # rewards are shown with it
 
 
 def test_a_term_for_one_kind_is_zero_for_pairs_of_others_and_its_mean_stays_over_all() -> None:
     policy, reference = torch.tensor([[-3.0, -4.0], [-5.0, -4.0]]), torch.tensor([[-4.0, -4.0], [-4.0, -4.0]])
     lengths = torch.full((2, 2), 2)
-    both = Weighted([{"weight": 1.0, "objective": DPO(0.5)}, {"weight": 2.0, "objective": NLL(), "kinds": ["des"]}])
+    both = Weighted([{"weight": 1.0, "objective": DPO(0.5)}, {"weight": 2.0, "objective": part(NLL), "kinds": ["des"]}])
     plain = DPO(0.5)(policy, reference, lengths).loss
     made = both(policy, reference, lengths, ["gen", "des"])
     assert torch.allclose(made.loss - plain, torch.tensor([0.0, 2.0 * 5.0 / 2]))
@@ -168,7 +171,7 @@ def test_a_term_for_one_kind_is_zero_for_pairs_of_others_and_its_mean_stays_over
 
 
 @pytest.mark.parametrize(
-    "objective", PAIR_OBJECTIVES + ANY_K + [NLL(), Weighted([(0.8, DPO(0.3)), (0.2, NLL())])], ids=repr
+    "objective", PAIR_OBJECTIVES + ANY_K + [part(NLL), Weighted([(0.8, DPO(0.3)), (0.2, part(NLL))])], ids=repr
 )
 def test_gradients_agree_with_finite_differences(objective: Objective) -> None:
     policy, reference, lengths = inputs([[0.4, -0.3], [-1.2, 0.9], [0.1, 0.2]])
@@ -201,21 +204,21 @@ def test_what_is_defined_for_pairs_is_refused_for_more(objective: Objective) -> 
 
 def test_stic_on_a_pair_objective_is_refused_for_more() -> None:
     with pytest.raises(ValueError, match="IPO is defined for one rejected response"):
-        Stic(base=IPO())(*inputs([[0.0, 0.0, 0.0]]))
+        part(Stic, base=part(IPO))(*inputs([[0.0, 0.0, 0.0]]))
 
 
 def test_wrong_shapes_and_a_missing_reference_are_named() -> None:
     policy, reference, lengths = inputs([[0.0, 0.0]])
     with pytest.raises(ValueError, match="needs .*chosen first"):
-        DPO()(policy[0], reference[0], lengths[0])
+        part(DPO)(policy[0], reference[0], lengths[0])
     with pytest.raises(ValueError, match="lengths of shape"):
-        DPO()(policy, reference, lengths[:, :1])
+        part(DPO)(policy, reference, lengths[:, :1])
     with pytest.raises(ValueError, match="reference log-probs of shape"):
-        DPO()(policy, reference[:, :1], lengths)
+        part(DPO)(policy, reference[:, :1], lengths)
     with pytest.raises(ValueError, match="compares with a reference and got none"):
-        DPO()(policy, None, lengths)
+        part(DPO)(policy, None, lengths)
     with pytest.raises(ValueError, match="K ≥ 1"):
-        MultiNegative()(policy[:, :1], reference[:, :1], lengths[:, :1])
+        part(MultiNegative)(policy[:, :1], reference[:, :1], lengths[:, :1])
 
 
 @pytest.mark.parametrize(
@@ -225,21 +228,21 @@ def test_wrong_shapes_and_a_missing_reference_are_named() -> None:
         (lambda: MultiNegative(beta=-1), "beta=-1 "),
         (lambda: IPO(beta=float("nan")), "beta=nan"),
         (lambda: Hinge(beta=float("inf")), "beta=inf"),
-        (lambda: DPO(label_smoothing=0.5), "label_smoothing=0.5"),
+        (lambda: part(DPO, label_smoothing=0.5), "label_smoothing=0.5"),
         (lambda: Robust(0.1, label_smoothing=-0.1), "label_smoothing=-0.1"),
-        (lambda: Stic(alpha=0), "alpha=0"),
-        (lambda: Stic(norm="mean"), "norm='mean'.*sum, per_token, const"),  # type: ignore[arg-type]
-        (lambda: NLL(constant=0), "constant=0"),
+        (lambda: part(Stic, alpha=0), "alpha=0"),
+        (lambda: part(Stic, norm="mean"), "norm='mean'.*sum, per_token, const"),  # type: ignore[arg-type]
+        (lambda: part(NLL, constant=0), "constant=0"),
         (lambda: EXO(0.1, label_smoothing=0), "label_smoothing=0 .*above 0 and below 0.5"),
         (lambda: DiscoPOP(0.1, tau=0), "tau=0"),
         (lambda: SimPO(gamma=-1, beta=2.0), "gamma=-1"),
         (lambda: CPO(0.1, alpha=float("nan")), "alpha=nan"),
         (lambda: ORPO(weight=-0.1), "weight=-0.1"),
-        (lambda: FDivergence("kl"), "divergence='kl'.*forward_kl"),  # type: ignore[arg-type]
-        (lambda: FDivergence(alpha=1), "alpha=1 "),
+        (lambda: part(FDivergence, "kl"), "divergence='kl'.*forward_kl"),  # type: ignore[arg-type]
+        (lambda: part(FDivergence, alpha=1), "alpha=1 "),
         (lambda: Weighted([]), "a list of 1 or more"),
         (lambda: Weighted([(1.0, "dpo")]), "'dpo'.*a number, then a mapping with a `_target_`"),
-        (lambda: Weighted([(float("nan"), DPO())]), "nan.*a number, then"),
+        (lambda: Weighted([(float("nan"), part(DPO))]), "nan.*a number, then"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(make, words: str) -> None:  # type: ignore[no-untyped-def]
@@ -267,7 +270,7 @@ def test_half_precision_log_probs_are_worked_on_in_float32() -> None:
 def test_the_reference_gets_no_gradient() -> None:
     policy, reference, lengths = inputs([[0.4, -0.3]])
     reference.requires_grad_()
-    assert not DPO()(policy, reference, lengths).loss.requires_grad
+    assert not part(DPO)(policy, reference, lengths).loss.requires_grad
 
 
 def test_every_objective_is_reachable_by_its_short_name() -> None:

@@ -29,6 +29,7 @@ from lightning_modules.objectives import (
     SimPO,
     Weighted,
 )
+from tests.parts import part
 
 PROMPT, LONGEST, PAIRS = 3, 7, 5
 LENGTHS = torch.tensor([[7, 3], [2, 5], [4, 4], [6, 1], [3, 7]])  # tokens of chosen and rejected
@@ -97,11 +98,11 @@ def trl_loss(policy: Tensor, reference: Tensor, **settings: Any) -> tuple[Tensor
         (lambda beta: APODown(beta), {"loss_types": ["apo_down"]}),
         (lambda beta: LengthNormalised(beta), {"loss_types": ["sigmoid_norm"]}),
         (
-            lambda beta: FDivergence("jensen_shannon", base=Robust(beta, 0.2)),
+            lambda beta: part(FDivergence, "jensen_shannon", base=Robust(beta, 0.2)),
             {"loss_types": ["robust"], "label_smoothing": 0.2, "f_divergence_type": "js_divergence"},
         ),
         (
-            lambda beta: FDivergence("forward_kl", base=LengthNormalised(beta)),
+            lambda beta: part(FDivergence, "forward_kl", base=LengthNormalised(beta)),
             {"loss_types": ["sigmoid_norm"], "f_divergence_type": "forward_kl"},
         ),
         (

@@ -26,6 +26,7 @@ from lightning_modules.objectives import (
     Stic,
     Weighted,
 )
+from tests.parts import part
 
 
 def given(policy: list[float], reference: list[float] | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,9 +49,9 @@ BY_HAND = [
     ),
     (DiscoPOP(0.5, tau=1.0), 0.1192029220 * 0.1269280110 + 0.8807970780 * 0.1353352832),
     (LengthNormalised(1.0), math.log(1 + math.exp(-(3 / 4 + 1 / 5)))),
-    (FDivergence("forward_kl", beta=0.5), math.log(1 + math.exp(-0.5 * (math.exp(1) - math.exp(-3))))),
+    (part(FDivergence, "forward_kl", beta=0.5), math.log(1 + math.exp(-0.5 * (math.exp(1) - math.exp(-3))))),
     (
-        FDivergence("jensen_shannon", beta=0.5),  # ln σ(3) − ln σ(−1) = −0.0485873516 + 1.3132616875
+        part(FDivergence, "jensen_shannon", beta=0.5),  # ln σ(3) − ln σ(−1) = −0.0485873516 + 1.3132616875
         math.log(1 + math.exp(-0.5 * 1.2646743359)),
     ),
     (
@@ -79,7 +80,7 @@ def test_the_odds_ratio_by_hand() -> None:
     policy, _, lengths = given([-4 * math.log(2), -5 * math.log(3)])
     expected = math.log(2) + 0.1 * -math.log(2 / 3)
     assert ORPO(0.1)(policy, None, lengths).loss.item() == pytest.approx(expected, abs=1e-12)
-    assert ORPO(0.0)(policy, None, lengths).loss.item() == NLL()(policy, None, lengths).loss.item()
+    assert ORPO(0.0)(policy, None, lengths).loss.item() == part(NLL)(policy, None, lengths).loss.item()
 
 
 @pytest.mark.parametrize("value", [0.0, -1e-9, -1e-5, -0.69, -0.7, -5.0, -1e6])
@@ -91,10 +92,11 @@ def test_odds_of_certain_and_of_hopeless_tokens_are_finite(value: float) -> None
 
 
 AT_THE_START = [
-    (EXO(0.1, 0.001), 2.761231), (NCA(), 2 * math.log(2)), (SPPO(0.1), 50.0), (APOZero(), 1.0), (APODown(), 1.0),
+    (EXO(0.1, 0.001), 2.761231), (part(NCA), 2 * math.log(2)), (SPPO(0.1), 50.0), (part(APOZero), 1.0), (part(APODown), 1.0),
     (DiscoPOP(0.1, 0.05), 0.846574),
-    (LengthNormalised(beta=2.0), math.log(2)), (FDivergence("forward_kl"), math.log(2)), (FDivergence("alpha"), math.log(2)),
-    (FDivergence("jensen_shannon", base=IPO(0.5)), 1.0),
+    (LengthNormalised(beta=2.0), math.log(2)),
+    (part(FDivergence, "forward_kl"), math.log(2)), (part(FDivergence, "alpha"), math.log(2)),
+    (part(FDivergence, "jensen_shannon", base=IPO(0.5)), 1.0),
 ]  # fmt: skip
 
 
@@ -112,7 +114,7 @@ def test_nca_pulls_both_sides_with_a_quarter_of_beta_at_the_start() -> None:
 
 
 def test_apo_zero_lifts_the_chosen_answer_and_apo_down_lowers_it() -> None:
-    for objective, sign in ((APOZero(), -1), (APODown(), 1)):
+    for objective, sign in ((part(APOZero), -1), (part(APODown), 1)):
         policy, reference, lengths = given([-20.0, -34.0], [-20.0, -30.0])  # a rejected answer that has fallen already
         policy.requires_grad_()
         objective(policy, reference, lengths).loss.sum().backward()
@@ -122,10 +124,10 @@ def test_apo_zero_lifts_the_chosen_answer_and_apo_down_lowers_it() -> None:
 
 
 ANY_K = [
-    NCA(),
-    SPPO(),
-    APOZero(),
-    APODown(),
+    part(NCA),
+    part(SPPO),
+    part(APOZero),
+    part(APODown),
     CPO(0.1, alpha=1.0),
     CPO(0.1, alpha=0.0),
     SimPO(beta=2.0, gamma=1.0),
@@ -143,14 +145,16 @@ def test_several_rejected_answers_cost_the_mean_over_their_pairs(objective: Obje
 
 def test_an_f_divergence_near_the_reverse_kl_is_dpo_and_takes_several_rejected_answers() -> None:
     three = given([1.0, -0.5, 0.3])
-    near = FDivergence("alpha", alpha=1 - 1e-9, base=MultiNegative(0.3))(*three).loss
+    near = part(FDivergence, "alpha", alpha=1 - 1e-9, base=MultiNegative(0.3))(*three).loss
     assert near.item() == pytest.approx(MultiNegative(0.3)(*three).loss.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("base", [Stic(), NLL(), NCA(), SimPO(beta=2.0, gamma=1.0), Weighted([(1.0, DPO())])], ids=repr)
+@pytest.mark.parametrize(
+    "base", [part(Stic), part(NLL), part(NCA), SimPO(beta=2.0, gamma=1.0), Weighted([(1.0, part(DPO))])], ids=repr
+)
 def test_an_f_divergence_refuses_losses_that_are_not_of_the_margin(base: Objective) -> None:
     with pytest.raises(ValueError, match="function of the log-ratios alone.*DPO, MultiNegative"):
-        FDivergence(base=base)
+        part(FDivergence, base=base)
 
 
 @pytest.mark.parametrize("objective", [CPO(0.5, alpha=1.0), SimPO(2.0, gamma=1.0), ORPO(0.1)], ids=repr)

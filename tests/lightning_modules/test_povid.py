@@ -15,6 +15,7 @@ from parallax.models.batch import ScoringBatch, StepBatch
 from parallax.models.policy import Policy
 from parallax.records import ViewSpec
 from tests.lightning_modules.tiny_steps import OPTIM, NewPolicy, fit, look_batch, pair_batch
+from tests.parts import part
 
 NOISE = ViewSpec("diffusion", {"noise_steps": 900}, seed=4)
 
@@ -29,7 +30,7 @@ def test_the_mixture_written_out() -> None:
     reference = torch.tensor([[-11.0, -11.0, -10.5]])
     # ρ = (1, −1, −0.5); β = 0.5: β(ρ_w − ρ_text) = 1, β(ρ_w − ρ_noise) = 0.75
     text, noise = math.log(1 + math.exp(-1.0)), math.log(1 + math.exp(-0.75))
-    output = Povid(beta=0.5)(policy, reference, torch.ones(1, 3, dtype=torch.long))
+    output = part(Povid, beta=0.5)(policy, reference, torch.ones(1, 3, dtype=torch.long))
     assert output.loss.item() == pytest.approx(0.5 * text + 0.5 * noise, abs=1e-6)
     assert output.loss.item() == pytest.approx(0.5 * 0.313262 + 0.5 * 0.386871, abs=1e-5)
     assert output.metrics["loss/text"].item() == pytest.approx(text, abs=1e-6)
@@ -45,11 +46,11 @@ def test_before_any_step_it_costs_the_sum_of_weights_times_ln_two() -> None:
 
 def test_what_it_is_not_defined_for_is_refused() -> None:
     with pytest.raises(ValueError, match="got 2 columns"):
-        Povid()(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.long))
+        part(Povid)(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.long))
     with pytest.raises(ValueError, match="both 0"):
         Povid(0.1, 0.0, 0.0)
     with pytest.raises(ValueError, match="text_weight=-1"):
-        Povid(0.1, -1)
+        part(Povid, 0.1, -1)
 
 
 def test_the_added_column_is_what_the_policy_says_under_noise_scored_on_the_clean_image(new_policy: NewPolicy) -> None:
@@ -77,7 +78,7 @@ def test_the_added_column_is_what_the_policy_says_under_noise_scored_on_the_clea
 def test_a_fit_moves_away_from_both(new_policy: NewPolicy, tmp_path: Path) -> None:
     policy = new_policy()
     steps = [StepBatch([replace(pair_batch(policy, [0, 1]), looks=[noisy_look(policy)])], 2) for _ in range(4)]
-    module = DPOModule(policy, Povid(0.5), OPTIM, reference_mode="live", total_steps=4)
+    module = DPOModule(policy, part(Povid, 0.5), OPTIM, reference_mode="live", total_steps=4)
     metrics = fit(module, steps, tmp_path)
     assert metrics[0]["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert metrics[-1]["train/loss/text"] < metrics[0]["train/loss/text"]
@@ -85,14 +86,14 @@ def test_a_fit_moves_away_from_both(new_policy: NewPolicy, tmp_path: Path) -> No
 
 
 def test_tokens_chosen_while_training_need_a_live_reference(new_policy: NewPolicy, tmp_path: Path) -> None:
-    for objective, scorer in ((Povid(), "label"), (DPO(), "argmax_not_label")):
+    for objective, scorer in ((part(Povid), "label"), (part(DPO), "argmax_not_label")):
         with pytest.raises(ValueError, match="use reference=live"):
             DPOModule(new_policy(), objective, OPTIM, rejected_scorer=scorer, total_steps=1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rejected_scorer='best'"):
-        DPOModule(new_policy(), DPO(), OPTIM, rejected_scorer="best", total_steps=1)  # type: ignore[arg-type]
+        DPOModule(new_policy(), part(DPO), OPTIM, rejected_scorer="best", total_steps=1)  # type: ignore[arg-type]
     policy = new_policy()
     module = DPOModule(
-        policy, DPO(), OPTIM, reference_mode="live", rejected_scorer="argmax_not_label", total_steps=1
+        policy, part(DPO), OPTIM, reference_mode="live", rejected_scorer="argmax_not_label", total_steps=1
     )  # fmt: skip
     (metrics,) = fit(module, [StepBatch([pair_batch(policy, [0, 1])], 2)], tmp_path)
     assert metrics["train/loss"] == pytest.approx(math.log(2), abs=1e-6)  # policy and reference choose the same tokens

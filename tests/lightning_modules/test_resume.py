@@ -28,12 +28,13 @@ from tests.lightning_modules.tiny_steps import (
     step_batch,
     trained_state,
 )
+from tests.parts import part
 
 STEPS = 6
 
 
 def dpo(policy: Policy) -> TuningModule:
-    objective = Weighted([(0.8, DPO(0.1)), (0.2, BCO(0.1))])  # one of which has a running mean in checkpoints
+    objective = Weighted([(0.8, DPO(0.1)), (0.2, part(BCO, 0.1))])  # one of which has a running mean in checkpoints
     return DPOModule(policy, objective, replace(OPTIM, warmup_steps=2), reference_mode="live", total_steps=STEPS)
 
 

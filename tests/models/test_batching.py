@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax.models.generation.batching import PART, plan_batches
-from parallax.models.generation.requests import GenerationRequest
+from parallax.models.generation.requests import PART, GenerationRequest, plan_batches
 from parallax.records import Decoding, ViewSpec
 from tests.models.examples import Picture
 

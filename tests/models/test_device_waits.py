@@ -17,6 +17,7 @@ from lightning_modules.objectives import DPO
 from parallax.models.batch import PairBatch
 from parallax.settings.groups import Optim
 from parallax.settings.shipped import shipped
+from tests.parts import part
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_consecutive"}
 
@@ -46,7 +47,7 @@ def ragged_pairs(count: int = 3) -> PairBatch:
 def test_scoring_and_its_gradients_ask_nothing_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "1")  # the library's own two, see below
     policy = random_policy("tiny", rank=4, layout="shared", attention="prefix_sdpa", device="meta")
-    module = DPOModule(policy, DPO(), shipped(Optim), total_steps=1)
+    module = DPOModule(policy, part(DPO), shipped(Optim), total_steps=1)
     loss, metrics = module.losses(ragged_pairs().to("meta"))
     loss.sum().backward()
     assert {value.device.type for value in (loss, *metrics.values())} == {"meta"}
@@ -67,7 +68,7 @@ def test_a_micro_batch_waits_twice_for_its_device_and_that_is_the_librarys_check
 
     monkeypatch.setattr(policy, "layout", laid_out)
     monkeypatch.setattr(log_probs.ScoringBatch, "counted", _unseen(log_probs.ScoringBatch.counted))
-    module = DPOModule(policy, DPO(), shipped(Optim), total_steps=1)
+    module = DPOModule(policy, part(DPO), shipped(Optim), total_steps=1)
     batch = ragged_pairs()
     with waits:
         module.losses(batch)[0].sum().backward()

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from packaging.version import Version
 
 from parallax.models.backbone import known_families, refuse_unfit, support_of
-from parallax.models.encoding.encoder_only import load_encoder
 from parallax.models.encoding.pixels import change_pixels, pixel_names
+from parallax.models.encoding.token_counts import load_encoder
 from parallax.records import ViewSpec
 from tests.models.family_walk import own_processors
 from tests.models.family_walk import walk as families
@@ -114,6 +114,16 @@ def test_a_family_that_went_wrong_is_refused_before_its_weights_are_read() -> No
     ):
         refuse_unfit("phi4_multimodal", "somewhere")
     assert not support_of("never_heard_of").shared
+
+
+def test_a_forward_that_fails_in_one_release_refuses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"step": "forward", "refused": "stops", "shared": False, "plain_head": False}
+    for installed, works in (("5.24.0", False), ("5.23.0", True)):
+        text = json.dumps({"transformers": "5.24.0", "families": {"llama4": row, "mllama": {**row, "step": "saving"}}})
+        monkeypatch.setattr("parallax.models.backbone.version", lambda _, installed=installed: installed)
+        monkeypatch.setattr(Path, "read_text", lambda *_, text=text, **__: text)
+        known = known_families.__wrapped__()
+        assert (not known["llama4"].refused) is works and known["mllama"].refused
 
 
 def test_a_checkpoint_with_code_of_its_own_is_refused_in_words(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from parallax.evaluation.judged.gradings import number_between
 from parallax.models.http_client import HttpClient, ServiceError
 from tests.faults import Injected
 from tests.models.wire import BROKEN, SAID, whole, wired
+from tests.parts import part
 
 
 def client(url: str, **more: Any) -> HttpClient:
@@ -37,7 +38,7 @@ def test_a_broken_answer_is_a_failure_in_a_sentence_and_the_others_are_kept(
 ) -> None:
     good, began = whole(SAID), time.monotonic()
     with wired(good, BROKEN[kind]) as wire:
-        judge = JudgeClient(
+        judge = part(JudgeClient,
             wire.url, "judge", retries=0, timeout=0.6, backoff=0.001, concurrency=1, cache_dir=str(tmp_path)
         )  # fmt: skip
         first, second = judge.verdicts([Ask("one", number), Ask("two", number)])
@@ -45,7 +46,7 @@ def test_a_broken_answer_is_a_failure_in_a_sentence_and_the_others_are_kept(
     assert time.monotonic() - began < 20
     said = str(second.failure)
     assert "127.0.0.1" in said and len(said) < 700 and "\n" not in said and "\x1b" not in said
-    again = JudgeClient("http://127.0.0.1:9/v1", "judge", cache_dir=str(tmp_path))
+    again = part(JudgeClient, "http://127.0.0.1:9/v1", "judge", cache_dir=str(tmp_path))
     assert again.verdicts([Ask("one", number)])[0].value == 7 and again.asked == 0
     injected(
         "attack: broken, endless or misshapen answer of a judge",

@@ -18,6 +18,7 @@ from parallax.models.generation import generate
 from parallax.models.image_text import ImageTextModel
 from tests.faults import Injected
 from tests.models.wire import SAID, whole, wired
+from tests.parts import part
 from tests.typed import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,8 +33,8 @@ def in_json(name: str, **values: Any) -> Change:
         for key, value in values.items():
             *above, last = key.split("__")
             node = content
-            for part in above:
-                node = node.setdefault(part, {})
+            for step in above:
+                node = node.setdefault(step, {})
             node[last] = value
         (folder / name).write_text(json.dumps(content))
 
@@ -156,7 +157,7 @@ def test_each_ingredient_of_image_features_is_a_miss(what: str, tmp_path: Path) 
     def place(folder: Path) -> tuple[str, str]:
         """Folder and processor under which features are kept on disk."""
         policy = load_policy({"path": str(folder), "feature_cache": "disk"}, None, feature_folder=tmp_path / "features")
-        return policy.features.cache.folder.name, policy.encoder.processor_fingerprint()
+        return policy.features.cache.folder.name, policy.encoder.processor_fingerprint
 
     shutil.copytree(ROOT / "assets" / "tiny_llava", tmp_path / "llava")
     if what == "weights of the tower":
@@ -198,7 +199,7 @@ def test_each_setting_of_an_asked_judge_is_a_miss(changed: dict[str, Any], tmp_p
     with wired(whole(SAID)) as wire:
 
         def asked(**settings: Any) -> int:
-            client = JudgeClient(**{"url": wire.url, "model": "m", "cache_dir": str(tmp_path), **settings})
+            client = part(JudgeClient, **{"url": wire.url, "model": "m", "cache_dir": str(tmp_path), **settings})
             client.verdicts([Ask("is it?", str)])
             return client.asked
 

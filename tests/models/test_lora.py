@@ -31,6 +31,18 @@ def test_every_language_linear_and_nothing_else_is_adapted(family: str, make_pol
     assert len(learning) == 2 * 7 * 2 and all("lora_" in name and "language_model" in name for name in learning)
 
 
+def test_a_router_that_gives_more_than_a_product_gets_no_lora() -> None:
+    from transformers import AutoModelForImageTextToText
+
+    from tests.toys.shrunken_configs import shrunken_config
+
+    with torch.device("meta"):
+        model: Any = AutoModelForImageTextToText.from_config(shrunken_config("llama4"))
+    targets = language_targets(model)
+    assert any(name.endswith("feed_forward.router") for name, _ in model.named_modules())
+    assert "router" not in targets and "q_proj" in targets
+
+
 def _clip() -> dict[str, Any]:
     size = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
     return {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14, **size}

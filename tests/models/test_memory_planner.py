@@ -18,7 +18,7 @@ from parallax.models.memory.model_shape import shape_of
 from parallax.models.memory.planner import Workload, plan_generation, plan_training
 from parallax.models.memory.terms import layer_bytes, trained_parameters, weight_bytes
 from parallax.models.scoring import log_probs
-from parallax.models.true_size import architectures, count_lora, meta_model
+from parallax.models.true_size import architectures, meta_model
 from tests.typed import lora
 
 TINY = Workload(40, 16, 24, responses=3, pairs=2, rank=8)
@@ -27,10 +27,15 @@ TINY = Workload(40, 16, 24, responses=3, pairs=2, rank=8)
 @pytest.mark.parametrize("name", architectures())
 def test_parameters_and_lora_are_those_of_the_network(name: str) -> None:
     shape = shape_of(meta_model(name))
-    counted = count_lora(name, 128)
-    assert shape.parameters == counted.total
-    assert trained_parameters(shape, replace(TINY, rank=128)) == counted.trainable
-    assert weight_bytes(shape, replace(TINY, weights="bfloat16")) == 2 * counted.total
+    model = meta_model(name)
+    total = sum(value.numel() for value in model.parameters())
+    with torch.device("meta"):
+        tuned = add_lora(model, lora(r=128), seed=0)
+    assert shape.parameters == total
+    assert trained_parameters(shape, replace(TINY, rank=128)) == sum(
+        v.numel() for v in tuned.parameters() if v.requires_grad
+    )
+    assert weight_bytes(shape, replace(TINY, weights="bfloat16")) == 2 * total
     assert shape.notes == ()
 
 

@@ -139,7 +139,7 @@ def test_the_encoder_travels_to_workers(family: str, make_policy: Any) -> None:
     one, other = (e.encode_prompt(Picture(1).load(), "What is </s>?", NOISE) for e in (encoder, copy))
     assert torch.equal(one.input_ids, other.input_ids)
     assert torch.equal(one.vision["pixel_values"], other.vision["pixel_values"])
-    assert copy.processor_fingerprint() == encoder.processor_fingerprint()
+    assert copy.processor_fingerprint == encoder.processor_fingerprint
 
 
 # -- views -------------------------------------------------------------------------------------------------------------
@@ -284,4 +284,4 @@ def test_padding_to_a_square_centres_on_the_mean_colour(make_policy: Any) -> Non
     plain = make_policy("llava").encoder
     ours = encoder.encode_prompt(image, "What?").vision["pixel_values"]
     assert torch.equal(ours, plain.encode_prompt(padded, "What?").vision["pixel_values"])
-    assert encoder.processor_fingerprint() != plain.processor_fingerprint()
+    assert encoder.processor_fingerprint != plain.processor_fingerprint

@@ -9,8 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parallax.models.scoring.log_probs import score
-from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.log_probs import score, separate_sequences
 from parallax.models.scoring.shared_prefix import can_share, prefix_mask, shared_prefix
 from tests.models.examples import FAMILIES, SIZES, Picture, norms_in_full_precision, prompts_and_responses
 

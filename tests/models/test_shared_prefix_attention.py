@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallax.models.backbone import base_model, text_config
-from parallax.models.scoring.flex_attention import KEYWORD, flex, segment_blocks
 from parallax.models.scoring.shared_prefix import SDPA, prefix_mask, sdpa_in_two
+from parallax.models.scoring.varlen_attention import KEYWORD, flex, segment_blocks
 from tests.models.examples import prompts_and_responses
 
 

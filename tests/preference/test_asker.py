@@ -12,6 +12,7 @@ from parallax.preference.asker import GivenQuestions, SelfAsked
 from parallax.preference.proposer import Ask
 from parallax.records import Candidate, Dropped, Sample
 from parallax.records.pair_store import images_of
+from tests.parts import part
 
 SAMPLES = list(ShapesSource("pairs_habit_free", 4))
 SAID = {
@@ -46,7 +47,7 @@ def asked(asker: SelfAsked, samples: Sequence[Sample] = SAMPLES) -> tuple[list[l
 
 
 def test_sentences_that_ask_become_samples_and_the_others_have_their_reason() -> None:
-    questions, reasons, policy = asked(SelfAsked(["Ask."], unwanted=["name"]))
+    questions, reasons, policy = asked(part(SelfAsked, ["Ask."], unwanted=["name"]))
     assert questions == [["How many stars are there?"], ["What is it?", "Who drew the ornament?"]]
     assert reasons == ["no_question", "unwanted_question"]
     assert [len(call) for call in policy.calls] == [4] and all(a.request.decoding.greedy for a in policy.calls[0])
@@ -54,16 +55,16 @@ def test_sentences_that_ask_become_samples_and_the_others_have_their_reason() ->
 
 
 def test_a_question_that_fails_its_check_is_dropped_and_the_check_sees_the_image() -> None:
-    questions, reasons, policy = asked(SelfAsked(["Ask."], "CHECK {question}", most=1, unwanted=["name"]))
+    questions, reasons, policy = asked(part(SelfAsked, ["Ask."], "CHECK {question}", most=1, unwanted=["name"]))
     assert questions == [["How many stars are there?"]] and reasons[-1] == "unanswerable"
     assert [ask.request.image for ask in policy.calls[1]] == [SAMPLES[0].image, SAMPLES[3].image]
     with pytest.raises(ValueError, match=r"asker.check='Ask again' lacks {question}"):
-        SelfAsked(["Ask."], "Ask again", unwanted=["name"])
+        part(SelfAsked, ["Ask."], "Ask again", unwanted=["name"])
 
 
 def test_a_request_for_a_description_goes_with_each_question_and_orders_stand_behind_them() -> None:
-    asker = SelfAsked(
-        ["Ask."], describe=["Describe it."], briefly="Be brief.", in_a_word="In a word.", unwanted=["name"]
+    asker = part(
+        SelfAsked, ["Ask."], describe=["Describe it."], briefly="Be brief.", in_a_word="In a word.", unwanted=["name"]
     )
     (made,) = (one for one in asker.asked(SAMPLES[3:], seed=0, generate=Policy()) if not isinstance(one, Dropped))
     assert [(sample.kind, sample.question) for sample in made] == [
@@ -80,12 +81,18 @@ def test_things_that_are_named_become_questions_where_no_question_can_be_written
     named = replace(SAMPLES[0], id="named")
     SAID["named"] = "A red star. A red star and a Blue cross."
     questions, _, _ = asked(
-        SelfAsked(["Say."], pattern="(red|blue) (star|cross)", wordings=["Where is the {thing}?"], unwanted=["name"]),
+        part(
+            SelfAsked,
+            ["Say."],
+            pattern="(red|blue) (star|cross)",
+            wordings=["Where is the {thing}?"],
+            unwanted=["name"],
+        ),
         [named],
     )
     assert questions == [["Where is the red star?", "Where is the blue cross?"]]
     with pytest.raises(ValueError, match=r"asker.wordings is empty"):
-        SelfAsked(["Say."], pattern="star", unwanted=["name"])
+        part(SelfAsked, ["Say."], pattern="star", unwanted=["name"])
 
 
 def test_questions_of_the_data_stay_as_they_are() -> None:

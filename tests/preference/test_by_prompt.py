@@ -10,13 +10,14 @@ from datamodules.shapes.source import ShapesSource
 from parallax.preference.proposer import PlannedProposer
 from parallax.preference.proposers import ByPrompt, ByView
 from parallax.records import ViewSpec
+from tests.parts import part
 
 SAMPLES = list(ShapesSource("pairs_habit_free", 400))
 POOLS = {"good": ["careful"], "neutral": ["plain 1", "plain 2"], "bad": ["imagine 1", "imagine 2", "imagine 3"]}
 
 
 def proposer(**changes: object) -> ByPrompt:
-    return ByPrompt(**{**POOLS, "view": build({"name": "stic_corruption"}), **changes})  # type: ignore[arg-type]
+    return part(ByPrompt, **{**POOLS, "view": build({"name": "stic_corruption"}), **changes})  # type: ignore[arg-type]
 
 
 def test_a_pair_is_a_careful_answer_against_a_bad_prompt_or_a_bad_image() -> None:
@@ -60,7 +61,7 @@ def test_the_pair_is_trained_on_the_neutral_prompt_and_other_proposers_keep_the_
     sample = SAMPLES[0]
     trained = as_trained(proposer(), sample, 0)
     assert trained.question == proposer().trained_question(sample, 0) and trained.answer == sample.answer
-    assert as_trained(ByView(build({"name": "invert"})), sample, 0) is sample
+    assert as_trained(part(ByView, build({"name": "invert"})), sample, 0) is sample
 
 
 def test_what_cannot_be_is_refused() -> None:

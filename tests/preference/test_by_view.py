@@ -9,12 +9,13 @@ from datamodules.shapes.source import ShapesSource
 from parallax.preference.proposer import Ask, PlannedProposer
 from parallax.preference.proposers import ByView, Given
 from parallax.records import Candidate, ViewSpec
+from tests.parts import part
 
 SAMPLES = list(ShapesSource("pairs_habit_free", 3))
 
 
 def noise(step: int, k: int = 1, **decoding: float) -> ByView:
-    return ByView(build({"name": "diffusion", "noise_steps": step}), k, max_new_tokens=32, **decoding)  # type: ignore[arg-type]
+    return part(ByView, build({"name": "diffusion", "noise_steps": step}), k, max_new_tokens=32, **decoding)  # type: ignore[arg-type]
 
 
 def test_one_clean_request_and_k_corrupted_ones_all_greedy() -> None:
@@ -46,9 +47,9 @@ def test_sampled_decoding_has_a_seed_of_its_own_for_every_answer() -> None:
 
 def test_several_views_take_turns_and_a_mixture_is_drawn_per_answer() -> None:
     views = ["invert", {"name": "diffusion", "noise_steps": 300}]
-    several = ByView(build({"name": "several", "views": views}), 4).requests(SAMPLES[0], 0)
+    several = part(ByView, build({"name": "several", "views": views}), 4).requests(SAMPLES[0], 0)
     assert [ask.request.view.name for ask in several[1:]] == ["invert", "diffusion", "invert", "diffusion"]
-    mixture = ByView(build({"name": "mixture", "views": views, "weights": [1, 1]}), 20).requests(SAMPLES[0], 0)
+    mixture = part(ByView, build({"name": "mixture", "views": views, "weights": [1, 1]}), 20).requests(SAMPLES[0], 0)
     assert {ask.request.view.name for ask in mixture[1:]} == {"invert", "diffusion"}
 
 

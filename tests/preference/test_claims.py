@@ -20,8 +20,9 @@ from parallax.preference.proposer import Ask
 from parallax.preference.proposers import Sampled
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Candidate, Decoding, GenerationSpec, PreferencePair, ViewSpec
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from tests import typed
+from tests.parts import part
 from tests.typed import load_policy
 
 SCENES = ShapesSource("pairs_habit_free", 6)
@@ -49,7 +50,7 @@ def sees(*present: str) -> Says:
 
 
 def judged(says: Says, *texts: str, prompt: str = "claims_short", **options: Any) -> Judgement:
-    (made,) = Claims(prompt, **options).judge(None, [SAMPLE], [group(*texts)], seed=0, generate=says)  # type: ignore[arg-type]
+    (made,) = part(Claims, prompt, **options).judge(None, [SAMPLE], [group(*texts)], seed=0, generate=says)  # type: ignore[arg-type]
     return made
 
 
@@ -72,7 +73,7 @@ def test_every_claim_is_asked_about_once_and_denied_ones_count_against_an_answer
 def test_all_answers_of_all_samples_are_asked_about_at_once() -> None:
     says = sees("a red circle")
     groups = [group("I see a red circle.", "I see a blue star."), group("I see a grey cat.")]
-    made = Claims("claims_short").judge(None, [SCENES[0], SCENES[1]], groups, seed=0, generate=says)  # type: ignore[arg-type]
+    made = part(Claims, "claims_short").judge(None, [SCENES[0], SCENES[1]], groups, seed=0, generate=says)  # type: ignore[arg-type]
     assert len(says.calls) == 1 and [ask.request.sample_id for ask in says.calls[0]] == [
         SCENES[i].id for i in (0, 0, 1)
     ]
@@ -154,8 +155,8 @@ def module(cache: Path, judge: Claims, policy: Any) -> PreferenceDataModule:
 
 
 def test_probabilities_agree_with_words_and_are_found_again(tmp_path: Path, policy: Any) -> None:
-    by_words = module(tmp_path, Claims("claims_short", max_new_tokens=4), policy)
-    likely = Claims("claims_short", by="probability", max_new_tokens=4, batch_size=5, cache_dir=tmp_path)
+    by_words = module(tmp_path, part(Claims, "claims_short", max_new_tokens=4), policy)
+    likely = part(Claims, "claims_short", by="probability", max_new_tokens=4, batch_size=5, cache_dir=tmp_path)
     by_probability = module(tmp_path, likely, policy)
     assert by_words.report is not None and by_probability.report is not None
     assert by_words.report.judge == by_probability.report.judge and by_words.report.judge["denied"] > 0
@@ -168,7 +169,9 @@ def test_probabilities_agree_with_words_and_are_found_again(tmp_path: Path, poli
 def test_first_words_have_the_probabilities_of_the_model_whatever_the_batch(policy: Any) -> None:
     import torch
 
-    asks = [Claims("claims_short")._ask(sample, "verdict", "Is there a red circle in the image?") for sample in SCENES]
+    asks = [
+        part(Claims, "claims_short")._ask(sample, "verdict", "Is there a red circle in the image?") for sample in SCENES
+    ]
     requests = [ask.request for ask in asks]
     found = first_word_probabilities(policy, requests, ["Yes", "No", "Yes."], why={}, batch_size=4)
     alone = [first_word_probabilities(policy, [request], ["Yes", "No"], why={})[0] for request in requests]

@@ -11,6 +11,7 @@ from parallax.preference.judges import ClipCalibrated
 from parallax.preference.tree import Leaf, Node, Tree
 from parallax.records import Decoding, GenerationSpec, Sample, Turn, ViewSpec
 from tests.models.examples import Picture
+from tests.parts import part
 
 SAMPLE = Sample("s", "test", Picture(1), (Turn("q"),))
 SPEC = GenerationSpec("p", "float32", "x", "t", "i", "q", ViewSpec(), Decoding(8))
@@ -48,7 +49,7 @@ def leaves(tree: Tree = TREE) -> list[Leaf]:
 
 
 def scores(**options: Any) -> list[float]:
-    judge = ClipCalibrated(Words(), **options)
+    judge = part(ClipCalibrated, Words(), **options)
     (made,) = judge.judge(POLICY, [SAMPLE], [leaves()], seed=0, generate=lambda asks: [])
     return list(made.scores)
 
@@ -69,18 +70,18 @@ def test_the_weight_decides_between_the_true_and_the_likely_continuation() -> No
 
 
 def test_a_pruned_sentence_counts_in_ranks_unless_it_is_left_out() -> None:
-    judge = ClipCalibrated(Words(), len_norm="none")
+    judge = part(ClipCalibrated, Words(), len_norm="none")
     (made,) = judge.judge(POLICY, [SAMPLE], [leaves(TREE.without_pruned())], seed=0, generate=lambda asks: [])
     assert made.scores[0] == pytest.approx(-1.0)  # alone among its siblings: rank 1 of 1
 
 
 def test_with_no_image_weight_no_picture_is_looked_at() -> None:
     words = Words()
-    judge = ClipCalibrated(words, image_weight=0.0)
+    judge = part(ClipCalibrated, words, image_weight=0.0)
     (made,) = judge.judge(POLICY, [SAMPLE], [leaves()], seed=0, generate=lambda asks: [])
     assert words.asked == [] and made.scores and judge.settings()["image_text"] is None
     assert made.each[0]["sentences"][0]["cosine"] is None
-    assert ClipCalibrated(None, image_weight=0.0).settings() == judge.settings()
+    assert part(ClipCalibrated, None, image_weight=0.0).settings() == judge.settings()
 
 
 def test_a_sentence_is_held_against_the_image_it_fits_best() -> None:
@@ -89,35 +90,35 @@ def test_a_sentence_is_held_against_the_image_it_fits_best() -> None:
             return [0.9 if image == "second" else 0.1 for image, _ in pairs]
 
     nodes = TREE.nodes[1:3]
-    assert ClipCalibrated(Fits())._cosines([(("first", "second"), nodes), (("first",), nodes)], "cpu") == [
+    assert part(ClipCalibrated, Fits())._cosines([(("first", "second"), nodes), (("first",), nodes)], "cpu") == [
         [0.9, 0.9], [0.1, 0.1],
     ]  # fmt: skip
 
 
 def test_every_score_is_told_and_counted() -> None:
-    (made,) = ClipCalibrated(Words()).judge(POLICY, [SAMPLE], [leaves()], seed=0, generate=lambda asks: [])
+    (made,) = part(ClipCalibrated, Words()).judge(POLICY, [SAMPLE], [leaves()], seed=0, generate=lambda asks: [])
     assert [s["text"] for s in made.each[2]["sentences"]] == ["true a.", "false b."]
     assert [s["cosine"] for s in made.each[2]["sentences"]] == [0.3, 0.1]
     assert made.notes == {"tree": "t" * 32, "leaves": 3, "sentences": 4}
     assert made.counts == {"trees": 1, "leaves": 3, "sentences": 4}
-    assert "3 answers and 4 sentences of 1 trees scored" in ClipCalibrated(Words()).words(made.counts)
+    assert "3 answers and 4 sentences of 1 trees scored" in part(ClipCalibrated, Words()).words(made.counts)
 
 
 def test_settings_name_the_image_text_model_and_every_choice() -> None:
-    base = ClipCalibrated(Words()).settings()
+    base = part(ClipCalibrated, Words()).settings()
     assert base["image_text"] == "words"
     for change in ({"image_weight": 0.5}, {"combine": "zscore"}, {"len_norm": "none"}):
-        assert ClipCalibrated(Words(), **change).settings() != base  # type: ignore[arg-type]
+        assert part(ClipCalibrated, Words(), **change).settings() != base  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="needs judge.image_text"):
-        ClipCalibrated(None)
+        part(ClipCalibrated, None)
     with pytest.raises(ValueError, match="image_weight=2 is not allowed"):
-        ClipCalibrated(Words(), image_weight=2)
+        part(ClipCalibrated, Words(), image_weight=2)
     with pytest.raises(ValueError, match="combine='product' is not allowed"):
-        ClipCalibrated(Words(), combine="product")  # type: ignore[arg-type]
+        part(ClipCalibrated, Words(), combine="product")  # type: ignore[arg-type]
     from tests.preference.test_self_critic import group
 
     with pytest.raises(ValueError, match="scores the leaves of sentence trees, and sample 's' came with other answers"):
-        ClipCalibrated(Words()).judge(POLICY, [SAMPLE], [group("a", "b")], seed=0, generate=lambda asks: [])
+        part(ClipCalibrated, Words()).judge(POLICY, [SAMPLE], [group("a", "b")], seed=0, generate=lambda asks: [])

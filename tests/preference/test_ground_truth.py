@@ -17,6 +17,7 @@ from parallax.preference.proposers import GroundTruth, GroundTruthAgainstEdited
 from parallax.preference.proposers.edited import TextsFromFile
 from parallax.records import Candidate, Sample, Turn
 from parallax.records.skipped import SkippedLog
+from tests.parts import part
 from tests.typed import load_policy
 
 SAMPLES = list(ShapesSource("pairs_habit_free", 3))
@@ -33,7 +34,7 @@ def own(asks: Sequence[Ask]) -> list[Candidate]:
 
 
 def test_ground_truth_is_chosen_as_the_template_writes_an_answer(policy: Policy) -> None:
-    groups = GroundTruth(max_new_tokens=8).propose(policy, SAMPLES, seed=0, generate=own)
+    groups = part(GroundTruth, max_new_tokens=8).propose(policy, SAMPLES, seed=0, generate=own)
     for sample, (chosen, rejected) in zip(SAMPLES, groups, strict=True):
         assert (chosen.role, chosen.text, chosen.finished) == ("chosen", sample.answer, True)
         assert chosen.token_ids == tuple(policy.encoder.chat.encode_response(sample.answer or ""))
@@ -43,16 +44,16 @@ def test_ground_truth_is_chosen_as_the_template_writes_an_answer(policy: Policy)
 
 
 def test_own_answers_are_greedy_or_sampled_with_the_samples_own_seed() -> None:
-    (greedy,) = GroundTruth().requests(SAMPLES[0], 0)
+    (greedy,) = part(GroundTruth).requests(SAMPLES[0], 0)
     assert greedy.request.decoding.greedy
-    sampled = [a.request.decoding.seed for s in SAMPLES for a in GroundTruth(2, temperature=1.0).requests(s, 0)]
+    sampled = [a.request.decoding.seed for s in SAMPLES for a in part(GroundTruth, 2, temperature=1.0).requests(s, 0)]
     assert len(set(sampled)) == 6
     with pytest.raises(ValueError, match="all answers are the same"):
-        GroundTruth(2)
+        part(GroundTruth, 2)
 
 
 def test_samples_without_an_answer_are_set_aside_with_their_reason() -> None:
-    for proposer in (GroundTruth(), GroundTruthAgainstEdited(hallucinated_description)):
+    for proposer in (part(GroundTruth), GroundTruthAgainstEdited(hallucinated_description)):
         skipped = SkippedLog(None, 1.0, 2)
         assert fit_for(proposer, [SAMPLES[0], SILENT], skipped) == [SAMPLES[0]]
         assert skipped.counts() == {"no_answer": 1}

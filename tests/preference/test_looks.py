@@ -12,6 +12,7 @@ from augment.diffusion import Diffusion
 from augment.occlusion import Black, Crop
 from parallax.preference.looks import Look, groups_of, partners
 from parallax.records import PreferencePair, Response, fingerprint
+from tests.parts import part
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def pair(
 
 
 def test_looks_at_the_same_picture_share_a_prompt() -> None:
-    view = Crop()
+    view = part(Crop)
     one, two = Look("chosen", "view", view), Look("rejected", "view", view)
     other = Look("chosen", "view", Diffusion(noise_steps=500))
     assert groups_of([one, two, other]) == [(one, two), (other,)]
@@ -56,10 +57,10 @@ def test_a_view_belongs_to_a_look_at_a_view() -> None:
 
 
 def test_a_view_is_drawn_from_the_samples_own_seed() -> None:
-    look = Look("chosen", "view", Crop())
+    look = Look("chosen", "view", part(Crop))
     assert look.spec(3, "a") == look.spec(3, "a")
     assert len({look.spec(3, "a").seed, look.spec(3, "b").seed, look.spec(4, "a").seed}) == 3
-    assert Look("chosen", "view", Crop(), purpose="other").spec(3, "a") != look.spec(3, "a")
+    assert Look("chosen", "view", part(Crop), purpose="other").spec(3, "a") != look.spec(3, "a")
 
 
 def test_a_partner_has_another_image_and_does_not_depend_on_the_order() -> None:

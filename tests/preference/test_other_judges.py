@@ -16,12 +16,13 @@ import pytest
 from datamodules.shapes.language import mentioned_objects, same_answer
 from datamodules.shapes.source import ShapesSource
 from parallax.models.object_detector import ObjectDetector
+from parallax.preference.filters import Keep
 from parallax.preference.judge import Judgement
 from parallax.preference.judges import Claims, Detector, ImplicitReward, Outside, Verifier
 from parallax.preference.judges.detector import KnownObjects
-from parallax.preference.keep import Keep
 from parallax.preference.proposer import Unanswerable
 from parallax.records import Candidate, Decoding, GenerationSpec, Sample, Turn, ViewSpec
+from tests.parts import part
 from tests.typed import load_policy
 
 SCENES = ShapesSource("pairs_habit_free", 4)
@@ -169,7 +170,7 @@ def url() -> Iterator[str]:
 
 def judged_outside(url: str, cache: Path, *texts: str) -> Sequence[Any]:
     judge = Outside(
-        Claims("claims_short", max_new_tokens=4),
+        part(Claims, "claims_short", max_new_tokens=4),
         url,
         "judge-1",
         cache_dir=cache,

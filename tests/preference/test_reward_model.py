@@ -14,6 +14,7 @@ from datamodules.shapes.source import ShapesSource
 from parallax.preference.claim_prompt import load_claim_prompt
 from parallax.preference.judges import Claims, RewardModel
 from parallax.records import Candidate, Decoding, GenerationSpec, ViewSpec
+from tests.parts import part
 from tests.typed import load_policy
 
 QUESTION = "Is this sentence true of the image? {claim}"
@@ -67,7 +68,7 @@ def test_the_adapter_judges_in_the_policys_place_and_is_gone_again(tmp_path: Pat
             value.copy_(mine[name])
     policy.touched()
     before = policy.fingerprint()
-    judge: Any = RewardModel(tmp_path / "reward", prompt="claims_sentences")
+    judge: Any = part(RewardModel, tmp_path / "reward", prompt="claims_sentences")
     (made,) = judge.judge(policy, [SAMPLE], [group()], seed=0, generate=None)
     (plain,) = by_itself.judge(policy, [SAMPLE], [group()], seed=0, generate=None)
     assert made.scores == expected.scores != plain.scores and all(0 < score < 1 for score in made.scores)

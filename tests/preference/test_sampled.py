@@ -9,6 +9,7 @@ from datamodules.shapes.source import ShapesSource
 from parallax.preference.proposer import PlannedProposer
 from parallax.preference.proposers import ByView, Sampled
 from parallax.records import ViewSpec
+from tests.parts import part
 
 SAMPLES = list(ShapesSource("pairs_habit_free", 3))
 
@@ -19,28 +20,30 @@ def test_one_greedy_request_and_n_sampled_ones_on_the_clean_image() -> None:
     assert [(ask.role, ask.index) for ask in sampled] == [("sample", k) for k in range(3)]
     assert {(a.request.decoding.temperature, a.request.decoding.top_p) for a in sampled} == {(0.8, 0.9)}
     assert all(ask.request.view == ViewSpec() for ask in (greedy, *sampled))
-    assert isinstance(Sampled(temperature=0.8, top_p=0.9), PlannedProposer)
+    assert isinstance(part(Sampled, temperature=0.8, top_p=0.9), PlannedProposer)
 
 
 def test_every_sample_has_a_seed_of_its_own_that_more_samples_leave_as_it_was() -> None:
-    asks = [ask for sample in SAMPLES for ask in Sampled(2, temperature=0.8, top_p=0.9).requests(sample, 1)[1:]]
+    asks = [ask for sample in SAMPLES for ask in part(Sampled, 2, temperature=0.8, top_p=0.9).requests(sample, 1)[1:]]
     assert len({ask.request.decoding.seed for ask in asks}) == 6
-    assert Sampled(4, temperature=0.8, top_p=0.9).requests(SAMPLES[0], 1)[:3] == Sampled(
-        2, temperature=0.8, top_p=0.9
+    assert part(Sampled, 4, temperature=0.8, top_p=0.9).requests(SAMPLES[0], 1)[:3] == part(
+        Sampled, 2, temperature=0.8, top_p=0.9
     ).requests(SAMPLES[0], 1)
     assert (
-        Sampled(2, temperature=0.8, top_p=0.9).requests(SAMPLES[0], 2)[1]
-        != Sampled(2, temperature=0.8, top_p=0.9).requests(SAMPLES[0], 1)[1]
+        part(Sampled, 2, temperature=0.8, top_p=0.9).requests(SAMPLES[0], 2)[1]
+        != part(Sampled, 2, temperature=0.8, top_p=0.9).requests(SAMPLES[0], 1)[1]
     )
 
 
 def test_the_greedy_request_is_the_one_that_seva_asks_on_the_clean_image() -> None:
     seva = ByView(build({"name": "diffusion", "noise_steps": 500}), max_new_tokens=32).requests(SAMPLES[0], 9)[0]
-    assert Sampled(max_new_tokens=32, temperature=0.8, top_p=0.9).requests(SAMPLES[0], 1)[0].request == seva.request
+    assert (
+        part(Sampled, max_new_tokens=32, temperature=0.8, top_p=0.9).requests(SAMPLES[0], 1)[0].request == seva.request
+    )
 
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="num_samples=0 is not allowed"):
-        Sampled(0, temperature=0.8, top_p=0.9)
+        part(Sampled, 0, temperature=0.8, top_p=0.9)
     with pytest.raises(ValueError, match="temperature=0.0 is not allowed"):
-        Sampled(temperature=0.0, top_p=0.9)
+        part(Sampled, temperature=0.0, top_p=0.9)

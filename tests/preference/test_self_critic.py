@@ -18,6 +18,7 @@ from parallax.preference.proposers import Sampled
 from parallax.preference.selector import BestAgainstRest
 from parallax.records import Candidate, Decoding, Dropped, GenerationSpec, PreferencePair, ViewSpec
 from tests import typed
+from tests.parts import part
 from tests.typed import load_policy
 
 SAMPLE = ShapesSource("pairs_habit_free", 1)[0]
@@ -51,7 +52,7 @@ class Critic:
 
 def judged(says: Says, *texts: str, sample: Any = SAMPLE, seed: int = 0, **options: Any) -> tuple[Judgement, Critic]:
     critic = Critic(says)
-    judge = SelfCritic("critic_short", **options)
+    judge = part(SelfCritic, "critic_short", **options)
     (made,) = judge.judge(None, [sample], [group(*texts)], seed=seed, generate=critic)
     return made, critic
 
@@ -101,7 +102,7 @@ def test_what_is_not_agreed_on_is_dropped_with_its_reason(says: Says, reason: st
 def test_a_liking_for_the_first_place_shows_in_the_counts() -> None:
     made, _ = judged(lambda first, second: "[[1]]", "a", "b")
     assert made.counts == {"verdicts": 2, "verdicts_first": 2}
-    assert "2 verdicts, 100% of 2 for the first place" in SelfCritic("critic_short").words(made.counts)
+    assert "2 verdicts, 100% of 2 for the first place" in part(SelfCritic, "critic_short").words(made.counts)
 
 
 def test_a_fixed_order_shows_the_sample_first_and_a_random_one_is_drawn_per_sample_and_kept() -> None:
@@ -152,10 +153,10 @@ def test_the_ground_truth_is_shown_hidden_or_insisted_on() -> None:
 
 def test_options_that_would_do_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"judge.metrics=always, and the prompt critic_short has no text for it"):
-        SelfCritic("critic_short", metrics="always")
+        part(SelfCritic, "critic_short", metrics="always")
     with pytest.raises(ValueError, match="order='twice' is not allowed: it must be one of both, fixed, random"):
-        SelfCritic("critic_short", order="twice")  # type: ignore[arg-type]
-    assert SelfCritic("critic_full", metrics="never").settings() != SelfCritic("critic_full").settings()
+        part(SelfCritic, "critic_short", order="twice")  # type: ignore[arg-type]
+    assert part(SelfCritic, "critic_full", metrics="never").settings() != part(SelfCritic, "critic_full").settings()
 
 
 # -- with the built-in model ---------------------------------------------------------------------------------------
@@ -167,8 +168,9 @@ def policy() -> Any:
 
 
 def module(cache: Path, judge: SelfCritic, count: int = 6, **options: Any) -> PreferenceDataModule:
+    proposer = part(Sampled, 1, temperature=1.5, max_new_tokens=16, top_p=0.9)
     return PreferenceDataModule(
-        ShapesSource("pairs_habit_free", count), Sampled(temperature=1.5, max_new_tokens=16, top_p=0.9), judge, BestAgainstRest(),
+        ShapesSource("pairs_habit_free", count), proposer, judge, BestAgainstRest(),
         cache_dir=cache, trainer=typed.trainer(batch_size=4), generation=typed.generation(batch_size=32), **options,
     )  # fmt: skip
 
@@ -185,13 +187,13 @@ def test_verdicts_are_kept_in_the_cache_and_found_again(tmp_path: Path, policy: 
 
 def test_both_orders_of_a_comparison_encode_their_image_once(tmp_path: Path, policy: Any) -> None:
     with pytest.raises(NoPairs, match="could not tell the answers apart"):  # this base likes the first place
-        module(tmp_path, SelfCritic("critic_short", max_new_tokens=8), count=4).build_pairs(policy)
+        module(tmp_path, part(SelfCritic, "critic_short", max_new_tokens=8), count=4).build_pairs(policy)
     counts = policy.last_generation  # the last thing asked were the verdicts
     assert counts.rows == 2 * counts.images_encoded
 
 
 def test_a_critics_prompt_that_does_not_fit_is_set_aside_and_not_cut(tmp_path: Path, policy: Any) -> None:
-    made = module(tmp_path, SelfCritic("critic_full", max_new_tokens=900), count=3)
+    made = module(tmp_path, part(SelfCritic, "critic_full", max_new_tokens=900), count=3)
     with pytest.raises(NoPairs):
         made.build_pairs(policy)
     assert made.report is not None and made.report.skipped == {"long_prompt": 3}

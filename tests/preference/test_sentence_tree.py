@@ -16,6 +16,7 @@ from parallax.preference.tree import Leaf, Node, Tree, render
 from parallax.records import BadImage, Sample, Turn
 from tests.models.examples import Picture
 from tests.models.scripted import Rule, ScriptedPolicy
+from tests.parts import part
 from tests.typed import load_policy
 
 QUESTION = "q"
@@ -27,7 +28,7 @@ def sample(number: int = 1) -> Sample:
 
 def search(rule: Rule, **options: Any) -> Tree:
     options = {"max_path_tokens": 12, "drop_junk": False, "num_groups": 3, **options}
-    proposer = SentenceTree(**options)
+    proposer = part(SentenceTree, **options)
     (leaves,) = proposer.propose(ScriptedPolicy(rule), [sample()], seed=0, generate=lambda asks: [])
     leaf = leaves[0]
     assert isinstance(leaf, Leaf)
@@ -149,7 +150,7 @@ def test_without_pruned_sentences_their_siblings_are_ranked_without_them() -> No
 
 
 def test_candidates_are_whole_answers_with_keys_of_their_own() -> None:
-    proposer = SentenceTree(max_path_tokens=12, num_groups=2, drop_junk=False)
+    proposer = part(SentenceTree, max_path_tokens=12, num_groups=2, drop_junk=False)
     (leaves,) = proposer.propose(ScriptedPolicy(animals(5.0, 4.0)), [sample()], seed=0, generate=lambda asks: [])
     assert [leaf.text for leaf in leaves] == ["ant. ant.", "ant. bee.", "bee. ant.", "bee. bee."]
     assert len({leaf.key for leaf in leaves}) == 4
@@ -159,7 +160,7 @@ def test_candidates_are_whole_answers_with_keys_of_their_own() -> None:
 
 def test_trees_are_kept_and_found_again_until_an_ingredient_changes(tmp_path: Path) -> None:
     def run(rule: Rule = animals(5.0, 4.0), who: Sample = sample(), **options: Any) -> SentenceTree:  # noqa: B008
-        proposer = SentenceTree(**{"max_path_tokens": 12, "num_groups": 2, "cache_dir": tmp_path, **options})
+        proposer = part(SentenceTree, **{"max_path_tokens": 12, "num_groups": 2, "cache_dir": tmp_path, **options})
         proposer.propose(ScriptedPolicy(rule), [who], seed=0, generate=lambda asks: [])
         return proposer
 
@@ -180,11 +181,11 @@ def test_trees_are_kept_and_found_again_until_an_ingredient_changes(tmp_path: Pa
 def test_a_search_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     samples = [sample(i) for i in range(4)]
     options: dict[str, Any] = {"max_path_tokens": 12, "num_groups": 2, "cache_dir": tmp_path, "batch_size": 2}
-    SentenceTree(**options).search(ScriptedPolicy(animals(5.0, 4.0)), samples[:2], seed=0)
-    again = SentenceTree(**options)
+    part(SentenceTree, **options).search(ScriptedPolicy(animals(5.0, 4.0)), samples[:2], seed=0)
+    again = part(SentenceTree, **options)
     made = again.propose(ScriptedPolicy(animals(5.0, 4.0)), samples, seed=0, generate=lambda asks: [])
     assert (again.built, again.reused) == (2, 2)
-    fresh = SentenceTree(**{**options, "cache_dir": None})
+    fresh = part(SentenceTree, **{**options, "cache_dir": None})
     assert made == fresh.propose(ScriptedPolicy(animals(5.0, 4.0)), samples, seed=0, generate=lambda asks: [])
 
 
@@ -195,12 +196,12 @@ class Unreadable(Picture):
 
 def test_samples_that_cannot_be_searched_are_named_and_the_others_kept(tmp_path: Path) -> None:
     bad = Sample("bad", "test", Unreadable(3), (Turn(QUESTION),))
-    proposer = SentenceTree(max_path_tokens=12, num_groups=2, cache_dir=tmp_path)
+    proposer = part(SentenceTree, max_path_tokens=12, num_groups=2, cache_dir=tmp_path)
     with pytest.raises(Unanswerable) as caught:
         proposer.propose(ScriptedPolicy(animals(5.0, 4.0)), [sample(), bad], seed=0, generate=lambda asks: [])
     assert caught.value.why == {"bad": "image 'x' is cut off"} and proposer.built == 1
     with pytest.raises(Unanswerable, match="do not fit the context of 64; lower the proposer's max_path_tokens"):
-        SentenceTree(max_path_tokens=64).propose(
+        part(SentenceTree, max_path_tokens=64).propose(
             ScriptedPolicy(animals(5.0)), [sample()], seed=0, generate=lambda a: []
         )
 
@@ -222,7 +223,7 @@ def test_what_cannot_be_is_refused() -> None:
         ({"prune_by": "calibrated"}, "needs a judge"),
     ):
         with pytest.raises(ValueError, match=reason):
-            SentenceTree(**options)  # type: ignore[arg-type]
+            part(SentenceTree, **options)  # type: ignore[arg-type]
 
 
 # -- with the built-in model ---------------------------------------------------------------------------------------
@@ -236,8 +237,8 @@ def policy() -> Any:
 def test_many_images_together_give_the_trees_that_each_gives_alone(policy: Any) -> None:
     samples = list(ShapesSource("pairs_habit_free", 4))
     options: dict[str, Any] = {"num_groups": 3, "max_path_tokens": 40, "keep_bottom": 1, "prune_from": 3}
-    together = SentenceTree(batch_size=60, **options).propose(policy, samples, seed=0, generate=lambda asks: [])
-    alone = SentenceTree(batch_size=3, **options)
+    together = part(SentenceTree, batch_size=60, **options).propose(policy, samples, seed=0, generate=lambda asks: [])
+    alone = part(SentenceTree, batch_size=3, **options)
     for own, leaves in zip(samples, together, strict=True):
         (single,) = alone.propose(policy, [own], seed=1, generate=lambda asks: [])
         assert [leaf.token_ids for leaf in single] == [leaf.token_ids for leaf in leaves]
@@ -250,9 +251,9 @@ def test_self_rewarding_picks_by_language_alone_and_tells_why(policy: Any) -> No
     from parallax.records import PreferencePair
 
     (one,) = ShapesSource("pairs_habit_free", 1)
-    proposer = SentenceTree(num_groups=3, max_path_tokens=40, keep_bottom=1, prune_from=3)
+    proposer = part(SentenceTree, num_groups=3, max_path_tokens=40, keep_bottom=1, prune_from=3)
     groups = proposer.propose(policy, [one], seed=0, generate=lambda asks: [])
-    judge = ClipCalibrated(image_weight=0.0)
+    judge = part(ClipCalibrated, image_weight=0.0)
     (made,) = judge.judge(policy, [one], groups, seed=0, generate=lambda asks: [])
     pair = BestAgainstRest().select(one, groups[0], made)
     assert isinstance(pair, PreferencePair) and pair.chosen.score == max(made.scores)

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from parallax.records import key_index
-from parallax.records.key_index import KeyIndex
+from parallax.records import shard_folder
+from parallax.records.shard_folder import KeyIndex
 
 
 def test_it_answers_as_a_dict_does_before_and_after_keys_have_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_index, "FRESH", 7)
+    monkeypatch.setattr(shard_folder, "FRESH", 7)
     draw, index, known = random.Random(3), KeyIndex(), {}
     keys = [f"{draw.getrandbits(128):032x}" for _ in range(60)]
     keys += [key[:16] + f"{draw.getrandbits(64):016x}" for key in keys[:10]]  # the same first half
@@ -25,7 +25,7 @@ def test_it_answers_as_a_dict_does_before_and_after_keys_have_settled(monkeypatc
 
 
 def test_places_beyond_thirty_two_bits_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_index, "FRESH", 1)
+    monkeypatch.setattr(shard_folder, "FRESH", 1)
     index = KeyIndex()
     index.add([("ab" * 16, 2**62 + 1)])
     assert index.get("ab" * 16) == 2**62 + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parallax.records import fingerprint
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 
 KEYS = [fingerprint(i) for i in range(4)]
 

@@ -28,7 +28,7 @@ PLACES = (
     "metrics.csv", "stages/align/metrics.csv", "stages/align/checkpoints/step-*.ckpt",
     "stages/align/checkpoints/step-*.ckpt.xxh128", "stages/align/adapter/*.safetensors",
     "stages/align/adapter/adapter_config.json",
-    "stages/align/adapter/README.md", "stages/align/fit.json", "manifest.json", "cache/evaluation_answers/*.parquet",
+    "stages/align/adapter/README.md", "stages/align/fit.json", "manifest.json", "cache/evaluations/*.parquet",
     "cache/evaluations/*.json", "stages/align/eval_after.json", "merged/*.safetensors", "merged/config.json",
     "merged/generation_config.json", "merged/chat_template.jinja", "merged/tokenizer_config.json", "merged/tokenizer.json",
     "merged/processor_config.json", "results.json", "report.html",

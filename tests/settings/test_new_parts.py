@@ -17,19 +17,28 @@ from parallax.settings.overrides import loader
 
 ROOT = CONF.parent
 OBJECTIVE = """
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
-from annotated_types import Interval
+import annotated_types
+from annotated_types import Interval, MultipleOf
 from lightning_modules.objectives import Objective
+from parallax.settings import ranges
 from parallax.settings.ranges import Positive, Share
 
 Norm = Literal["sum", "mean"]
+
+@dataclass(frozen=True)
+class Plan:
+    start: Positive
 
 class _Base(Objective):
     pairs_only: ClassVar[bool] = True
 
 class Softer(_Base):
     def __init__(self, beta: Positive = 0.1, margin: Annotated[float, Interval(ge=0, le=5)] = 0.0, norm: Norm = "sum",
-                 base: "Objective | None" = None, weights: tuple[Share, Share] = (0.5, 0.5)) -> None:
+                 base: "Objective | None" = None, weights: tuple[Share, Share] = (0.5, 0.5), steps: Literal[1, 2] = 1,
+                 even: Annotated[int, annotated_types.Ge(2), MultipleOf(2)] = 2, rate: ranges.Positive = 1.0,
+                 plan: Plan | None = None) -> None:
         self.beta = beta
 
     def losses(self, policy, reference, lengths):
@@ -80,14 +89,19 @@ def test_every_wrong_value_of_new_parts_is_refused_at_once_with_what_is_allowed(
     said = refused(
         "loss=softer", "loss.beta=-1", "loss.margin=abc", "loss.norm=maen", "loss.weights=[0.5,2]", "loss.bta=3",
         "loss.base={_target_: augment.view.Identity}", "aug=vignette", "aug.strength=-7",
+        "loss.steps=3", "loss.even=5", "loss.rate=0", "loss.plan={_target_: lightning_modules.objectives.softer.Plan, start: 0}",
     )  # fmt: skip
-    assert "The configuration has 7 problems" in said
+    assert "The configuration has 11 problems" in said
     for sentence in (
         "loss.beta=-1 is not allowed: it must be a number above 0. (beta: pull)",
         "loss.margin=abc is not allowed: it must be a number from 0 to 5.",
         "loss.norm=maen is not allowed: it must be one of sum, mean. Did you mean mean?",
         "loss.weights=[0.5, 2] is not allowed: it must be a list of 2 items, each a number from 0 to 1.",
         "There is no key loss.bta",
+        "loss.steps=3 is not allowed: it must be one of 1, 2.",
+        "loss.even=5 is not allowed: it must be an integer of 2 or more, a multiple of 2.",
+        "loss.rate=0 is not allowed: it must be a number above 0.",
+        "loss.plan.start=0 is not allowed: it must be a number above 0.",
         "loss.base names 'augment.view.Identity'",
         "aug.strength=-7 is not allowed: it must be a number from 0 to 1.",
     ):
@@ -112,6 +126,7 @@ def problems_of(*words: str) -> list[str]:
 
 def test_a_class_is_checked_under_its_own_module_as_under_its_re_export() -> None:
     other = "loss._target_=lightning_modules.objectives.preference.DPO"
+    assert compose_checked([other], CONF).loss.label_smoothing == 0, "it keeps what conf/ says of the class"
     (problem,) = problems_of(other, "loss.beta=-1")
     assert problem.startswith("loss.beta=-1 is not allowed: it must be a number above 0.")
     (problem,) = problems_of(other, "pairs.num_negatives=3")
@@ -133,15 +148,15 @@ def test_a_node_whose_target_changes_is_another_node(tmp_path: Path) -> None:
         "# @package _global_\n# Mine.\ndefaults:\n  - seva\n  - override /judge: self_critic\n  - _self_\n"
         "method:\n  name: mine\nstages:\n  align:\n    proposer:\n"
         "      _target_: parallax.preference.proposers.sampled.Sampled\n"
-        "      num_samples: 2\n      temperature: 0.8\n      top_p: 0.9\n"
+        "      num_samples: 2\n      max_new_tokens: 9\n      temperature: 0.8\n      top_p: 0.9\n"
     )
     prepare(["--config-dir", str(tmp_path), "method=mine", "--cfg", "job"], CONF)
     cfg = loader(CONF, str(tmp_path)).load_configuration("config", ["method=mine"], run_mode=RunMode.RUN)
     assert dict(cfg.stages.align.proposer) == {
-        "_target_": "parallax.preference.proposers.sampled.Sampled", "num_samples": 2,
+        "_target_": "parallax.preference.proposers.sampled.Sampled", "num_samples": 2, "max_new_tokens": 9,
         "temperature": 0.8, "top_p": 0.9,
     }  # fmt: skip
-    cfg = compose_checked(["loss=stic", "loss._target_=lightning_modules.objectives.IPO"], CONF)
-    assert dict(cfg.loss) == {"_target_": "lightning_modules.objectives.IPO"}
+    cfg = compose_checked(["loss=stic", "loss._target_=lightning_modules.objectives.IPO", "loss.beta=0.2"], CONF)
+    assert dict(cfg.loss) == {"_target_": "lightning_modules.objectives.IPO", "beta": 0.2}
     cfg = compose_checked(["loss._target_=lightning_modules.objectives.DPO", "loss.beta=0.3"], CONF)
     assert cfg.loss.beta == 0.3 and "label_smoothing" in cfg.loss, "the same class keeps what is said of it"

@@ -122,7 +122,7 @@ def test_what_is_uploaded_is_the_adapter_and_its_card_and_only_when_asked(
     import huggingface_hub.constants
 
     from parallax.models import hub
-    from parallax.tasks.publish import publish
+    from parallax.reports.model_card import publish
 
     asked: list[Any] = []
 

@@ -16,7 +16,7 @@ import pytest
 from omegaconf import DictConfig
 
 from parallax.records.candidate_store import CandidateStore
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from parallax.settings.check import check
 from parallax.tasks import run_task
 from tests import typed

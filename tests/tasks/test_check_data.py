@@ -54,7 +54,7 @@ def test_a_sound_source_fits_one_screen(look: Look, capsys: pytest.CaptureFixtur
 
 def test_tokens_are_those_the_policy_would_see(look: Look) -> None:
     from datamodules.formats.llava_json import LlavaJsonSource
-    from parallax.models.encoding.encoder_only import load_encoder
+    from parallax.models.encoding.token_counts import load_encoder
     from tests.typed import model
 
     assets = Path(__file__).parents[2] / "assets" / "tiny_llava"

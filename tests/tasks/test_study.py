@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def test_a_study_runs_its_arms_once_and_writes_a_table(tmp_path: Path, capsys: p
 
 
 def test_a_wrong_arm_is_told_before_any_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    handlers = list(logging.getLogger().handlers)
     assert command(tmp_path, "study.arms.seva=['loss.beta=-1']") != 0
+    assert logging.getLogger().handlers == handlers, "a program run in this process leaves its logging as it was"
     said = capsys.readouterr().err
     assert "arm seva" in said and "loss.beta=-1" in said
     assert not (tmp_path / "study/seva").exists()

@@ -76,6 +76,8 @@ CORRECTIONS: dict[str, dict[str, Any]] = {
     "blip-2": {"image_token_index": 100},
     "instructblip": {"image_token_index": 100},
     "gemma3": {"mm_tokens_per_image": 4},
+    "gemma3n": {"text_config": {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "layer_types": 2 * ["sliding_attention",
+                "full_attention"], "activation_sparsity_pattern": 4 * [0.0], "intermediate_size": 4 * [96]}},
     "gemma4": {"vision_config": {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16,
                                  "num_attention_heads": 4, "num_key_value_heads": 4}},
     "llama4": {"vision_config": {"intermediate_size": 256, "projector_input_dim": 64, "projector_output_dim": 64}},

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from datamodules.formats.listed import Unusable
+from datamodules.formats.listed import Unusable, kind_of
 from datamodules.formats.placeholders import IMAGE
 from parallax.records import ImageRef, Message
 from parallax.records.sample import is_image
@@ -35,6 +35,7 @@ PICTURE = Picture()
 IMAGE_KEYS = (
     "images", "image", "image_id", "image_path", "img_path", "img", "image_file", "image_name", "file_name", "image_url",
 )  # fmt: skip
+OTHER_MEDIA = ("video", "videos", "audio", "audios")
 Part = str | Picture
 
 
@@ -122,8 +123,8 @@ def make_pair(
     Pictures that no message shows come before the first question. One picture and one question are in that form whatever
     place the picture had. End tokens at the end of answers are taken off.
     """
-    if row.get("video") or row.get("videos"):
-        raise Unusable("other_media", "it shows a video; texts and images can be read")
+    if other := next((key for key in OTHER_MEDIA if row.get(key)), None):
+        raise Unusable("other_media", f"it has {other}; texts and images can be read")
     said = joined([tidy(message) for message in messages])
     if not said or said[-1].role != "user":
         roles = ", ".join(message.role for message in said) or "nobody"
@@ -212,7 +213,7 @@ def text_in(row: Row, key: str) -> str:
     """The text of a key. Raises `Unusable` when it is missing or something else."""
     value = row.get(key)
     if not isinstance(value, str):
-        raise Unusable("bad_row", f"its {key} is {'missing' if value is None else _kind(value)}; a text is needed")
+        raise Unusable("bad_row", f"its {key} is {kind_of(value)}; a text is needed")
     return value
 
 
@@ -278,7 +279,3 @@ def _first(row: Row, *keys: str) -> str | int | None:
 def _source(row: Row) -> str | None:
     told = row.get("data_source")
     return told if isinstance(told, str) and told else None
-
-
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"

@@ -33,7 +33,7 @@ COMPLETIONS = ("completions", "responses")
 
 
 def read_completions(row: Row, choices: Choices) -> list[RawPair]:
-    asked = [Said("user", parts_of(text_in(row, "prompt" if "prompt" in row else "question")))]
+    asked = [Said("user", parts_of(text_in(row, "question" if "question" in row else "prompt")))]
     answers = _listed(next((row[key] for key in COMPLETIONS if key in row), None), row.get("scores"))
     scored = [(text_in(one, "response"), _score(one, choices)) for one in answers]
     known = [(text, score) for text, score in scored if score is not None]

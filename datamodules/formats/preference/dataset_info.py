@@ -64,10 +64,14 @@ def declared(path: Path, name: str | None = None) -> Declared | None:
         if entries and not wanted and not (path / name).is_dir():
             raise ValueError(f"{folder / FILE} has no set {name!r} (data.subset); it has {', '.join(entries)}")
     else:
-        wanted = {key: entry for key, entry in entries.items() if entry.get("ranking")}
+        wanted = {key: entry for key, entry in entries.items() if _is_ranking(entry)}
         if len(wanted) > 1:
             raise ValueError(f"{folder / FILE} has the sets {', '.join(wanted)}; name one of them with data.subset")
     return _declared(folder, next(iter(wanted.values()))) if wanted else None
+
+
+def _is_ranking(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("ranking") or (entry.get("columns") or {}).get("chosen"))
 
 
 def _entries(file: Path) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from datamodules.formats.listed import Unusable
+from datamodules.formats.listed import Unusable, kind_of
 from datamodules.formats.preference.base import (
     Choices,
     Format,
@@ -56,8 +56,10 @@ def read_alpaca(row: Row, _: Choices) -> list[RawPair]:
 
 def with_system(row: Row, said: list[Said]) -> list[Said]:
     """The messages after the row's own system text, where it has one. Raises `Unusable` for two different ones."""
-    system = row.get("system")
-    if not isinstance(system, str) or not system.strip():
+    system = row.get("system") or ""
+    if not isinstance(system, str):
+        raise Unusable("bad_row", f"its system is {kind_of(system)}; a text is needed")
+    if not system.strip():
         return said
     if said and said[0].role == "system":
         if said[0].text.strip() == system.strip():

@@ -30,7 +30,7 @@ def read_llava_rlhf(row: Row, _: Choices) -> list[RawPair]:
 def _output(row: Row, key: str) -> str:
     """The text of an output, whichever model it says it is from."""
     value = row.get(key)
-    return text_in(value if isinstance(value, Mapping) else {"value": value}, "value")
+    return text_in({key: value.get("value") if isinstance(value, Mapping) else value}, key)
 
 
 FORMATS = (

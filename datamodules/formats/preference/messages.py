@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from datamodules.formats.listed import Unusable
+from datamodules.formats.listed import Unusable, kind_of
 from datamodules.formats.preference.base import Part, Picture, Role, Said, parts_of
 
 ROLES: dict[str, Role] = {
@@ -30,9 +30,12 @@ def messages_of(value: object, name: str = "conversation") -> list[Said]:
         return [Said("user", parts_of(value))]
     if isinstance(value, Mapping):
         value = value.get("messages", [value])
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        return messages_of(value[0], name)
     if not isinstance(value, Sequence) or not all(isinstance(message, Mapping) for message in value):
-        given = "missing" if value is None else f"a {type(value).__name__}"
-        raise Unusable("bad_row", f"its {name} is {given}; a text, or messages with role and content, are needed")
+        raise Unusable(
+            "bad_row", f"its {name} is {kind_of(value)}; a text, or messages with role and content, are needed"
+        )
     return [_message(message) for message in value]
 
 
@@ -80,6 +83,8 @@ def same_question(better: list[Said], worse: list[Said]) -> None:
 def _message(message: Mapping[str, Any]) -> Said:
     given = message.get("role", message.get("from"))
     role = ROLES.get(str(given).strip().lower())
+    if given is None:
+        raise Unusable("unknown_role", "a message of it does not say by `role` or `from` whose it is")
     if role is None:
         known = ", ".join(dict.fromkeys(ROLES))
         raise Unusable("unknown_role", f"a message of it is from {given!r}; known are {known}")
@@ -92,10 +97,15 @@ def _content(content: object) -> tuple[Part, ...]:
             content = json.loads(content)
     if isinstance(content, str):
         return parts_of(content)
-    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
-        raise Unusable("bad_row", "a message has a content that is neither a text nor a list of parts")
+    if not isinstance(content, list) or not all(isinstance(part, Mapping | str) for part in content):
+        raise Unusable(
+            "bad_row", f"the content of a message is {kind_of(content)}; a text or a list of parts is needed"
+        )
     parts: list[Part] = []
     for part in content:
+        if isinstance(part, str):
+            parts += parts_of(part)
+            continue
         kind = part.get("type")
         if kind in SHOWN:
             parts.append(Picture(_shown(part)))

@@ -24,11 +24,16 @@ from datamodules.formats.preference.base import (
 from datamodules.formats.preference.llama_factory import with_system
 from datamodules.formats.preference.messages import answers_of, same_question, split_answer
 
+MARKS = ("<bbox>", "<ref-object>")
 REJECTED = ("rejected_response", "rejected_messages", "rejected_images")
 
 
 def read_ms_swift(row: Row, _: Choices) -> list[RawPair]:
     asked, better = _chosen(row)
+    if row.get("objects") and any(mark in text for mark in MARKS for text in (better, *(m.text for m in asked))):
+        raise Unusable(
+            "other_media", f"its texts hold {' or '.join(MARKS)}, which stand for its objects; write them out"
+        )
     asked = with_system(row, asked)
     images, other_images = images_in(row), images_in(row, "rejected_images", "rejected_image")
     if row.get("rejected_messages") is not None:

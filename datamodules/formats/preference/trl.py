@@ -19,8 +19,6 @@ def read_trl(row: Row, _: Choices) -> list[RawPair]:
     images = images_in(row)
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
     if isinstance(chosen, str) and not _is_conversation(chosen):
-        if prompt is None:
-            raise Unusable("bad_row", "its chosen is a text, and it has no prompt")
         return [make_pair(messages_of(prompt, "prompt"), images, chosen, answers_of(rejected, "rejected"), row=row)]
     asked, better = _conversation(prompt, chosen)
     several = isinstance(rejected, list) and bool(rejected) and not isinstance(rejected[0], Mapping)
@@ -40,13 +38,18 @@ def _conversation(prompt: object, answer: object) -> tuple[list[Said], str]:
     said = [*before, *messages_of(answer, "answer")]
     if len(said) < 2 or said[-1].role != "assistant":
         roles = ", ".join(message.role for message in said) or "nobody"
-        raise Unusable("bad_turns", f"its conversation is by {roles}; it has to end with a question and an answer")
+        raise Unusable("bad_turns", f"its conversation is by {roles}; a question and an answer to it are needed")
     return said[:-1], answer_text(said[-1])
 
 
 def _is_trl(row: Row) -> bool:
-    return {"chosen", "rejected"} <= row.keys() and (
-        row.get("prompt") is not None or isinstance(row["chosen"], list | str)
+    if not {"chosen", "rejected"} <= row.keys():
+        return False
+    chosen = row["chosen"]
+    return (
+        row.get("prompt") is not None
+        or isinstance(chosen, list)
+        or (isinstance(chosen, str) and _is_conversation(chosen))
     )
 
 

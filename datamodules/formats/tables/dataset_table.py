@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from datamodules.formats.slice_image import InsideImage
 from datamodules.formats.tables.table import ByNumber, holds_bytes
+from parallax.models.hub import why_silent
 from parallax.records.sample import BadImage
 
 if TYPE_CHECKING:
@@ -97,11 +98,10 @@ def opened(location: Location) -> Any:
                 _checked(file)
             found = datasets.load_from_disk(str(path))
         else:
-            found = datasets.load_dataset(location.path, location.subset, split=location.split)
+            found = of_hub(location.path, location.subset, location.split)
     except Exception as error:  # the library raises whatever its readers raise
-        raise ValueError(
-            f"{location.path} cannot be opened as a data set ({first_line(error)}){_hint(location)}"
-        ) from error
+        expected = "; a folder that `save_to_disk` wrote, or an Arrow file, is expected" if path.exists() else ""
+        raise ValueError(f"{location.path} cannot be opened as a data set ({first_line(error)}){expected}") from error
     if isinstance(found, datasets.DatasetDict):
         if location.split == "all":
             return as_bytes(datasets.concatenate_datasets(list(found.values())))
@@ -109,6 +109,27 @@ def opened(location: Location) -> Any:
             raise ValueError(f"{path} has no split {location.split!r} (data.split); it has {', '.join(found)}, or all")
         found = found[location.split]
     return as_bytes(found)
+
+
+def of_hub(name: str, subset: str | None, split: str, *, streaming: bool = False) -> Any:
+    """A set of the hub, or of the library's cache where the hub is not to be asked or does not answer.
+
+    Raises ConnectionError for one that is in neither, and whatever the library raises.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    said = "this machine is set to be offline" if any(before) else why_silent()
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = bool(said)  # else it tries for half a minute
+    try:
+        return datasets.load_dataset(name, subset, split=split, streaming=streaming)
+    except ConnectionError as error:
+        if not said:
+            raise
+        raise ConnectionError(f"it is no path here nor in the cache of `datasets`, and {said}") from error
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _of_file(path: Path) -> Any:
@@ -148,16 +169,3 @@ def as_bytes(dataset: datasets.Dataset) -> Any:
 
 def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-
-
-def _hint(location: Location) -> str:
-    import datasets
-
-    if Path(location.path).exists():
-        return "; a folder that `save_to_disk` wrote, or an Arrow file, is expected"
-    offline = datasets.config.HF_HUB_OFFLINE or datasets.config.HF_DATASETS_OFFLINE
-    return (
-        "; it is no path here, and this machine is set to be offline"
-        if offline
-        else "; it is neither a path here nor on the hub"
-    )

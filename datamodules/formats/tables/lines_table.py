@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from datamodules.formats.json_rows import Row, json_rows
+from datamodules.formats.listed import kind_of
 from datamodules.formats.tables.table import ByNumber, RowByRow, columns_of, object_in
 
 BOM = b"\xef\xbb\xbf"
@@ -122,5 +123,5 @@ def _object(row: Row) -> dict[str, Any]:
     if row.error is not None:
         raise ValueError(row.error)
     if not isinstance(row.value, dict):
-        raise ValueError(f"it is a {type(row.value).__name__}; an object is needed")
+        raise ValueError(f"it is {kind_of(row.value)}; an object is needed")
     return dict(row.value)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.formats.json_rows import json_rows
+from datamodules.formats.listed import kind_of
 from datamodules.formats.tables.table import RowByRow, columns_of
-from parallax.records.seeds import seed_for
+from parallax.records.fingerprint import seed_for
 
 LARGEST = 16 << 20  # bytes of such a file
 
@@ -74,7 +75,7 @@ class MetaTable(RowByRow):
                     continue
                 self._places.append(f"{file.name}, row {row.number}")
                 if not isinstance(row.value, Mapping):
-                    yield ValueError(row.error or f"it is a {type(row.value).__name__}; an object is needed")
+                    yield ValueError(row.error or f"it is {kind_of(row.value)}; an object is needed")
                 else:
                     yield {"data_source": name, **row.value, "image": _below(root, row.value.get("image"))}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from datamodules.formats.json_rows import HALF, is_text
+from datamodules.formats.listed import kind_of
 from parallax.records.images import EXTENSIONS
 from parallax.records.sample import BadImage, ImageRef
 
@@ -77,10 +79,12 @@ def object_in(data: bytes, name: str) -> dict[str, Any]:
     """The JSON object in `data`. Raises ValueError, in words that begin with `name`, for anything else."""
     try:
         value = json.loads(data)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8 text") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is no JSON ({error})") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{name} is a {type(value).__name__}; an object is needed")
+        raise ValueError(f"{name} is {kind_of(value)}; an object is needed")
     if b"\\u" in data and not is_text(value):
         raise ValueError(HALF)
     return value
@@ -104,6 +108,13 @@ def member_value(extension: str, image: ImageRef, data: Callable[[], bytes]) -> 
     except BadImage as error:
         raise ValueError(str(error).replace("image ", "its member ", 1)) from error
     return {}
+
+
+def check_members(file: str | Path, names: Iterable[str]) -> None:
+    """Raises ValueError for an archive that holds a file of rows, or another archive, and no rows of its own."""
+    for name in names:
+        if name.lower().endswith((".jsonl", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".zip", ".tar", ".gz")):
+            raise ValueError(f"{file} holds {name}, which is read on its own; unpack the archive and give the folder")
 
 
 def holds_bytes(value: object) -> bool:

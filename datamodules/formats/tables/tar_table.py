@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datamodules.formats.slice_image import SliceImage
-from datamodules.formats.tables.table import RowByRow, columns_of, member_value
+from datamodules.formats.tables.table import RowByRow, check_members, columns_of, member_value
 
 LARGEST_HEADER = 1 << 20  # bytes of a long name or of pax headers
 
@@ -70,6 +70,7 @@ def _index(file: Path) -> list[tuple[str, str, tuple[Member, ...]]]:
         raise ValueError(
             f"{file} breaks off after {size:,} bytes, and its last member ends at {last:,}; fetch it again"
         )
+    check_members(file, (f"{key}.{extension}" for key, members in found.items() for extension, _, _ in members))
     return [(str(file), key, tuple(members)) for key, members in found.items()]
 
 

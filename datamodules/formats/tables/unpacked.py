@@ -36,7 +36,7 @@ def unpacked(file: Path) -> Path:
 
     Raises ValueError, in words, for a damaged file and for a disk without room.
     """
-    return file if inner_name(file) == file.name else _unpacked(file.resolve(), os.stat(file).st_mtime_ns)
+    return file if inner_name(file) == file.name else _unpacked(file.absolute(), os.stat(file).st_mtime_ns)
 
 
 @cache

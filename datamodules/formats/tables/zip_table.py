@@ -12,8 +12,13 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+<<<<<<< HEAD
 from datamodules.formats.slice_image import InsideImage, check_size
 from datamodules.formats.tables.table import RowByRow, columns_of, member_value
+=======
+from datamodules.formats.slice_image import InsideImage
+from datamodules.formats.tables.table import RowByRow, check_members, columns_of, member_value
+>>>>>>> main
 from parallax.records.sample import BadImage
 
 
@@ -69,7 +74,9 @@ class ZipTable(RowByRow):
 
 def _index(file: Path) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
-    for name in _opened(str(file), os.getpid()).namelist():
+    names = _opened(str(file), os.getpid()).namelist()
+    check_members(file, names)
+    for name in names:
         base = PurePosixPath(name).name
         if base and not base.startswith(".") and "." in base and not name.endswith("/"):
             stem, _, extension = base.partition(".")

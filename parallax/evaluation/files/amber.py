@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.coco_words import singular, tokens
 from parallax.evaluation.files.reading import WrongFile, existing, field, first, read_json, rows_of
-from parallax.evaluation.special_tokens import plain_text
 from parallax.evaluation.suites import ScoredSuite
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
@@ -42,7 +42,7 @@ RELATIONS = "AMBER's word associations, a mapping from an object to a list of wo
 def amber_questions(
     path: ExistingFile,
     images: ExistingFile,
-    parts: Sequence[Part] = ("generative", *DIMENSIONS),
+    parts: Sequence[Part],
     limit: Count | None = None,
 ) -> list[Sample]:
     """AMBER's descriptions and yes/no questions.
@@ -68,10 +68,11 @@ def amber_questions(
 def amber_suite(
     path: ExistingFile,
     images: ExistingFile,
-    name: str = "amber",
-    parts: Sequence[Part] = ("generative", *DIMENSIONS),
+    name: str,
+    parts: Sequence[Part],
     limit: Count | None = None,
-    max_new_tokens: Count = 512,
+    *,
+    max_new_tokens: Count,
     prefix: AnyText = "",
 ) -> ScoredSuite:
     """The suite over these questions, with AMBER's vocabulary from the same folder."""

@@ -11,13 +11,12 @@ from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
 from parallax.settings.ranges import Count, ExistingFile
 
-BY_LETTER = "{hint}{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 SEED = "SEED-Bench.json: an object with questions and question_type"
 PROBLEMS = "ScienceQA's problems.json: a mapping from an id to {question, choices, answer, hint, image, split, …}"
 
 
 def seed_bench_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = BY_LETTER, limit: Count | None = None
+    path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None
 ) -> list[Sample]:
     """SEED-Bench's questions about images (types 1 to 9; those about videos are left out).
 
@@ -57,8 +56,8 @@ def seed_bench_questions(
 def science_qa_questions(
     path: ExistingFile,
     images: ExistingFile,
-    prompt: str = BY_LETTER,
-    split: Literal["train", "val", "test"] = "test",
+    prompt: str,
+    split: Literal["train", "val", "test"],
     limit: Count | None = None,
 ) -> list[Sample]:
     """ScienceQA's questions that have an image; the others cannot be asked of a model that is always shown one.

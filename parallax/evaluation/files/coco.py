@@ -20,12 +20,13 @@ def coco_descriptions(
     annotations: ExistingFile,
     images: ExistingFile,
     words: CocoWords,
-    prompt: str = "Please describe this image in detail.",
-    count: Count | None = 500,
+    prompt: str,
+    count: Count | None,
     seed: Natural = 0,
     image_list: ExistingFile | None = None,
-    split: str = "val2014",
-    captions: bool = True,
+    *,
+    split: str,
+    captions: bool,
     limit: Count | None = None,
 ) -> list[Sample]:
     """COCO images to be described, with every object that is known to be in them.

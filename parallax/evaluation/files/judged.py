@@ -24,9 +24,7 @@ VG_REGIONS = "Visual Genome's region_descriptions.json: a list of {regions: [{im
 VG_IMAGES = "Visual Genome's image_data.json: a list of {image_id, url, width, height}"
 
 
-def mm_vet_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
-) -> list[Sample]:
+def mm_vet_questions(path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None) -> list[Sample]:
     """MM-Vet's questions with their answers and the abilities they need.
 
     Args:
@@ -55,7 +53,7 @@ def mm_vet_questions(
 
 
 def llava_bench_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
+    path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None
 ) -> list[Sample]:
     """LLaVA-Bench's questions with the caption of the image and GPT-4's reference answer.
 
@@ -92,9 +90,7 @@ def llava_bench_questions(
     return first(samples(), limit, folder)
 
 
-def mm_hal_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = "{question}", limit: Count | None = None
-) -> list[Sample]:
+def mm_hal_questions(path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None) -> list[Sample]:
     """MMHal-Bench's questions with the true answer and what is in the image.
 
     Args:
@@ -122,7 +118,7 @@ def mm_hal_questions(
 def shr_descriptions(
     path: ExistingFile,
     visual_genome: ExistingFile,
-    prompt: str = "Describe this image in detail.",
+    prompt: str,
     limit: Count | None = None,
 ) -> list[Sample]:
     """SHR's images with what is known about them: region captions of Visual Genome and people's notes.

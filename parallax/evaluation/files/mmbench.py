@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parallax.evaluation.choices import option_lines
-from parallax.evaluation.files.choices import BY_LETTER
 from parallax.evaluation.files.reading import WrongFile, existing, fill
 from parallax.records import BadImage, Sample, Turn, bytes_digest
 from parallax.records.images import MAX_PIXELS, upright_rgb
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 EXPECTED = "an MMBench TSV with the columns index, question, A, B, answer and image"
 ROTATION = 1_000_000  # rows of one question differ by multiples of it
-BY_LETTER_CN = "{hint}{question}\n{options}\n请直接回答选项字母。"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,9 @@ def _digest(image: RowImage, modified_ns: int) -> str:
 
 def mmbench_questions(
     path: ExistingFile,
-    prompt: str = BY_LETTER,
-    circular: bool = True,
-    split: str | None = "dev",
+    prompt: str,
+    circular: bool,
+    split: str | None,
     limit: Count | None = None,
 ) -> list[Sample]:
     """MMBench's questions, each with all rotations of its options (the samples of one group).

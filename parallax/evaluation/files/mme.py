@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.files.reading import WrongFile
-from parallax.evaluation.special_tokens import plain_text
 from parallax.records import Sample, Turn
 from parallax.records.images import EXTENSIONS, FileImage
 from parallax.settings.ranges import Count, ExistingFile
@@ -24,7 +24,7 @@ EXPECTED = "MME's layout: a folder per subtask with <image>.txt beside <image>, 
 
 
 def mme_questions(
-    path: ExistingFile, prompt: str = "{question}", subtasks: Sequence[str] | None = None, limit: Count | None = None
+    path: ExistingFile, prompt: str, subtasks: Sequence[str] | None = None, limit: Count | None = None
 ) -> list[Sample]:
     """MME's yes/no questions, two per image (one group).
 

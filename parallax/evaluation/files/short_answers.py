@@ -11,11 +11,6 @@ from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
 from parallax.settings.ranges import Count, ExistingFile
 
-SHORT = "{question}\nAnswer the question using a single word or phrase."
-VIZWIZ_PROMPT = (
-    "{question}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n"
-    "Answer the question using a single word or phrase."
-)
 TEXT_VQA = "TextVQA_0.5.1_val.json: an object with `data`, a list of {question_id, image_id, question, answers}"
 VIZWIZ = "VizWiz's val.json: a list of {image, question, answers, answer_type}"
 GQA = "GQA's testdev_balanced_questions.json: a mapping from an id to {question, imageId, answer, types}"
@@ -23,7 +18,7 @@ CHARTS = "ChartQA's test_human.json or test_augmented.json: a list of {imgname, 
 
 
 def text_vqa_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = SHORT, limit: Count | None = None
+    path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None
 ) -> list[Sample]:
     """TextVQA's validation questions with their ten answers.
 
@@ -57,9 +52,7 @@ def text_vqa_questions(
     return first(samples(), limit, path)
 
 
-def vizwiz_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = VIZWIZ_PROMPT, limit: Count | None = None
-) -> list[Sample]:
+def vizwiz_questions(path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None) -> list[Sample]:
     """VizWiz's validation questions. Those nobody could answer have the answer `unanswerable`.
 
     Args:
@@ -84,9 +77,7 @@ def vizwiz_questions(
     return first(samples(), limit, path)
 
 
-def gqa_questions(
-    path: ExistingFile, images: ExistingFile, prompt: str = SHORT, limit: Count | None = None
-) -> list[Sample]:
+def gqa_questions(path: ExistingFile, images: ExistingFile, prompt: str, limit: Count | None = None) -> list[Sample]:
     """GQA's balanced questions; their kind is `open` (structural type query) or `binary` (all others).
 
     Args:
@@ -110,8 +101,8 @@ def gqa_questions(
 def chart_qa_questions(
     path: ExistingFile,
     images: ExistingFile,
-    prompt: str = SHORT,
-    halves: Sequence[Literal["human", "augmented"]] = ("human", "augmented"),
+    prompt: str,
+    halves: Sequence[Literal["human", "augmented"]],
     limit: Count | None = None,
 ) -> list[Sample]:
     """ChartQA's test questions, each half with the same weight.

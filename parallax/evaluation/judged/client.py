@@ -18,8 +18,8 @@ from annotated_types import Interval
 
 from parallax.models.http_client import HttpClient, ServiceError
 from parallax.records import fingerprint
-from parallax.records.keyed_store import KeyedStore
 from parallax.records.plain_text import quoted, without_surrogates
+from parallax.records.shard_folder import KeyedStore
 from parallax.settings.ranges import Count, Name, NotNegative, Positive
 
 log = logging.getLogger(__name__)
@@ -67,13 +67,14 @@ class JudgeClient:
         self,
         url: str | None,
         model: str,
-        api_key_env: Name = "OPENAI_API_KEY",
+        api_key_env: Name,
         temperature: Annotated[float, Interval(ge=0, le=2)] = 0.0,
-        max_tokens: Count = 512,
-        retries: Annotated[int, Interval(ge=0, le=100)] = 4,
-        timeout: Positive = 60.0,
-        concurrency: Annotated[int, Interval(ge=1, le=1000)] = 8,
-        backoff: NotNegative = 1.0,
+        *,
+        max_tokens: Count,
+        retries: Annotated[int, Interval(ge=0, le=100)],
+        timeout: Positive,
+        concurrency: Annotated[int, Interval(ge=1, le=1000)],
+        backoff: NotNegative,
         cache_dir: str | None = None,
     ) -> None:
         self.url, self.model, self.concurrency = url, model, concurrency

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.files.reading import fill
 from parallax.evaluation.judged.client import Ask, JudgeClient
 from parallax.evaluation.judged.gradings import number_between
-from parallax.evaluation.special_tokens import plain_text
 from parallax.evaluation.suites import Scores, Suite, prefixed
 from parallax.records import Decoding, Sample
 from parallax.settings.ranges import AnyText, Count, PositiveTemperature
@@ -36,8 +36,8 @@ class ConsistencySuite(Suite):
         temperatures: Sequence[PositiveTemperature],
         about_question: str,
         about_answer: str,
-        name: str = "consistency",
-        max_new_tokens: Count = 512,
+        name: str,
+        max_new_tokens: Count,
         prefix: AnyText = "",
     ) -> None:
         self.judge, self.temperatures = judge, tuple(temperatures)

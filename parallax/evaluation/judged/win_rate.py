@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.agreement import wilson
 from parallax.evaluation.evaluation import Evaluation
 from parallax.evaluation.files.reading import fill
 from parallax.evaluation.judged.client import Ask, JudgeClient
 from parallax.evaluation.over_seeds import sign_test, wins_of
-from parallax.evaluation.special_tokens import plain_text
 
 
 @dataclass(frozen=True, slots=True)

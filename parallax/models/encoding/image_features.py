@@ -75,8 +75,12 @@ class ImageFeatures:
 
 
 def takes_features(model: VLM) -> bool:
-    """Whether the model's forward has a place for ready features and the model makes such."""
-    return accepts(model, "mm_encoder_outputs") and hasattr(model, "get_image_features")
+    """Whether the model's forward has a place for ready features and the model makes such, of tensors alone.
+
+    Features that name the layers of the decoder they are added to (Granite 4) are no such.
+    """
+    layered = hasattr(model.config, "deepstack_layer_map")
+    return accepts(model, "mm_encoder_outputs") and hasattr(model, "get_image_features") and not layered
 
 
 def encode_images(model: VLM, images: Sequence[dict[str, Tensor]]) -> list[ImageFeatures]:

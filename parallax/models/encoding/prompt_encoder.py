@@ -7,6 +7,7 @@ square if asked for, the processor (resize, normalise, cut), the view's tensor s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -215,6 +216,7 @@ class PromptEncoder:
 
     # -- names -----------------------------------------------------------------------------------------------------
 
+    @cached_property
     def processor_fingerprint(self) -> str:
         """Names the processor: its settings, the image processor's class (hence backend), the tokenizer's full content."""
         return processor_digest(self.processor, image_pad=self.image_pad, end_token_ids=list(self.end_token_ids))

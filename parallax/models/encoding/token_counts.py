@@ -8,12 +8,16 @@ found out by a few very different ones: then no image file is even opened. Text 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 from PIL import Image
 
 from parallax.models.encoding.prompt_encoder import PromptEncoder
-from parallax.records import Conversation, Response
+from parallax.models.loading import context_of, end_tokens, load_processor, loaded
+from parallax.records import Conversation, RefusedImage, Response
 from parallax.records.images import image_size
+from parallax.settings.groups import Model
 
 Size = tuple[int, int]  # width, height in pixels
 
@@ -59,7 +63,33 @@ class TokenCounts:
         return self._of_size[size]
 
     def size_does_not_matter(self) -> bool:
-        """Whether images of all sizes take the same number of tokens."""
+        """Whether images of all sizes take the same number of tokens. Not where the processor refuses one of the trial sizes."""
         if self._one_for_all is None:
-            self._one_for_all = len({self.image_tokens(size) for size in PROBES}) == 1
+            try:
+                self._one_for_all = len({self.image_tokens(size) for size in PROBES}) == 1
+            except RefusedImage:
+                self._one_for_all = False
         return self._one_for_all
+
+
+def load_encoder(model: Model) -> PromptEncoder:
+    """The encoder that the policy of the `model` group has, from files that are on this machine: nothing is downloaded.
+
+    Raises FileNotFoundError or ValueError, in sentences.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    path = model.path
+    config = loaded(path, AutoConfig, revision=model.commit, local_files_only=True)
+    try:
+        generation: Any = GenerationConfig.from_pretrained(path, local_files_only=True)
+    except OSError:  # a checkpoint without one takes what its configuration says
+        generation = GenerationConfig.from_model_config(config)
+    stand_in = SimpleNamespace(config=config, generation_config=generation)
+    processor = load_processor(path, model, stand_in, local_files_only=True)
+    return PromptEncoder(
+        processor,
+        end_token_ids=end_tokens(stand_in, processor.tokenizer),
+        max_context=context_of(model, config),
+        image_pad=model.image_pad,
+    )

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Protocol
 
 import torch
 
 from parallax.models.backbone import base_model
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.foreign import VLM
-from parallax.models.generation.batching import Batch, looks_of, plan_batches
 from parallax.models.generation.prefetch import EncodedPart, PromptStream, explained, refusal, workers_for
-from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, NotFinite
+from parallax.models.generation.requests import (
+    Batch,
+    Generation,
+    GenerationCounts,
+    GenerationRequest,
+    NotFinite,
+    looks_of,
+    plan_batches,
+)
 from parallax.models.generation.rollout import Rollout
 from parallax.models.memory.room import Room
-from parallax.records import BadImage
+from parallax.records import BadImage, GenerationSpec
 from parallax.records.interruption import leave_if_asked
 
 VERSION = 1  # of this decoding; a change that may change tokens raises it, and cached candidates are made again
@@ -99,7 +109,7 @@ def generate(
     try:
         for batch in batches:
             made: dict[int, Generation] = {}
-            for read, said, broken in room.results(_Parts(_next(parts, len(batch))), len, _Parts.halves, decoded):
+            for read, said, broken in room.results(_Parts(islice(parts, len(batch))), len, _Parts.halves, decoded):
                 for row, (place, ids) in enumerate(zip(read, said, strict=True)):
                     if row in broken:
                         refuse(places[place], not_finite(wanted[place]))
@@ -172,10 +182,6 @@ def _stream(
     )
 
 
-def _next(parts: Iterator[EncodedPart], count: int) -> Iterator[EncodedPart]:
-    return (next(parts) for _ in range(count))
-
-
 def _digests(
     requests: Sequence[GenerationRequest], refuse: Callable[[int, Exception], None]
 ) -> tuple[list[int], list[str]]:
@@ -194,3 +200,30 @@ def _digests(
         places.append(place)
         images.append(known[objects])
     return places, images
+
+
+class Answerer(Protocol):
+    """All that building pairs asks of a policy or of a server in its place."""
+
+    encoder: PromptEncoder
+    last_generation: GenerationCounts
+
+    def spec(self, request: GenerationRequest) -> GenerationSpec:
+        """Everything that determines the answer to `request`; its key finds a stored candidate again."""
+        ...
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        batch_size: int = 128,
+        progress: Callable[[int], None] | None = None,
+        set_aside: SetAside | None = None,
+        finished: Finished | None = None,
+        num_workers: int | str | None = None,
+    ) -> list[Generation | None]:
+        """Answers in the order of the requests, see `Policy.generate`."""
+        ...
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Inside: every process may ask as much or as little as it likes. All enter and leave together."""
+        ...

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
+from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.records import Conversation, Decoding, ImageRef, Message, Sample, ViewSpec
-
-if TYPE_CHECKING:
-    from parallax.models.encoding.prompt_encoder import PromptEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +95,56 @@ class GenerationCounts:
         """Count what another call did too."""
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+PART = 16  # rows read by the model at a time
+
+Batch = list[list[int]]  # parts of places in the list of requests
+
+
+def plan_batches(requests: Sequence[GenerationRequest], images: Sequence[str], batch_size: int) -> list[Batch]:
+    """Batches of at most `batch_size` requests, in parts of at most `PART`; every place once.
+
+    Args:
+        images: digest of each request's image.
+        batch_size: 1 or more. Requests about one image are only torn apart when there are more of them than that.
+    """
+    groups: dict[str, list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault(image, []).append(place)
+
+    def length(place: int) -> tuple[int, int, int]:
+        return requests[place].decoding.max_new_tokens, len(requests[place].conversation.written()), place
+
+    ordered = sorted(groups.values(), key=lambda group: (*max(length(place)[:2] for place in group), group[0]))
+    sorted_groups = [sorted(group, key=lambda place: (look(requests[place]), length(place))) for group in ordered]
+    batches = []
+    for batch in _packed(sorted_groups, batch_size):
+        batches.append([[place for piece in part for place in piece] for part in _packed(batch, min(PART, batch_size))])
+    return batches
+
+
+def look(request: GenerationRequest) -> str:
+    """Two requests about one image with the same look show the model the same pixels."""
+    view = request.view
+    return json.dumps([view.name, dict(view.params), view.seed], sort_keys=True, default=str)
+
+
+def looks_of(requests: Sequence[GenerationRequest], images: Sequence[str]) -> list[Hashable]:
+    """What each request shows the model: its image's digest and its look."""
+    return [(image, look(request)) for request, image in zip(requests, images, strict=True)]
+
+
+def _packed(groups: Iterable[list[int]], size: int) -> list[list[list[int]]]:
+    """Groups, in order, in bins of at most `size` items; a group larger than a bin is cut."""
+    bins: list[list[list[int]]] = []
+    room = 0
+    for group in groups:
+        for start in range(0, len(group), size):
+            piece = group[start : start + size]
+            if len(piece) > room:
+                bins.append([])
+                room = size
+            bins[-1].append(piece)
+            room -= len(piece)
+    return bins

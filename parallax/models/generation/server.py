@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallax.models import processes
 from parallax.models.encoding.prompt_encoder import PromptTooLong
-from parallax.models.generation.answerer import Answerer
-from parallax.models.generation.generate import Finished, SetAside
+from parallax.models.generation.generate import Answerer, Finished, SetAside
 from parallax.models.generation.prefetch import refusal
 from parallax.models.generation.requests import Generation, GenerationCounts, GenerationRequest, OtherPrompt
 from parallax.models.generation.server_prompts import PromptCheck

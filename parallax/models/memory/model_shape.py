@@ -138,16 +138,22 @@ def _vision(config: Config) -> VisionShape | None:
     if not isinstance(hidden, int) or not isinstance(layers, int):
         return None
     inner = getattr(vision, "intermediate_size", None)
-    merged = getattr(vision, "spatial_merge_size", None)
-    side, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
-    tokens = getattr(config, "image_seq_length", None)
+    merged = getattr(vision, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
+    side, patch = (_edge(getattr(vision, name, None)) for name in ("image_size", "patch_size"))
+    tokens = getattr(config, "image_seq_length", None) or getattr(config, "mm_tokens_per_image", None)
     if merged:
         ratio = float(merged) ** 2
-    elif isinstance(side, int) and isinstance(patch, int) and isinstance(tokens, int):
+    elif side and patch and isinstance(tokens, int):
         ratio = ((side // patch) ** 2 + 1) / tokens
     else:
         ratio = 1.0
     return VisionShape(layers, hidden, inner if isinstance(inner, int) else 4 * hidden, ratio)
+
+
+def _edge(size: object) -> int | None:
+    """The edge of a square given as a number or as height and width."""
+    edge = size[0] if isinstance(size, (list, tuple)) else size
+    return edge if isinstance(edge, int) else None
 
 
 def _notes(found: tuple[LinearKind, ...], layers: int) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
-from parallax.models.generation.batching import PART
+from parallax.models.generation.requests import PART
 from parallax.models.memory.model_shape import ModelShape
 from parallax.models.memory.terms import (
     around_layer,

@@ -13,7 +13,7 @@ from parallax.models.batch import EncodedPrompt
 from parallax.models.generation.prefetch import refusal
 from parallax.models.generation.requests import GenerationRequest
 from parallax.records import BadImage, fingerprint
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy

@@ -27,8 +27,7 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 from parallax.models.backbone import ImageInputs, positions, support_of, text_config
 from parallax.models.batch import Arranged, ScoringBatch
 from parallax.models.foreign import VLM, Config, Pass
-from parallax.models.scoring.flex_attention import FLEX, KEYWORD, flex, segment_blocks
-from parallax.models.scoring.varlen_attention import VARLEN, segments_of, varlen
+from parallax.models.scoring.varlen_attention import FLEX, KEYWORD, VARLEN, flex, segment_blocks, segments_of, varlen
 
 SDPA = "shared_prefix_sdpa"
 

@@ -20,8 +20,7 @@ from parallax.models.foreign import VLM
 from parallax.models.generation.kv_cache import STEP, Cache, has_full_attention, keep_rows
 from parallax.models.generation.prefetch import pad_left
 from parallax.models.policy import Policy
-from parallax.models.search.last_logits import go_on, read_rows
-from parallax.models.search.prefix_cache import ReadPrompts
+from parallax.models.search.prefix_cache import ReadPrompts, go_on, read_rows
 from parallax.models.search.sentence_end import SentenceEnds, ending
 
 VERSION = 1  # of this decoding; a change that may change tokens raises it, and stored trees are searched again
@@ -84,12 +83,10 @@ class GroupBeams:
         with self.policy._answering():
             for begin in range(0, len(order), self.texts_at_once):
                 chosen = order[begin : begin + self.texts_at_once]
-                for index, made in zip(chosen, self._batch([starts[i] for i in chosen]), strict=True):
+                batch = _Lockstep(self, base_model(self.policy.model), [starts[i] for i in chosen]).run()
+                for index, made in zip(chosen, batch, strict=True):
                     results[index] = made
         return results
-
-    def _batch(self, starts: Sequence[Start]) -> list[list[Sentence]]:
-        return _Lockstep(self, base_model(self.policy.model), starts).run()
 
 
 class _Lockstep:

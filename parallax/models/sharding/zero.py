@@ -11,6 +11,7 @@ processes at every module, are gone there.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -220,8 +221,6 @@ def computed_with(parameter: Any) -> Tensor:
 
 
 def _forget(network: VLM) -> None:
-    import inspect
-
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 

@@ -19,7 +19,7 @@ from parallax.preference.judge import UNSCORED, Judge, Judgement
 from parallax.preference.proposer import Ask, Generate, Unanswerable
 from parallax.preference.verdict import read_yes_no
 from parallax.records import Candidate, Decoding, Sample, ViewSpec, fingerprint
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from parallax.settings.ranges import Count, NotNegative, PromptFile
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ class Claims(Judge):
 
     def __init__(
         self,
-        prompt: PromptFile = "claims_full",
+        prompt: PromptFile,
         *,
         by: Literal["words", "probability"] = "words",
-        score: Literal["count", "share", "mean_probability"] = "count",
+        score: Literal["count", "share", "mean_probability"],
         bonus: NotNegative = 0.0,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         batch_size: Count = 128,
         cache_dir: str | Path | None = None,
     ) -> None:

@@ -52,9 +52,9 @@ class ClipCalibrated(Judge):
         self,
         image_text: Relevance | None = None,
         *,
-        image_weight: Share = 0.9,
-        combine: Combine = "sibling_rank",
-        len_norm: LenNorm = "sentences",
+        image_weight: Share,
+        combine: Combine,
+        len_norm: LenNorm,
     ) -> None:
         if not 0 <= image_weight <= 1:
             raise ValueError(f"judge.image_weight is {image_weight}; it is a share from 0 to 1")

@@ -32,7 +32,7 @@ class ImplicitReward(Judge):
 
     name = "implicit_reward"
 
-    def __init__(self, norm: Literal["per_token", "sum"], batch_size: Count = 64) -> None:
+    def __init__(self, norm: Literal["per_token", "sum"], batch_size: Count) -> None:
         self.norm, self.batch_size = norm, batch_size
 
     def settings(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class RewardModel(Claims):
         adapter: ExistingPath,
         prompt: PromptFile,
         *,
-        batch_size: Count = 128,
+        batch_size: Count,
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__(prompt, by="probability", score="mean_probability", max_new_tokens=1, batch_size=batch_size,

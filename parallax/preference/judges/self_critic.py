@@ -55,13 +55,13 @@ class SelfCritic(Judge):
 
     def __init__(
         self,
-        prompt: PromptFile = "critic_full",
+        prompt: PromptFile,
         *,
-        order: Order = "both",
+        order: Order,
         metrics: Use = "auto",
         demonstrations: Use = "auto",
         ground_truth: Use = "auto",
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
     ) -> None:
         if order not in get_args(Order):
             raise ValueError(f"judge.order is {order!r}; it can be {', '.join(get_args(Order))}")

@@ -39,12 +39,12 @@ class ByPrompt(PlannedProposer):
         neutral: Texts,
         bad: Texts,
         view: View,
-        bad_share: Share = 0.5,
-        num_negatives: Negatives = 1,
+        bad_share: Share,
+        num_negatives: Negatives,
         *,
-        max_new_tokens: Count = 1024,
-        temperature: Temperature = 0.2,
-        top_p: PositiveShare = 1.0,
+        max_new_tokens: Count,
+        temperature: Temperature,
+        top_p: PositiveShare,
     ) -> None:
         if not 0 <= bad_share <= 1:
             raise ValueError(f"bad_share is {bad_share}; it is a probability from 0 to 1")

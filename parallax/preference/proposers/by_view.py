@@ -34,7 +34,7 @@ class ByView(PlannedProposer):
         view: View,
         num_negatives: Negatives = 1,
         *,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         temperature: Temperature = 0.0,
         top_p: PositiveShare = 1.0,
     ) -> None:

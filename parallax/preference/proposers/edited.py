@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.preference.proposer import Generate, Proposer
-from parallax.preference.proposers.ground_truth import no_answer
-from parallax.preference.proposers.written import written_answer
+from parallax.preference.proposers.ground_truth import no_answer, written_answer
 from parallax.records import BadImage, Candidate, Sample, seed_for
 from parallax.settings.ranges import ExistingPath
 

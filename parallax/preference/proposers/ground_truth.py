@@ -11,12 +11,43 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.proposer import Ask, Generate, Proposer
-from parallax.preference.proposers.written import written_answer
-from parallax.records import Candidate, Decoding, Sample, ViewSpec, seed_for
+from parallax.records import Candidate, Decoding, GenerationSpec, Sample, ViewSpec, seed_for
 from parallax.settings.ranges import Count, Negatives, PositiveShare, Temperature
 
 if TYPE_CHECKING:
     from parallax.models.policy import Policy
+
+
+class Given(Proposer):
+    """Stands where a proposer would, for sources that bring their own pairs."""
+
+    takes_pairs: ClassVar[bool] = True  # the source's own
+    chosen_is_given: ClassVar[bool] = True
+
+    def propose(
+        self, policy: Policy, samples: Sequence[Sample], *, seed: int, generate: Generate
+    ) -> list[list[Candidate]]:
+        """Never called for sources with pairs; for others it says what to choose instead."""
+        raise ValueError(
+            "this source has no ready-made pairs; use data=preference_file with method=dpo_file, or a method that makes pairs, "
+            "such as method=seva"
+        )
+
+
+def written_answer(policy: Policy, sample: Sample, role: str, text: str, author: str, index: int = 0) -> Candidate:
+    """`text` as a candidate, tokenised once as the policy's template writes an answer, end token included.
+
+    Args:
+        author: where the text comes from ("ground truth", "edited"), kept in the pair's provenance in place of a policy.
+    """
+    asked = sample.conversation()
+    ids = tuple(policy.encoder.chat.encode_response(text))
+    spec = GenerationSpec(
+        policy=author, precision="", processor=policy.encoder.processor_fingerprint,
+        template=policy.encoder.chat.fingerprint(), image=asked.image_digest(), prompt=asked.written(), view=ViewSpec(),
+        decoding=Decoding(len(ids)), generator=f"written: {text}",
+    )  # fmt: skip
+    return Candidate(spec.key(), sample.id, role, index, ids, text.strip(), True, spec)
 
 
 class GroundTruth(Proposer):
@@ -33,9 +64,9 @@ class GroundTruth(Proposer):
 
     def __init__(
         self,
-        num_negatives: Negatives = 1,
+        num_negatives: Negatives,
         *,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         temperature: Temperature = 0.0,
         top_p: PositiveShare = 1.0,
     ) -> None:

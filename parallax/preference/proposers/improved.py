@@ -14,7 +14,7 @@ from parallax.preference.critic_prompt import fill
 from parallax.preference.prompts import PromptPool
 from parallax.preference.proposer import Ask, PlannedProposer
 from parallax.preference.proposers.follow_up import FollowUp, template
-from parallax.preference.proposers.written import written_answer
+from parallax.preference.proposers.ground_truth import written_answer
 from parallax.records import Candidate, Sample, ViewSpec
 from parallax.settings.ranges import Count, Texts
 
@@ -41,7 +41,7 @@ class Improved(FollowUp):
         improve: str | Mapping[str, str] | None,
         *,
         label: str | None = None,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
     ) -> None:
         self.inner, self.view = inner, inner.view
         self.describe = PromptPool([describe] if isinstance(describe, str) else list(describe), "description")

@@ -17,8 +17,7 @@ from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.critic_prompt import fill
 from parallax.preference.proposer import Ask
 from parallax.preference.proposers.follow_up import FollowUp, drawn, seen
-from parallax.preference.proposers.ground_truth import no_answer
-from parallax.preference.proposers.written import written_answer
+from parallax.preference.proposers.ground_truth import no_answer, written_answer
 from parallax.records import Candidate, Sample
 from parallax.settings.ranges import Count, Negatives, PositiveShare, Share, Temperature
 
@@ -49,7 +48,7 @@ class Reworked(FollowUp):
         *,
         keep: Share = 0.0,
         of: Literal["own", "ground_truth"],
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         temperature: Temperature,
         top_p: PositiveShare,
     ) -> None:

@@ -28,9 +28,9 @@ class Sampled(PlannedProposer):
 
     def __init__(
         self,
-        num_samples: Negatives = 1,
+        num_samples: Negatives,
         *,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
         temperature: PositiveTemperature,
         top_p: PositiveShare,
         greedy: bool = True,

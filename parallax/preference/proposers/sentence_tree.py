@@ -33,7 +33,7 @@ from parallax.records import (
     ViewSpec,
     fingerprint,
 )
-from parallax.records.keyed_store import KeyedStore
+from parallax.records.shard_folder import KeyedStore
 from parallax.settings.ranges import Count, NotNegative
 
 if TYPE_CHECKING:
@@ -98,17 +98,17 @@ class SentenceTree(SearchProposer):
         self,
         judge: StepJudge | None = None,
         *,
-        num_groups: Annotated[int, Interval(ge=2, le=64)] = 5,
-        diversity_penalty: NotNegative = 3.0,
-        max_sentence_tokens: Count = 70,
-        max_path_tokens: Count = 512,
-        keep_top: Kept = 1,
-        keep_bottom: Kept = 2,
-        prune_from: Annotated[int, Interval(ge=1, le=1000)] = 5,
-        prune_by: PruneBy = "model_score",
-        keep_pruned: bool = True,
-        drop_junk: bool = True,
-        batch_size: Count = 128,
+        num_groups: Annotated[int, Interval(ge=2, le=64)],
+        diversity_penalty: NotNegative,
+        max_sentence_tokens: Count,
+        max_path_tokens: Count,
+        keep_top: Kept,
+        keep_bottom: Kept,
+        prune_from: Annotated[int, Interval(ge=1, le=1000)],
+        prune_by: PruneBy,
+        keep_pruned: bool,
+        drop_junk: bool,
+        batch_size: Count,
         cache_dir: str | Path | None = None,
     ) -> None:
         if prune_by not in get_args(PruneBy):

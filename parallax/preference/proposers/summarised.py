@@ -17,7 +17,7 @@ from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.critic_prompt import fill, one_line
 from parallax.preference.proposer import Ask
 from parallax.preference.proposers.follow_up import FollowUp, seen, template
-from parallax.preference.proposers.written import written_answer
+from parallax.preference.proposers.ground_truth import written_answer
 from parallax.records import Candidate, Decoding, Sample, ViewSpec
 from parallax.settings.ranges import Count, Negatives, Positive, PositiveShare
 
@@ -47,10 +47,10 @@ class Summarised(FollowUp):
         num_views: Count,
         *,
         against: View | None = None,
-        num_negatives: Negatives = 1,
+        num_negatives: Negatives,
         agree: PositiveShare,
         max_length_ratio: Positive | None = None,
-        max_new_tokens: Count = 512,
+        max_new_tokens: Count,
     ) -> None:
         if num_negatives > 1 and against is None:
             raise ValueError(

@@ -157,6 +157,18 @@ TABLE: dict[str, Any] = {
     "gemma4": {**GEMMA_4, "image": "<image_soft_token>"},
     "gemma4_unified": {**GEMMA_4, "image": "<image_soft_token>",
                        "settings": {"vision_config.mm_embed_dim": 64, "vision_config.output_proj_dims": 64}},
+    "fast_vlm": {
+        **LLAVA, "image": "<image>", "like": "llava",
+        "images": {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}},
+        "processor": {"patch_size": 32, "vision_feature_select_strategy": "full"},
+        "settings": {"image_seq_length": 4, "vision_config.architecture": "test_resnet", "vision_config.hidden_size": 96,
+                     "vision_config.model_args": None}},
+    "gemma3n": {
+        **GEMMA_4, "image": "<image_soft_token>",
+        "images": {"size": {"height": 64, "width": 64}}, "processor": {"image_seq_length": 4},
+        "settings": {
+            "vision_soft_tokens_per_image": 4, "vision_config.architecture": "test_resnet", "vision_config.hidden_size": 96,
+            "vision_config.vocab_offset": 512, "audio_config.vocab_offset": 640, "text_config.vocab_size_per_layer_input": 512}},
     "glm46v": {**GLM, "image": "<|image|>"},
     "glm4v_moe": {**GLM, "image": "<|image|>", "like": "glm4v"},
     "glm_ocr": {**GLM, "image": "<|image|>", "like": "glm46v"},
@@ -222,6 +234,12 @@ TABLE: dict[str, Any] = {
     "paddleocr_vl": {"image": "<|IMAGE_PLACEHOLDER|>", "around": ("<|IMAGE_START|>", "<|IMAGE_END|>"), "images": {"size": PIXELS},
                          "config": {"vision_start_token_id": "<|IMAGE_START|>", "vision_end_token_id": "<|IMAGE_END|>"}},
     "paligemma": {"image": "<image>", "images": {"size": SIDE, "image_seq_length": 16}, "settings": SMALL},
+    "perception_lm": {
+        "image": "<|image|>", "named": {"video_token": "<|video|>"}, "config": {"video_token_id": "<|video|>"},
+        "images": {"tile_size": 56, "max_num_tiles": 4}, "processor": {"patch_size": 14, "pooling_ratio": 2},
+        "settings": {"projector_pooling_ratio": 2, "vision_use_cls_token": False, "vision_config.architecture": "test_vit",
+                     "vision_config.model_args": {"embed_dim": 64, "img_size": [56, 56], "patch_size": 14, "global_pool": "",
+                     "class_token": False}}},
     "qianfan_ocr": {
         "image": "<image>", "seen": "<IMG_CONTEXT>", "images": CROPS, "processor": {"image_seq_length": 4},
         "settings": {"vision_config.image_size": [56, 56], "vision_config.patch_size": [14, 14]},

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from parallax.models.backbone import base_model, on_responses
+from parallax.models.backbone import base_model, cast_vision, on_responses
 from parallax.models.batch import EncodedPrompt, Layout, ScoringBatch
 from parallax.models.encoding.image_features import encode_images, takes_features
 from parallax.models.foreign import VLM
@@ -25,7 +25,7 @@ from parallax.models.generation.requests import GenerationCounts
 from parallax.models.generation.rollout import Rollout
 from parallax.models.packed_tensors import Packed
 from parallax.models.scoring import log_probs
-from parallax.models.scoring.separate import separate_sequences
+from parallax.models.scoring.log_probs import separate_sequences
 from parallax.records import Decoding
 
 TOLERANCE = 1e-4  # of a log-prob, float32
@@ -78,9 +78,7 @@ def plain_inputs(model: VLM, prompt: EncodedPrompt, answer: Tensor | None = None
         name: torch.cat([value, value.new_full((len(more),), on_responses(network, name))])[None]
         for name, value in prompt.token_inputs.items()
     }
-    vision = {
-        n: v.to(next(network.parameters()).dtype) if v.is_floating_point() else v for n, v in prompt.vision.items()
-    }
+    vision = cast_vision(prompt.vision, next(network.parameters()).dtype)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **tokens, **vision}
 
 
@@ -128,7 +126,8 @@ def ready_features(toy: Toy) -> bool:
     if not takes_features(network):
         return False
     batch = toy.batch()
-    made = [encode_images(network, [prompt.vision])[0] for prompt in toy.prompts]
+    dtype = next(network.parameters()).dtype
+    made = [encode_images(network, [cast_vision(prompt.vision, dtype)])[0] for prompt in toy.prompts]
     ready = log_probs.score(toy.model, replace(batch, features=made)).per_token
     _close(ready, log_probs.score(toy.model, batch).per_token, TOLERANCE, "ready image features give other log-probs")
     return True
@@ -214,6 +213,10 @@ def saves(toy: Toy, untouched: VLM, folder: Path) -> None:
     expected = [plain_log_probs(toy.model, p, a[0]) for p, a in zip(toy.prompts, toy.answers, strict=True)]
     save_adapter(toy.model, Whole(toy.model), folder / "adapter")
     with_adapter: Any = PeftModel.from_pretrained(untouched, str(folder / "adapter")).eval()
+    ours = dict(base_model(toy.model).named_parameters())
+    lost = [name for name, value in base_model(with_adapter).named_parameters() if not torch.equal(value, ours[name])]
+    if lost:
+        raise Wrong(f"plain peft leaves out {len(lost)} of the adapter's weights, such as {lost[0]}")
     merged = AutoModelForImageTextToText.from_config(untouched.config, dtype=torch.float32).eval()
     state = merged_state(base_model(toy.model), Whole(toy.model))
     left = merged.load_state_dict(state, strict=False)

@@ -51,7 +51,6 @@ UNSUITED = {  # what cannot be aligned, or not be built without a checkpoint's f
     **dict.fromkeys(
         ("blip-2", "instructblip"), "its forward asks for the image at every token, also where keys and values are kept"
     ),
-    "granite4_vision": "its image features name the layers they are added to, a form that is not passed on here",
     "mllama": "looks at images by cross-attention, whose keys and mask the batched generator does not carry",
     **dict.fromkeys(("blip", "git"), "its prompt holds no image token: the image is put before or beside the text"),
 }
@@ -174,6 +173,8 @@ def _guarded(step: str, function: Callable[..., Any], *arguments: Any, **options
 
 def _sentence(error: Exception, step: str) -> str:
     """The first telling sentence of an error, short enough for a table."""
+    import transformers
+
     from tests.models.family_walk.inputs import NoImageToken
     from tests.models.family_walk.steps import Wrong
 
@@ -185,7 +186,7 @@ def _sentence(error: Exception, step: str) -> str:
         text = text.replace(mark, harmless)
     if isinstance(error, NoImageToken | Wrong):
         return text
-    what = "transformers' own forward" if step == "forward" else "the toy"
+    what = f"the forward of transformers {transformers.__version__}" if step == "forward" else "the toy"
     return f"{what} does not run ({type(error).__name__}: {text})"
 
 
