@@ -12,13 +12,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-<<<<<<< HEAD
 from datamodules.formats.slice_image import InsideImage, check_size
-from datamodules.formats.tables.table import RowByRow, columns_of, member_value
-=======
-from datamodules.formats.slice_image import InsideImage
 from datamodules.formats.tables.table import RowByRow, check_members, columns_of, member_value
->>>>>>> main
 from parallax.records.sample import BadImage
 
 
@@ -37,15 +32,7 @@ class ZipImage(InsideImage):
             archive = _opened(self.file, os.getpid())
             check_size(self.describe(), archive.getinfo(self.member).file_size)
             return archive.read(self.member)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            lzma.LZMAError,
-            EOFError,
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
             raise BadImage(f"image {self.describe()!r} cannot be unpacked ({error})") from error
 
 
