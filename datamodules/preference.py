@@ -110,6 +110,8 @@ class PreferenceDataModule(StepDataModule):
             raise ValueError(f"reference.mode is {reference_mode!r}; it can be cached or live")
         self.reference_mode, self.skipped_path = reference_mode, skipped
         self.limit, self.limit_pairs, self.show_progress = limit, limit_pairs, show_progress
+        if limit is not None and isinstance(self.source, PreferenceFileSource):  # no row behind is read
+            self.source.limit = min(limit, self.source.limit or limit)
         self.further = FurtherColumns(tuple(looks), token_weights, seed)
         self.pairs: Sequence[PreferencePair] = []
         self.pair_ids: list[str] = []
@@ -133,7 +135,7 @@ class PreferenceDataModule(StepDataModule):
     def in_portions(self) -> Portions | None:
         """Ready-made pairs of a large file come in portions, where no rule needs all pairs of the set at once."""
         rules = self.settings.length_balance or self.settings.max_per_source is not None or self.further.same_question
-        if rules or self.limit is not None or not isinstance(self.source, PreferenceFileSource):
+        if rules or not isinstance(self.source, PreferenceFileSource):
             return None
         wanted = [most for most in (self.settings.max_pairs, self.limit_pairs) if most is not None]
         return self.source.portions(self.batch_size, min(wanted, default=None))
@@ -165,6 +167,8 @@ class PreferenceDataModule(StepDataModule):
         ready_made = self.source.pairs
         total = len(self.source) if self.limit is None else min(self.limit, len(self.source))
         faulty = list(self.source.set_aside)
+        for reason, count in self.source.left_out.items():
+            log.info("%s: %s rows are left out (%s)", self.source.name, f"{count:,}", reason)
         skipped = SkippedLog(
             self.skipped_path if _is_first(trainer) else None, self.settings.max_skipped_share, total + len(faulty)
         )
@@ -379,11 +383,11 @@ class PreferenceDataModule(StepDataModule):
             return "the answers to a question are all the same: sample at a higher temperature, or more often"
         if most == "equal":
             return "the corrupted images change no answer: raise aug.noise_steps or choose a stronger view with aug=…"
-        return (
-            "look at the reasons above, and at dropped.parquet in the pair set"
-            if most
-            else "look at the source: it is empty"
-        )
+        if most:
+            return "look at the reasons above, and at dropped.parquet in the pair set"
+        if self.report.skipped or self.source.left_out:
+            return "look at the reasons above; task=check_data shows rows"
+        return "look at the source: it is empty"
 
 
 def _first(source: Sequence[Sample], total: int) -> Iterable[Sample]:

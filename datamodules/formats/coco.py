@@ -19,7 +19,7 @@ from datamodules.formats.listed import Listed
 from parallax.preference.prompts import PromptPool
 from parallax.records import Sample, Turn, seed_for
 from parallax.records.images import EXTENSIONS, FileImage
-from parallax.settings.ranges import Count, ExistingPath, Natural
+from parallax.settings.ranges import Count, Folder, Natural, RowsFile
 
 Use = Literal["auto", "always", "never"]
 
@@ -43,10 +43,10 @@ class CocoSource(Listed):
 
     def __init__(
         self,
-        path: ExistingPath,
+        path: Folder,
         split: str,
         prompts: Sequence[str],
-        names: ExistingPath | None = None,
+        names: RowsFile | None = None,
         sample: Count | None = None,
         objects: Use = "auto",
         captions: Use = "auto",

@@ -28,7 +28,7 @@ from datamodules.source import Source
 from parallax.preference.prompts import PromptPool
 from parallax.records import ImageRef, Message, Sample, Turn
 from parallax.records.skipped import SetAside
-from parallax.settings.ranges import AnyText, Count, ExistingPath, ExistingPathOrHub, Natural
+from parallax.settings.ranges import AnyText, Count, Folder, Natural, RowsOrHub
 from parallax.settings.suggestions import closest, or_list
 
 ROLES = ("image", "question", "answer", "conversations", "id", "objects")
@@ -54,9 +54,9 @@ class ColumnsSource(Source):
 
     def __init__(
         self,
-        path: ExistingPathOrHub,
+        path: RowsOrHub,
         columns: Mapping[str, str | None],
-        image_root: ExistingPath | None = None,
+        image_root: Folder | None = None,
         prompts: Sequence[str] | None = None,
         split: str = "train",
         subset: str | None = None,

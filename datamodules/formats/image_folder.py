@@ -11,7 +11,7 @@ from datamodules.formats.listed import Listed
 from parallax.preference.prompts import PromptPool
 from parallax.records import Sample, Turn
 from parallax.records.images import EXTENSIONS, FileImage
-from parallax.settings.ranges import Count, ExistingPath, Natural
+from parallax.settings.ranges import Count, ImageFolder, Natural
 
 
 class ImageFolderSource(Listed):
@@ -29,7 +29,7 @@ class ImageFolderSource(Listed):
 
     def __init__(
         self,
-        path: ExistingPath,
+        path: ImageFolder,
         prompts: Sequence[str],
         limit: Count | None = None,
         seed: Natural = 0,

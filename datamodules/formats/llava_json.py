@@ -20,7 +20,7 @@ from datamodules.formats.listed import Listed, Unusable, existing, image_path, k
 from datamodules.formats.llava_parts import Part, parts_from
 from datamodules.formats.placeholders import count_placeholders, without_placeholder
 from parallax.records import Message, Sample, Turn, seed_for
-from parallax.settings.ranges import AnyText, Count, ExistingPath, Natural
+from parallax.settings.ranges import AnyText, Count, Folder, Natural, RowsFile
 
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -52,8 +52,8 @@ class LlavaJsonSource(Listed):
 
     def __init__(
         self,
-        path: ExistingPath | Sequence[ExistingPath],
-        image_root: ExistingPath,
+        path: RowsFile | Sequence[RowsFile],
+        image_root: Folder,
         parts: Mapping[str, Any] | None = None,
         limit: Count | None = None,
         seed: Natural = 0,

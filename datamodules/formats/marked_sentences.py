@@ -9,7 +9,7 @@ from datamodules.formats.json_rows import json_rows
 from datamodules.formats.listed import Listed, Unusable, existing_root, image_path, shortened
 from parallax.records import Sample, Turn
 from parallax.records.images import FileImage
-from parallax.settings.ranges import Count, ExistingPath
+from parallax.settings.ranges import Count, Folder, RowsFile
 
 
 class MarkedSentencesSource(Listed):
@@ -25,8 +25,8 @@ class MarkedSentencesSource(Listed):
 
     def __init__(
         self,
-        path: ExistingPath,
-        image_root: ExistingPath,
+        path: RowsFile,
+        image_root: Folder,
         question: str,
         limit: Count | None = None,
         name: str = "marked_sentences",

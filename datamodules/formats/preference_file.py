@@ -25,7 +25,7 @@ from parallax.records import BadImage, Conversation, PreferencePair, Response, S
 from parallax.records.disk_pairs import DiskPairs
 from parallax.records.pair_store import pair_of_row
 from parallax.records.skipped import SetAside
-from parallax.settings.ranges import Count, ExistingPath, ExistingPathOrHub, Natural, NotNegative
+from parallax.settings.ranges import Count, Folder, Natural, NotNegative, RowsOrHub
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ class PreferenceFileSource(Source):
 
     def __init__(
         self,
-        path: ExistingPathOrHub | Sequence[ExistingPathOrHub],
-        image_root: ExistingPath | None = None,
+        path: RowsOrHub | Sequence[RowsOrHub],
+        image_root: Folder | None = None,
         format: str = "auto",
         columns: Mapping[str, str | None] | None = None,
         split: str = "train",

@@ -28,6 +28,7 @@ from parallax.settings.targets import UnknownTarget
 if TYPE_CHECKING:
     from PIL import Image
 
+OTHER_IMAGES = "on the rejected side"  # what the data itself shows there
 FEW_COLOURS = (
     256  # drawings at their own size have fewer; shrunk, enlarged or noisy ones have more, and JPEG is smaller there
 )

@@ -182,7 +182,8 @@ def _write_set(
             break
         facts.add(item.facts)
         clean, corrupted = pictures.of(item.image, item.views)
-        chunk.append({**item.data, "image": clean, "corrupted": corrupted})
+        others = [pictures.of(item.others, [])[0]] if item.others is not None else []
+        chunk.append({**item.data, "image": clean, "corrupted": [*others, *corrupted]})
         if len(chunk) == CHUNK:
             _write_chunk(folder, name, facts.count // CHUNK - 1, chunk)
             progress(len(chunk))

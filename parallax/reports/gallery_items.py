@@ -19,7 +19,7 @@ from parallax.records.images import together
 from parallax.records.pair_store import PairSet, images_of_row, pair_of_row
 from parallax.records.plain_text import quoted
 from parallax.reports.comparison_answers import goodness, score_words
-from parallax.reports.corrupted import Subject, evaluation_subjects, pair_subjects, view_of
+from parallax.reports.corrupted import OTHER_IMAGES, Subject, evaluation_subjects, pair_subjects, view_of
 from parallax.reports.judge_notes import lines_of
 from parallax.reports.run_folder import RunFolder, by_number
 from parallax.reports.worddiff import Span, diff_words
@@ -38,6 +38,7 @@ class Item:
     facts: dict[str, str | float | None]
     image: ImageRef | None = None
     views: list[ViewSpec] = field(default_factory=list)
+    others: ImageRef | None = None  # the images on the rejected side, where the data has others there
 
 
 def pair_sets(run: RunFolder) -> list[tuple[str, PairSet]]:
@@ -180,7 +181,8 @@ def _pair_item(pair: PreferencePair, stage: str) -> Item:
             "judged": lines_of(pair),
             "rejected": [
                 {"spans": _plain(spans), "score": response.score,
-                 "view": _view_words(view_of(response)), "asked": _asked(response, pair.prompt),
+                 "view": OTHER_IMAGES if pair.rejected_images else _view_words(view_of(response)),
+                 "asked": _asked(response, pair.prompt),
                  "start": response.provenance.get("answer_start", ""), "notes": lines_of(response)}
                 for response, spans in zip(shown, differing, strict=True)
             ],
@@ -191,6 +193,7 @@ def _pair_item(pair: PreferencePair, stage: str) -> Item:
          "words": float(len(pair.chosen.text.split())), "shared": round(100 * shared, 1), "margin": margin},
         together(pair.images),
         views,
+        together(pair.rejected_images) if pair.rejected_images else None,
     )  # fmt: skip
 
 

@@ -68,6 +68,8 @@ def _row(pair: PreferencePair, side: int, eye: ModelEye | None) -> list[Any] | N
     try:
         clean = looked_at(together(pair.images), None).convert("RGB")
         corrupted = looked_at(together(pair.images), view, eye) if view is not None else None
+        if pair.rejected_images:
+            corrupted = together(pair.rejected_images).load()
     except BadImage as error:
         log.warning("%s is not in the pairs table: %s", pair.sample_id, error)
         return None

@@ -18,7 +18,7 @@ from parallax.records import BadImage, ImageRef, PreferencePair, Sample
 from parallax.records.atomic import atomic_write_text
 from parallax.records.images import together
 from parallax.reports import results as numbers
-from parallax.reports.corrupted import data_uri, looked_at, view_of
+from parallax.reports.corrupted import OTHER_IMAGES, data_uri, looked_at, view_of
 from parallax.reports.health import health_warnings
 from parallax.reports.judge_notes import lines_of
 from parallax.reports.method_words import highlights, method_in_words
@@ -215,6 +215,8 @@ def _cards(pairs: Sequence[PreferencePair], eye: ModelEye) -> Iterable[PairCard]
         try:
             image = together(pair.images)
             clean = Shown(data_uri(image.load()), "clean")
+            if pair.rejected_images:
+                corrupted.append(Shown(data_uri(together(pair.rejected_images).load()), OTHER_IMAGES))
             for response in pair.rejected[:4]:
                 view = view_of(response)
                 if view is not None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from parallax.settings.comments import CONF, meaning_of
+from parallax.settings.comments import meaning_of
 from parallax.settings.dashboard_keys import dashboard_problems
 from parallax.settings.extras import install
 from parallax.settings.left_by_runs import any_run, is_pair_set, pair_pointers
-from parallax.settings.places import COMMAND
-from parallax.settings.schema import FILE_GROUPS
+from parallax.settings.paths_there import place_problem
 from parallax.settings.sweep_file import sweep_problems
 from parallax.settings.tasks import task_fact
 
@@ -37,7 +35,7 @@ def missing_problems(plain: dict[str, Any], absent: list[str], places: dict[str,
         if (
             key not in absent
             and _looks_at(key, plain, task, reads)
-            and (problem := _place_problem(key, path, kind, plain))
+            and (problem := place_problem(key, path, kind, plain))
         ):
             problems[key] = problem
     if "evaluation" in reads:
@@ -74,35 +72,6 @@ def _looks_at(key: str, plain: dict[str, Any], task: str, reads: Sequence[str]) 
     if group == "data" and task_fact(task, "tells_what_is_missing"):
         return False
     return (group if group in ("data", "evaluation", "model") else "pairs") in reads
-
-
-def _place_problem(key: str, path: str, kind: str, plain: dict[str, Any]) -> str:
-    """What is wrong with a path that must be there; "" for nothing."""
-    place = Path(path).expanduser()
-    name = str(plain["model"].get("name")) if key == "model.path" else place.name
-    if kind == "prompts":
-        is_path = path.endswith((".yaml", ".yml")) or "/" in path
-        if (place if is_path else CONF / "prompts" / f"{path}.yaml").is_file():
-            return ""
-        known = ", ".join(sorted(file.stem for file in (CONF / "prompts").glob("c*_*.yaml")))
-        return f"{key}={path} names no prompt file; use {known}, or the path of a YAML file of that form."
-    if kind == "model":
-        is_folder = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
-        if not is_folder or (place / "config.json").is_file():
-            return ""
-        return f"{key}={path} is no folder with a model in it (no config.json).{_how_it_is_made(name)}"
-    if place.exists() or (kind == "path or hub" and re.fullmatch(r"[\w\-.]+/[\w\-.]+", path)):
-        return ""
-    return f"{key}={path} does not exist (looked from {Path.cwd()})."
-
-
-def _how_it_is_made(name: str) -> str:
-    """The command that makes a built-in model; "" for others."""
-    if name not in FILE_GROUPS:
-        return ""
-    root = os.environ.get("PARALLAX_ROOT")
-    place = f"; it belongs in {Path(root) / 'assets' / name}" if root else ""
-    return f" `{COMMAND} experiment=make_{name}` makes the built-in model{place}."
 
 
 def _judge_problems(evaluation: dict[str, Any]) -> dict[str, str]:

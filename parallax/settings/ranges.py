@@ -39,7 +39,7 @@ class OneOf:
 class Exists:
     """A path that must be there before anything is loaded. `kind` says what else it may be, or what it must be."""
 
-    kind: Literal["path", "path or hub", "model", "prompts"] = "path"
+    kind: Literal["path", "file", "folder", "images", "rows or hub", "model", "prompts"] = "path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,11 @@ PositiveTemperature = Annotated[float, Interval(gt=0, le=10)]
 Texts = str | Sequence[str]  # one, or several to draw from
 ExistingPath = Annotated[Path | str, Exists()]
 ExistingFile = Annotated[str, Exists()]  # the same where the code takes a text
-ExistingPathOrHub = Annotated[Path | str, Exists("path or hub")]  # or a data set of the Hugging Face hub, owner/name
+Folder = Annotated[Path | str, Exists("folder")]
+RowsFile = Annotated[Path | str, Exists("file")]
+ImageFolder = Annotated[Path | str, Exists("images")]
+RowsOrHub = Annotated[
+    Path | str, Exists("rows or hub")
+]  # files of rows, or a data set of the Hugging Face hub, owner/name
 ModelPath = Annotated[str, Exists("model")]  # a folder with a model, or a name on the hub
 PromptFile = Annotated[str, Exists("prompts")]  # a file of conf/prompts by its name, or the path of one

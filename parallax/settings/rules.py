@@ -38,7 +38,7 @@ class Rule:
     of: str = ""  # dotted path of the class a component must be of; "" for any
     many: bool = False  # in Python, a list of living components may stand for the component
     named: str = ""  # group of conf/ whose choices may stand for the component by name
-    exists: str = ""  # a path that must be there: "path" | "path or hub" | "model" | "prompts"
+    exists: str = ""  # a path that must be there: as in `ranges.Exists`
     either: tuple[Rule, ...] = ()  # other forms that are allowed as well
 
     def allows(self, value: object) -> bool:

@@ -1,5 +1,6 @@
 """Tasks: what `python run.py task=…` can do, one module each with a function `run(cfg)`. Imported when needed, not before."""
 
+import gc
 import math
 from collections.abc import Mapping
 from importlib import import_module
@@ -25,7 +26,11 @@ def run_task(cfg: DictConfig) -> Any:
         with open_dict(cfg):
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
     first_minute(cfg)
-    task = import_module(f"parallax.tasks.{cfg.task.name}").run
+    gc.disable()  # nothing of what is imported is ever garbage, and looking for it takes a tenth of the time
+    try:
+        task = import_module(f"parallax.tasks.{cfg.task.name}").run
+    finally:
+        gc.enable()
     return (
         in_run_folder(cfg, task, Path(cfg.paths.output_dir), named=named)
         if cfg.paths.output_dir is not None

@@ -195,6 +195,8 @@ def _preference(
             note_pairs(run.loggers, report.pair_set, report.as_data())
     summary = fit(policy, datamodule, stage, folder, run.loggers)
     run.pairs[stage.name] = datamodule.pairs  # the newest, where they were built anew or came in portions
+    if summary["portions"] > 1 and processes.is_first() and datamodule.report is not None:
+        atomic_write_json(folder / "pairs.json", datamodule.report.as_data())
     return summary
 
 

@@ -101,6 +101,7 @@ def test_the_files_are_in_the_form_their_programs_read(root: Path, tmp_path: Pat
         {
             **own,
             "conversations": [{"from": "human", "value": f"<image>\n{asked}"}],
+            "system": "",
             "chosen": {"from": "gpt", "value": better},
             "rejected": {"from": "gpt", "value": worse},
             "images": [image],

@@ -17,6 +17,9 @@ from parallax.records import BadImage, Decoding, PreferencePair, RefusedImage, R
 from parallax.records.images import FileImage
 from parallax.records.skipped import SkippedLog
 from tests.models.examples import Picture
+from tests.models.family_walk.own_processors import OWN
+from tests.toys.tiny_checkpoints import make_tiny_checkpoint
+from tests.typed import load_policy
 
 THIN = Picture(9, (700, 3))  # Qwen2.5-VL takes no image that is 200 times as long as it is high
 
@@ -91,3 +94,66 @@ def test_a_text_with_an_image_token_is_an_answer_and_ids_with_one_are_none(make_
     assert encoder.never_said.isdisjoint(encoder.encode_response(Response("The sign says <image>.")).tolist())
     with pytest.raises(UnusableText, match="holds the control token '<image>'"):
         encoder.encode_response(Response("A sign.", token_ids=(encoder.tokenizer.convert_tokens_to_ids("<image>"),)))
+
+
+@pytest.fixture(scope="module")
+def odd_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Strips, a dot, and every kind of pixel that files hold."""
+    folder = tmp_path_factory.mktemp("odd")
+    for name, size in (
+        ("strip", (700, 3)),
+        ("post", (3, 700)),
+        ("thread", (10000, 10)),
+        ("dot", (1, 1)),
+        ("fine", (80, 60)),
+    ):
+        Picture(1, size).load().save(folder / f"{name}.png")
+    plain = Picture(2, (80, 60)).load()
+    for mode, name in (
+        ("P", "palette.png"),
+        ("CMYK", "print.jpg"),
+        ("LA", "grey.png"),
+        ("1", "bits.png"),
+        ("I;16", "deep.png"),
+    ):
+        (plain.convert("L") if mode == "I;16" else plain).convert(mode).save(folder / name)
+    plain.save(folder / "moving.gif", save_all=True, append_images=[Picture(3, (80, 60)).load()])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model_type", "refused"),
+    [
+        (name, set())
+        for name in ("llava", "llava_next", "llava_onevision", "internvl", "gemma3", "smolvlm", "minicpmv4_6")
+    ]
+    + [(name, {"strip.png", "post.png", "thread.png"}) for name in ("qwen3_vl", "glm4v", "lfm2_vl")],
+)
+def test_building_scoring_and_check_data_set_the_same_odd_files_aside(
+    model_type: str, refused: set[str], odd_files: Path, tmp_path: Path
+) -> None:
+    policy = load_policy({"path": str(make_tiny_checkpoint(model_type, tmp_path, recipe=OWN[model_type]))}, None)
+    names = sorted(path.name for path in odd_files.iterdir())
+    images = [FileImage(str(odd_files), name) for name in names]
+    built: dict[str, str] = {}
+    asked = [GenerationRequest(n, i, "What?", ViewSpec(), Decoding(4)) for n, i in zip(names, images, strict=True)]
+    answers = policy.generate(asked, set_aside=lambda asked, why: built.update({asked.sample_id: str(why)}))
+    assert set(built) == refused and all(f"image '{name}' is refused by" in why for name, why in built.items())
+    skipped = SkippedLog(None, max_share=0.9, total=len(names))
+    good, other = Response("A cup."), Response("A dog.")
+    pairs = [PreferencePair(n, "test", i, "What?", good, (other,)) for n, i in zip(names, images, strict=True)]
+    kept = list(outcomes_of_pairs(pairs, selector=BestAgainstRest(), encoder=policy.encoder, skipped=skipped))
+    assert len(kept) == len(names) - len(refused) and {item.item for item in skipped.items.values()} == refused
+    found = inspect(
+        [Sample(n, "test", i, (Turn("What?"),)) for n, i in zip(names, images, strict=True)],
+        encoder=lambda: policy.encoder,
+    )
+    assert sum(found.refused.values()) == len(refused) and len(found.tokens) == len(kept), found.refused_why
+    said = [
+        (policy.encoder.encode_prompt(image.load(), "What?"), [policy.encoder.encode_response(answer)])
+        for image, answer in zip(images, answers, strict=True)
+        if answer is not None
+    ]
+    with torch.no_grad():
+        assert bool(policy.score(policy.encoder.collate(said)).total.isfinite().all()), "odd sizes share a batch"

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from parallax.evaluation import Evaluation, EvaluationItem
-from parallax.records import PreferencePair, Response, Sample, Turn
-from parallax.records.images import FileImage
+from parallax.records import Message, PreferencePair, Response, Sample, Turn
+from parallax.records.images import FileImage, together
 from parallax.reports.environment import write_environment
+from parallax.reports.gallery_items import _pair_item
 from parallax.reports.metrics_csv import MetricsCsv
 from parallax.reports.results import make_results, write_results
 from parallax.reports.run_report import write_report
@@ -119,6 +120,24 @@ def test_everything_a_reader_looks_for_is_there(run: dict[str, Any]) -> None:
         "config" in page.text
         and "@media (prefers-color-scheme: dark)" in Path(run["run_folder"], "report.html").read_text()
     )
+
+
+def test_a_conversation_is_shown_whole_and_so_are_the_images_of_the_rejected_side(tmp_path: Path) -> None:
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / f"{name}.png")
+    first, other = FileImage(str(tmp_path), "a.png"), FileImage(str(tmp_path), "b.png")
+    asked = (Message("system", ("Be brief.",)), Message("user", ("Is ", first, " like ", other, "?")))
+    said = Response("Yes.", provenance={"file": "pairs.json", "row": 1})
+    pair = PreferencePair(
+        "p", "file", first, "Is  like ?", said, (said,), messages=asked, rejected_images=(other, first)
+    )
+    page = Page(write_report(tmp_path / "run", pairs={"align": [pair]}).read_text())
+    assert "system: Be brief.\nuser: Is [image 1] like [image 2]?" in page.text and "Pairs of the file" in page.text
+    clean, rejected = (image["src"] for image in page.of("img"))
+    assert clean != rejected and "on the rejected side" in page.text
+    item = _pair_item(pair, "align")
+    assert item.others is not None and item.others.digest() == together((other, first)).digest()
+    assert item.data["rejected"][0]["view"] == "on the rejected side" and "[image 2]" in item.data["prompt"]
 
 
 def test_a_corrupted_image_is_not_the_clean_one(run: dict[str, Any]) -> None:

@@ -304,6 +304,7 @@ def test_what_must_be_given_is_asked_for_with_its_meaning(compose_config: Compos
 def test_files_and_folders_that_are_not_there_are_named_before_anything_is_loaded(
     compose_config: Compose, tmp_path: Path
 ) -> None:
+    (tmp_path / "photo.jpg").touch()
     problems = find_problems(
         compose_config(
             "data=llava_json",
@@ -318,6 +319,32 @@ def test_files_and_folders_that_are_not_there_are_named_before_anything_is_loade
     assert "does not exist" in problems["data.path"]
     assert "no config.json" in problems["model.path"] and "make_tiny_llava" in problems["model.path"]
     assert "no adapter_config.json" in problems["adapter"]
+
+
+def test_what_lies_at_a_path_is_looked_at_by_names_alone(compose_config: Compose, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    for name in ("texts/a.txt", "rows.xlsx", "rows.json", "rows.jsonl.gz", "rows"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "none.json").touch()
+
+    def said(data: str, path: str, root: str = "texts") -> str:
+        words = [f"data={data}", f"data.path={tmp_path}/{path}", f"data.image_root={tmp_path}/{root}"]
+        problems = find_problems(compose_config(*words[: 2 if data == "image_folder" else 3], "evaluation=none"))
+        return " ".join(problems.values()).replace(str(tmp_path), "")
+
+    assert said("preference_file", "empty").startswith("data.path=/empty holds no file; files ending in .parquet")
+    assert "/texts holds no file" in said("preference_file", "texts")
+    assert "rows.xlsx is of no kind that is known" in said("preference_file", "rows.xlsx")
+    assert "is an empty file" in said("preference_file", "none.json")
+    assert "none*.jsonl matches no file" in said("preference_file", "none*.jsonl")
+    assert "/rows.json is no folder" in said("preference_file", "rows.json", "rows.json")
+    assert "/texts holds no image; files ending in .jpg" in said("image_folder", "texts")
+    assert "/rows.json is no folder" in said("image_folder", "rows.json")
+    assert "/texts is a folder; give the file itself" in said("llava_json", "texts")
+    assert "data.image_root=/empty holds no file." in said("llava_json", "rows.json", "empty")
+    for path in ("rows.json", "rows.jsonl.gz", "rows", "*.json"):
+        assert "data.path=" not in said("preference_file", path), path
 
 
 def test_a_reference_to_a_key_that_is_not_there_is_told_in_one_sentence(compose_config: Compose) -> None:
@@ -376,6 +403,7 @@ def above(bound: float | None) -> float | None:
 def test_a_stages_own_data_is_asked_for_and_looked_for_where_the_stage_runs(
     compose_config: Compose, tmp_path: Path
 ) -> None:
+    (tmp_path / "photo.jpg").touch()
     words = ["method=stic", "data=image_folder", f"data.path={tmp_path}", "+data@stages.infuse.data=llava_json"]
     problems = find_problems(compose_config(*words))
     assert set(problems) == {"stages.infuse.data.path", "stages.infuse.data.image_root"}

@@ -135,6 +135,7 @@ def test_what_can_be_known_without_a_model_is_refused_before_one_is_loaded(tmp_p
     assert "holds no run" in problem
     (problem,) = problems_of("task=export_pairs", f"task.pairs={tmp_path}")
     assert "neither a pair set nor a run folder" in problem
+    (tmp_path / "photo.jpg").touch()
     for method in ("gt_dpo", "spin"):
         (problem,) = problems_of(f"method={method}", "data=image_folder", f"data.path={tmp_path}")
         assert "images alone have none" in problem

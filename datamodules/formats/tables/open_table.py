@@ -21,10 +21,10 @@ from datamodules.formats.tables.unpacked import OPENED, inner_name, unpacked
 from datamodules.formats.tables.zip_table import ZipTable
 from parallax.records.atomic import atomic_folder
 from parallax.records.fingerprint import fingerprint
+from parallax.settings.paths_there import ROWS
 
 log = logging.getLogger(__name__)
 
-KINDS = (".parquet", ".tar", ".jsonl", ".ndjson", ".json", ".arrow", ".feather", ".zip", ".csv", ".tsv")
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json")  # what others write beside their rows
 ROWS_PER_FILE = 10_000  # of what is kept of a streamed set
 
@@ -42,7 +42,7 @@ def open_table(path: str | Sequence[str], *, split: str = "train", subset: str |
         assert isinstance(path, str)
         place = Path(path).expanduser()
         if not place.exists():
-            if place.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1 or place.suffix in KINDS:
+            if place.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1 or place.suffix in ROWS:
                 raise FileNotFoundError(
                     f"data.path {path} does not exist; give a file, a folder, or the name of a set on the hub"
                 )
@@ -82,7 +82,7 @@ def _table(files: Sequence[Path], split: str, subset: str | None) -> Table:
             raise ValueError(
                 f"{files[0]} is compressed in a way that is not read; unpack it, or compress it as {', '.join(OPENED)}"
             )
-    raise ValueError(f"{files[0]} is of no kind that is known; files ending in {', '.join(KINDS)} can be read")
+    raise ValueError(f"{files[0]} is of no kind that is known; files ending in {', '.join(ROWS)} can be read")
 
 
 def _kind(file: Path) -> str:
@@ -149,18 +149,18 @@ def keep_stream(path: str, rows: int, folder: Path, *, split: str = "train", sub
 
 
 def _files(folder: Path, split: str) -> list[Path]:
-    """The files of one kind in a folder: those of the first kind of `KINDS` there are any of, and of the split."""
+    """The files of one kind in a folder: those of the first kind of `ROWS` there are any of, and of the split."""
     of_kind: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*")):
         if not file.name.startswith(".") and file.name not in NOT_ROWS and file.is_file():
             of_kind.setdefault(_kind(file), []).append(file)
-    for kind in KINDS:
+    for kind in ROWS:
         if files := of_kind.get(kind):
-            others = [file for other, found in of_kind.items() if other in KINDS and other != kind for file in found]
+            others = [file for other, found in of_kind.items() if other in ROWS and other != kind for file in found]
             if others:
                 log.warning(
                     "%s: its %s files are read; %s %s not", folder, kind, others[0].name,
                     "is" if len(others) == 1 else f"and {len(others) - 1} more of another kind are",
                 )  # fmt: skip
             return of_split(files, folder, split)
-    raise FileNotFoundError(f"data.path {folder} holds no file ending in {', '.join(KINDS)}")
+    raise FileNotFoundError(f"data.path {folder} holds no file ending in {', '.join(ROWS)}")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.loading import context_of, end_tokens, load_processor, loaded
-from parallax.records import Conversation, Response
+from parallax.records import Conversation, RefusedImage, Response
 from parallax.records.images import image_size
 from parallax.settings.groups import Model
 
@@ -63,9 +63,12 @@ class TokenCounts:
         return self._of_size[size]
 
     def size_does_not_matter(self) -> bool:
-        """Whether images of all sizes take the same number of tokens."""
+        """Whether images of all sizes take the same number of tokens. Not where the processor refuses one of the trial sizes."""
         if self._one_for_all is None:
-            self._one_for_all = len({self.image_tokens(size) for size in PROBES}) == 1
+            try:
+                self._one_for_all = len({self.image_tokens(size) for size in PROBES}) == 1
+            except RefusedImage:
+                self._one_for_all = False
         return self._one_for_all
 
 
