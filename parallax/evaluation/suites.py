@@ -9,9 +9,8 @@ from copy import copy
 from typing import Self
 
 from parallax.evaluation.accuracy import SameAnswer, accuracy_scores, same_text
-from parallax.evaluation.coco_words import COUNTINGS, Counting, chair_counts, chair_scores
+from parallax.evaluation.coco_words import Counting, chair_counts, chair_scores
 from parallax.evaluation.pope import (
-    ANSWER_RULES,
     AnswerRule,
     category_weights,
     question_scores,
@@ -20,12 +19,13 @@ from parallax.evaluation.pope import (
     read_strictly,
 )
 from parallax.records import Decoding, Sample
+from parallax.settings.part import Part
 from parallax.settings.ranges import AnyText, Count
 
 Scores = dict[str, tuple[float, float]]  # metric name -> (numerator, denominator)
 
 
-class Suite(ABC):
+class Suite(Part, ABC):
     """Questions with known truth, and what all suites share: checked samples, a name, a token limit, a prefix of metric names.
 
     A suite writes `score`, or `score_all` where answers are scored together.
@@ -108,10 +108,6 @@ class ChairSuite(Suite):
         super().__init__(samples, name, max_new_tokens, prefix)
         self.extract, self.counting = extract, counting
         _require(self.samples, name, lambda s: s.objects is not None, "a list of the objects in the image (`objects`)")
-        if counting not in COUNTINGS:
-            raise ValueError(
-                f"suite {name!r}: no CHAIR counting is called {counting!r}; choose {' or '.join(COUNTINGS)}"
-            )
 
     def score(self, sample: Sample, answer: str) -> Scores:
         mentioned = self.extract(answer)
@@ -167,8 +163,6 @@ class PopeSuite(Suite):
         reading: AnswerRule = "published",
     ) -> None:
         super().__init__(samples, name, max_new_tokens, prefix)
-        if reading not in ANSWER_RULES:
-            raise ValueError(f"suite {name!r}: POPE answers are read {' or '.join(ANSWER_RULES)}, not {reading!r}")
         self.read = read_strictly if reading == "strict" else read_answer
         _require(self.samples, name, lambda s: s.answer is not None, "the answer yes or no")
         for sample in self.samples:

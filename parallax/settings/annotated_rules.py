@@ -63,7 +63,9 @@ def rule_of(annotation: object) -> Rule:
         return Rule("mapping", items=_items(arguments[1]) if len(arguments) == 2 else None)
     if (origin or annotation) in (Iterable, Callable):
         items = rule_of(arguments[0]) if origin is Iterable else Rule("component")
-        return Rule("component") if items.kind == "component" else Rule("list", items=items)
+        if items.kind == "component":
+            return Rule("component", many=origin is Iterable)
+        return Rule("list", items=items)
     if is_typeddict(annotation):
         hints = _hints(annotation)
         needed = tuple(name for name, hint in hints.items() if get_origin(hint) is not NotRequired)

@@ -36,6 +36,7 @@ class Rule:
     keys: Mapping[str, Rule] | None = None  # of a group; `*` stands for any other name
     needed: tuple[str, ...] = ()  # keys a group cannot do without
     of: str = ""  # dotted path of the class a component must be of; "" for any
+    many: bool = False  # in Python, a list of living components may stand for the component
     named: str = ""  # group of conf/ whose choices may stand for the component by name
     exists: str = ""  # a path that must be there: as in `ranges.Exists`
     either: tuple[Rule, ...] = ()  # other forms that are allowed as well
@@ -72,6 +73,8 @@ class Rule:
                     for name, item in value.items()
                 )
             case "component":
+                if self.many and isinstance(value, list | tuple):
+                    return not any(isinstance(item, str | int | float | list | tuple | Mapping) for item in value)
                 if isinstance(value, str | int | float | list | tuple):
                     return bool(self.named) and isinstance(value, str) and bool(value)
                 return not isinstance(value, Mapping) or isinstance(value.get("_target_"), str) or bool(self.named)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Annotated
+
+from annotated_types import MinLen
 
 from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.files.reading import fill
@@ -33,7 +36,7 @@ class ConsistencySuite(Suite):
         self,
         samples: Iterable[Sample],
         judge: JudgeClient,
-        temperatures: Sequence[PositiveTemperature],
+        temperatures: Annotated[Sequence[PositiveTemperature], MinLen(1)],
         about_question: str,
         about_answer: str,
         name: str,
@@ -42,10 +45,6 @@ class ConsistencySuite(Suite):
     ) -> None:
         self.judge, self.temperatures = judge, tuple(temperatures)
         self.about_question, self.about_answer = about_question, about_answer
-        if not self.temperatures or min(self.temperatures) <= 0:
-            raise ValueError(
-                f"suite {name!r}: temperatures={list(temperatures)} must be numbers above 0; 0 is asked anyway"
-            )
         asked = [
             replace(s, id=f"{s.id}@{t:g}", attributes={**s.attributes, "group": s.id, "temperature": t})
             for s in samples

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from parallax.preference.judge import Judge, Judgement
 from parallax.preference.proposer import Generate
@@ -56,12 +56,8 @@ class ClipCalibrated(Judge):
         combine: Combine,
         len_norm: LenNorm,
     ) -> None:
-        if not 0 <= image_weight <= 1:
-            raise ValueError(f"judge.image_weight is {image_weight}; it is a share from 0 to 1")
         if image_text is None and image_weight > 0:
             raise ValueError(f"judge.image_weight={image_weight} needs judge.image_text, a CLIP-like model")
-        step_scores([-1.0], [1], [0.0], weight=image_weight, combine=combine)  # refuses what is unknown before a search
-        path_score([0.0], len_norm)
         self.image_text, self.image_weight = image_text, image_weight
         self.combine: Combine = combine
         self.len_norm: LenNorm = len_norm
@@ -209,8 +205,6 @@ def step_scores(
             and the worst 1; equal ones share the mean of their ranks.
             `zscore`: (1 - λ)·z(mean log-prob) + λ·z(cosine) with population standard deviations; 0 where all are equal.
     """
-    if combine not in get_args(Combine):
-        raise ValueError(f"judge.combine is {combine!r}; it can be {', '.join(get_args(Combine))}")
     if cosines is None and weight > 0:
         raise ValueError(f"an image weight of {weight} needs image relevances")
     image = list(cosines) if cosines is not None else [0.0] * len(log_probs)
@@ -246,8 +240,6 @@ def path_score(steps: Sequence[float], norm: LenNorm) -> float:
 
     Raises ValueError for a path without sentences.
     """
-    if norm not in get_args(LenNorm):
-        raise ValueError(f"judge.len_norm is {norm!r}; it can be {', '.join(get_args(LenNorm))}")
     if not steps:
         raise ValueError("a path without sentences has no score; leave it out")
     divisor = {"sentences": len(steps), "sentences_plus_one": len(steps) + 1, "none": 1}[norm]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from parallax.models.generation.requests import GenerationRequest
 from parallax.preference.critic_prompt import Use, load_critic_prompt, one_line
@@ -63,11 +63,6 @@ class SelfCritic(Judge):
         ground_truth: Use = "auto",
         max_new_tokens: Count,
     ) -> None:
-        if order not in get_args(Order):
-            raise ValueError(f"judge.order is {order!r}; it can be {', '.join(get_args(Order))}")
-        for key, value in (("metrics", metrics), ("demonstrations", demonstrations), ("ground_truth", ground_truth)):
-            if value not in get_args(Use):
-                raise ValueError(f"judge.{key} is {value!r}; it can be {', '.join(get_args(Use))}")
         self.prompt = load_critic_prompt(prompt)
         for key, value, there in (
             ("metrics", metrics, bool(self.prompt.metrics)),

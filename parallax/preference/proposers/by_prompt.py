@@ -46,10 +46,6 @@ class ByPrompt(PlannedProposer):
         temperature: Temperature,
         top_p: PositiveShare,
     ) -> None:
-        if not 0 <= bad_share <= 1:
-            raise ValueError(f"bad_share is {bad_share}; it is a probability from 0 to 1")
-        if num_negatives < 1:
-            raise ValueError(f"num_negatives is {num_negatives}; a pair needs at least 1 rejected answer")
         self.good, self.neutral, self.bad = (
             PromptPool([texts] if isinstance(texts, str) else list(texts), name)
             for texts, name in ((good, "good"), (neutral, "neutral"), (bad, "bad"))

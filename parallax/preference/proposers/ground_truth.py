@@ -70,8 +70,6 @@ class GroundTruth(Proposer):
         temperature: Temperature = 0.0,
         top_p: PositiveShare = 1.0,
     ) -> None:
-        if num_negatives < 1:
-            raise ValueError(f"num_negatives is {num_negatives}; a pair needs at least 1 rejected answer")
         if num_negatives > 1 and temperature == 0:
             raise ValueError(
                 f"num_negatives is {num_negatives} and temperature 0, where all answers are the same; use a temperature above 0"

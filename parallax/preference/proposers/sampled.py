@@ -35,12 +35,6 @@ class Sampled(PlannedProposer):
         top_p: PositiveShare,
         greedy: bool = True,
     ) -> None:
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}; there must be at least 1 sample beside the greedy answer")
-        if temperature <= 0:
-            raise ValueError(
-                f"temperature is {temperature}; samples at 0 would repeat the greedy answer, so give a number above 0"
-            )
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
         self.temperature, self.top_p, self.greedy = temperature, top_p, greedy
 

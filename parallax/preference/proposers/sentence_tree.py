@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from annotated_types import Interval
 
@@ -111,13 +111,9 @@ class SentenceTree(SearchProposer):
         batch_size: Count,
         cache_dir: str | Path | None = None,
     ) -> None:
-        if prune_by not in get_args(PruneBy):
-            raise ValueError(f"prune_by is {prune_by!r}; it can be {' or '.join(get_args(PruneBy))}")
         if prune_by == "calibrated" and judge is None:
             raise ValueError("prune_by=calibrated needs a judge that scores sentences, such as judge=clip_calibrated")
-        if num_groups < 2:
-            raise ValueError(f"num_groups is {num_groups}; a choice needs at least 2 sentences from each text")
-        if keep_top + keep_bottom < 1 or keep_top < 0 or keep_bottom < 0:
+        if keep_top + keep_bottom < 1:
             raise ValueError(
                 f"keep_top {keep_top} and keep_bottom {keep_bottom} continue nothing; keep at least 1 sentence"
             )
