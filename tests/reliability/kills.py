@@ -100,6 +100,8 @@ SCENARIOS = {
     "a run of two rounds, in its second": Scenario(
         (*SMALL, "method=csr", "method.rounds=2", "evaluation.when=[after]"), after="stage round_2"
     ),
+    "a run with an image term": Scenario((*ALIGN, "loss=mdpo")),
+    "a run of online DPO": Scenario((*SMALL, "method=online_dpo", "evaluation.when=[after]")),
     "task=build_pairs": Scenario((*SMALL, "method=seva", "task=build_pairs", "data.size=60"), of_a_pair_set),
     "task=evaluate": Scenario(
         (*SMALL, "task=evaluate", "adapter={made}/stages/align/adapter", "evaluation.scenes=30"), of_an_evaluation

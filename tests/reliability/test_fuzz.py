@@ -311,12 +311,12 @@ def test_damaged_files_of_every_kind(
                     else ColumnsSource(str(path), {"image": "image", "question": "question", "answer": "chosen"}, root)
                 )
                 told = accounted(source, len(source.table))
-                if pairs and source.portions.count > 1:
+                if pairs and (parts := source.portions(1)) is not None:
                     seen = []
-                    for number in range(source.portions.count):
-                        source.take(number)
+                    for number in range(parts.count):
+                        source.take(parts.places(number))
                         seen += [pair.chosen.provenance["row"] for pair in source.pairs]
-                        assert source.rows == len(source.portions.places(number))
+                        assert source.rows == len(parts.places(number))
                     assert len(set(seen)) == len(seen)
             except ValueError as error:
                 assert f"x.{kind.partition('.')[0]}" in str(error) or "data." in str(error), error
@@ -344,7 +344,9 @@ KTO = st.fixed_dictionaries(
 
 @sizes(80, 4_000)
 def test_any_rows_of_answers_with_a_verdict(cases: int, root: Path, injected: Injected) -> None:
-    @searched(cases, st.lists(KTO | KTO | JSON, min_size=1, max_size=6))
+    others = JSON.filter(lambda value: not isinstance(value, list))  # a list in a list is read as more rows
+
+    @searched(cases, st.lists(KTO | KTO | others, min_size=1, max_size=6))
     def check(rows: list[Any]) -> str:
         with written(json.dumps(rows).encode(), "x.json") as path:
             source = PreferenceFileSource(path, root, format="kto")

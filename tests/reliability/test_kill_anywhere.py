@@ -18,7 +18,7 @@ KILLS = {
     "a run of one stage": 13, "a run of two stages": 13, "a run whose pairs are built anew every two steps": 13,
     "a run of two rounds": 13, "a run of two rounds, in its second": 4, "a run of one stage, from its training on": 9,
     "task=build_pairs": 4, "task=evaluate": 4, "task=merge": 4, "a multirun": 4, "task=sweep": 4,
-    "task=sweep with its workers": 3,
+    "task=sweep with its workers": 3, "a run with an image term": 6, "a run of online DPO": 6,
 }  # fmt: skip
 QUICK = {("a run of one stage", 4), ("a run of one stage", 9)}
 Whole = Callable[[str], Untouched]
