@@ -23,7 +23,6 @@ from omegaconf import DictConfig
 
 from parallax.records.atomic import atomic_write_json
 from parallax.records.plain_text import say
-from parallax.reports.comparison import compare_runs
 from parallax.reports.metric_names import direction, lookup
 from parallax.reports.run_log import only_warnings
 from parallax.settings.check import check
@@ -145,6 +144,8 @@ def finish(folder: Path, finished: Sequence[Path], failures: Mapping[str, str], 
 def _compare(folders: Sequence[Path], out: Path) -> None:
     """Runs side by side: a table here, a page and a CSV file in `out`. What goes wrong there costs no run."""
     try:
+        from parallax.reports.comparison import compare_runs  # loads torch; a refused multirun needs none
+
         say(f"comparison in {compare_runs(list(folders), out)}")
     except Exception as error:
         say(f"the runs could not be compared: {reason_of(error)}", sys.stderr)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from parallax.models import processes
 from parallax.records.atomic import atomic_write_json
 from parallax.records.fingerprint import file_digest
 from parallax.reports.environment import environment
@@ -122,6 +121,8 @@ class RunManifest:
 
     def note(self, name: str, **facts: Any) -> None:
         """Enter a stage; what was noted of it and of later ones before is gone."""
+        from parallax.models import processes  # loads torch; who only reads a state needs none
+
         names = list(self.stages)
         if name in names:
             self.stages = {known: self.stages[known] for known in names[: names.index(name)]}

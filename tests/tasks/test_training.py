@@ -173,6 +173,6 @@ def test_a_supervised_stage_learns_the_answers(checkpoint: Path, tmp_path: Path)
 
 def test_fine_tuning_on_the_chosen_alone_needs_no_reference(policy_and_data: Any, tmp_path: Path) -> None:
     policy, datamodule = policy_and_data()
-    loss = {"_target_": "lightning_modules.objectives.NLL"}
+    loss = {"_target_": "lightning_modules.objectives.NLL", "norm": "per_token", "constant": 1024.0}
     fit_stage(policy, datamodule, stage_with(loss=loss), tmp_path)
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
