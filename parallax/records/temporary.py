@@ -1,7 +1,7 @@
 """Temporary files that have names: they lie in one folder of their process and go with it.
 
-A process that is killed cannot remove its folder, so the next start does. A folder's lock is held as long as its process lives, or
-a worker that was forked from it; who has none any more is gone, whatever its process id is used for today.
+A process that is killed cannot remove its folder, so the next start does. The lock in it is held as long as the process lives, or
+a worker that was forked from it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from parallax.records.temporary import LOCK, PREFIX, YOUNG, remove_left_behind, temporary_folder
-from tests.faults import Injected
 
 HOLDS = """
 import os, sys, time
