@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import io
 import os
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 from parallax.records.fingerprint import bytes_digest
 from parallax.records.images import upright_rgb, upright_size
 from parallax.records.sample import BadImage
+from parallax.records.temporary import temporary_folder
 
 MOST_BYTES = 256 << 20  # of one member of an archive, unpacked
 
@@ -79,20 +78,13 @@ class Spill:
         digest = bytes_digest(data)
         if digest not in self._known:
             if not self._file:
-                handle, self._file = tempfile.mkstemp(prefix="parallax_images_")
+                handle, self._file = tempfile.mkstemp(prefix="images_", dir=temporary_folder())
                 os.close(handle)
-                atexit.register(_remove, self._file, os.getpid())
             with open(self._file, "ab") as stream:
                 stream.write(data)
             self._known[digest] = (self._end, len(data))
             self._end += len(data)
         return SliceImage(self._file, *self._known[digest], name)
-
-
-def _remove(file: str, process: int) -> None:
-    if os.getpid() == process:
-        with suppress(OSError):
-            os.unlink(file)
 
 
 @lru_cache(maxsize=1_000_000)

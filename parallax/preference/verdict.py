@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Literal
 
 Verdict = Literal["first", "second", "tie", "unreadable"]
@@ -33,13 +34,29 @@ _SUBJECT = (
 )
 _BETTER = (
     r"(?:better|best|superior|prefer(?:red|able)|stronger|wins?|won|winner|more\s(?:accurate|faithful|correct|precise|truthful|aligned"
-    r"|factual|reliable|helpful|relevant|detailed)|fewer\s(?:errors|mistakes|hallucinations)|closer)"
+    r"|factual|reliable|helpful|relevant|detailed)|fewer\s(?:errors|mistakes|hallucinations)"
+    r"|closer\sto\s(?:the\s)?(?:image|picture|photo|scene|truth|facts|reference|ground)|outperforms|surpasses|beats)"
 )
 _WORSE = (
     r"(?:worse|worst|inferior|weaker|loses|lost|less\s(?:accurate|faithful|correct|precise|truthful|aligned|factual|reliable|helpful"
     r"|relevant|detailed)|not\sas\s(?:good|accurate|faithful|correct)|more\s(?:errors|mistakes|hallucinations))"
 )
 _NOT = r"(?:\bnot\b|n't\b|\bnever\b|\bneither\b|\bnor\b|\bno\b|\bhardly\b)"
+# What may come after `better` where its subject is a bare `1` or `the second`: "better dressed" and "better runner" do not.
+_OF_AN_ANSWER = re.compile(
+    rf"[\"'*)\]]{{0,4}}\s?(?:$|[^\w\s(\[]|\s*\n|[(\[]|(?:{_NOUN}|one|than|because|since|as|in|at|for|with|on|due|and|but|or|so|here|overall|to"
+    r"|of|by|is|was|fit|match|job|account|summary|caption|text|explanation|version|describes?|described|captures?|fits|matches|reflects"
+    r"|answers|represents|conveys|aligned|grounded|supported|suited|written|worded|structured|when|if|while|though|although|given"
+    r"|between)\b)"
+)
+# What may stand right before a bare `1`: "player 2", "floor 1" and "number 1" are things of the picture.
+_BEFORE_BARE = re.compile(
+    r"(?:^|[^\w\s]|\b(?:think|thought|believe|say|find|feel|that|so|and|but|or|while|because|since|is|was|overall|thus|therefore|hence"
+    r"|choose|chose|pick|select|prefer|favou?r|with|for|of|than|though|although|whereas|clearly|both|between|then|the|reasons?))\s{0,2}$"
+)
+_OTHER_SUBJECT = re.compile(
+    rf"\b{_NOUN}\s{{0,2}}(?:{_NUMBER}|a|b)\b|\bthan\b|\bthe\s(?:first|second|1st|2nd|former|latter)\b"
+)
 _TIE_WORDS = (
     r"(?:tie[ds]?|draw|equal(?:ly)?|same|no\s(?:clear\s)?(?:difference|winner)|indistinguishable|neither|none|either|both|equivalent"
     r"|comparable|cannot\s(?:decide|tell|say)|can't\s(?:decide|tell|say)|undecided)"
@@ -142,11 +159,9 @@ def _labels(text: str) -> Verdict | None:
 def _sentences(text: str) -> Verdict | None:
     """The last comparison or tie that is stated, negations taken into account."""
     events: list[tuple[int, Verdict]] = []
-    for found in _COMPARES.finditer(text):
+    for found in _comparisons(text):
         between, word = found["between"], found["word"]
         named, better = _named(found), re.fullmatch(_BETTER, word) is not None
-        if re.search(rf"\b{_NOUN}\s{{0,2}}(?:{_NUMBER}|a|b)\b|\bthan\b", between):
-            continue  # the comparison belongs to the nearer name
         if re.search(_NOT, between):
             if not re.search(r"\bthe\b", between[-6:]):
                 continue  # "1 is not better" leaves open who is; "1 is not the better one" does not
@@ -163,6 +178,22 @@ def _sentences(text: str) -> Verdict | None:
         if not re.search(rf"{_NOT}\s(?:a\s)?$", before) and _ABOUT_ANSWERS.search(_sentence_around(text, found)):
             events.append((found.end(), "tie"))
     return max(events, key=lambda event: event[0])[1] if events else None
+
+
+def _comparisons(text: str) -> Iterator[re.Match[str]]:
+    """Comparisons, each with the name nearest before it, if that is an answer's."""
+    at = 0
+    while found := _COMPARES.search(text, at):
+        if _OTHER_SUBJECT.search(found["between"]):
+            at = found.start() + 1
+            continue
+        at = found.end()
+        of_an_answer = found["numbered"] or re.match(rf"(?:the\s)?\w+\s{_NOUN}\b", found[0])
+        if of_an_answer or (
+            _OF_AN_ANSWER.match(text, found.end())
+            and (not found["bare"] or _BEFORE_BARE.search(text[max(0, found.start() - 16) : found.start()]))
+        ):
+            yield found
 
 
 def _sentence_around(text: str, found: re.Match[str]) -> str:

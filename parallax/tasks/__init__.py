@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+from parallax.records.temporary import remove_left_behind
 from parallax.reports.metric_names import lookup
 
 
@@ -25,6 +26,7 @@ def run_task(cfg: DictConfig) -> Any:
     if not named and HydraConfig.initialized():
         with open_dict(cfg):
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+    remove_left_behind()
     first_minute(cfg)
     gc.disable()  # nothing of what is imported is ever garbage, and looking for it takes a tenth of the time
     try:

@@ -68,6 +68,26 @@ def test_answers_with_a_label_are_paired_by_their_question(root: Path, write_jso
     assert texts(PreferenceFileSource(write_json(talk), root)) == [("A tower.", "A cat.")]
 
 
+def test_a_row_of_many_answers_is_set_aside_and_not_squared(root: Path, write_json: Any) -> None:
+    def scored(count: int) -> dict[str, Any]:
+        return {
+            "image": IMAGE,
+            "prompt": "What?",
+            "completions": [{"response": str(n), "score": n} for n in range(count)],
+        }
+
+    def judged(count: int) -> list[dict[str, Any]]:
+        return [{"image": IMAGE, "prompt": "Who?", "completion": str(n), "label": n % 2 == 0} for n in range(count)]
+
+    few, many = [scored(64), *judged(89)], [scored(3), scored(20_000), *judged(20_000)]
+    assert len(PreferenceFileSource(write_json(few), root)) == 2_016 + 45 * 44
+    source = PreferenceFileSource(write_json(many), root)
+    assert len(source) == 3 and [item.reason for item in source.set_aside] == ["too_many_answers"] * 2
+    assert all("data.pairing=best_worst" in item.why for item in source.set_aside), source.set_aside
+    one_each = PreferenceFileSource(write_json(many), root, pairing="best_worst")
+    assert texts(one_each) == [("2", "0"), ("19999", "0"), ("0", "1")]
+
+
 def test_labelled_answers_are_paired_by_pictures_stored_twice(tmp_path: Path, photo: Image.Image) -> None:
     rows = [
         {

@@ -36,6 +36,12 @@ CASES = {
         "A",
         "Response 1 mentions a star, response 2 does not; response 1 is preferred",
         "Response A is better",
+        "Response 1 outperforms response 2.",
+        "The second response invents a dog, and the first is closer to the image.",
+        "Response 2 is fluent but response 1 is better",
+        "The second man is stronger, but answer 1 is the better answer.",
+        "I think 1 is better",
+        "The latter is vague, the former is more accurate.",
     ],
     "second": [
         "[[2]]",
@@ -141,6 +147,11 @@ def test_it_never_raises(text: str) -> None:
         "A woman prefers the second horse.", "The former church is more detailed than this.", "There are 2 better seats.",
         "The first thing one notices is that it is more accurate.", "The children cannot say who won the draw.",
         "Answer a child would like best.", "One of the players won.", "No difference in colour.",
+        "There are 2 dogs, and the second is closer to the camera.", "Number 1 is the better runner in this race.",
+        "He wins first place; 1 is painted on the better horse.", "Player 2 is stronger.",
+        "My favorite is the second, with the better colours.",
+        "The first one is better dressed than the second one.", "On the menu 1 is better value.",
+        "The second is better parked than the first.",
     ],
 )  # fmt: skip
 def test_what_is_said_about_the_picture_is_no_verdict(text: str) -> None:

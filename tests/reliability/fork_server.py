@@ -12,6 +12,7 @@ import resource
 import runpy
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def child(start: dict[str, Any]) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(start["variables"])
+    tempfile.tempdir = None  # what an import asked for holds for the server, not for this program
     os.chdir(start["folder"])
     sys.argv[:] = [str(ROOT / "run.py"), *start["words"]]
     if start["file_size"] is not None:

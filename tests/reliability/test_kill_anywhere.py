@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.faults import Injected
 from tests.reliability.kills import ALIGN, Untouched, kill_and_go_on, untouched
-from tests.reliability.program import run
+from tests.reliability.program import Program, run
 from tests.reliability.sameness import only_run
 
 KILLS = {
@@ -61,3 +66,32 @@ def test_a_killed_command_goes_on_and_ends_the_same(
         same=1, where=(killed.phase,), says="the same command goes on: pairs, order, losses, weights",
     )  # fmt: skip
     shutil.rmtree(tmp_path / "killed")
+
+
+def test_what_a_killed_command_unpacked_is_removed_by_the_next(tmp_path: Path, injected: Injected) -> None:
+    """SIGKILL leaves no time to clean up: the temporary folder goes with the next start, whatever that reads."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    rows = (
+        json.dumps({"question": f"What is {n}?", "chosen": "A", "rejected": "B", "image": "a.png"})
+        for n in range(50_000)
+    )
+    (tmp_path / "pairs.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode(), 1))
+    temp = tmp_path / "temporary"
+    temp.mkdir()
+    words = (
+        "task=check_data",
+        "method=dpo_file",
+        f"data.path={tmp_path}/pairs.jsonl.gz",
+        f"data.image_root={tmp_path}",
+    )
+    program = Program(words, tmp_path / "run", environment={"TMPDIR": str(temp)})
+    while not list(temp.glob("*/*/pairs.jsonl")):
+        assert program.status is None and program.seconds < 120, program.read()
+        time.sleep(0.01)
+    (left,) = temp.iterdir()
+    program.signal(signal.SIGKILL)
+    program.wait()
+    assert left.is_dir()
+    run(("task=check_data",), tmp_path / "run", environment={"TMPDIR": str(temp)})
+    assert not left.exists()
+    injected("killed with unpacked files in the temporary folder", told=1, says="the next start removes them")

@@ -21,6 +21,8 @@ Row = Mapping[str, Any]
 PLAIN = (str, int, float, list, dict)  # what is no handle, told without asking for its methods
 Role = Literal["system", "user", "assistant"]
 
+MOST_PAIRS = 2_016  # of one row, or of one question: those of 64 completions. Every two of more are quadratically many
+
 END = re.compile(r"(?:\s*(?:</s>|<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>))+\s*$")
 
 
@@ -149,6 +151,15 @@ def make_pair(
         tuple(said), shown, answers[0], tuple(answers[1:]), others, _first(row, "id", "sample_id", "uid"),
         _source(row), str(row.get("kind") or ""),
     )  # fmt: skip
+
+
+def check_number(pairs: int, what: str) -> None:
+    """Raise `Unusable` where one row or question stands for so many pairs. what: whose they would be, in words."""
+    if pairs > MOST_PAIRS:
+        raise Unusable(
+            "too_many_answers",
+            f"{what} give {pairs:,} pairs, more than {MOST_PAIRS:,}; data.pairing=best_worst makes one of them",
+        )
 
 
 def joined(said: Sequence[Said]) -> list[Said]:

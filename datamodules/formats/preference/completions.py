@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
+from math import comb
 from typing import Any
 
 from datamodules.formats.listed import Unusable
@@ -22,6 +23,7 @@ from datamodules.formats.preference.base import (
     RawPair,
     Row,
     Said,
+    check_number,
     images_in,
     make_pair,
     named,
@@ -38,7 +40,10 @@ def read_completions(row: Row, choices: Choices) -> list[RawPair]:
     scored = [(text_in(one, "response"), _score(one, choices)) for one in answers]
     known = [(text, score) for text, score in scored if score is not None]
     ranked = sorted(known, key=lambda item: -item[1])
-    two = [(ranked[0], ranked[-1])] if choices.pairing == "best_worst" and len(ranked) > 1 else combinations(ranked, 2)
+    one = choices.pairing == "best_worst" and len(ranked) > 1
+    if not one:
+        check_number(comb(len(ranked), 2), f"every two of its {len(ranked):,} completions")
+    two = [(ranked[0], ranked[-1])] if one else combinations(ranked, 2)
     pairs = [
         make_pair(asked, images_in(row), better, [worse], row=row)
         for (better, high), (worse, low) in two

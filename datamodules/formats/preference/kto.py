@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from datamodules.formats.listed import Unusable
-from datamodules.formats.preference.base import Choices, Format, RawPair, Row, Said, images_in, make_pair, named
+from datamodules.formats.preference.base import (
+    Choices,
+    Format,
+    RawPair,
+    Row,
+    Said,
+    check_number,
+    images_in,
+    make_pair,
+    named,
+)
 from datamodules.formats.preference.messages import answer_of, messages_of, split_answer
 from parallax.records.fingerprint import bytes_digest
 from parallax.records.sample import is_image
@@ -53,8 +63,11 @@ class Verdicts:
                 other = "a good" if asked.bad else "a bad"
                 yield asked.place, Unusable("unpaired", ALONE.format(other=other))
                 continue
-            sides = list(product(asked.good, asked.bad))[: 1 if choices.pairing == "best_worst" else None]
+            one = choices.pairing == "best_worst"
+            sides = [(asked.good[0], asked.bad[0])] if one else product(asked.good, asked.bad)
             try:
+                if not one:
+                    check_number(len(asked.good) * len(asked.bad), "the good and the bad answers to its question")
                 made = [make_pair(asked.messages, asked.images, good, [bad], row=asked.row) for good, bad in sides]
                 yield asked.place, [named(pair, str(number)) for number, pair in enumerate(made, start=1)]
             except Unusable as unusable:

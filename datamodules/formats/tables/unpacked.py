@@ -5,7 +5,6 @@ A small file can stand for any amount, so that what comes out is bounded, by the
 
 from __future__ import annotations
 
-import atexit
 import bz2
 import gzip
 import lzma
@@ -17,6 +16,8 @@ from collections.abc import Callable
 from functools import cache
 from io import BufferedIOBase
 from pathlib import Path
+
+from parallax.records.temporary import temporary_folder
 
 OPENED: dict[str, Callable[[Path], BufferedIOBase]] = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}
 ALWAYS = 256 << 20  # bytes that any file may unpack to; beyond them,
@@ -41,8 +42,7 @@ def unpacked(file: Path) -> Path:
 
 @cache
 def _unpacked(file: Path, _changed: int) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="parallax_unpacked_"))
-    atexit.register(_remove, folder, os.getpid())
+    folder = Path(tempfile.mkdtemp(prefix="unpacked_", dir=temporary_folder()))
     target, ending = folder / inner_name(file), SHORT.get(file.suffix.lower(), file.suffix.lower())
     try:
         with OPENED[Path(f"x{ending}").suffix](file) as packed, open(target, "wb") as stream:
@@ -55,11 +55,6 @@ def _unpacked(file: Path, _changed: int) -> Path:
     except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         shutil.rmtree(folder)
         raise ValueError(
-            f"{file} cannot be unpacked ({error}); it is damaged, or the disk of {folder.parent} is too full"
+            f"{file} cannot be unpacked ({error}); it is damaged, or the disk of {folder.parent.parent} is too full"
         ) from error
     return target
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:
-        shutil.rmtree(folder, ignore_errors=True)
