@@ -36,7 +36,7 @@ class Blame:
         """Note a problem, unless the value merely repeats that of another key."""
         raw = raw if isinstance(raw, str) else self.inside
         source = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None
-        if source:
+        if source and source[1] != key:
             self.taken_over.append((source[1], key, sentence))
         else:
             self.problems.setdefault(key, sentence)

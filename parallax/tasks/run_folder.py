@@ -246,7 +246,9 @@ def _going_on(folder: Path, state: RunState | None, key: str, task: str) -> Choi
         done = f"this run is finished{other}: {folder}, {state.ended}; resume=never runs it once more"
         return Choice(folder, state, finished=True, said=done)
     said: str | None = None
-    if not state.finished:
+    if not same and not state.finished:
+        said = f"in {folder}, in place of a run of another configuration, which {state.words()}"
+    elif not state.finished:
         said = f"going on with the run in {folder}, which {state.words()} (started {state.started})"
     if same and state.code != code_digest():
         said = f"{said or f'going on in {folder}'}; the code has changed since, so the result may be another"

@@ -50,6 +50,12 @@ def test_a_mistyped_key_names_the_closest_valid_one(typed: str, meant: str) -> N
     assert meant in problem.split("Did you mean")[1]
 
 
+@pytest.mark.parametrize("typed", ["evaluation.scenes=0", "evaluation.pope_scenes=many", "evaluation.split=nowhere"])
+def test_a_key_for_others_to_take_their_value_from_is_held_to_what_they_take(typed: str) -> None:
+    (problem,) = problems_of(typed)
+    assert problem.startswith(f"{typed} is not allowed: it must be ")
+
+
 CHOICE = [
     ("method=sevva", "seva"),
     ("model=llava15_7B", "llava15_7b"),

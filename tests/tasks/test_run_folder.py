@@ -94,6 +94,8 @@ def test_folders_of_another_configuration_are_refused_and_missing_ones_named(tmp
     for resume, folder, words in (("auto", other, "another configuration"), ("never", other, "holds a run already")):
         with pytest.raises(FileExistsError, match=words):
             choose(resume, KEY, "align", folder)
+    failed = past_run(tmp_path / "outputs", "10-00-02", "failed", key="another")
+    assert "in place of a run of another configuration, which failed" in str(choose("auto", KEY, "align", failed).said)
     assert state_of(other) is not None and state_of(other).finished, "a refusal changed the other run"  # type: ignore[union-attr]
     with pytest.raises(FileNotFoundError, match="is no folder here"):
         choose(str(tmp_path / "nowhere"), KEY, "align", own)
