@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from parallax.models.adapter_config import check_config
 from parallax.models.foreign import VLM
 from parallax.models.ingredients import tensors_digest
 from parallax.models.older_adapter import adapted_modules, current_names, current_patterns, expression_of
@@ -47,8 +48,12 @@ def load_adapter(model: VLM, folder: Path, *, read: bool = True) -> VLM:
 
     with _in_words(folder):
         config = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = False
-    names = current_names(model, _shapes(folder))
+    shapes = _shapes(folder)
+    with _in_words(folder):
+        ranks = [min(shape) for key, shape in shapes.items() if "lora_" in key and len(shape) == 2]
+        check_config(config, ranks, (name for name, _ in model.named_modules()))
+    config.inference_mode = False
+    names = current_names(model, shapes)
     if any(old != new for old, new in names.items()):
         if not read:
             raise ValueError(
@@ -60,6 +65,10 @@ def load_adapter(model: VLM, folder: Path, *, read: bool = True) -> VLM:
         config.alpha_pattern = current_patterns(model, config.alpha_pattern)
     with _in_words(folder):
         wrapped: Any = get_peft_model(model, config)
+        if any(_own_weights(wrapped)):
+            raise ValueError(
+                f"it trains the base's own weights (bias={config.bias}), which stay as trained when it is off"
+            )
     if read:
         read_adapter(wrapped, folder, Whole(wrapped))
     else:
@@ -102,6 +111,13 @@ def keys_of(wrapped: VLM) -> dict[str, str]:
         for name, value in wrapped.named_parameters()
         if value.requires_grad
     }
+
+
+def _own_weights(wrapped: VLM) -> Iterator[str]:
+    """Names of the weights that learn and belong to the base itself, not to a copy or an addition."""
+    for name, value in wrapped.named_parameters():
+        if value.requires_grad and not re.search(r"\.(modules_to_save|lora_\w+|token_adapter)\.", name):
+            yield name
 
 
 def read_adapter(wrapped: VLM, folder: Path, sharding: Sharding) -> None:
