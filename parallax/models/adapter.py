@@ -137,10 +137,13 @@ def read_adapter(wrapped: VLM, folder: Path, sharding: Sharding) -> None:
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights in an adapter's file."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(_weights_of(folder), "pt") as opened:
-        return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118  (not a dict)
+    try:
+        with safe_open(_weights_of(folder), "pt") as opened:
+            return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118  (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} cannot be read ({quoted(error)}); copy or download it again") from error
 
 
 def _check_fit(wrapped: VLM, folder: Path) -> None:
