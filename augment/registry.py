@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 from augment.occlusion import NoImage
 from augment.view import IMAGES, View, build
 from parallax.records import ViewSpec, seed_for
 
-for _module in iter_modules(
-    [str(Path(__file__).parent)]
-):  # importing registers, so a new view needs its file and nothing else
-    if _module.name != "registry":
-        import_module(f"augment.{_module.name}")
+for _module in walk_packages(
+    [str(Path(__file__).parent)], "augment."
+):  # importing registers: a new view needs its file alone
+    if _module.name != __name__:
+        import_module(_module.name)
 
 
 def view_names() -> list[str]:

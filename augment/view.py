@@ -9,12 +9,15 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from parallax.settings.annotated_rules import word_of
+from parallax.settings.build import build as build_part
 from parallax.settings.choices import named_node
 from parallax.settings.part import Part, rules_of
 from parallax.settings.ranges import NamedIn
@@ -120,7 +123,11 @@ def build(description: Description) -> View:
     if not name:
         raise ValueError(f"a view is given by its name or as {{name: …, arguments}}, got {description!r}")
     arguments = {key: value for key, value in description.items() if key != "name"}
-    cls = View.registered.get(name)
+    cls, said = View.registered.get(name), named_node("aug", name)
+    if cls is None and said:  # a choice of conf/aug that is called otherwise than its class
+        made = build_part({**said, **arguments}, "aug")
+        assert isinstance(made, View)
+        return made
     if cls is None:
         raise ValueError(f"there is no view {name!r}; the views are {', '.join(sorted(View.registered))}")
     known = sorted(
@@ -130,8 +137,7 @@ def build(description: Description) -> View:
     if unknown:
         allowed = ", ".join(known) or "none"
         raise ValueError(f"the view {cls.name!r} has no argument {', '.join(unknown)}; its arguments are: {allowed}")
-    said = {key: value for key, value in named_node("aug", name).items() if key in known}
-    return cls(**{**said, **arguments})
+    return cls(**{**{key: value for key, value in said.items() if key in known}, **arguments})
 
 
 def _plain(value: object) -> Any:
@@ -139,7 +145,7 @@ def _plain(value: object) -> Any:
         return {"name": value.name, **value.params()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    return value
+    return word_of(value) if isinstance(value, Enum) else value
 
 
 @dataclass(frozen=True)

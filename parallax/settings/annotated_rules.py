@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, InitVar, fields, is_dataclass, replace
+from enum import Enum
 from inspect import isclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, Self, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NotRequired,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen, MultipleOf
 
@@ -22,13 +35,18 @@ _MAPPINGS = (dict, Mapping)
 
 
 class Group:
-    """Base of groups of keys that are no parts (`trainer`, `optim`, …): frozen dataclasses whose fields are the keys."""
+    """Base of groups of keys that are no parts (`trainer`, `optim`, …): frozen dataclasses whose fields are the keys.
+
+    `others` is what any further key may hold; there are none where it is None.
+    """
+
+    others: ClassVar[Any] = None
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """The group with the values of a checked, resolved configuration."""
         hints, names = _hints(cls), list(cls.__dataclass_fields__)  # type: ignore[attr-defined]
-        if unknown := sorted(set(plain) - set(names)) if not hasattr(cls, "others") else []:
+        if unknown := sorted(set(plain) - set(names)) if cls.others is None else []:
             raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(names)}")
         return cls(**{name: _built(hints[name], plain[name]) for name in names if name in plain})
 
@@ -51,6 +69,8 @@ def rule_of(annotation: object) -> Rule:
         for mark in arguments[1:]:
             rule = _narrowed(rule, mark)
         return rule
+    if isinstance(annotation, InitVar):
+        return rule_of(annotation.type)
     if origin is NotRequired:
         return rule_of(arguments[0])
     if origin is Literal:
@@ -60,7 +80,9 @@ def rule_of(annotation: object) -> Rule:
     if (origin or annotation) in _LISTS:
         return _list(origin, arguments)
     if (origin or annotation) in _MAPPINGS:
-        return Rule("mapping", items=_items(arguments[1]) if len(arguments) == 2 else None)
+        if len(arguments) != 2:
+            return Rule("mapping")
+        return Rule("mapping", items=_items(arguments[1]), choices=rule_of(arguments[0]).choices)
     if (origin or annotation) in (Iterable, Callable):
         items = rule_of(arguments[0]) if origin is Iterable else Rule("component")
         if items.kind == "component":
@@ -73,12 +95,26 @@ def rule_of(annotation: object) -> Rule:
     return _of_class(annotation) if isclass(annotation) else ANYTHING
 
 
+def words_of(members: Mapping[str, object]) -> list[str]:
+    """How members of an enumeration are given in a configuration: by their values where all are texts, else by name."""
+    texts = [value for value in members.values() if isinstance(value, str)]
+    return texts if len(texts) == len(members) else list(members)
+
+
+def word_of(member: Enum) -> str:
+    """How a member of an enumeration is given in a configuration."""
+    return next(word for word, each in _of_class(type(member)).members.items() if each is member)
+
+
 def _of_class(kind: type) -> Rule:
+    if issubclass(kind, Enum):
+        words = words_of({member.name: member.value for member in kind})
+        return Rule("text", choices=tuple(words), members=dict(zip(words, kind, strict=True)))
     if is_dataclass(kind) and issubclass(kind, Group):
         hints = _hints(kind)
         needed = tuple(field.name for field in fields(kind) if field.default is field.default_factory is MISSING)
         keys = {field.name: rule_of(hints[field.name]) for field in fields(kind)}
-        others = {"*": rule_of(kind.others)} if hasattr(kind, "others") else {}
+        others = {"*": rule_of(kind.others)} if kind.others is not None else {}
         return Rule("group", keys={**keys, **others}, needed=needed)
     if issubclass(kind, SourceClass):
         return Rule("component", of=kind.target)

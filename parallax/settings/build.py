@@ -14,6 +14,8 @@ from typing import Any
 from hydra.errors import InstantiationException
 
 from parallax.settings.kinds import GET_METHOD, require_parts
+from parallax.settings.part import rules_of
+from parallax.settings.rules import Rule
 
 WORDS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")  # of Hydra's, beside a node's arguments
 
@@ -44,16 +46,27 @@ def _built(value: object) -> Any:
     target = str(value["_target_"])
     if target == GET_METHOD:
         return _named(str(value["path"]))
-    arguments = {str(name): _built(item) for name, item in value.items() if name not in WORDS}
+    made = _named(target)
+    rules = rules_of(made.func if isinstance(made, partial) else made)
+    arguments = {
+        str(name): _member(_built(item), rules.get(str(name))) for name, item in value.items() if name not in WORDS
+    }
     unnamed = _built(list(value.get("_args_") or []))
     if value.get("_partial_"):
-        return partial(_named(target), *unnamed, **arguments)
+        return partial(made, *unnamed, **arguments)
     try:
-        return _named(target)(*unnamed, **arguments)
+        return made(*unnamed, **arguments)
     except InstantiationException:
         raise
     except Exception as error:
         raise InstantiationException(f"{target} could not be made: {error}") from error
+
+
+def _member(value: object, rule: Rule | None) -> object:
+    """The member of an enumeration that a word stands for, where the argument is one; anything else as it is."""
+    if rule is not None and isinstance(value, list):
+        return [_member(item, rule.items) for item in value]
+    return rule.members.get(value, value) if rule is not None and isinstance(value, str) else value
 
 
 def _named(target: str) -> Any:

@@ -91,7 +91,9 @@ def meaning_of(key: str, plain: dict[str, Any]) -> str:
     open_ones = [
         described for described in known if described.value == "???"
     ]  # the general choice, before the special ones
-    return (open_ones or known)[0].comment if known else meanings(last).get(key, "")
+    if target:
+        return (open_ones or known)[0].comment if known else ""
+    return meanings(last).get(key, "")
 
 
 def title(path: Path) -> str:

@@ -102,10 +102,17 @@ def _allowed(key: str, target: str | None, file: Path) -> str:
     if target and group != "task":
         rule = signature(target).rule(name.split(".")[0])
         for inner in name.split(".")[1:]:
-            rule = (rule.keys or {}).get(inner, rule.items if rule.kind == "mapping" else None) if rule else None
+            rule = _below(rule, inner) if rule else None
     if group == "task":
         rule = (task_rule(file.stem).keys or {}).get(name)
     return "" if rule is None or rule.kind == "anything" else rule.words()
+
+
+def _below(rule: Rule, name: str) -> Rule | None:
+    """The rule of a key inside what an argument holds: of a part by its class, of a group, or of a mapping."""
+    if rule.kind == "component" and rule.of:
+        return signature(rule.of).rule(name)
+    return (rule.keys or {}).get(name, rule.items if rule.kind == "mapping" else None)
 
 
 def _value(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Which code a configuration may have built: parts, by kind, each from the rooms where parts of that kind live.
+"""Which code a configuration may have built: parts, by kind, each from the packages where parts of that kind live.
 
 A configuration can come from anybody: an experiment file, a sweep file, the folder of somebody else's run. Being code of ours is
 therefore not enough; a function of ours that writes a file is no data source. A part is known by the module it is defined in
@@ -8,15 +8,21 @@ and by the methods it has, both read from the source, so that asking imports not
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parallax.settings.source import Definition, UnknownTarget, definition, line
+from parallax.settings.annotated_rules import ANYTHING
+from parallax.settings.rules import Rule
+from parallax.settings.source import Definition, UnknownTarget, definition, line, returned_class
 from parallax.settings.suggestions import or_list
-from parallax.settings.targets import GET_METHOD, is_dataclass, require_own
+from parallax.settings.targets import GET_METHOD, is_a, is_dataclass, is_function, require_own, signature
 
 DEEPEST = 50  # nodes inside nodes
+_ALONE = (
+    r"(stages\.\w+\.)?\w+|evaluation\.((suites|harnesses)\.)?\w+"  # keys of parts that are no other part's argument
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +31,14 @@ class Kind:
 
     Attributes:
         words: how one is called in a sentence.
-        rooms: modules, or packages of modules, in which it is defined.
+        places: modules, or packages of modules, in which it is defined.
         methods: a class has one of these sets of methods, its own or inherited; () asks for none.
         returns: a function may stand for such a part when its annotation says it returns one of these; () allows no function.
         plain: a dataclass without methods, whose making does nothing.
     """
 
     words: str
-    rooms: tuple[str, ...]
+    places: tuple[str, ...]
     methods: tuple[frozenset[str], ...] = ()
     returns: tuple[str, ...] = ()
     plain: bool = False
@@ -73,7 +79,7 @@ KINDS: dict[str, Kind] = {
          "list[dict[str, tuple[float, float]]]"),
     ),
 }  # fmt: skip
-KINDS["record"] = Kind("plain data", tuple({room for kind in KINDS.values() for room in kind.rooms}), plain=True)
+KINDS["record"] = Kind("plain data", tuple({place for kind in KINDS.values() for place in kind.places}), plain=True)
 
 # What a key of a configuration, or an argument of a part, holds. Others may hold a part of any kind.
 HOLDS: dict[str, tuple[str, ...]] = {
@@ -116,27 +122,51 @@ def kinds_at(path: str) -> tuple[str, ...]:
     return HOLDS.get(names[-1], ()) if names else ()
 
 
-def nodes(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, node) of every mapping with a `_target_` in `value`, wherever it stands: arguments, `_args_`, lists, mappings."""
+def nodes(
+    value: object, path: str, rule: Rule = ANYTHING, depth: int = 0
+) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Every mapping with a `_target_` in `value`, wherever it stands: arguments, `_args_`, lists, mappings.
+
+    Each with its key, and the class that the argument of the part around it asks for ("" where it asks for none).
+    """
     if depth > DEEPEST:
         raise UnknownTarget(f"{path} is nested more than {DEEPEST} deep")
+    form = rule.form_for(value)
     if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield path, value
+        takes = signature(str(value["_target_"])) if "_target_" in value else None
+        if takes is not None:
+            yield path, value, form.of
         for name, item in value.items():
-            yield from nodes(item, f"{path}.{name}", depth + 1)
+            inner = takes.rule(str(name)) if takes else form.items or ANYTHING
+            yield from nodes(item, f"{path}.{name}", inner, depth + 1)
     elif isinstance(value, list | tuple):
         for place, item in enumerate(value):
-            yield from nodes(item, f"{path}.{place}", depth + 1)
+            yield from nodes(item, f"{path}.{place}", form.items or ANYTHING, depth + 1)
 
 
 def require_parts(node: object, key: str) -> None:
     """Raises `UnknownTarget`, naming the key, unless all that `node` would have built are parts, of a kind that fits."""
-    for path, inner in nodes(node, key):
+    for path, inner, of in nodes(node, key):
         try:
-            require_part(str(inner["_target_"]), inner.get("path"), kinds_at(path))
+            require_fitting(inner, path, of)
         except UnknownTarget as error:
             raise UnknownTarget(f"{path} names {named(inner)!r}: {error}") from error
+
+
+def require_fitting(node: Mapping[str, Any], path: str, of: str = "") -> None:
+    """Raises `UnknownTarget` unless a node may be built where it stands: as a part of the kind that its key holds.
+
+    Args:
+        node: with `_target_`.
+        path: its key.
+        of: where it is an argument of another part, the class that the argument's annotation asks for. That, and not how the
+            argument is called, then says what it may be.
+    """
+    target = str(node["_target_"])
+    if not of or re.fullmatch(_ALONE, path):
+        require_part(target, node.get("path"), kinds_at(path))
+    elif is_function(target) or not is_a(target, of):
+        require_part(target, node.get("path"))
 
 
 def named(node: Mapping[str, Any]) -> str:
@@ -149,14 +179,22 @@ def _words(kinds: tuple[str, ...]) -> str:
 
 
 def _is_part(node: Definition, module: str, kind: Kind) -> bool:
-    if not any(module == room or module.startswith(f"{room}.") for room in kind.rooms):
+    if not any(module == place or module.startswith(f"{place}.") for place in kind.places):
         return False
     if isinstance(node, ast.FunctionDef):
-        return node.returns is not None and ast.unparse(node.returns).strip("'\"") in kind.returns
+        said = node.returns is not None and ast.unparse(node.returns).strip("'\"") in kind.returns
+        return said or (bool(kind.methods) and _returns_part(node, module, kind))
     methods = _methods(node, module)
     if kind.plain:
         return is_dataclass(node) and not methods
     return not kind.methods or any(wanted <= methods for wanted in kind.methods)
+
+
+def _returns_part(node: ast.FunctionDef, module: str, kind: Kind) -> bool:
+    """Whether a function says that it makes a part of this kind."""
+    returned = returned_class(node, module)
+    made = definition(*returned.rsplit(".", 1)) if returned else None
+    return made is not None and isinstance(made[0], ast.ClassDef) and _is_part(*made, kind)
 
 
 def _methods(node: ast.ClassDef, module: str) -> frozenset[str]:

@@ -11,6 +11,8 @@ from typing import Any, get_type_hints
 from parallax.settings.annotated_rules import rule_of
 from parallax.settings.rules import Rule
 
+Made = type | Callable[..., Any]  # a class, or a function that makes a part
+
 
 class Part:
     """Arguments out of the range that their annotations say are refused, all at once, before `__init__` sees them."""
@@ -33,8 +35,8 @@ class Part:
 
 
 @cache
-def rules_of(kind: type) -> Mapping[str, Rule]:
-    """What each argument of a class may hold, by its annotations; nothing where these cannot be looked at while running."""
+def rules_of(kind: Made) -> Mapping[str, Rule]:
+    """What each argument may hold, by its annotations; nothing where these cannot be looked at while running."""
     try:
         hints = get_type_hints(kind if is_dataclass(kind) else _constructor(kind), include_extras=True)
     except NameError:
@@ -43,9 +45,9 @@ def rules_of(kind: type) -> Mapping[str, Rule]:
 
 
 @cache
-def _parameters(kind: type) -> inspect.Signature:
+def _parameters(kind: Made) -> inspect.Signature:
     return inspect.signature(_constructor(kind))
 
 
-def _constructor(kind: type) -> Callable[..., None]:
-    return kind.__init__  # type: ignore[misc, no-any-return]
+def _constructor(kind: Made) -> Callable[..., Any]:
+    return kind.__init__ if isinstance(kind, type) else kind  # type: ignore[misc]

@@ -6,7 +6,8 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ class Rule:
     below: float | None = None  # values must be smaller than this
     multiple: float | None = None  # values must be multiples of this
     values: tuple[Any, ...] = ()  # all that is allowed, where these are not only words
-    choices: tuple[str, ...] = ()  # words allowed; for numbers, words allowed beside them
+    choices: tuple[str, ...] = ()  # words allowed; for numbers, words allowed beside them; for mappings, its names
     pattern: str = ""  # regular expression a text must match as a whole, …
     pattern_words: str = ""  # … and how that is said
     null: bool = False  # null allowed
@@ -40,6 +41,7 @@ class Rule:
     named: str = ""  # group of conf/ whose choices may stand for the component by name
     exists: str = ""  # a path that must be there: as in `ranges.Exists`
     either: tuple[Rule, ...] = ()  # other forms that are allowed as well
+    members: Mapping[str, Enum] = field(default_factory=dict)  # what the words stand for, where a living class says so
 
     def allows(self, value: object) -> bool:
         """Whether a plain value fits, items included. Of components only the shape is looked at; an object counts as one."""
@@ -55,7 +57,8 @@ class Rule:
                 is_number = isinstance(value, int | float) and not isinstance(value, bool)
                 return (isinstance(value, str) and value in self.choices) or (is_number and self._in_range(value))  # type: ignore[arg-type]
             case "text":
-                return isinstance(value, str | os.PathLike) and self._known_text(os.fspath(value))
+                is_text = isinstance(value, str | os.PathLike) and self._known_text(os.fspath(value))
+                return is_text or (isinstance(value, Enum) and value in self.members.values())
             case "flag":
                 return isinstance(value, bool)
             case "values":
@@ -64,7 +67,8 @@ class Rule:
                 return isinstance(value, list | tuple) and self._known_list(value)
             case "mapping":
                 return isinstance(value, Mapping) and all(
-                    self.items is None or self.items.allows(item) for item in value.values()
+                    (not self.choices or name in self.choices) and (self.items is None or self.items.allows(item))
+                    for name, item in value.items()
                 )
             case "group":
                 keys = self.keys or {}
@@ -113,6 +117,8 @@ class Rule:
         """An allowed value in the one form that equal values share: 1 as 1.0 where a number is meant, lists as tuples."""
         if self.kind == "number" and isinstance(value, int):
             return float(value)
+        if isinstance(value, str) and value in self.members:
+            return self.members[value]
         if self.kind == "list" and isinstance(value, list | tuple):
             return tuple(item if self.items is None else self.items.one_form(item) for item in value)
         return value
@@ -156,7 +162,8 @@ class Rule:
                 each += f": {', then '.join(rule.words() for rule in self.places)}" if self.places else ""
                 return f"a list{self._size_words()}{each}{', smallest first' if self.ascending else ''}"
             case "mapping":
-                return f"a mapping from names to values, each {self.items.words()}" if self.items else "a mapping"
+                said = f"a mapping from {', '.join(self.choices) or 'names'} to values"
+                return f"{said}, each {self.items.words()}" if self.items else said if self.choices else "a mapping"
             case "group":
                 return f"a mapping with {', '.join(self.keys or ())}"
             case "component":

@@ -11,12 +11,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, Union
 
-from parallax.settings.annotated_rules import SourceClass
+from parallax.settings.annotated_rules import SourceClass, words_of
 from parallax.settings.suggestions import closest, or_list
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("parallax", "augment", "lightning_modules", "datamodules")  # code a configuration may name
-LIGHT = {"typing", "collections.abc", "annotated_types", "pathlib", "parallax.settings.ranges"}  # may be imported
+LIGHT = {
+    "typing",
+    "collections.abc",
+    "annotated_types",
+    "pathlib",
+    "math",
+    "parallax.settings.ranges",
+}  # may be imported
+DEEPEST = 20  # names that stand for names
 Definition = ast.ClassDef | ast.FunctionDef
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow,
@@ -34,21 +42,38 @@ class NoConstant(ValueError):
 @cache
 def tree(module: str) -> ast.Module:
     """The source of a module of ours, parsed. Raises UnknownTarget when there is none."""
-    path = ROOT.joinpath(*module.split("."))
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
+    for file in _files(module):
         if file.is_file():
             return ast.parse(file.read_text(encoding="utf-8"))
     raise UnknownTarget(f"there is no module {module}")
 
 
+def _files(module: str) -> tuple[Path, Path]:
+    path = ROOT.joinpath(*module.split("."))
+    return path.with_suffix(".py"), path / "__init__.py"
+
+
+@cache
+def _is_there(module: str) -> bool:
+    return module.split(".")[0] in PACKAGES and any(file.is_file() for file in _files(module))
+
+
+def _is_ours(module: str) -> bool:
+    return module not in LIGHT and _is_there(module)
+
+
 @cache
 def _names(module: str) -> dict[str, ast.stmt]:
-    """What each name at the top of a module stands for; imports for type checkers count."""
+    """What each name at the top of a module stands for; imports for type checkers count, and so does `from … import *`."""
     found: dict[str, ast.stmt] = {}
     for node in _statements(tree(module).body):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
                 found[name] = node
+            case ast.ImportFrom(names=[ast.alias(name="*")]):
+                origin = _origin(node, module)
+                public = [name for name in _names(origin) if name[0] != "_"] if _is_there(origin) else []
+                found |= {name: ast.ImportFrom(origin, [ast.alias(name)], 0) for name in public}
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 found |= {(alias.asname or alias.name.split(".")[0]): node for alias in names}
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
@@ -58,49 +83,107 @@ def _names(module: str) -> dict[str, ast.stmt]:
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     for node in body:
-        if isinstance(node, ast.If):
-            yield from _statements(node.body)
-        else:
-            yield node
+        match node:
+            case ast.If():
+                yield from _statements([*node.orelse, *node.body])
+            case ast.Try():
+                yield from _statements([*node.body, *node.orelse])
+            case _:
+                yield node
 
 
-def _origin(node: ast.ImportFrom | ast.Import, name: str) -> tuple[str, str] | None:
-    """Module and name there of what an import calls `name`; None for whole modules and relative imports."""
-    if isinstance(node, ast.Import) or node.module is None or node.level:
-        return None
-    original = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
-    return node.module, original
+def _origin(node: ast.ImportFrom, module: str) -> str:
+    """The module that a `from … import` reads from; the dots of a relative one lead up from where it is written."""
+    if not node.level:
+        return node.module or ""
+    inside = module.split(".") if not _files(module)[0].is_file() else module.split(".")[:-1]
+    above = inside[: len(inside) - node.level + 1]
+    return ".".join([*above, node.module] if node.module else above)
 
 
-def definition(module: str, name: str, depth: int = 0) -> tuple[Definition, str]:
-    """A class or function and the module it stands in, followed through re-exports. Raises UnknownTarget."""
-    node = _names(module).get(name)
+def path_of(expression: ast.expr, module: str, depth: int = 0) -> str:
+    """The dotted path of what `name` or `module.name` stands for where it is written; "" for anything else."""
+    match expression:
+        case ast.Name(id=name):
+            return followed(f"{module}.{name}", depth)
+        case ast.Attribute(value=value, attr=name) if above := path_of(value, module, depth):
+            return followed(f"{above}.{name}", depth)
+        case _:
+            return ""
+
+
+def followed(path: str, depth: int = 0) -> str:
+    """A dotted path with imports and other names for the same followed to where the thing is written, or leaves our code."""
+    module, _, name = path.rpartition(".")
+    if depth > DEEPEST or not _is_ours(module):
+        return path
+    match _names(module).get(name):
+        case None:
+            return f"builtins.{name}" if hasattr(builtins, name) and not _is_there(path) else path
+        case ast.Import(names=names):
+            full = next((alias.name for alias in names if alias.asname == name), name)
+            return followed(full, depth + 1)
+        case ast.ImportFrom(names=names) as node:
+            original = next(alias.name for alias in names if (alias.asname or alias.name) == name)
+            return followed(f"{_origin(node, module)}.{original}", depth + 1)
+        case ast.Assign(value=ast.Name() | ast.Attribute() as value):
+            return path_of(value, module, depth + 1) or path
+    return path
+
+
+def _written(path: str) -> tuple[ast.stmt | None, str]:
+    """The statement of ours that a followed path leads to, and its module."""
+    module, _, name = path.rpartition(".")
+    return (_names(module).get(name) if _is_ours(module) else None), module
+
+
+def _light(path: str) -> Any:
+    """What a path outside our code is, where looking costs nothing; else `Any`."""
+    module, _, name = path.replace("typing_extensions.", "typing.").rpartition(".")
+    return getattr(import_module(module), name, Any) if module in LIGHT or module == "builtins" else Any
+
+
+def definition(module: str, name: str) -> tuple[Definition, str]:
+    """A class or function and the module it stands in, imports and `partial` followed. Raises UnknownTarget."""
+    node, where = _written(followed(f"{module}.{name}"))
     if isinstance(node, Definition):
-        return node, module
-    if isinstance(node, ast.ImportFrom) and depth < 5:
-        origin = _origin(node, name)
-        if origin is not None and origin[0].split(".")[0] in PACKAGES:
-            return definition(*origin, depth + 1)
+        return node, where
+    if (call := partial_call(node, where)) is not None and (path := path_of(call.args[0], where)):
+        return definition(*path.rsplit(".", 1))
     known = [
         name
-        for name, node in _names(module).items()
+        for name, node in (_names(module) if _is_there(module) else {}).items()
         if isinstance(node, Definition | ast.ImportFrom) and name[0] != "_"
     ]
-    near = closest(name, known)
+    tree(module)
+    near = [each for each in closest(name, known) if each != name]
     raise UnknownTarget(f"there is no {name} in {module}" + (f"; did you mean {or_list(near)}?" if near else ""))
+
+
+def partial_call(node: ast.stmt | None, module: str) -> ast.Call | None:
+    """The call in `Name = functools.partial(Class, argument=…)`; None for any other statement."""
+    match node:
+        case ast.Assign(value=ast.Call(func=func, args=[_, *_]) as call) if (
+            path_of(func, module) == "functools.partial"
+        ):
+            return call
+    return None
+
+
+def partials(target: str) -> Iterator[tuple[ast.Call, str]]:
+    """The calls of `functools.partial` between a dotted path and the class or function behind it, with their modules."""
+    node, where = _written(followed(target))
+    if (call := partial_call(node, where)) is not None:
+        yield call, where
+        yield from partials(path_of(call.args[0], where))
 
 
 def bases(node: ast.ClassDef, module: str) -> Iterator[tuple[ast.ClassDef, str]]:
     """The classes of ours that a class is derived from directly, in order."""
     for base in node.bases:
-        bare = base.value if isinstance(base, ast.Subscript) else base
-        if isinstance(bare, ast.Name):
-            try:
-                found, where = definition(module, bare.id)
-            except UnknownTarget:
-                continue
-            if isinstance(found, ast.ClassDef):
-                yield found, where
+        found, where = _written(path_of(base.value if isinstance(base, ast.Subscript) else base, module))
+        if isinstance(found, ast.ClassDef):
+            yield found, where
 
 
 def line(node: ast.ClassDef, module: str) -> Iterator[tuple[ast.ClassDef, str]]:
@@ -112,20 +195,15 @@ def line(node: ast.ClassDef, module: str) -> Iterator[tuple[ast.ClassDef, str]]:
 
 def annotation(node: ast.expr | None, module: str, depth: int = 0) -> Any:
     """What an annotation means, as `typing` says it; classes of ours as stand-ins, what is not known as `Any`."""
-    if depth > 20 or node is None:
+    if depth > DEEPEST or node is None:
         return Any
     match node:
         case ast.Constant(value=str() as text):
             return annotation(ast.parse(text, mode="eval").body, module, depth + 1)
         case ast.Constant(value=value):
             return value
-        case ast.Name(id=name):
-            return _named(name, module, depth)
-        case ast.Attribute(value=ast.Name(id=name), attr=attribute):
-            where = _module(_names(module).get(name), name)
-            if where in LIGHT:
-                return getattr(import_module(where), attribute, Any)
-            return _named(attribute, where, depth + 1) if where.split(".")[0] in PACKAGES and _is_there(where) else Any
+        case ast.Name() | ast.Attribute():
+            return _meant(path_of(node, module), depth)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             forms = (annotation(left, module, depth + 1), annotation(right, module, depth + 1))
             return Union[forms]  # type: ignore[return-value]  # noqa: UP007
@@ -135,18 +213,16 @@ def annotation(node: ast.expr | None, module: str, depth: int = 0) -> Any:
             return Any
 
 
-def _module(node: ast.stmt | None, name: str) -> str:
-    """The module that an import calls `name`; "" for what is none."""
-    if isinstance(node, ast.Import):
-        return next((alias.name for alias in node.names if alias.asname == name or alias.name == name), "")
-    return ".".join(_origin(node, name) or ()) if isinstance(node, ast.ImportFrom) else ""
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return tree(module) is not None
-    except UnknownTarget:
-        return False
+def _meant(path: str, depth: int) -> Any:
+    node, where = _written(path)
+    match node:
+        case None:
+            return _light(path)
+        case ast.ClassDef():
+            return _class(node, where)
+        case ast.Assign(value=value) | ast.AnnAssign(value=value):
+            return annotation(value, where, depth + 1)
+    return Any
 
 
 def _subscript(outer: Any, inner: ast.expr, module: str, depth: int) -> Any:
@@ -155,7 +231,9 @@ def _subscript(outer: Any, inner: ast.expr, module: str, depth: int) -> Any:
         if outer is Literal:
             return Literal[tuple(constant(item, module) for item in items)]  # type: ignore[misc]
         if outer is Annotated:
-            marks = [_or_none(item, module) for item in items[1:]]  # a mark that the source does not tell says nothing
+            marks = [
+                constant_or_none(item, module) for item in items[1:]
+            ]  # a mark that the source does not tell says nothing
             return Annotated[(annotation(items[0], module, depth + 1), *marks)]  # type: ignore[misc]
     except NoConstant:
         return Any
@@ -168,29 +246,9 @@ def _subscript(outer: Any, inner: ast.expr, module: str, depth: int) -> Any:
         return Any
 
 
-def _named(name: str, module: str, depth: int) -> Any:
-    node = _names(module).get(name)
-    match node:
-        case None:
-            return getattr(builtins, name, Any) if name != "Any" else Any
-        case ast.ClassDef():
-            return _class(node, module)
-        case ast.Assign(value=value) | ast.AnnAssign(value=value):
-            return annotation(value, module, depth + 1)
-        case ast.ImportFrom() if (origin := _origin(node, name)) is not None:
-            where, original = origin
-            if where in LIGHT:
-                return getattr(import_module(where), original, Any)
-            if where.split(".")[0] in PACKAGES:
-                try:
-                    return _named(original, where, depth + 1) if depth < 20 else Any
-                except UnknownTarget:
-                    return Any
-    return Any
-
-
 def _class(node: ast.ClassDef, module: str) -> Any:
-    names = {ast.unparse(base).split("[")[0].rpartition(".")[2] for base in node.bases}
+    above = {path_of(base.value if isinstance(base, ast.Subscript) else base, module) for base in node.bases}
+    names = {path.rpartition(".")[2] for path in above}
     if "TypedDict" in names:
         fields = {
             member.target.id: annotation(member.annotation, module)
@@ -198,7 +256,25 @@ def _class(node: ast.ClassDef, module: str) -> Any:
             if isinstance(member, ast.AnnAssign) and isinstance(member.target, ast.Name)
         }
         return TypedDict(node.name, fields)  # type: ignore[operator]
+    if above & {"enum.Enum", "enum.StrEnum", "enum.IntEnum"}:
+        members = {
+            target.id: constant_or_none(member.value, module)
+            for member in node.body
+            if isinstance(member, ast.Assign)
+            for target in _targets(member)
+        }
+        lower = {
+            name: name.lower() if value is None and "enum.StrEnum" in above else value
+            for name, value in members.items()
+        }
+        return Literal[tuple(words_of(lower))]  # type: ignore[misc]
     return _stand_in("" if "Protocol" in names else f"{module}.{node.name}")
+
+
+def returned_class(node: ast.FunctionDef, module: str) -> str:
+    """The dotted path of the class of ours that a function says it returns; "" for any other."""
+    returned = annotation(node.returns, module)
+    return returned.target if isinstance(returned, type) and issubclass(returned, SourceClass) else ""
 
 
 @cache
@@ -221,13 +297,15 @@ def constant(node: ast.expr, module: str) -> Any:
             return list(_constants(items, module))
         case ast.Dict(keys=keys, values=values) if None not in keys:
             return {
-                constant(key, module): _or_none(value, module) for key, value in zip(keys, values, strict=True) if key
+                constant(key, module): constant_or_none(value, module)
+                for key, value in zip(keys, values, strict=True)
+                if key
             }
-        case ast.Name(id=name):
-            return _constant_named(name, module)
+        case ast.Name() | ast.Attribute():
+            return _constant_at(path_of(node, module))
         case ast.Call(func=ast.Name() | ast.Attribute() as called, args=positional, keywords=keywords):
             word = annotation(called, module)
-            if getattr(word, "__module__", "") not in LIGHT:
+            if word is Any or getattr(word, "__module__", "") not in LIGHT:
                 raise NoConstant(ast.unparse(node))
             named = {keyword.arg: constant(keyword.value, module) for keyword in keywords if keyword.arg}
             return word(*_constants(positional, module), **named)
@@ -242,22 +320,29 @@ def _constants(items: list[ast.expr], module: str) -> Iterator[Any]:
             yield constant(item, module)
 
 
-def _or_none(node: ast.expr, module: str) -> Any:
+def constant_or_none(node: ast.expr, module: str) -> Any:
+    """As `constant`; None for what the source does not tell."""
     try:
         return constant(node, module)
     except NoConstant:
         return None
 
 
-def _constant_named(name: str, module: str) -> Any:
-    node = _names(module).get(name)
+def _constant_at(path: str) -> Any:
+    node, where = _written(path)
+    if node is None:  # in a class of ours, or not ours
+        owner, _, name = path.rpartition(".")
+        above, where = _written(owner)
+        body = {target.id: member for member in getattr(above, "body", ()) for target in _targets(member)}
+        node = body.get(name)
     match node:
         case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
-            return constant(value, module)
-        case ast.ImportFrom() if (origin := _origin(node, name)) is not None:
-            where, original = origin
-            if where in LIGHT:
-                return getattr(import_module(where), original)
-            if where.split(".")[0] in PACKAGES:
-                return _constant_named(original, where)
-    raise NoConstant(name)
+            return constant(value, where)
+    if node is None and (known := _light(path)) is not Any:
+        return known
+    raise NoConstant(path)
+
+
+def _targets(node: ast.stmt) -> list[ast.Name]:
+    named = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target for target in named if isinstance(target, ast.Name)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-from parallax.settings.annotated_rules import ANYTHING, SourceClass, rule_of
+from parallax.settings.annotated_rules import ANYTHING, rule_of
 from parallax.settings.choices import named_node
 from parallax.settings.rules import Rule
 from parallax.settings.source import (
@@ -19,8 +20,12 @@ from parallax.settings.source import (
     annotation,
     bases,
     constant,
+    constant_or_none,
     definition,
+    followed,
     line,
+    partials,
+    returned_class,
 )
 from parallax.settings.suggestions import or_list
 
@@ -37,6 +42,7 @@ class Argument:
     given: ast.expr | None  # its default; None when it has none, or one that is made anew each time
     required: bool
     unnamed: bool = True  # may be given by its place
+    given_in: str = ""  # the module of its default, where that is another: of a `partial`
 
     @cached_property
     def rule(self) -> Rule:
@@ -48,7 +54,7 @@ class Argument:
         """Its default as plain data. Raises NoConstant when it has none, or one that the source alone does not tell."""
         if self.given is None:
             raise NoConstant(self.name)
-        return constant(self.given, self.module)
+        return constant(self.given, self.given_in or self.module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,10 @@ def signature(target: str) -> Signature:
     if target == GET_METHOD:
         path = Argument("path", __name__, ast.Name("str"), None, required=True)
         return Signature({"path": path})
-    return _arguments(*_defined(target))
+    found = _arguments(*_defined(target))
+    for call, module in reversed(list(partials(target))):
+        found = _given(found, call, module)
+    return found
 
 
 def require_own(target: str) -> None:
@@ -96,10 +105,7 @@ def require_own(target: str) -> None:
 
 def same(target: str, other: str) -> bool:
     """Whether two dotted paths name one class or function, re-exports followed."""
-    try:
-        return target == other or _defined(target) == _defined(other)
-    except UnknownTarget:
-        return False
+    return target == other or followed(target) == followed(other)
 
 
 def is_a(target: str, kind: str) -> bool:
@@ -108,31 +114,39 @@ def is_a(target: str, kind: str) -> bool:
     Both are dotted paths; re-exports are followed. What cannot be told from the source is none.
     """
     try:
-        node, module = _defined(target)
         wanted, where = _defined(kind)
     except UnknownTarget:
         return False
-    if isinstance(node, ast.FunctionDef):
-        returned = annotation(node.returns, module)
-        is_class = isinstance(returned, type) and issubclass(returned, SourceClass) and bool(returned.target)
-        return is_class and is_a(returned.target, kind)
-    return any((found.name, place) == (wanted.name, where) for found, place in line(node, module))
+    return any((found.name, place) == (wanted.name, where) for found, place in _line(target))
+
+
+def is_function(target: str) -> bool:
+    """Whether a dotted path names a function, of ours or of others that may be named."""
+    return target == GET_METHOD or isinstance(_defined(target)[0], ast.FunctionDef)
 
 
 def fact(target: str, name: str) -> Any:
     """What a class says about itself (`pairs_only: ClassVar[bool] = True`), or the nearest it is derived from; else None."""
-    try:
-        node, module = _defined(target)
-    except UnknownTarget:
-        return None
-    for found, where in line(node, module) if isinstance(node, ast.ClassDef) else ():
+    for found, where in _line(target):
         for member in found.body:
             match member:
                 case ast.AnnAssign(target=ast.Name(id=known), value=ast.expr() as value) if known == name:
-                    return constant(value, where)
+                    return constant_or_none(value, where)
                 case ast.Assign(targets=[ast.Name(id=known)], value=value) if known == name:
-                    return constant(value, where)
+                    return constant_or_none(value, where)
     return None
+
+
+def _line(target: str) -> Iterator[tuple[ast.ClassDef, str]]:
+    """The class that a dotted path names, or that a function says it returns, and all it is derived from; nothing for others."""
+    try:
+        node, module = _defined(target)
+    except UnknownTarget:
+        return
+    if isinstance(node, ast.ClassDef):
+        yield from line(node, module)
+    elif returned := returned_class(node, module):
+        yield from _line(returned)
 
 
 def parts_in(node: object, rule: Rule = ANYTHING) -> Iterator[str]:
@@ -161,6 +175,17 @@ def _defined(target: str) -> tuple[Definition, str]:
     return definition(module, name)
 
 
+def _given(signature: Signature, call: ast.Call, module: str) -> Signature:
+    """What is left to give after `partial(Class, …)`; what it gives by name is then a default, and goes by name only."""
+    taken = signature.unnamed[: len(call.args) - 1]
+    left = {name: argument for name, argument in signature.arguments.items() if name not in taken}
+    for word in call.keywords:
+        if word.arg in left:
+            now = replace(left[word.arg], given=word.value, given_in=module, required=False, unnamed=False)
+            left[word.arg] = now
+    return replace(signature, arguments=left)
+
+
 def _arguments(node: Definition, module: str) -> Signature:
     if isinstance(node, ast.FunctionDef):
         return _of_function(node, module, skip=0)
@@ -176,7 +201,7 @@ def _arguments(node: Definition, module: str) -> Signature:
 def _with_those_handed_on(own: Signature, init: ast.FunctionDef, node: ast.ClassDef, module: str) -> Signature:
     """With `super().__init__(…, **rest)`, what the base takes and `__init__` does not give it may be given, too."""
     for call in ast.walk(init) if init.args.kwarg else ():
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__":
+        if isinstance(call, ast.Call) and re.fullmatch(r"super\(.*\)\.__init__", ast.unparse(call.func)):
             names = {word.arg for word in call.keywords}
             for base in bases(node, module) if None in names else ():
                 above = _arguments(*base)

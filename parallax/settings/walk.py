@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from parallax.settings.blame import Blame
 from parallax.settings.choices import choices, groups, named_node, named_targets
 from parallax.settings.comments import CONF, described_keys, meaning_of
-from parallax.settings.kinds import kinds_at, named, require_part
+from parallax.settings.kinds import named, require_fitting
 from parallax.settings.places import COMMAND
 from parallax.settings.rules import Rule
 from parallax.settings.schema import FILE_GROUPS, STAGE_GROUPS, group_keys, root, rule_at
@@ -176,7 +176,7 @@ class Walk(Blame):
             return
         try:
             takes = signature(target)
-            require_part(target, node.get("path"), kinds_at(path))
+            require_fitting(node, path, rule.of)
         except UnknownTarget as error:
             self.say(f"{path}._target_", f"{path} names {named(node)!r}: {error}.")
             return

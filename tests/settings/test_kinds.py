@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from parallax.settings.build import build
 from parallax.settings.command_line import compose_checked, prepare
 from parallax.settings.errors import ConfigError
-from parallax.settings.kinds import kinds_at, nodes, require_part
+from parallax.settings.kinds import nodes, require_fitting
 from parallax.settings.targets import UnknownTarget
 from tests.faults import Injected
 
@@ -75,8 +75,8 @@ def test_every_part_of_conf_is_of_the_kind_its_place_asks_for() -> None:
         group = file.relative_to(CONF).parts[0]
         if group != "hydra" and isinstance(content, dict):
             content.pop("hydra", None)
-            for key, node in nodes(content, group if "_target_" in content else ""):
-                require_part(node["_target_"], node.get("path"), kinds_at(key))
+            for key, node, of in nodes(content, group if "_target_" in content else ""):
+                require_fitting(node, key.removeprefix("."), of)
                 checked += 1
     assert checked > 90
 
