@@ -1,9 +1,9 @@
 """The reference, a page for each group, is made from conf/ and is never behind it."""
 
 import pytest
+from make_reference import BEGIN, PAGE, REFERENCE, file_name, page_with_reference, pages, reference
 
 from parallax.settings.choices import choices, groups
-from parallax.settings.document import BEGIN, PAGE, REFERENCE, file_name, page_with_reference, pages, reference
 from parallax.settings.schema import FILE_GROUPS, group_keys, root
 
 
