@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.further_columns import FurtherColumns
 from datamodules.steps import StepPlan
 from parallax.models.batch import EncodedPrompt, PairBatch, ScoringBatch, StepBatch
-from parallax.models.encoding.feature_cache import ReadyFeatures
+from parallax.models.encoding.image_features import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import IDENTITY, PromptEncoder
 from parallax.models.encoding.workers import begin_worker, watched, with_new_workers
 from parallax.preference.looks import Look

@@ -14,7 +14,7 @@ __all__ = ["Results", "__version__", "compose", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """`run`, `compose` and `Results`, imported when asked for: a room of ours costs no more than itself."""
+    """`run`, `compose` and `Results`, imported when asked for: importing one package of ours imports no other."""
     if name in ("Results", "compose", "run"):
         from parallax.tasks import program
 

@@ -67,7 +67,7 @@ from enum import Enum, StrEnum, auto
 from functools import partial
 from typing import Annotated, ClassVar, Dict, List, Literal, Mapping, Optional, Union
 import annotated_types as at
-import lightning_modules.objectives.preference
+import lightning_modules.objectives.base
 from . import base
 from .base import Objective, log_ratios
 from parallax.settings.ranges import Positive, Share
@@ -101,7 +101,7 @@ class Odd(base.Objective):
         ratios = log_ratios(policy, reference)
         return -self.beta * (ratios[:, 0] - ratios[:, 1]), {}
 
-class Sharp(lightning_modules.objectives.preference.DPO):
+class Sharp(lightning_modules.objectives.base.DPO):
     def __init__(self, *, sharpness: Annotated[float, at.Interval(ge=1, le=9)] = 2.0,
                  inner: Optional[Objective] = None, **others):
         super().__init__(**others)

@@ -84,7 +84,7 @@ def _opened(file: Path) -> IO[str]:
     return open(file, encoding="utf-8-sig", errors="surrogateescape")
 
 
-def _inside(value: Any, split: str) -> list[Any]:
+def _inside(value: object, split: str) -> list[Any]:
     """The rows one object holds: under a split's name or a usual word, by key, by column as pandas writes it, or itself."""
     if not isinstance(value, dict):
         return [value]
@@ -102,10 +102,11 @@ def _inside(value: Any, split: str) -> list[Any]:
     return [value]
 
 
-def _unwrapped(value: Any) -> list[Any]:
+def _unwrapped(value: object) -> list[Any]:
     """The rows of a list that stands in a list, as in LLaVA-RLHF's file; anything else is a row itself."""
-    is_list = isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
-    return value if is_list else [value]
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return value
+    return [value]
 
 
 def json_rows(path: Path | str, split: str = "train") -> Iterator[Row]:

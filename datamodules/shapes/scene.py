@@ -2,7 +2,7 @@
 
 Two distributions exist. In a *habitual* scene shapes follow one another along a fixed cycle and each wears its usual
 colour most of the time; in a *habit-free* scene every shape and colour is drawn alike. A model that learned to talk
-from habitual scenes will therefore say habitual things about habit-free ones: that is the illness to be treated.
+from habitual scenes will therefore say habitual things about habit-free ones: the hallucinations that tuning is to remove.
 """
 
 from __future__ import annotations

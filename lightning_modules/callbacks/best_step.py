@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 
 from lightning_modules.callbacks.checkpoints import StepCheckpoints
+from lightning_modules.tuning import TuningModule
 from parallax.models.exchange import evaluating
-
-if TYPE_CHECKING:
-    from lightning_modules.tuning import TuningModule
 
 
 class EveryNSteps(pl.Callback):
@@ -39,10 +37,11 @@ class EveryNSteps(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Act when the step is due."""
         step = trainer.global_step
-        if not self.due(step, getattr(pl_module, "total_steps", None)):
+        tuned = pl_module if isinstance(pl_module, TuningModule) else None
+        if not self.due(step, None if tuned is None else tuned.total_steps):
             return
-        if hasattr(pl_module, "policy"):
-            pl_module.policy.touched()  # type: ignore[operator,union-attr]
+        if tuned is not None:
+            tuned.policy.touched()
         with evaluating(pl_module):
             metrics = dict(self.act(step))
         self.history[step] = metrics

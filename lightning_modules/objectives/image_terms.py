@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from augment.view import View
-from lightning_modules.objectives.base import Losses, OfRatios
-from lightning_modules.objectives.preference import first_choice_loss
+from lightning_modules.objectives.base import Losses, OfRatios, first_choice_loss
 from parallax.preference.looks import Look
 from parallax.preference.token_weights import ChangedSpans
 from parallax.settings.ranges import NotNegative, Positive

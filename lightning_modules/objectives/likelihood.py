@@ -12,8 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_modules.objectives.base import Losses, Objective
-from lightning_modules.objectives.preference import MultiNegative
+from lightning_modules.objectives.base import Losses, MultiNegative, Objective
 from parallax.settings.ranges import Positive
 
 Norm = Literal["sum", "per_token", "const"]

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor
 
-from lightning_modules.objectives.base import Losses, Objective, OfRatios, log_ratios
-from lightning_modules.objectives.preference import DPO, first_choice_loss
+from lightning_modules.objectives.base import DPO, Losses, Objective, OfRatios, first_choice_loss, log_ratios
 from parallax.settings.ranges import Positive
 
 Divergence = Literal["forward_kl", "jensen_shannon", "alpha"]

@@ -1,7 +1,5 @@
-"""Preference objectives: the first choice among 1 + K responses, and the two-response losses that users of TRL expect.
+"""Preference objectives that users of TRL expect beside DPO, and those that weigh tokens or look at noise.
 
-- first choice among many: SeVa (arXiv 2404.10501), eq. 15-18; with K = 1 it is DPO (arXiv 2305.18290), eq. 7
-- label smoothing: conservative DPO (E. Mitchell, "A note on DPO with noisy preferences"), eq. 3
 - Robust: provably robust DPO (arXiv 2403.00409), eq. 12
 - IPO: arXiv 2310.12036, eq. 17, on log-ratios per token
 - Hinge: SLiC (arXiv 2305.10425) on DPO's margin
@@ -9,67 +7,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from annotated_types import Interval
 from torch import Tensor
 
-from lightning_modules.objectives.base import Losses, OfRatios
+from lightning_modules.objectives.base import DPO, Losses, MultiNegative, OfRatios, WrongLabels, first_choice_loss
 from parallax.preference.token_weights import ChangedSpans, Tail
 from parallax.settings.ranges import Count, NotNegative, Positive, Share
-
-WrongLabels = Annotated[
-    float, Interval(ge=0, lt=0.5)
-]  # share of pairs that are the wrong way round; at 0.5 labels say nothing
-
-
-def first_choice_loss(ratios: Tensor, beta: float) -> Tensor:
-    """−log of the probability that the first of 1 + K responses is chosen: the one loss path of the house.
-
-    With p = e^{βρ_w} / (e^{βρ_w} + Σ_k e^{βρ_k}):  L = −log p = log(1 + Σ_k e^{β(ρ_k − ρ_w)})
-    = softplus(logsumexp_k β(ρ_k − ρ_w)). K = 1 gives −log σ(β(ρ_w − ρ_l)), which is DPO.
-
-    Args:
-        ratios: ρ, chosen first. Shape: (batch, 1 + K).
-
-    Returns: Shape: (batch,).
-    """
-    assert ratios.ndim == 2 and ratios.shape[1] >= 2, f"ratios must be (batch, 1 + K), got {tuple(ratios.shape)}"
-    return F.softplus(torch.logsumexp(beta * (ratios[:, 1:] - ratios[:, :1]), dim=1))
-
-
-class MultiNegative(OfRatios):
-    """One chosen against K ≥ 1 rejected responses. All log-ratios equal gives ln(1 + K)."""
-
-    of_the_margin: ClassVar[bool] = True
-
-    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
-        return first_choice_loss(ratios, self.beta), {}
-
-
-class DPO(OfRatios):
-    """−log σ(βz), z = ρ_w − ρ_l; with label smoothing ε: (1 − ε)(−log σ(βz)) + ε(−log σ(−βz)).
-
-    Args:
-        label_smoothing: the share ε of pairs believed to be the wrong way round, 0 ≤ ε < 0.5.
-    """
-
-    pairs_only: ClassVar[bool] = True
-    of_the_margin: ClassVar[bool] = True
-
-    def __init__(self, beta: Positive, label_smoothing: WrongLabels = 0.0) -> None:
-        super().__init__(beta)
-        self.label_smoothing = float(label_smoothing)
-
-    def of_ratios(self, ratios: Tensor, lengths: Tensor) -> Losses:
-        smoothing = self.label_smoothing
-        loss = first_choice_loss(ratios, self.beta)
-        if smoothing == 0.0:
-            return loss, {}
-        swapped = first_choice_loss(ratios.flip(1), self.beta)  # −log σ(−βz): the pair the other way round
-        return (1 - smoothing) * loss + smoothing * swapped, {}
 
 
 class Robust(DPO):

@@ -1,9 +1,7 @@
 """What a vision-language model is made of, found without knowing its family.
 
 transformers' image-text-to-text models share a shape: a text decoder (`get_decoder()`), an output head
-(`get_output_embeddings()`), and image features that are put where the image tokens are. Families that let ready image
-features be passed in (`mm_encoder_outputs`) have each image encoded once, however many rows look at it; for the others the
-pixels are repeated.
+(`get_output_embeddings()`), and image features that are put where the image tokens are (`encoding/image_features.py`).
 
 What else a family can do here is in `family_support.json`, written together with the table in docs/models.md by a walk over all
 of them (`tests/models/family_walk/walk.py`). One that went wrong on it is refused before its weights are read; one that is not in
@@ -19,18 +17,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from parallax.models.encoding.image_features import (
-    ImageFeatures,
-    encode_images,
-    join_vision,
-    joined_features,
-    takes_features,
-)
 from parallax.models.foreign import VLM, Config
 
 FAMILIES = Path(__file__).with_name("family_support.json")
@@ -53,53 +43,6 @@ def decoder_name(model: VLM) -> str:
 def text_config(model: VLM) -> Config:
     """The configuration of the language model."""
     return model.config.get_text_config()
-
-
-def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
-    """Vision inputs on `device` (None: where they are), floating ones in the model's precision."""
-    there = {name: value if device is None else value.to(device, non_blocking=True) for name, value in vision.items()}
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in there.items()}
-
-
-class ImageInputs:
-    """How the images of a batch are given to the model: as ready features where the family allows it, else as pixels.
-
-    A row whose image is empty (no vision inputs) shows none.
-    `expanded(counts)` gives keyword arguments for a batch in which image i is looked at by `counts[i]` rows in a row.
-    """
-
-    def __init__(
-        self,
-        model: VLM,
-        images: Sequence[dict[str, Tensor]],
-        dtype: torch.dtype,
-        features: Sequence[ImageFeatures] | None = None,
-        device: torch.device | None = None,
-    ) -> None:
-        self.model = model
-        self.images = [cast_vision(image, dtype, device) for image in images]
-        self.features: list[ImageFeatures | None] | None = list(features) if features is not None else None
-        if self.features is None and takes_features(model):
-            seen = iter(encode_images(model, [image for image in self.images if image]))
-            self.features = [next(seen) if image else None for image in self.images]
-
-    def add(self, more: ImageInputs) -> None:
-        """Take in the images of another batch for the same model."""
-        self.images += more.images
-        if self.features is not None and more.features is not None:
-            self.features += more.features
-
-    def expanded(self, counts: Sequence[int]) -> dict[str, Any]:
-        """Shape of the batch they fit: (sum(counts), …)."""
-        rows = [index for index, count in enumerate(counts) for _ in range(count)]
-        return self.selected(rows)
-
-    def selected(self, rows: Sequence[int]) -> dict[str, Any]:
-        """Keyword arguments for a batch whose row r looks at image `rows[r]`."""
-        if self.features is None:
-            return dict(join_vision([self.images[row] for row in rows]))
-        seen = [features for row in rows if (features := self.features[row]) is not None]
-        return {"mm_encoder_outputs": {"image": joined_features(seen)}} if seen else {}
 
 
 # Per-token inputs that are not 0 on the tokens of an answer. PaliGemma's training code marks the answer with 1: everything

@@ -20,9 +20,9 @@ from parallax.models.adapter import is_adapter, load_adapter, uses_dora
 from parallax.models.backbone import base_model, decoder_name, refuse_unfit, text_config
 from parallax.models.batch import Layout
 from parallax.models.devices import has_bfloat16
-from parallax.models.encoding.feature_cache import MIB, FeatureCache, ReadyFeatures, can_cache
-from parallax.models.encoding.image_features import parameters_of
+from parallax.models.encoding.image_features import MIB, FeatureCache, ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
+from parallax.models.encoding.tower import parameters_of, takes_features
 from parallax.models.foreign import VLM, Config, Configured, Processor, Tokenizer
 from parallax.models.fused_lora import fuse
 from parallax.models.ingredients import config_digest, files_digest, model_digest, tensors_digest
@@ -221,7 +221,7 @@ def feature_cache_for(model: Model, network: VLM, folder: Path | None) -> ReadyF
     """
     kind = model.feature_cache
     learns = image_side_learns(network)
-    right = can_cache(network) and not learns
+    right = takes_features(base_model(network)) and not learns
     if kind == "none" or (kind == "auto" and not right):
         return None
     if not right:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -41,7 +41,7 @@ class ObjectDetector(PairModel):
         super().__init__(path, revision=revision, dtype=dtype, batch_size=batch_size, cache_dir=cache_dir)
         self.threshold = threshold
 
-    def found(self, asked: Sequence[tuple[Sample, str]], device: Any) -> list[bool | None]:
+    def found(self, asked: Sequence[tuple[Sample, str]], device: torch.device | str) -> list[bool | None]:
         """Whether each named object is in its sample's picture, in order."""
         scores = self.values([(sample.image, name) for sample, name in asked], device)
         return [score >= self.threshold for score in scores]

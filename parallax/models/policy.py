@@ -15,7 +15,7 @@ from parallax.models import fused_lora, saving
 from parallax.models.adapter import adapter_digest, read_adapter
 from parallax.models.backbone import base_model, text_config
 from parallax.models.batch import Layout, ResponseLogProbs, ScoringBatch
-from parallax.models.encoding.feature_cache import ReadyFeatures
+from parallax.models.encoding.image_features import ReadyFeatures
 from parallax.models.encoding.prompt_encoder import PromptEncoder
 from parallax.models.exchange import Dropouts, copied_in, evaluating, instead, trainable_parameters
 from parallax.models.foreign import VLM
@@ -212,7 +212,7 @@ class Policy:
         return self.sharding.through_root(lambda: log_probs.choose(self.model, self._with_features(batch), self.layout))
 
     def _with_features(self, batch: ScoringBatch) -> ScoringBatch:
-        return batch if self.features is None else self.features.fill(self.model, batch)
+        return batch if self.features is None else self.features.fill(base_model(self.model), batch)
 
     @contextmanager
     def reference(self) -> Iterator[None]:

@@ -43,7 +43,7 @@ class ImageRef(Protocol):
 _KINDS: dict[type[Any], bool] = {}  # whether a type is one of images
 
 
-def is_image(value: Any) -> TypeGuard[ImageRef]:
+def is_image(value: object) -> TypeGuard[ImageRef]:
     """Whether a value is an `ImageRef`; asked of its type once, for rows by the million."""
     kind = type(value)
     if kind not in _KINDS:

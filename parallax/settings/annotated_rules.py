@@ -8,7 +8,19 @@ from dataclasses import MISSING, InitVar, fields, is_dataclass, replace
 from enum import Enum
 from inspect import isclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, Self, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NotRequired,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen, MultipleOf
 
@@ -23,13 +35,18 @@ _MAPPINGS = (dict, Mapping)
 
 
 class Group:
-    """Base of groups of keys that are no parts (`trainer`, `optim`, …): frozen dataclasses whose fields are the keys."""
+    """Base of groups of keys that are no parts (`trainer`, `optim`, …): frozen dataclasses whose fields are the keys.
+
+    `others` is what any further key may hold; there are none where it is None.
+    """
+
+    others: ClassVar[Any] = None
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """The group with the values of a checked, resolved configuration."""
         hints, names = _hints(cls), list(cls.__dataclass_fields__)  # type: ignore[attr-defined]
-        if unknown := sorted(set(plain) - set(names)) if not hasattr(cls, "others") else []:
+        if unknown := sorted(set(plain) - set(names)) if cls.others is None else []:
             raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(names)}")
         return cls(**{name: _built(hints[name], plain[name]) for name in names if name in plain})
 
@@ -97,7 +114,7 @@ def _of_class(kind: type) -> Rule:
         hints = _hints(kind)
         needed = tuple(field.name for field in fields(kind) if field.default is field.default_factory is MISSING)
         keys = {field.name: rule_of(hints[field.name]) for field in fields(kind)}
-        others = {"*": rule_of(kind.others)} if hasattr(kind, "others") else {}
+        others = {"*": rule_of(kind.others)} if kind.others is not None else {}
         return Rule("group", keys={**keys, **others}, needed=needed)
     if issubclass(kind, SourceClass):
         return Rule("component", of=kind.target)

@@ -62,7 +62,7 @@ def _built(value: object) -> Any:
         raise InstantiationException(f"{target} could not be made: {error}") from error
 
 
-def _member(value: Any, rule: Rule | None) -> Any:
+def _member(value: object, rule: Rule | None) -> object:
     """The member of an enumeration that a word stands for, where the argument is one; anything else as it is."""
     if rule is not None and isinstance(value, list):
         return [_member(item, rule.items) for item in value]

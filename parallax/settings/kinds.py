@@ -1,4 +1,4 @@
-"""Which code a configuration may have built: parts, by kind, each from the rooms where parts of that kind live.
+"""Which code a configuration may have built: parts, by kind, each from the packages where parts of that kind live.
 
 A configuration can come from anybody: an experiment file, a sweep file, the folder of somebody else's run. Being code of ours is
 therefore not enough; a function of ours that writes a file is no data source. A part is known by the module it is defined in
@@ -31,14 +31,14 @@ class Kind:
 
     Attributes:
         words: how one is called in a sentence.
-        rooms: modules, or packages of modules, in which it is defined.
+        places: modules, or packages of modules, in which it is defined.
         methods: a class has one of these sets of methods, its own or inherited; () asks for none.
         returns: a function may stand for such a part when its annotation says it returns one of these; () allows no function.
         plain: a dataclass without methods, whose making does nothing.
     """
 
     words: str
-    rooms: tuple[str, ...]
+    places: tuple[str, ...]
     methods: tuple[frozenset[str], ...] = ()
     returns: tuple[str, ...] = ()
     plain: bool = False
@@ -79,7 +79,7 @@ KINDS: dict[str, Kind] = {
          "list[dict[str, tuple[float, float]]]"),
     ),
 }  # fmt: skip
-KINDS["record"] = Kind("plain data", tuple({room for kind in KINDS.values() for room in kind.rooms}), plain=True)
+KINDS["record"] = Kind("plain data", tuple({place for kind in KINDS.values() for place in kind.places}), plain=True)
 
 # What a key of a configuration, or an argument of a part, holds. Others may hold a part of any kind.
 HOLDS: dict[str, tuple[str, ...]] = {
@@ -179,7 +179,7 @@ def _words(kinds: tuple[str, ...]) -> str:
 
 
 def _is_part(node: Definition, module: str, kind: Kind) -> bool:
-    if not any(module == room or module.startswith(f"{room}.") for room in kind.rooms):
+    if not any(module == place or module.startswith(f"{place}.") for place in kind.places):
         return False
     if isinstance(node, ast.FunctionDef):
         said = node.returns is not None and ast.unparse(node.returns).strip("'\"") in kind.returns

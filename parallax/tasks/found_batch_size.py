@@ -65,7 +65,7 @@ class FoundBatchSize:
 
     def _use(self, pairs: int) -> None:
         self.forecast.with_pairs(pairs)
-        if self.forecast.situation.micro_batch_tokens:
+        if self.forecast.options.micro_batch_tokens:
             self.forecast.datamodule.micro_batch_tokens = self.forecast.work.tokens
         else:
             self.forecast.datamodule.micro_batch_size = pairs

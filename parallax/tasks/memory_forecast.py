@@ -62,7 +62,7 @@ class Forecast:
     ) -> None:
         self.policy, self.datamodule, self.stage = policy, datamodule, stage
         self.shape: ModelShape = shape_of(policy.model)
-        self.situation = _situation(policy, stage.trainer)
+        self.options = _options(policy, stage.trainer)
         self.work = self._work(trainer, module)
         self.memory = device_memory(trainer.strategy.root_device)
 
@@ -118,7 +118,7 @@ class Forecast:
 
     def _levers(self) -> list[Lever]:
         have = advice.there(self.plan, self.memory)
-        return advice.training_knobs(self.shape, self.work, self.situation, have)
+        return advice.training_levers(self.shape, self.work, self.options, have)
 
     def _work(self, trainer: pl.Trainer, module: TuningModule) -> Workload:
         policy, settings = self.policy, self.stage.trainer
@@ -178,8 +178,8 @@ def explained_generation(policy: Policy, batch_size: int, max_new_tokens: int) -
         work = generation_work(policy, new)
         shape = shape_of(policy.model)
         plan = plan_generation(shape, work, rows, new)
-        situation = _situation(policy, None)
-        levers = advice.generation_knobs(shape, work, situation, rows, new)
+        options = _options(policy, None)
+        levers = advice.generation_levers(shape, work, options, rows, new)
         memory = device_memory(policy.device)
         return (
             f"{rows} answers of up to {new} tokens at a time are expected to take {advice.size(plan.peak)}, "
@@ -191,7 +191,7 @@ def explained_generation(policy: Policy, batch_size: int, max_new_tokens: int) -
         yield
 
 
-def _situation(policy: Policy, trainer: Trainer | None) -> Options:
+def _options(policy: Policy, trainer: Trainer | None) -> Options:
     size = getattr(getattr(policy.encoder.processor, "image_processor", None), "size", None)
     pixels = dict(size).get("longest_edge") if size is not None else None
     free = pixels if hasattr(policy.encoder.processor.image_processor, "merge_size") else None

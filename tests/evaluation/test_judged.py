@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from parallax.evaluation.judged.client import Ask, JudgeClient
+from parallax.evaluation.judged.client import JudgeClient, JudgePrompt
 from parallax.evaluation.judged.consistency import ConsistencySuite
 from parallax.evaluation.judged.gradings import labels, number_between, rating, sentences_of, two_grades
 from tests.evaluation.judge_server import judging
@@ -28,7 +28,7 @@ def client(url: str, **more: Any) -> JudgeClient:
 def test_a_busy_judge_is_asked_again_and_its_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "secret")
     with judging(lambda body, before: (429, 503, "7")[min(before, 2)]) as server:
-        (verdict,) = client(server.url, api_key_env="MY_KEY").verdicts([Ask("how good?", number)])
+        (verdict,) = client(server.url, api_key_env="MY_KEY").verdicts([JudgePrompt("how good?", number)])
     assert verdict.value == 7 and verdict.failure is None
     assert len(server.requests) == 3 and set(server.keys) == {"Bearer secret"}
     assert {key: server.requests[0][key] for key in ("model", "temperature", "max_tokens")} == {
@@ -38,7 +38,7 @@ def test_a_busy_judge_is_asked_again_and_its_key_is_sent(monkeypatch: pytest.Mon
 
 def test_a_verdict_that_cannot_be_read_is_asked_for_again_a_little_warmer() -> None:
     with judging(lambda body, before: "no idea" if before == 0 else "4") as server:
-        (verdict,) = client(server.url).verdicts([Ask("how good?", number)])
+        (verdict,) = client(server.url).verdicts([JudgePrompt("how good?", number)])
     assert verdict.value == 4 and [body["temperature"] for body in server.requests] == [0.0, 0.5]
 
 
@@ -48,7 +48,9 @@ def test_failures_say_why_and_do_not_take_the_others_along() -> None:
         return {"refused": 401, "garbled": b"<html>", "mumbled": "hm", "fine": "9"}[prompt]
 
     with judging(answer) as server:
-        said = client(server.url).verdicts([Ask(word, number) for word in ("refused", "garbled", "mumbled", "fine")])
+        said = client(server.url).verdicts(
+            [JudgePrompt(word, number) for word in ("refused", "garbled", "mumbled", "fine")]
+        )
     assert [verdict.value for verdict in said] == [None, None, None, 9]
     reasons = ["HTTP 401", "not of the OpenAI form", "could not be read after 3 tries: 'hm'"]
     assert all(reason in str(verdict.failure) for reason, verdict in zip(reasons, said[:3], strict=True))
@@ -57,7 +59,7 @@ def test_failures_say_why_and_do_not_take_the_others_along() -> None:
 
 
 def test_verdicts_are_kept_and_failures_are_not(tmp_path: Path) -> None:
-    asks = [Ask("good", number), Ask("bad", number)]
+    asks = [JudgePrompt("good", number), JudgePrompt("bad", number)]
     with judging(lambda body, before: "8" if body["messages"][0]["content"] == "good" else "hm") as server:
         first = client(server.url, cache_dir=str(tmp_path))
         assert [v.value for v in first.verdicts(asks)] == [8, None]
@@ -71,9 +73,9 @@ def test_verdicts_are_kept_and_failures_are_not(tmp_path: Path) -> None:
 
 def test_a_judge_that_is_not_there_stops_the_evaluation() -> None:
     with pytest.raises(ConnectionError, match="no verdict could be had from http://127.0.0.1:9/v1"):
-        client("http://127.0.0.1:9/v1", retries=0).verdicts([Ask("anyone?", number)])
+        client("http://127.0.0.1:9/v1", retries=0).verdicts([JudgePrompt("anyone?", number)])
     with pytest.raises(ValueError, match="judge.url"):
-        part(JudgeClient, None, "judge").verdicts([Ask("anyone?", number)])
+        part(JudgeClient, None, "judge").verdicts([JudgePrompt("anyone?", number)])
 
 
 def judged(choice: str, compose_config: Callable[..., Any], url: str) -> Any:

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from datamodules.encoded_steps import PairBatches
-from parallax.models.encoding.feature_cache import FeatureCache
-from parallax.models.encoding.image_features import ImageFeatures
+from parallax.models.encoding.image_features import FeatureCache, ImageFeatures
 from parallax.records import PreferencePair, Response
 from tests.models.examples import ANSWERS, PROMPTS, SIZES, Picture
 

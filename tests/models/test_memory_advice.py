@@ -12,10 +12,10 @@ from parallax.models.memory.advice import (
     NotEnoughMemory,
     Options,
     explained,
-    generation_knobs,
+    generation_levers,
     is_out_of_memory,
     start_line,
-    training_knobs,
+    training_levers,
     warning,
 )
 from parallax.models.memory.device_memory import DeviceMemory, _left_in_cgroup, device_memory, peak_resident
@@ -59,8 +59,8 @@ def test_an_allocation_that_fails_ends_with_advice_and_other_errors_pass() -> No
         torch.ones(2) @ torch.ones(3)
 
 
-def test_knobs_save_what_they_say_and_the_best_comes_first(shape) -> None:  # type: ignore[no-untyped-def]
-    levers = training_knobs(shape, SEVA, Options(shares_prompts=True), limit=80 * GB)
+def test_levers_save_what_they_say_and_the_best_comes_first(shape) -> None:  # type: ignore[no-untyped-def]
+    levers = training_levers(shape, SEVA, Options(shares_prompts=True), limit=80 * GB)
     savings = [lever.saving for lever in levers]
     assert savings == sorted(savings, reverse=True) and min(savings) > 0
     by_setting = {lever.setting: lever.saving for lever in levers}
@@ -69,19 +69,19 @@ def test_knobs_save_what_they_say_and_the_best_comes_first(shape) -> None:  # ty
     assert by_setting["trainer.activation_checkpointing=true"] == peak - checkpointed
     assert {"model.layout=shared", "lora.r=512", "optim=adamw_8bit", "generation.max_new_tokens=256"} <= set(by_setting)
     assert any(setting.startswith("trainer.micro_batch_size=") for setting in by_setting)
-    without = training_knobs(shape, SEVA, Options(shares_prompts=True, eight_bit_moments=False), limit=80 * GB)
+    without = training_levers(shape, SEVA, Options(shares_prompts=True, eight_bit_moments=False), limit=80 * GB)
     assert {lever.setting for lever in without} == set(by_setting) - {"optim=adamw_8bit"}
 
 
 def test_a_token_budget_is_turned_where_one_is_in_use(shape) -> None:  # type: ignore[no-untyped-def]
     work = replace(SEVA, rank=128)
-    levers = training_knobs(shape, work, Options(micro_batch_tokens=9024), limit=75 * GB)
+    levers = training_levers(shape, work, Options(micro_batch_tokens=9024), limit=75 * GB)
     budget = next(lever.setting for lever in levers if "micro_batch" in lever.setting)
     assert budget in ("trainer.micro_batch_tokens=4512", "trainer.micro_batch_tokens=2256")
 
 
-def test_images_of_free_size_and_generation_have_knobs_of_their_own(shape) -> None:  # type: ignore[no-untyped-def]
-    levers = generation_knobs(shape, SEVA, Options(max_pixels=451584), rows=128, new_tokens=512)
+def test_images_of_free_size_and_generation_have_levers_of_their_own(shape) -> None:  # type: ignore[no-untyped-def]
+    levers = generation_levers(shape, SEVA, Options(max_pixels=451584), rows=128, new_tokens=512)
     assert {lever.setting for lever in levers} == {
         "generation.batch_size=64", "model.max_pixels=225792", "generation.max_new_tokens=256",
     }  # fmt: skip
@@ -97,7 +97,7 @@ def test_the_line_says_what_there_is_and_warns_when_it_is_too_little(shape) -> N
     )
     assert warning(plan, roomy, []) == ""
     tight = DeviceMemory(free=plan.peak // 2, held=0, name="this machine")
-    levers = training_knobs(shape, SEVA, Options(), limit=plan.peak // 2)
+    levers = training_levers(shape, SEVA, Options(), limit=plan.peak // 2)
     said = warning(plan, tight, levers)
     assert (
         "does not fit" in said

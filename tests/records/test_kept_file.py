@@ -71,8 +71,7 @@ def test_image_features_that_were_changed_or_put_there_are_made_again(
 ) -> None:
     import torch
 
-    from parallax.models.encoding.feature_cache import FeatureCache
-    from parallax.models.encoding.image_features import ImageFeatures
+    from parallax.models.encoding.image_features import FeatureCache, ImageFeatures
 
     def features(value: float) -> ImageFeatures:
         return ImageFeatures({"pooler_output": [torch.full((2, 3), value)]}, {"pooler_output": "items"})

@@ -42,7 +42,7 @@ def write_run(
     """A finished run whose descriptions are wrong `wrong` times of 30. `settings` are dotted keys of its configuration."""
     config: dict[str, Any] = {
         "method": {"name": "seva", "rounds": 1}, "model": {"name": "tiny", "path": "none"}, "seed": 0,
-        "loss": {"_target_": "lightning_modules.objectives.preference.DPO", "beta": 0.1}, "data": {**SHAPES},
+        "loss": {"_target_": "lightning_modules.objectives.base.DPO", "beta": 0.1}, "data": {**SHAPES},
         "aug": {"noise_steps": 500}, "evaluation": {"suites": {"chair": {"name": "chair", "samples": SHAPES}}},
         "paths": {"output_dir": str(folder)},
     }  # fmt: skip

@@ -125,7 +125,7 @@ def problems_of(*words: str) -> list[str]:
 
 
 def test_a_class_is_checked_under_its_own_module_as_under_its_re_export() -> None:
-    other = "loss._target_=lightning_modules.objectives.preference.DPO"
+    other = "loss._target_=lightning_modules.objectives.base.DPO"
     assert compose_checked([other], CONF).loss.label_smoothing == 0, "it keeps what conf/ says of the class"
     (problem,) = problems_of(other, "loss.beta=-1")
     assert problem.startswith("loss.beta=-1 is not allowed: it must be a number above 0.")

@@ -103,7 +103,7 @@ def test_what_may_not_be_named_or_is_not_there_is_refused_with_the_reason(target
 
 def test_what_a_part_is_follows_inheritance_and_re_exports() -> None:
     base = "lightning_modules.objectives.Objective"
-    assert is_a("lightning_modules.objectives.DPO", base) and is_a("lightning_modules.objectives.preference.DPO", base)
+    assert is_a("lightning_modules.objectives.DPO", base) and is_a("lightning_modules.objectives.base.DPO", base)
     assert is_a("augment.combine.SticCorruption", "augment.combine.Mixture")
     assert not is_a("augment.diffusion.Diffusion", base) and not is_a(GET_METHOD, base) and not is_a("os.system", base)
     words = "parallax.evaluation.coco_words.CocoWords"

@@ -31,7 +31,7 @@ MOST_BYTES = 4 << 20  # of a verdict's reply
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class JudgePrompt:
     """One question to the judge and how its answer is read."""
 
     prompt: str
@@ -91,7 +91,7 @@ class JudgeClient:
         """Requests sent."""
         return self._service.tries
 
-    def verdicts(self, asks: Sequence[Ask]) -> list[Verdict]:
+    def verdicts(self, asks: Sequence[JudgePrompt]) -> list[Verdict]:
         """A verdict per question, in order.
 
         Raises:
@@ -128,7 +128,7 @@ class JudgeClient:
             raise ConnectionError(f"no verdict could be had from {self.url}: {failures[0]}")
         return [found[key] for key in keys]
 
-    def _ask(self, ask: Ask) -> Verdict:
+    def _ask(self, ask: JudgePrompt) -> Verdict:
         text = ""
         for attempt in range(self.retries + 1):
             try:

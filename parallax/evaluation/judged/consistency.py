@@ -14,7 +14,7 @@ from annotated_types import MinLen
 
 from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.files.reading import fill
-from parallax.evaluation.judged.client import Ask, JudgeClient
+from parallax.evaluation.judged.client import JudgeClient, JudgePrompt
 from parallax.evaluation.judged.gradings import number_between
 from parallax.evaluation.suites import Scores, Suite, prefixed
 from parallax.records import Decoding, Sample
@@ -61,13 +61,13 @@ class ConsistencySuite(Suite):
 
     def score_all(self, answered: Sequence[tuple[Sample, str]]) -> list[Scores]:
         greedy = {s.attributes["group"]: a for s, a in answered if s.attributes["temperature"] == 0}
-        asks: list[Ask] = []
+        asks: list[JudgePrompt] = []
         for sample, answer in answered:
             reference = greedy.get(sample.attributes["group"])
             if sample.attributes["temperature"] > 0 and reference is not None:
                 parts = {"question": sample.question, "answer": plain_text(answer)}
-                asks.append(Ask(fill(self.about_question, **parts), _grade))
-                asks.append(Ask(fill(self.about_answer, reference=plain_text(reference), **parts), _grade))
+                asks.append(JudgePrompt(fill(self.about_question, **parts), _grade))
+                asks.append(JudgePrompt(fill(self.about_answer, reference=plain_text(reference), **parts), _grade))
         verdicts = iter(self.judge.verdicts(asks))
         scored: list[Scores] = []
         for sample, _ in answered:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.files.reading import fill
-from parallax.evaluation.judged.client import Ask, JudgeClient
+from parallax.evaluation.judged.client import JudgeClient, JudgePrompt
 from parallax.evaluation.suites import Scores, Suite, prefixed
 from parallax.records import Sample
 from parallax.settings.ranges import AnyText, Count
@@ -22,7 +22,7 @@ from parallax.settings.ranges import AnyText, Count
 class Grading(Protocol):
     """How one benchmark uses its judge. All three are pure functions."""
 
-    def ask(self, sample: Sample, answer: str) -> Ask:
+    def ask(self, sample: Sample, answer: str) -> JudgePrompt:
         """The question to the judge about this answer."""
         ...
 
@@ -78,10 +78,10 @@ class MmVet:
 
     instructions: str
 
-    def ask(self, sample: Sample, answer: str) -> Ask:
+    def ask(self, sample: Sample, answer: str) -> JudgePrompt:
         truth = str(sample.answer).replace("<AND>", " AND ").replace("<OR>", " OR ")
         parts = {"question": sample.question, "truth": truth, "answer": plain_text(answer)}
-        return Ask(fill(self.instructions, **parts), lambda text: number_between(text, 0, 1))
+        return JudgePrompt(fill(self.instructions, **parts), lambda text: number_between(text, 0, 1))
 
     def scores(self, sample: Sample, value: float) -> Scores:
         abilities = {f"mmvet_total:{name}": (value, 1.0) for name in sample.attributes["capability"]}
@@ -98,7 +98,7 @@ class LlavaBench:
 
     instructions: str
 
-    def ask(self, sample: Sample, answer: str) -> Ask:
+    def ask(self, sample: Sample, answer: str) -> JudgePrompt:
         about = sample.attributes
         parts = {
             "context": about["context"],
@@ -106,7 +106,7 @@ class LlavaBench:
             "reference": about["reference"],
             "answer": plain_text(answer),
         }
-        return Ask(fill(self.instructions, **parts), two_grades)
+        return JudgePrompt(fill(self.instructions, **parts), two_grades)
 
     def scores(self, sample: Sample, value: tuple[float, float]) -> Scores:
         reference, model = value
@@ -126,14 +126,14 @@ class MmHal:
 
     instructions: str
 
-    def ask(self, sample: Sample, answer: str) -> Ask:
+    def ask(self, sample: Sample, answer: str) -> JudgePrompt:
         parts = {
             "content": str(sample.attributes["content"]),
             "question": sample.question,
             "truth": str(sample.answer),
             "answer": plain_text(answer),
         }
-        return Ask(fill(self.instructions, **parts), rating)
+        return JudgePrompt(fill(self.instructions, **parts), rating)
 
     def scores(self, sample: Sample, value: int) -> Scores:
         return {
@@ -155,11 +155,13 @@ class SentenceHallucination:
 
     instructions: str
 
-    def ask(self, sample: Sample, answer: str) -> Ask:
+    def ask(self, sample: Sample, answer: str) -> JudgePrompt:
         sentences = sentences_of(plain_text(answer))
         numbered = "\n".join(f"{number}. {sentence}" for number, sentence in enumerate(sentences, start=1))
         facts = "\n".join(sample.attributes["facts"])
-        return Ask(fill(self.instructions, facts=facts, sentences=numbered), lambda text: labels(text, len(sentences)))
+        return JudgePrompt(
+            fill(self.instructions, facts=facts, sentences=numbered), lambda text: labels(text, len(sentences))
+        )
 
     def scores(self, sample: Sample, value: list[str]) -> Scores:
         wrong = sum(label == "hallucination" for label in value)

@@ -11,7 +11,7 @@ from parallax.evaluation.accuracy import plain_text
 from parallax.evaluation.agreement import wilson
 from parallax.evaluation.evaluation import Evaluation
 from parallax.evaluation.files.reading import fill
-from parallax.evaluation.judged.client import Ask, JudgeClient
+from parallax.evaluation.judged.client import JudgeClient, JudgePrompt
 from parallax.evaluation.over_seeds import sign_test, wins_of
 
 
@@ -49,7 +49,9 @@ def win_rate(first: Evaluation, second: Evaluation, judge: JudgeClient, instruct
     asks = []
     for item, a, b in judged:
         about = {"question": item.question, "truth": item.truth or "not known"}
-        asks += [Ask(fill(instructions, **about, first=x, second=y), read_preference) for x, y in ((a, b), (b, a))]
+        asks += [
+            JudgePrompt(fill(instructions, **about, first=x, second=y), read_preference) for x, y in ((a, b), (b, a))
+        ]
     said = [verdict.value for verdict in judge.verdicts(asks)]
     both = [(one, _turned(two)) for one, two in zip(said[::2], said[1::2], strict=True)]
     wins, losses, ties, failed = wins_of(both)

@@ -1,34 +1,44 @@
-"""What a family's tower and projector make of images: one image at a time, and put together again for any rows.
+"""Features of images: what a language model reads of each, kept from pass to pass, and handed to the model with a batch.
 
-transformers' models take ready features as the output object of their own `get_image_features` (`mm_encoder_outputs`). What
-such an object holds differs by family: features as one tensor or one per image, features for deeper layers (Qwen3-VL), rows
-of a table that belong to no image (Ovis2). How each field lies along the images is found out by asking the model, not from a
-list of names: the same image is encoded once and twice at once, and what changed is what counts images.
+transformers' models take ready features as the output object of their own `get_image_features` (`mm_encoder_outputs`); what
+makes them is in `tower`. Families that take none get the pixels, however many rows look at them.
+
+A frozen tower and projector give the same features every time, so each image is encoded once and kept across epochs. They are
+made image by image, so that they do not depend on which images happen to share a batch: a run that is resumed, with an empty
+cache, gets the same numbers as one that went on. The cache holds what fits its budget and then takes no more: with passes in
+a new order every epoch, throwing something out would only throw out what is needed next.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal
-from weakref import WeakKeyDictionary, WeakSet
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad as pad_tensor
+from torch import Tensor
 
+from parallax.models.encoding.pixels import pixel_names
+from parallax.models.encoding.tower import (
+    NOTHING,
+    Fields,
+    Rule,
+    Value,
+    fields_of,
+    join_vision,
+    takes_features,
+)
 from parallax.models.foreign import VLM
+from parallax.records.kept_file import DIGITS, why_not_believed, write_kept
 
-NOTHING = torch.empty(0)
-UNREAD = ("last_hidden_state", "hidden_states", "attentions")  # of the tower; language models look at `pooler_output`
-Rule = Literal["rows", "items", "layers", "same", "none"]
-Value = Tensor | list[Any]  # a tensor, or a list of such values
-Fields = dict[str, Value]
-_RULES: WeakKeyDictionary[nn.Module, dict[str, Rule]] = WeakKeyDictionary()  # of each model that was asked
-_ONE_BY_ONE: WeakSet[nn.Module] = WeakSet()  # models that give images of different sizes in one piece
+if TYPE_CHECKING:
+    from parallax.models.batch import EncodedPrompt, ScoringBatch
+
+log = logging.getLogger(__name__)
+
+MIB = 2**20
 
 
 @dataclass
@@ -47,7 +57,9 @@ class ImageFeatures:
         return {
             name: tensor
             for field_name, value in self.fields.items()
-            for name, tensor in _named(f"{self.rules[field_name]}:{field_name}", value if _is_there(value) else NOTHING)
+            for name, tensor in _named(
+                f"{self.rules[field_name]}:{field_name}", value if isinstance(value, Tensor) or value else NOTHING
+            )
         }
 
     @classmethod
@@ -74,32 +86,13 @@ class ImageFeatures:
         return ImageFeatures.from_flat(moved)
 
 
-def takes_features(model: VLM) -> bool:
-    """Whether the model's forward has a place for ready features and the model makes such, of tensors alone.
-
-    Features that name the layers of the decoder they are added to (Granite 4) are no such.
-    """
-    layered = hasattr(model.config, "deepstack_layer_map")
-    return accepts(model, "mm_encoder_outputs") and hasattr(model, "get_image_features") and not layered
-
-
 def encode_images(model: VLM, images: Sequence[dict[str, Tensor]]) -> list[ImageFeatures]:
-    """The features of each image. Images are encoded together where what comes out can be told apart, else one by one.
+    """The features of each image.
 
     `images`: what the image processor gave for each, on the model's device and in its precision.
     """
-    shapes = [{name: value.shape for name, value in image.items()} for image in images]
-    alike = all(shape == shapes[0] for shape in shapes)
-    if len(images) > 1 and (alike or model not in _ONE_BY_ONE):
-        whole = _encoded(model, images)
-        rules = _rules_of(model, images[0], whole)
-        if alike or _one_item_each(rules, whole, len(images)):
-            parts = _divided(rules, whole, len(images))
-            if parts is not None:
-                return parts
-        _ONE_BY_ONE.add(model)
-    singles = [_encoded(model, [image]) for image in images]
-    return [ImageFeatures(single, _rules_of(model, images[0], singles[0])) for single in singles]
+    fields, rules = fields_of(model, images)
+    return [ImageFeatures(own, rules) for own in fields]
 
 
 def joined_features(parts: Sequence[ImageFeatures]) -> Any:
@@ -120,113 +113,11 @@ def joined_features(parts: Sequence[ImageFeatures]) -> Any:
     return ready
 
 
-def join_vision(images: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The vision inputs of several images as one batch.
-
-    Images lie one after the other along the first dimension, whatever that counts in the family (images, or patches), and
-    along the last in the strip of patches that comes with `target_sizes` (MiniCPM-V).
-    Images with fewer tiles or patches in a later dimension are filled up with zeros, which the models cut off again.
-    """
-    images = [image for image in images if image]  # a prompt may show none
-    if not images:
-        return {}
-    joined = {}
-    for name in images[0]:
-        parts = [image[name] for image in images]
-        along = -1 if name == "pixel_values" and "target_sizes" in images[0] else 0
-        if parts[0].ndim > 1 and along == 0:
-            sizes = [max(part.shape[d] for part in parts) for d in range(1, parts[0].ndim)]
-            parts = [
-                pad_tensor(part, [n for d in range(part.ndim - 1, 0, -1) for n in (0, sizes[d - 1] - part.shape[d])])
-                if list(part.shape[1:]) != sizes
-                else part
-                for part in parts
-            ]
-        joined[name] = torch.cat(parts, along)
-    return joined
-
-
-@lru_cache(maxsize=64)
-def parameters_of(cls: Hashable, method: str) -> frozenset[str]:
-    """Names of a method's parameters."""
-    return frozenset(inspect.signature(getattr(cls, method)).parameters)
-
-
-def accepts(model: VLM, name: str) -> bool:
-    """Whether the model's forward has a parameter of this name."""
-    cls: Any = type(model)
-    return name in parameters_of(cls, "forward")
-
-
-# -- inside --------------------------------------------------------------------------------------------------------
-
-
-def _encoded(model: VLM, images: Sequence[dict[str, Tensor]]) -> Fields:
-    """The fields that a language model may read of the output for these images."""
-    core = model.model if hasattr(getattr(model, "model", None), "get_image_features") else model
-    cls: Any = type(core)
-    known = parameters_of(cls, "get_image_features")
-    inputs = {name: value for name, value in join_vision(images).items() if name in known}
-    fields: Fields = {}
-    output = model.get_image_features(**inputs, return_dict=True)
-    for name in (part.name for part in dataclasses.fields(output)):
-        value = getattr(output, name)
-        if name in UNREAD and (name != UNREAD[0] or output.pooler_output is not None):
-            continue
-        kept = [] if value is None else _tensors_of(value)  # an empty list: the family has this field and it is None
-        if kept is not None:
-            fields[name] = kept
-    return fields
-
-
-def _rules_of(model: VLM, image: dict[str, Tensor], seen: Fields) -> dict[str, Rule]:
-    """How each field lies along the images, found out once for each model. `seen`: an output for one image or for several."""
-    if model not in _RULES:
-        there = [value for value in seen.values() if _is_there(value)]
-        if len(there) == 1:
-            only: Rule = "rows" if isinstance(there[0], Tensor) else "items"
-            _RULES[model] = {name: only if _is_there(value) else "none" for name, value in seen.items()}
-        else:
-            with torch.no_grad():
-                once, twice = _encoded(model, [image]), _encoded(model, [image, image])
-            _RULES[model] = {name: _rule(value, twice[name]) for name, value in once.items()}
-    return _RULES[model]
-
-
-def _rule(one: Value, two: Value) -> Rule:
-    if not _is_there(one):
-        return "none"
-    if isinstance(one, Tensor) or isinstance(two, Tensor):
-        return "same" if _shapes(one) == _shapes(two) else "rows"
-    if len(one) != len(two):
-        return "items"
-    return "same" if _shapes(one) == _shapes(two) else "layers"
-
-
-def _is_there(value: Value) -> bool:
-    """Whether a field holds anything; an empty list stands for None."""
-    return isinstance(value, Tensor) or bool(value)
-
-
 def _followed(values: Sequence[Any]) -> Any:
     """Tensors one after the other, or lists."""
     if isinstance(values[0], list):
         return [item for value in values for item in value]
     return torch.cat(list(values))
-
-
-def _tensors_of(value: object) -> Value | None:
-    """Nested lists of tensors as such; None for anything else."""
-    if isinstance(value, Tensor):
-        return value
-    if not isinstance(value, (list, tuple)):
-        return None
-    inner = [_tensors_of(item) for item in value]
-    return None if any(item is None for item in inner) else inner
-
-
-def _shapes(value: Value) -> Any:
-    return tuple(value.shape) if isinstance(value, Tensor) else [_shapes(item) for item in value]
 
 
 def _named(name: str, value: Value) -> Iterator[tuple[str, Tensor]]:
@@ -244,33 +135,194 @@ def _unwrapped(nest: Value) -> Any:
     return nest[0] if len(nest) == 1 and isinstance(nest[0], Tensor) else [_unwrapped(item) for item in nest]
 
 
-def _one_item_each(rules: dict[str, Rule], whole: Fields, count: int) -> bool:
-    """Whether every field is a list with one item for each of `count` images, so that sizes need not be alike."""
-    lists = [value for name, value in whole.items() if rules[name] == "items"]
-    lists += [layer for name, value in whole.items() if rules[name] == "layers" for layer in value]
-    return all(isinstance(value, list) and len(value) == count for value in lists) and "rows" not in rules.values()
+def cast_vision(vision: dict[str, Tensor], dtype: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Vision inputs on `device` (None: where they are), floating ones in the model's precision."""
+    there = {name: value if device is None else value.to(device, non_blocking=True) for name, value in vision.items()}
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in there.items()}
 
 
-def _divided(rules: dict[str, Rule], whole: Fields, count: int) -> list[ImageFeatures] | None:
-    """The features of `count` images of one shape that were encoded together; None where they cannot be told apart."""
-    parts: list[Fields] = [{} for _ in range(count)]
-    for name, value in whole.items():
-        rule = rules[name]
-        if rule in ("same", "none"):
-            pieces: list[Any] = [value] * count
-        elif rule == "layers":
-            if any(len(layer) % count for layer in value):
-                return None
-            pieces = [[layer[_share(layer, count, i)] for layer in value] for i in range(count)]
+class ImageInputs:
+    """How the images of a batch are given to the model: as ready features where the family allows it, else as pixels.
+
+    A row whose image is empty (no vision inputs) shows none.
+    `expanded(counts)` gives keyword arguments for a batch in which image i is looked at by `counts[i]` rows in a row.
+    """
+
+    def __init__(
+        self,
+        model: VLM,
+        images: Sequence[dict[str, Tensor]],
+        dtype: torch.dtype,
+        features: Sequence[ImageFeatures] | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.model = model
+        self.images = [cast_vision(image, dtype, device) for image in images]
+        self.features: list[ImageFeatures | None] | None = list(features) if features is not None else None
+        if self.features is None and takes_features(model):
+            seen = iter(encode_images(model, [image for image in self.images if image]))
+            self.features = [next(seen) if image else None for image in self.images]
+
+    def add(self, more: ImageInputs) -> None:
+        """Take in the images of another batch for the same model."""
+        self.images += more.images
+        if self.features is not None and more.features is not None:
+            self.features += more.features
+
+    def expanded(self, counts: Sequence[int]) -> dict[str, Any]:
+        """Shape of the batch they fit: (sum(counts), …)."""
+        rows = [index for index, count in enumerate(counts) for _ in range(count)]
+        return self.selected(rows)
+
+    def selected(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Keyword arguments for a batch whose row r looks at image `rows[r]`."""
+        if self.features is None:
+            return dict(join_vision([self.images[row] for row in rows]))
+        seen = [features for row in rows if (features := self.features[row]) is not None]
+        return {"mm_encoder_outputs": {"image": joined_features(seen)}} if seen else {}
+
+
+class FeatureCache:
+    """Features by name, in memory or in a folder.
+
+    Args:
+        budget: most bytes that are kept.
+        folder: keep them there as safetensors files, for other runs too; None keeps them in memory. The caller makes its name say
+            which tower, projector and precision they come from.
+    """
+
+    def __init__(self, budget: int, folder: Path | None = None) -> None:
+        if budget < 1:
+            raise ValueError(f"a feature cache of {budget} bytes holds nothing; give it 1 or more, or use none")
+        self.budget, self.folder = budget, folder
+        self._memory: dict[str, ImageFeatures] = {}
+        self._files: dict[str, tuple[Path, int]] = {}  # name -> file and bytes
+        self._believed: set[str] = set()  # of these, those whose content was compared with its digest
+        if folder is not None and folder.is_dir():
+            files = folder.glob(f"*/*-{'?' * DIGITS}.safetensors")
+            self._files = {path.stem[: -DIGITS - 1]: (path, path.stat().st_size) for path in files}
+        self.used = sum(size for _, size in self._files.values())
+        self.full = False
+
+    def __contains__(self, name: str) -> bool:
+        if name in self._files and name not in self._believed:
+            self._look_at(name)
+        return name in self._memory or name in self._files
+
+    def __len__(self) -> int:
+        return len(self._memory) + len(self._files)
+
+    def get(self, name: str) -> ImageFeatures | None:
+        """The features of this name, or None."""
+        if name not in self:
+            return None
+        return self._read(name) if name in self._files else self._memory[name]
+
+    def put(self, name: str, features: ImageFeatures) -> bool:
+        """Keep features if there is room. Returns whether they are kept."""
+        wait = self.folder is not None  # a file is written at once
+        tensors = {key: _on_host(value.detach(), wait) for key, value in features.flat().items()}
+        size = sum(value.numel() * value.element_size() for value in tensors.values())
+        if name in self or self.used + size > self.budget:
+            if name not in self and not self.full:
+                self.full = True
+                log.info(
+                    "image features: %s images fill the %s MiB of model.feature_cache_mib; the others are encoded in each pass",
+                    f"{len(self):,}", f"{self.budget // MIB:,}",
+                )  # fmt: skip
+            return name in self
+        if self.folder is None:
+            self._memory[name] = ImageFeatures.from_flat(tensors)
         else:
-            if len(value) % count:
-                return None
-            pieces = [value[_share(value, count, i)] for i in range(count)]
-        for part, piece in zip(parts, pieces, strict=True):
-            part[name] = piece
-    return [ImageFeatures(part, rules) for part in parts]
+            from safetensors.torch import save
+
+            data = save({key: value.contiguous() for key, value in tensors.items()})
+            self._files[name] = (write_kept(self.folder / name[:2], name, data, ".safetensors"), size)
+            self._believed.add(name)
+        self.used += size
+        return True
+
+    def _look_at(self, name: str) -> None:
+        """Believe a file that was found, or forget it."""
+        try:
+            why = why_not_believed(self._files[name][0])
+        except OSError as error:
+            why = str(error.strerror)
+        self._forget(name, why) if why else self._believed.add(name)
+
+    def _forget(self, name: str, why: str) -> None:
+        path, size = self._files.pop(name)
+        self.used -= size
+        log.warning("ignored the kept image features %s: %s; they are made again", path, why)
+
+    def _read(self, name: str) -> ImageFeatures | None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return ImageFeatures.from_flat(load_file(self._files[name][0]))
+        except (OSError, SafetensorError) as error:  # removed or damaged by somebody else
+            self._forget(name, str(error))
+            return None
 
 
-def _share(value: Value, count: int, place: int) -> slice:
-    size = len(value) // count
-    return slice(place * size, (place + 1) * size)
+def _on_host(value: Tensor, wait: bool) -> Tensor:
+    """`value` in host memory; without waiting in page-locked memory, from where it can go back to its GPU without waiting."""
+    if wait or value.device.type == "cpu":
+        return value.cpu()
+    return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value, non_blocking=True)
+
+
+class ReadyFeatures:
+    """Fills batches with features, from a cache or freshly made, and remembers the prompts around them."""
+
+    def __init__(self, cache: FeatureCache) -> None:
+        self.cache = cache
+        self._prompts: dict[str, EncodedPrompt] = {}
+
+    def prompt(self, image: str, question: str) -> EncodedPrompt | None:
+        """The encoded prompt without pixels, if the image's features are there and it was encoded before."""
+        return self._prompts.get(f"{image} {question}") if self._name(image) in self.cache else None
+
+    def remember(self, image: str, question: str, prompt: EncodedPrompt) -> None:
+        """Keep an encoded prompt for later passes, as long as there is room for features."""
+        if not self.cache.full:
+            bare = {name: value for name, value in prompt.vision.items() if name not in pixel_names(prompt.vision)}
+            self._prompts[f"{image} {question}"] = replace(prompt, vision=bare)
+
+    def fill(self, network: VLM, batch: ScoringBatch) -> ScoringBatch:
+        """The batch with ready features in place of pixels. Batches whose images have no names are left as they are."""
+        if batch.image_names is None:
+            return batch
+        device = batch.device or batch.prompt_ids.device
+        made = [
+            self._features(network, name, vision, device)
+            for name, vision in zip(batch.image_names, batch.vision, strict=True)
+        ]
+        return replace(batch, features=made)
+
+    def _features(self, network: VLM, image: str, vision: Mapping[str, Tensor], device: torch.device) -> ImageFeatures:
+        name = self._name(image)
+        known = self.cache.get(name)
+        if known is not None:
+            return known.to(device)
+        if not pixel_names(vision):
+            raise RuntimeError(
+                f"the features of image {image} were known and are gone, and its pixels were not loaded; is somebody "
+                "deleting the cache folder? Start again, or use model.feature_cache=memory"
+            )
+        dtype = network.get_input_embeddings().weight.dtype
+        with torch.inference_mode(False), torch.no_grad():
+            # tensors of an inference-mode pass could not be trained on later
+            plain = {key: value.clone() if value.is_inference() else value for key, value in vision.items()}
+            features = encode_images(network, [cast_vision(plain, dtype, device)])[0]
+        self.cache.put(name, features)
+        return features
+
+    @staticmethod
+    def _name(image: str) -> str:
+        """Features under autocast are not those without."""
+        for kind in ("cuda", "cpu"):
+            if torch.is_autocast_enabled(kind):
+                return f"{image}-{torch.get_autocast_dtype(kind)}".replace("torch.", "")
+        return image

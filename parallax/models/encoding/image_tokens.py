@@ -17,7 +17,7 @@ from torch import Tensor
 
 from parallax.models.encoding.chat import Chat
 from parallax.models.encoding.control_tokens import END, START, UnusableText
-from parallax.models.encoding.image_features import join_vision
+from parallax.models.encoding.tower import join_vision
 from parallax.records import RefusedImage
 
 Encoded = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]  # ids (P,), vision inputs, per-token inputs (P,)

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallax.models.backbone import ImageInputs, base_model, positions, text_config
+from parallax.models.backbone import base_model, positions, text_config
+from parallax.models.encoding.image_features import ImageInputs
 from parallax.models.foreign import VLM
 from parallax.models.generation.kv_cache import Cache, has_full_attention, joined, keep_rows, new_cache
 from parallax.models.generation.prefetch import EncodedPart, pad_left

@@ -53,7 +53,7 @@ class Options:
     eight_bit_moments: bool = True
 
 
-def training_knobs(shape: ModelShape, work: Workload, situation: Options, limit: int) -> list[Lever]:
+def training_levers(shape: ModelShape, work: Workload, options: Options, limit: int) -> list[Lever]:
     """What would lower the peak of a training step. `limit`: bytes that are there; a micro-batch that fits is named."""
     now = plan_training(shape, work).peak
     changes: list[tuple[str, Workload]] = []
@@ -61,14 +61,14 @@ def training_knobs(shape: ModelShape, work: Workload, situation: Options, limit:
         fewer = next(
             (n for n in _halves(work.pairs) if plan_training(shape, _with_pairs(work, n)).peak <= CLOSE * limit), 1
         )
-        if situation.micro_batch_tokens:
+        if options.micro_batch_tokens:
             budget = fewer * work.tokens // work.pairs
             changes.append((f"trainer.micro_batch_tokens={budget}", _with_pairs(work, fewer)))
         else:
             changes.append((f"trainer.micro_batch_size={fewer}", _with_pairs(work, fewer)))
     if not work.checkpointing:
         changes.append(("trainer.activation_checkpointing=true", replace(work, checkpointing=True)))
-    if work.layout == "separate" and situation.shares_prompts:
+    if work.layout == "separate" and options.shares_prompts:
         changes.append(
             (
                 "model.layout=shared",
@@ -79,18 +79,18 @@ def training_knobs(shape: ModelShape, work: Workload, situation: Options, limit:
         changes.append(("lora=default lora.r=64", replace(work, rank=64, reference="none")))
     elif work.rank > 8:
         changes.append((f"lora.r={work.rank // 2}", replace(work, rank=work.rank // 2)))
-    if work.optimiser == "adamw" and situation.eight_bit_moments:
+    if work.optimiser == "adamw" and options.eight_bit_moments:
         changes.append(("optim=adamw_8bit", replace(work, optimiser="adamw_8bit")))
     if work.full and work.reference == "live":
         changes.append(("reference=cached", replace(work, reference="cached")))
-    changes += _of_both(work, situation)
+    changes += _of_both(work, options)
     if work.responses > 2:
         changes.append((f"pairs.num_negatives={work.responses - 2}", replace(work, responses=work.responses - 1)))
     return _sorted((setting, now - plan_training(shape, changed).peak) for setting, changed in changes)
 
 
-def generation_knobs(
-    shape: ModelShape, work: Workload, situation: Options, rows: int, new_tokens: int, held: int = 0
+def generation_levers(
+    shape: ModelShape, work: Workload, options: Options, rows: int, new_tokens: int, held: int = 0
 ) -> list[Lever]:
     """What would lower the peak of generating `rows` answers at once."""
 
@@ -99,7 +99,7 @@ def generation_knobs(
 
     now = peak(work, rows, new_tokens)
     found = [(f"generation.batch_size={rows // 2}", now - peak(work, rows // 2, new_tokens))] if rows > 1 else []
-    for setting, changed in _of_both(work, situation):
+    for setting, changed in _of_both(work, options):
         tokens = changed.response_tokens if setting.startswith("generation.max_new_tokens") else new_tokens
         found.append((setting, now - peak(changed, rows, tokens)))
     return _sorted(found)
@@ -173,13 +173,13 @@ def count(number: int) -> str:
     return str(number)
 
 
-def _of_both(work: Workload, situation: Options) -> list[tuple[str, Workload]]:
+def _of_both(work: Workload, options: Options) -> list[tuple[str, Workload]]:
     """What helps training and generation alike."""
     changes: list[tuple[str, Workload]] = []
-    if situation.max_pixels and work.image_tokens > 1:
+    if options.max_pixels and work.image_tokens > 1:
         fewer = work.image_tokens // 2
         changed = replace(work, prompt_tokens=work.prompt_tokens - work.image_tokens + fewer, image_tokens=fewer)
-        changes.append((f"model.max_pixels={situation.max_pixels // 2}", changed))
+        changes.append((f"model.max_pixels={options.max_pixels // 2}", changed))
     if work.response_tokens > 8:
         half = work.response_tokens // 2
         changes.append((f"generation.max_new_tokens={half}", replace(work, response_tokens=half)))

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from parallax.models.backbone import ImageInputs, base_model, on_responses, positions, support_of
+from parallax.models.backbone import base_model, on_responses, positions, support_of
 from parallax.models.batch import Arranged, Layout, ResponseLogProbs, ScoringBatch
+from parallax.models.encoding.image_features import ImageInputs
 from parallax.models.foreign import VLM, Pass
 
 WHOLE_HEAD = "_parallax_whole_head"

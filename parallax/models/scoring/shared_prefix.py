@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attend
 
-from parallax.models.backbone import ImageInputs, positions, support_of, text_config
+from parallax.models.backbone import positions, support_of, text_config
 from parallax.models.batch import Arranged, ScoringBatch
+from parallax.models.encoding.image_features import ImageInputs
 from parallax.models.foreign import VLM, Config, Pass
 from parallax.models.scoring.varlen_attention import FLEX, KEYWORD, VARLEN, flex, segment_blocks, segments_of, varlen
 

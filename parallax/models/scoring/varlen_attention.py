@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from parallax.models.foreign import Pass
+
 VARLEN = "shared_prefix_varlen"
 CLOSE = 2e-2  # largest error, in units of the largest number, that half precision may have in the check
 
@@ -35,14 +37,19 @@ class Segments:
     longest: tuple[int, int, int]  # segment, responses of a row, prompt
 
 
+Tensors = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
+Offsets = tuple[Tensor, Tensor]  # where each sequence of queries begins, and each of keys
+Longest = tuple[int, int]  # tokens of the longest of each
+
+
 class Kernel(Protocol):
     """Attention of packed sequences. Shapes: q (T, heads, D), k and v (T', kv heads, D), lse (heads, T)."""
 
     def forward(
         self,
-        qkv: tuple[Tensor, Tensor, Tensor],
-        offsets: tuple[Tensor, Tensor],
-        longest: tuple[int, int],
+        qkv: Tensors,
+        offsets: Offsets,
+        longest: Longest,
         causal: bool,
         scale: float,
     ) -> tuple[Tensor, Tensor]:
@@ -52,11 +59,11 @@ class Kernel(Protocol):
     def backward(
         self,
         gradient: Tensor,
-        qkv: tuple[Tensor, Tensor, Tensor],
+        qkv: Tensors,
         result: Tensor,
         lse: Tensor,
-        offsets: tuple[Tensor, Tensor],
-        longest: tuple[int, int],
+        offsets: Offsets,
+        longest: Longest,
         causal: bool,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,18 +74,20 @@ class Kernel(Protocol):
 class Flash:
     """torch's flash attention for sequences of any length."""
 
-    def forward(self, qkv: Any, offsets: Any, longest: Any, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, qkv: Tensors, offsets: Offsets, longest: Longest, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
         found = torch.ops.aten._flash_attention_forward(*qkv, *offsets, *longest, 0.0, causal, False, scale=scale)
         return found[0], found[1]
 
     def backward(
         self,
         gradient: Tensor,
-        qkv: Any,
+        qkv: Tensors,
         result: Tensor,
         lse: Tensor,
-        offsets: Any,
-        longest: Any,
+        offsets: Offsets,
+        longest: Longest,
         causal: bool,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +116,7 @@ def segments_of(segment: Tensor) -> Segments:
 
 
 def varlen(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """transformers' attention interface. Shapes: query (B, heads, S, D), key and value (B, kv heads, S, D) -> (B, S, heads, D).
 
@@ -127,7 +136,7 @@ class _Merged(torch.autograd.Function):
     """Both calls and their merging. Shapes: q (B, S, heads, D), k and v (B, S, kv heads, D) -> (B, S, heads, D)."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
+    def forward(ctx: Pass, *inputs: Any) -> Tensor:
         *rows, seg, scale = inputs
         q, k, v = (x.flatten(0, 1).index_select(0, seg.real) for x in rows)  # (T, heads, D)
         result, lse = KERNEL.forward((q, k, v), (seg.own, seg.own), (seg.longest[0],) * 2, True, scale)
@@ -140,10 +149,10 @@ class _Merged(torch.autograd.Function):
         result, lse = result.index_copy(0, seg.said, near.to(result.dtype)), lse.index_copy(1, seg.said, whole)
         ctx.save_for_backward(q, k, v, result, lse)
         ctx.seg, ctx.scale, ctx.shape = seg, scale, rows[0].shape[:2]
-        return _in_rows(result, seg, ctx.shape)
+        return _in_rows(result, seg, rows[0].shape[:2])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Pass, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         seg, scale = ctx.seg, ctx.scale
         q, k, v, result, lse = ctx.saved_tensors
         gradient = gradients[0].flatten(0, 1).index_select(0, seg.real)
@@ -200,7 +209,7 @@ def check_error(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: 
     for way in ("varlen", "dense"):
         q, k, v = leaves = [x.detach().clone().requires_grad_() for x in inputs]
         if way == "varlen":
-            result, _ = varlen(None, q, k, v, None, **{KEYWORD: segments})
+            result, _ = varlen(nn.Identity(), q, k, v, None, **{KEYWORD: segments})
         else:
             k, v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))
             mask = mask | ~mask.any(-1, keepdim=True)  # padding sees something, lest it be no number

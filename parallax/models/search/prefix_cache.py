@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parallax.models.backbone import ImageInputs, positions, text_config
+from parallax.models.backbone import positions, text_config
 from parallax.models.batch import EncodedPrompt
+from parallax.models.encoding.image_features import ImageInputs
 from parallax.models.foreign import VLM
 from parallax.models.generation.kv_cache import Cache, RoomyLayer, joined, new_cache
 

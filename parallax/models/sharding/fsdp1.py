@@ -1,4 +1,4 @@
-"""A network divided by torch's first FSDP (`FullyShardedDataParallel`), in which the weights of a unit lie in one flat row.
+"""A network sharded by torch's first FSDP (`FullyShardedDataParallel`), in which the weights of a unit lie in one flat row.
 
 A unit is a layer. All weights of a flat row have one type and are all trained or all frozen, so a layer with LoRA gets two
 wrappers: the inner one holds what is frozen, the outer one what is trained. Adapters in float32 on a bfloat16 base then go
@@ -6,7 +6,7 @@ together, and gradients exist for what is trained only. Embedding, output head a
 root. It is kept beside the network, not in it, and whatever computes with the network does so inside the root's forward
 (`through_root`): only there are the root's weights whole, and from what comes out the backward pass is told to gather again.
 
-The vision tower is divided by its layers only where no image features are kept: else processes would run it a different number
+The vision tower is sharded layer by layer only where no image features are kept: else processes would run it a different number
 of times, and gathering is done by all together or not at all.
 """
 

@@ -2,7 +2,7 @@
 
 Each decoder layer is a unit: its weights are gathered when it computes and dropped again afterwards. Embedding, output head and
 last norm are one more. The vision tower and a frozen projector stay whole in every process: they are a few per cent of a
-model, and how often they run differs between processes, as image features are kept and found again (`feature_cache.py`),
+model, and how often they run differs between processes, as image features are kept and found again (`image_features.py`),
 while gathering is done by all processes together or not at all.
 """
 

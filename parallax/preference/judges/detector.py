@@ -12,13 +12,15 @@ from parallax.records import Candidate, Sample
 from parallax.settings.ranges import NotNegative
 
 if TYPE_CHECKING:
+    import torch
+
     from parallax.models.policy import Policy
 
 
 class Finder(Protocol):
     """Says whether objects are in pictures; `parallax.models.object_detector.ObjectDetector` does."""
 
-    def found(self, asked: Sequence[tuple[Sample, str]], device: Any) -> list[bool | None]:
+    def found(self, asked: Sequence[tuple[Sample, str]], device: torch.device) -> list[bool | None]:
         """Whether each named object is in its sample's picture, in order; None where that is not known."""
         ...
 
@@ -30,7 +32,7 @@ class Finder(Protocol):
 class KnownObjects:
     """The truth, for data that say which objects are in their pictures."""
 
-    def found(self, asked: Sequence[tuple[Sample, str]], device: Any) -> list[bool | None]:
+    def found(self, asked: Sequence[tuple[Sample, str]], device: torch.device) -> list[bool | None]:
         return [name in sample.objects if sample.objects is not None else None for sample, name in asked]
 
     def digest(self) -> str:

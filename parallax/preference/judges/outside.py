@@ -145,7 +145,7 @@ class Outside(Judge):
         )  # fmt: skip
 
 
-def _said(reply: Any) -> tuple[str, bool]:
+def _said(reply: Mapping[str, Any]) -> tuple[str, bool]:
     """(text, whether it came to its end) of a chat completion. Raises ValueError, or what a wrong shape raises."""
     choice = reply["choices"][0]
     content = choice["message"]["content"]

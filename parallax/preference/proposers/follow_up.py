@@ -90,7 +90,7 @@ def template(text: str, key: str, *names: str) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, View):
         return {"name": value.name, "params": value.params()}
     if isinstance(value, Proposer):

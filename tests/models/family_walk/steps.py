@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from parallax.models.backbone import base_model, cast_vision, on_responses
+from parallax.models.backbone import base_model, on_responses
 from parallax.models.batch import EncodedPrompt, Layout, ScoringBatch
-from parallax.models.encoding.image_features import encode_images, takes_features
+from parallax.models.encoding.image_features import cast_vision, encode_images
+from parallax.models.encoding.tower import takes_features
 from parallax.models.foreign import VLM
 from parallax.models.generation.prefetch import EncodedPart
 from parallax.models.generation.requests import GenerationCounts
