@@ -70,7 +70,7 @@ audit: $(STAMP)  ## known vulnerabilities of the installed packages (asks the pa
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m tests.audit $(BIN)/uv
 
 docs: $(STAMP)  ## write the parts of docs/ that are made from the code
-	$(BIN)/python -m parallax.settings.document
+	$(BIN)/python docs/make_reference.py
 
 site: $(STAMP)  ## the documentation as a site in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

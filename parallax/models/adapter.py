@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from parallax.models.adapter_config import check_config
 from parallax.models.foreign import VLM
 from parallax.models.ingredients import tensors_digest
 from parallax.models.older_adapter import adapted_modules, current_names, current_patterns, expression_of
@@ -47,8 +48,12 @@ def load_adapter(model: VLM, folder: Path, *, read: bool = True) -> VLM:
 
     with _in_words(folder):
         config = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = False
-    names = current_names(model, _shapes(folder))
+    shapes = _shapes(folder)
+    with _in_words(folder):
+        ranks = [min(shape) for key, shape in shapes.items() if "lora_" in key and len(shape) == 2]
+        check_config(config, ranks, (name for name, _ in model.named_modules()))
+    config.inference_mode = False
+    names = current_names(model, shapes)
     if any(old != new for old, new in names.items()):
         if not read:
             raise ValueError(
@@ -60,6 +65,10 @@ def load_adapter(model: VLM, folder: Path, *, read: bool = True) -> VLM:
         config.alpha_pattern = current_patterns(model, config.alpha_pattern)
     with _in_words(folder):
         wrapped: Any = get_peft_model(model, config)
+        if any(_own_weights(wrapped)):
+            raise ValueError(
+                f"it trains the base's own weights (bias={config.bias}), which stay as trained when it is off"
+            )
     if read:
         read_adapter(wrapped, folder, Whole(wrapped))
     else:
@@ -104,6 +113,13 @@ def keys_of(wrapped: VLM) -> dict[str, str]:
     }
 
 
+def _own_weights(wrapped: VLM) -> Iterator[str]:
+    """Names of the weights that learn and belong to the base itself, not to a copy or an addition."""
+    for name, value in wrapped.named_parameters():
+        if value.requires_grad and not re.search(r"\.(modules_to_save|lora_\w+|token_adapter)\.", name):
+            yield name
+
+
 def read_adapter(wrapped: VLM, folder: Path, sharding: Sharding) -> None:
     """Put the weights in `folder` into the adapter that `wrapped` has. Raises ValueError when keys or shapes do not agree."""
     from peft import set_peft_model_state_dict
@@ -121,10 +137,13 @@ def read_adapter(wrapped: VLM, folder: Path, sharding: Sharding) -> None:
 
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights in an adapter's file."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(_weights_of(folder), "pt") as opened:
-        return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118  (not a dict)
+    try:
+        with safe_open(_weights_of(folder), "pt") as opened:
+            return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118  (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} cannot be read ({quoted(error)}); copy or download it again") from error
 
 
 def _check_fit(wrapped: VLM, folder: Path) -> None:

@@ -46,6 +46,8 @@ class VLM(nn.Module):
     get_rope_index: Callable[..., tuple[Tensor, Tensor]]
     activation_checkpointing_enable: Callable[[dict[str, Any]], None]
     activation_checkpointing_disable: Callable[[], None]
+    gradient_checkpointing_enable: Callable[[dict[str, Any]], None]
+    gradient_checkpointing_disable: Callable[[], None]
     disable_input_require_grads: Callable[[], None]
     generate: Callable[..., Tensor]
     save_pretrained: Callable[..., None]

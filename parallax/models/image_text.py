@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from parallax.models.ingredients import files_digest, folder_digest, processor_digest, tensors_digest
-from parallax.models.loading import precision_for, refuse_gaps
+from parallax.models.loading import loaded, precision_for, refuse_gaps
 from parallax.records import ImageRef, fingerprint
 from parallax.records.shard_folder import KeyedStore
 from parallax.settings.ranges import Count, ModelPath
@@ -127,15 +127,13 @@ class PairModel:
         import transformers
 
         dtype = precision_for(self.dtype, str(device))
-        network, report = getattr(transformers, self.auto).from_pretrained(
-            self.path, revision=self.revision, dtype=dtype, trust_remote_code=False, output_loading_info=True,
+        network, report = loaded(
+            self.path, getattr(transformers, self.auto), revision=self.revision, dtype=dtype, output_loading_info=True,
             ignore_mismatched_sizes=True,  # `refuse_gaps` says which
         )  # fmt: skip
         refuse_gaps(self.path, report)
         self._network = network.to(device).eval()
-        self._processor = transformers.AutoProcessor.from_pretrained(
-            self.path, revision=self.revision, trust_remote_code=False
-        )
+        self._processor = loaded(self.path, transformers.AutoProcessor, revision=self.revision)
 
 
 class ImageTextModel(PairModel):

@@ -27,6 +27,7 @@ from parallax.models.foreign import VLM, Config, Configured, Processor, Tokenize
 from parallax.models.fused_lora import fuse
 from parallax.models.ingredients import config_digest, files_digest, model_digest, tensors_digest
 from parallax.models.lora import add_lora, projector_names
+from parallax.models.memory.advice import is_out_of_memory
 from parallax.models.policy import Policy
 from parallax.models.quantization import kind_of, quantization_config, settle
 from parallax.models.saving import base_state
@@ -43,6 +44,7 @@ from parallax.models.scoring.varlen_attention import VARLEN, fault_of
 from parallax.models.sharding.base import Sharding
 from parallax.models.sharding.loading import NotInParts, Parts, empty_network
 from parallax.records import fingerprint
+from parallax.records.plain_text import quoted
 from parallax.settings.extras import install_package
 from parallax.settings.groups import Lora, Model
 from parallax.settings.places import COMMAND
@@ -313,7 +315,7 @@ def _open_parts(
     try:
         if lora.dora or (adapter is not None and uses_dora(adapter)):
             raise NotInParts("DoRA begins with the norms of whole weights")
-        with _in_words(path):
+        with in_words(path):
             return Parts(
                 empty_network(
                     AutoModelForImageTextToText, path, dtype, attention=_attention(model), revision=model.commit
@@ -416,12 +418,13 @@ def limit_pixels(processor: Processor, network: Configured, min_pixels: int | No
 
 def loaded(path: str, auto_class: type[Any], **options: Any) -> Any:
     """`auto_class.from_pretrained` with its errors in our words."""
-    with _in_words(path):
+    with in_words(path):
         return auto_class.from_pretrained(path, trust_remote_code=False, **options)
 
 
 @contextmanager
-def _in_words(path: str) -> Iterator[None]:
+def in_words(path: str) -> Iterator[None]:
+    """What is raised about a checkpoint while it is read, in our words."""
     looks_local = path.startswith((".", "/", "~", "assets")) or path.count("/") > 1
     if looks_local and not Path(path).is_dir():
         raise FileNotFoundError(
@@ -433,17 +436,10 @@ def _in_words(path: str) -> Iterator[None]:
     except ImportError as error:
         package = re.search(r"[Pp]ackage `([\w-]+)`|requires the (\S+) library", str(error))
         if package is None:
-            raise
+            raise _unreadable(path, error) from error
         name = package[1] or package[2]
         raise ImportError(
             f"{path} needs the package {name}, which is not installed; run `{install_package(name)}`"
-        ) from error
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
-        raise ValueError(
-            f"model.path={path} brings code of its own, which is never run here; take a checkpoint that transformers reads by "
-            "itself, such as those of the families in docs/models.md (names often end in -hf)"
         ) from error
     except OSError as error:
         raise FileNotFoundError(
@@ -454,6 +450,23 @@ def _in_words(path: str) -> Iterator[None]:
             else f"the checkpoint in {path} could not be loaded ({_first_sentence(error)}); it needs config.json, "
             "*.safetensors and the processor's files"
         ) from error
+    except Exception as error:  # whatever stands in a checkpoint's files: the libraries that read them raise all sorts
+        ours = type(error).__module__.startswith("parallax.")
+        if ours or is_out_of_memory(error) or "CUDA" in str(error):
+            raise
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> ValueError:
+    if "trust_remote_code" in str(error):
+        return ValueError(
+            f"model.path={path} brings code of its own, which is never run here; take a checkpoint that transformers reads by "
+            "itself, such as those of the families in docs/models.md (names often end in -hf)"
+        )
+    return ValueError(
+        f"the checkpoint in {path} could not be loaded ({type(error).__name__}: {quoted(error)}); mend the file, or "
+        "download the checkpoint again"
+    )
 
 
 def _first_sentence(error: Exception) -> str:

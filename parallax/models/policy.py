@@ -314,11 +314,13 @@ class Policy:
     def activation_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass: less memory, about a third more time."""
         network = base_model(self.model)
+        newer = hasattr(network, "activation_checkpointing_enable")  # the name since transformers 5.23
         if enabled:
-            network.activation_checkpointing_enable({"use_reentrant": False})
+            switch_on = network.activation_checkpointing_enable if newer else network.gradient_checkpointing_enable
+            switch_on({"use_reentrant": False})
             network.disable_input_require_grads()  # else a frozen vision tower would have a backward pass, for nothing
         else:
-            network.activation_checkpointing_disable()
+            (network.activation_checkpointing_disable if newer else network.gradient_checkpointing_disable)()
 
     def shard(self, make: Callable[[nn.Module], Sharding]) -> None:
         """Share the weights out over processes as `make` does it, in place. They are named before, while they are whole."""

@@ -9,7 +9,7 @@ from typing import Any
 import httpx  # noqa: F401  (its import is no part of the time that is measured)
 import pytest
 
-from parallax.evaluation.judged.client import Ask, JudgeClient
+from parallax.evaluation.judged.client import JudgeClient, JudgePrompt
 from parallax.evaluation.judged.gradings import number_between
 from parallax.models.http_client import HttpClient, ServiceError
 from tests.faults import Injected
@@ -41,13 +41,13 @@ def test_a_broken_answer_is_a_failure_in_a_sentence_and_the_others_are_kept(
         judge = part(JudgeClient,
             wire.url, "judge", retries=0, timeout=0.6, backoff=0.001, concurrency=1, cache_dir=str(tmp_path)
         )  # fmt: skip
-        first, second = judge.verdicts([Ask("one", number), Ask("two", number)])
+        first, second = judge.verdicts([JudgePrompt("one", number), JudgePrompt("two", number)])
     assert first.value == 7 and second.value is None, "the list's digits were read"
     assert time.monotonic() - began < 20
     said = str(second.failure)
     assert "127.0.0.1" in said and len(said) < 700 and "\n" not in said and "\x1b" not in said
     again = part(JudgeClient, "http://127.0.0.1:9/v1", "judge", cache_dir=str(tmp_path))
-    assert again.verdicts([Ask("one", number)])[0].value == 7 and again.asked == 0
+    assert again.verdicts([JudgePrompt("one", number)])[0].value == 7 and again.asked == 0
     injected(
         "attack: broken, endless or misshapen answer of a judge",
         told=1,

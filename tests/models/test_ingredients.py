@@ -13,7 +13,7 @@ import pytest
 
 from datamodules import references
 from datamodules.references import reference_name
-from parallax.evaluation.judged.client import Ask, JudgeClient
+from parallax.evaluation.judged.client import JudgeClient, JudgePrompt
 from parallax.models.generation import generate
 from parallax.models.image_text import ImageTextModel
 from tests.faults import Injected
@@ -200,7 +200,7 @@ def test_each_setting_of_an_asked_judge_is_a_miss(changed: dict[str, Any], tmp_p
 
         def asked(**settings: Any) -> int:
             client = part(JudgeClient, **{"url": wire.url, "model": "m", "cache_dir": str(tmp_path), **settings})
-            client.verdicts([Ask("is it?", str)])
+            client.verdicts([JudgePrompt("is it?", str)])
             return client.asked
 
         assert [asked(), asked(), asked(**changed)] == [1, 0, 1]

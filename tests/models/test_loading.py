@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from parallax.models import adapter_config
 from parallax.models.loading import precision_for
 from tests.faults import Injected
 from tests.models import checkpoints as checkpoint_files
@@ -90,6 +92,55 @@ def test_a_broken_adapter_configuration_is_named_in_a_sentence(content: str, ada
     with pytest.raises(ValueError, match="adapter") as caught:
         make_policy("llava", adapter=adapter)
     assert len(str(caught.value)) < 800
+
+
+BEYOND_LORA: dict[str, tuple[dict[str, Any], str]] = {
+    **{kind: ({"peft_type": kind}, "only LoRA adapters") for kind in ("IA3", "VERA", "LOHA", "LN_TUNING", "PROMPT_TUNING")},
+    **{
+        f"starts from {start}": ({"init_lora_weights": start}, "changes? the base model's weights")
+        for start in ("pissa", "pissa_niter_4", "olora", "corda", "lora_ga", "mystery", 7)
+    },
+    **{
+        name: ({name: value}, f"sets {name}")
+        for name, value in {
+            "layer_replication": [[0, 1], [0, 1]], "alora_invocation_tokens": [1], "use_qalora": True,
+            "megatron_config": {"a": 1},
+        }.items()
+    },
+    "biases of the base": ({"bias": "all"}, "the base's own weights"),
+    **{f"rank {rank!r}": ({"r": rank}, "a rank of it") for rank in (0, -3, 10**9, "8", True, 1.5)},
+    "rank of one layer": ({"rank_pattern": {"q_proj": 10**9}}, "a rank of it"),
+    **{f"alpha {alpha!r}": ({"lora_alpha": alpha}, "an alpha of it") for alpha in (float("nan"), float("inf"), "x", None)},
+    "alpha of one layer": ({"alpha_pattern": {"q_proj": "x"}}, "an alpha of it"),
+    "pattern that is a list": ({"rank_pattern": [1]}, "no mapping"),
+    "expression that is broken": ({"alpha_pattern": {"(((": 4}}, "cannot be read"),
+    "expression that never ends": ({"alpha_pattern": {"(.*)*(.*)*(.*)*x": 4}}, "takes too long"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BEYOND_LORA)
+def test_an_adapter_that_is_more_than_lora_is_refused_in_words(
+    what: str, adapter: Path, make_policy: Any, monkeypatch: pytest.MonkeyPatch, injected: Injected
+) -> None:
+    """peft builds them of the same file; what they do is in no key, stays when the adapter is off, or never ends."""
+    monkeypatch.setattr(adapter_config, "SECONDS", 0.5)
+    change, complaint = BEYOND_LORA[what]
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match=complaint):
+        make_policy("llava", adapter=adapter)
+    injected("attack: adapter configuration that asks for more than LoRA", told=1, says="refused before use")
+
+
+def test_what_says_nothing_in_an_adapters_configuration_is_read(adapter: Path, make_policy: Any) -> None:
+    change = {
+        "init_lora_weights": "gaussian", "base_model_name_or_path": "elsewhere", "auto_mapping": {"base_model_class": "os"},
+        "bias": "lora_only", "peft_version": "99", "unsloth_fixed": True, "lora_dropout": 0.5,
+    }  # fmt: skip
+    before = make_policy("llava", adapter=adapter).fingerprint()
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    assert make_policy("llava", adapter=adapter).fingerprint() == before
 
 
 def test_a_missing_adapter_and_an_adapter_for_full_tuning_are_errors(adapter: Path, make_policy: Any) -> None:

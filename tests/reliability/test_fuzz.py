@@ -46,7 +46,10 @@ from parallax.records.sample import Sample
 from parallax.settings.check import find_problems
 from parallax.settings.command_line import prepare
 from parallax.settings.errors import ConfigError
+from parallax.tasks.error_messages import sentence_of
 from tests.faults import Injected
+from tests.models.checkpoints import write_checkpoint
+from tests.typed import load_policy
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TEXT = st.text(max_size=30) | st.sampled_from(
@@ -415,6 +418,58 @@ def test_damaged_images(cases: int, injected: Injected) -> None:
         return "used"
 
     injected("fuzz: damaged image files", **check, says="an RGB image or a refusal with the reason")
+
+
+ODD = st.sampled_from(
+    [None, True, 0, -1, 2**40, 1.5, float("nan"), "", "x", "../../etc/passwd", [], [1], ["x"], {}, {"a": 1}, "\ud800"]
+)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a model, as the hub gives it, with an adapter of it below: toys of a few hundred kilobytes."""
+    folder = write_checkpoint("llava", tmp_path_factory.mktemp("snapshot") / "model")
+    policy = load_policy({"path": str(folder), "feature_cache": "none"}, {"enabled": True, "r": 4})
+    policy.save_adapter(folder / "adapter")
+    return folder
+
+
+def places_in(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths to all that stands in a JSON file; of a list only the first few."""
+    for key in node if isinstance(node, dict) else range(min(len(node), 5)) if isinstance(node, list) else ():
+        yield (*at, key)
+        yield from places_in(node[key], (*at, key))
+
+
+@sizes(25, 1_200)
+def test_damaged_model_folders(cases: int, snapshot: Path, injected: Injected) -> None:
+    """Configuration, tokenizer, processor, template, weights and adapter of a local snapshot, one of them damaged."""
+    files = [file for file in sorted(snapshot.rglob("*")) if file.is_file() and file.suffix != ".md"]
+
+    @searched(cases, st.sampled_from(files), st.integers(0, 10**6), st.binary(max_size=3), ODD, st.integers(0, 3))
+    def check(file: Path, where: int, new: bytes, odd: Any, kind: int) -> str:
+        whole = file.read_bytes()
+        place = where % len(whole)
+        damaged = whole[:place] + (new + whole[place + len(new) :] if new else b"")
+        if file.suffix == ".json" and kind:
+            content = node = json.loads(whole)
+            *above, last = (found := list(places_in(content)))[where % len(found)]
+            for key in above:
+                node = node[key]
+            node[last] = odd
+            damaged = json.dumps(content).encode()
+        adapter = file.parent if file.parent != snapshot else None
+        try:
+            file.write_bytes(damaged)
+            load_policy({"path": str(snapshot), "feature_cache": "none"}, {"enabled": True, "r": 4}, adapter=adapter)
+        except Exception as error:
+            assert sentence_of(error), f"{file.name} was damaged: {error!r}"
+            return "told"
+        finally:
+            file.write_bytes(whole)
+        return "used"
+
+    injected("fuzz: damaged model folders and adapters", **check, says="loaded, or refused in a sentence")
 
 
 @sizes(60, 600)

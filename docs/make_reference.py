@@ -1,4 +1,4 @@
-"""Writes docs/reference/<group>.md and their list in docs/configuration.md: `python -m parallax.settings.document`."""
+"""Writes docs/reference/<group>.md and their list in docs/configuration.md: `python docs/make_reference.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parallax.settings.tasks import task_rule
 
 PAGE = CONF.parent / "docs" / "configuration.md"
 REFERENCE = PAGE.parent / "reference"
-BEGIN = "<!-- From here on this page is made by `python -m parallax.settings.document` (make docs). -->"
+BEGIN = "<!-- From here on this page is made by `python docs/make_reference.py` (make docs). -->"
 
 
 def reference() -> str:
