@@ -54,7 +54,7 @@ def write_run(
         node[last] = value
     (folder / ".hydra").mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"++{word}" for word in typed]))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(typed)))
     chosen = {"loss": "dpo", "aug": "diffusion", **choices}
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": chosen}}}))
     stage = folder / "stages" / "align"
