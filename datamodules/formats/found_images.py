@@ -17,18 +17,20 @@ from parallax.records import ImageRef
 from parallax.records.images import FileImage
 from parallax.records.sample import is_image
 
-DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
+DATA_URI = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 BEGINNINGS = (
     "/9j/",
-    "iVBORw0KGgo",
     "R0lGOD",
     "UklGR",
     "SUkq",
     "TU0AK",
     "Qk",
-)  # of JPEG, PNG, GIF, WebP, TIFF, BMP in base64
+)  # of JPEG, GIF, WebP, TIFF, BMP in base64
 URL_SAFE = str.maketrans("-_", "+/")  # the other alphabet of base64
-SHORTEST = 200  # characters of base64: below that it is a name
+SHORTEST = (
+    200  # characters of base64 that stands alone: below that it is a name, but for PNG, whose beginning is no word
+)
+PNG = "iVBORw0KGgo"
 LARGEST = 64 << 20  # bytes of a picture that stands in a row
 
 
@@ -58,6 +60,8 @@ class FoundImages:
         if isinstance(value, Mapping):
             data = value.get("bytes") or value.get("base64")
             value = data if data else value.get("path") or value.get("url") or value.get("image")
+            if data and isinstance(data, str):  # bytes, as JSON can hold them
+                return self._inline(_decoded(_as_base64(data) or data), where)
         if isinstance(value, bytes | bytearray):
             return self._inline(bytes(value), where)
         if isinstance(value, str):
@@ -125,7 +129,8 @@ def _as_base64(value: str) -> str:
     """The base64 in a data URI or standing alone; empty for a path."""
     if value[:5].lower() == "data:" and (found := DATA_URI.match(value)):
         return value[found.end() :]
-    is_written = len(value) >= SHORTEST and value.startswith(BEGINNINGS) and "." not in value[-8:]
+    known = value.startswith(PNG) or (len(value) >= SHORTEST and value.startswith(BEGINNINGS))
+    is_written = known and "." not in value[-8:]
     return value if is_written else ""
 
 

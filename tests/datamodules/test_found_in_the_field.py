@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from pathlib import Path
@@ -49,3 +50,20 @@ def test_row_groups_of_one_row_take_no_longer_than_one_group(folder: Path) -> No
     began = time.monotonic()
     source = ColumnsSource(str(folder / "rows.parquet"), {"image": "image", "question": "question"})
     assert len(list(source)) == 2000 and time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("form", ["alone", "uri", "bytes"])
+def test_a_small_picture_written_out_is_read(form: str, folder: Path) -> None:
+    text = base64.b64encode((folder / "a.png").read_bytes()).decode()
+    assert len(text) < 200
+    image = {"alone": text, "uri": f"data:;base64,{text}", "bytes": {"bytes": text, "path": None}}[form]
+    (folder / "rows.jsonl").write_text(json.dumps({**ROW, "image": image}))
+    (pair,) = PreferenceFileSource(folder / "rows.jsonl", folder).pairs
+    assert pair.images[0].load().size == (4, 4)
+
+
+def test_a_number_under_image_id_does_not_hide_the_path(folder: Path) -> None:
+    row = {key: value for key, value in ROW.items() if key != "image"} | {"image_id": 7, "image_path": "a.png"}
+    (folder / "rows.jsonl").write_text(json.dumps(row))
+    (pair,) = PreferenceFileSource(folder / "rows.jsonl", folder).pairs
+    assert pair.images[0].describe() == "a.png"

@@ -35,7 +35,7 @@ class Picture:
 
 PICTURE = Picture()
 IMAGE_KEYS = (
-    "images", "image", "image_id", "image_path", "img_path", "img", "image_file", "image_name", "file_name", "image_url",
+    "images", "image", "image_path", "img_path", "img", "image_file", "image_name", "file_name", "image_url", "image_id",
 )  # fmt: skip
 OTHER_MEDIA = ("video", "videos", "audio", "audios")
 Part = str | Picture
