@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from datamodules.formats.columns import ColumnsSource
 from datamodules.formats.preference_file import PreferenceFileSource
+from parallax.records.pair import PreferencePair
 
 ROW = {"question": "What?", "chosen": "A", "rejected": "B", "image": "a.png"}
 
@@ -67,3 +68,24 @@ def test_a_number_under_image_id_does_not_hide_the_path(folder: Path) -> None:
     (folder / "rows.jsonl").write_text(json.dumps(row))
     (pair,) = PreferenceFileSource(folder / "rows.jsonl", folder).pairs
     assert pair.images[0].describe() == "a.png"
+
+
+def test_a_folder_with_a_list_of_sets_is_read_by_that_list(folder: Path) -> None:
+    """MMPR as it is downloaded: the list beside the folders of rows and of images."""
+
+    def asked(pair: PreferencePair) -> str:
+        return pair.conversation.readable()
+
+    (folder / "annotations").mkdir()
+    (folder / "images").mkdir()
+    (folder / "a.png").rename(folder / "images" / "a.png")
+    sets = {
+        name: {"root": "images", "annotation": f"/theirs/annotations/{name}.jsonl", "repeat_time": 1}
+        for name in ("temples", "ships")
+    }
+    (folder / "meta.json").write_text(json.dumps(sets))
+    for name in sets:
+        (folder / "annotations" / f"{name}.jsonl").write_text(json.dumps({**ROW, "question": f"Which {name}?"}) + "\n")
+    whole = PreferenceFileSource(folder)
+    assert {asked(pair) for pair in whole.pairs} == {"Which temples?", "Which ships?"}
+    assert [asked(pair) for pair in PreferenceFileSource(folder, subset="sh*").pairs] == ["Which ships?"]

@@ -50,6 +50,8 @@ def open_table(path: str | Sequence[str], *, split: str = "train", subset: str |
         if place.is_dir():
             if _saved_by_datasets(place):
                 return DatasetTable(Location(str(place), split))
+            if lists := [file for file in sorted(place.glob("meta*.json")) if file.is_file() and is_meta(file)]:
+                return MetaTable(lists[0], subset)
             inside = place / subset if subset is not None and (place / subset).is_dir() else place
             files = _files(inside, split)
         else:
