@@ -109,6 +109,20 @@ def test_what_hydra_itself_refuses_comes_as_a_sentence_too(tmp_path: Path) -> No
     assert "nowhere" in done.stderr and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 2
 
 
+@pytest.mark.parametrize("words", [("hydra.run.dir={}/run",), ("-m", "hydra.sweep.dir={}", "seed=0,1")])
+def test_a_run_folder_that_cannot_be_made_is_a_sentence(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "a_file").write_text("in the way")
+    done, _ = run(tmp_path, *(word.format(tmp_path / "a_file") for word in words))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "The run stopped: the run folder " in done.stderr and "a_file" in done.stderr
+
+
+def test_a_look_at_runs_wants_runs(tmp_path: Path) -> None:
+    done, imported = run(tmp_path, "task=analyse")
+    assert done.returncode == 2 and not imported & HEAVY
+    assert "add task.runs=[<run folder>,…] to the command." in done.stderr
+
+
 @pytest.mark.slow
 def test_a_multirun_makes_one_folder_for_each_job(tmp_path: Path) -> None:
     done, _ = run(tmp_path, "-m", "task=show_views", "task.noise_steps=[500]", "task.side=32", "seed=0,1")

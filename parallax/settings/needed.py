@@ -122,6 +122,11 @@ def _folders_problems(plain: dict[str, Any], task: str) -> dict[str, str]:
             problems[key] = (
                 f"{key} is only read by task={reader}, and this is task={task}; leave it, or add task={reader}."
             )
+    reads_runs = {"lengths", "noise"} & set(plain["task"].get("what") or ()) if task == "analyse" else ()
+    if reads_runs and not plain["task"].get("runs"):
+        problems["task.runs"] = (
+            f"task.what={sorted(reads_runs)[0]} looks at finished runs: add task.runs=[<run folder>,…] to the command."
+        )
     pairs = plain["task"].get("pairs") if task == "export_pairs" else None
     if pairs and not is_pair_set(Path(pairs)) and not pair_pointers(Path(pairs)):
         problems["task.pairs"] = (

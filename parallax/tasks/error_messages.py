@@ -12,7 +12,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 
 from parallax.settings.places import PACKAGES as ROOT
@@ -65,6 +67,8 @@ def disk_sentence(error: BaseException) -> str | None:
             f"the file system is read-only: {name}. Choose other folders with paths.output_dir and paths.cache_dir, or make "
             "this one writable"
         )
+    if isinstance(error, OSError) and _by_hydra(error.__traceback__):
+        return f"the run folder {error.filename} cannot be made ({error.strerror}); choose another folder"
     if number in NOT_ALLOWED and isinstance(error, OSError) and error.filename is not None:
         return f"this user may not open {error.filename}; look at its owner and permissions"
     return None
@@ -106,6 +110,14 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(now))
         yield now
         now = now.__cause__ or now.__context__
+
+
+def _by_hydra(trace: TracebackType | None) -> bool:
+    """Whether Hydra met the error itself while it made the run folder."""
+    files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(trace)]
+    return any(
+        "hydra" in caller.parts[:-1] and made.stem.startswith(("pathlib", "_local")) for caller, made in pairwise(files)
+    )
 
 
 def _on_purpose(trace: TracebackType | None) -> bool:

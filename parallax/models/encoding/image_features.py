@@ -91,6 +91,8 @@ def encode_images(model: VLM, images: Sequence[dict[str, Tensor]]) -> list[Image
 
     `images`: what the image processor gave for each, on the model's device and in its precision.
     """
+    if not images:
+        return []
     fields, rules = fields_of(model, images)
     return [ImageFeatures(own, rules) for own in fields]
 
