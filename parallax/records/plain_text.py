@@ -58,7 +58,10 @@ def say(text: object, file: TextIO | None = None) -> None:
 
 
 def terminal(**options: Any) -> Console:
-    """A console of rich whose every text is printable; `options` are rich's."""
+    """A console of rich whose every text is printable, and whose lines are whole where nobody's window cuts them.
+
+    `options` are rich's.
+    """
     from rich.console import Console, RenderHook
 
     class Border(RenderHook):
@@ -66,6 +69,7 @@ def terminal(**options: Any) -> Console:
             return [_Printable(renderable) for renderable in renderables]
 
     console = Console(**options)
+    console.soft_wrap = not console.is_terminal
     console.push_render_hook(Border())
     return console
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from traceback import walk_tb
 from types import TracebackType
 
+import hydra
+
 from parallax.settings.places import PACKAGES as ROOT
 from parallax.tasks.disk_room import FULL, NoRoom
 from parallax.tasks.recipe import CODE
@@ -114,9 +116,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _by_hydra(trace: TracebackType | None) -> bool:
     """Whether Hydra met the error itself while it made the run folder."""
-    files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(trace)]
+    package = Path(hydra.__file__).parent
+    code = [frame.f_code for frame, _ in walk_tb(trace)]
     return any(
-        "hydra" in caller.parts[:-1] and made.stem.startswith(("pathlib", "_local")) for caller, made in pairwise(files)
+        made.co_name == "mkdir" and Path(caller.co_filename).is_relative_to(package) for caller, made in pairwise(code)
     )
 
 

@@ -163,3 +163,9 @@ def test_all_that_leaves_for_a_terminal_leaves_there() -> None:
             found += [file for call in calls if getattr(call, "id", getattr(call, "attr", "")) in ("Console",)
                       or getattr(call, "id", "") == "print"]  # fmt: skip
     assert not found
+
+
+def test_a_line_is_whole_where_there_is_no_window() -> None:
+    written = io.StringIO()
+    terminal(file=written).print("word " * 40 + "end")
+    assert len(written.getvalue().splitlines()) == 1

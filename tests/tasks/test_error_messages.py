@@ -55,6 +55,15 @@ def test_a_disk_that_cannot_take_more_is_said_whoever_met_it(error: Exception, w
     assert words in str(sentence_of(wrapped))
 
 
+def test_a_folder_of_ours_is_not_taken_for_the_run_folder_that_hydra_makes(tmp_path: Path) -> None:
+    """Not even where the code lies below a folder called hydra."""
+    (tmp_path / "a_file").write_text("in the way")
+    code = compile("def make(path): path.mkdir()", str(tmp_path / "hydra" / "ours.py"), "exec")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert sentence_of(caught(names["make"], tmp_path / "a_file")) is None
+
+
 def test_errors_that_have_nothing_to_do_with_the_disk_are_not_blamed_on_it(tmp_path: Path) -> None:
     missing = caught((tmp_path / "nothing").read_text)
     assert sentence_of(missing) is None
