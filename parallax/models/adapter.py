@@ -173,5 +173,8 @@ def _check_fit(wrapped: VLM, folder: Path) -> None:
 
 def _weights_of(folder: Path) -> Path:
     if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"the adapter folder {folder} has no {WEIGHTS}; only safetensors adapters are read")
+        raise ValueError(
+            f"the adapter folder {folder} has no {WEIGHTS}; only safetensors adapters are read. task=convert_adapter makes one "
+            "of adapter_model.bin"
+        )
     return folder / WEIGHTS

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from parallax.models.foreign import VLM
 
 PREFIX = "base_model.model."  # that peft puts before every key
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def current_names(model: VLM, keys: Iterable[str]) -> dict[str, str]:
@@ -76,12 +78,10 @@ def with_current_names(folder: Path, model: VLM) -> tuple[dict[str, Tensor], dic
 
     `model` may be on the meta device: its names are all that counts.
     """
-    from safetensors.torch import load_file
-
-    weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    if not weights.is_file() or not settings.is_file():
+    saved, settings = read_tensors(folder, WEIGHTS, needed=False), folder / "adapter_config.json"
+    if not saved or not settings.is_file():
         return None
-    saved, config = load_file(str(weights)), json.loads(settings.read_text(encoding="utf-8"))
+    config = json.loads(settings.read_text(encoding="utf-8"))
     names = current_names(model, saved)
     modules = _modules_of(model)
     if not all(key.startswith(PREFIX) and _place(key.removeprefix(PREFIX)) in modules for key in names.values()):
@@ -90,6 +90,29 @@ def with_current_names(folder: Path, model: VLM) -> tuple[dict[str, Tensor], dic
     for name in ("rank_pattern", "alpha_pattern"):
         config[name] = current_patterns(model, config.get(name) or {})
     return {names[key]: value.contiguous() for key, value in saved.items()}, config
+
+
+def read_tensors(folder: Path, names: tuple[str, ...], *, needed: bool) -> dict[str, Tensor]:
+    """Tensors of the first file that is there; {} if none is and none is needed.
+
+    Pickles are read as plain tensors only: no code in them is run.
+    """
+    from safetensors.torch import load_file
+
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
+        if needed:
+            raise ValueError(f"{folder} has none of {', '.join(names)}; fetch the adapter's weights")
+        return {}
+    if file.suffix == ".safetensors":
+        return load_file(str(file))
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a pickle that holds more than tensors, or is cut off
+        raise ValueError(f"{file} cannot be read as plain tensors ({str(error).splitlines()[0][:160]})") from error
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(f"{file} holds a {type(found).__name__}; a mapping from names to tensors is expected")
+    return dict(found)
 
 
 def _modules_of(model: VLM) -> set[str]:

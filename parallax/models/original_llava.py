@@ -16,16 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from parallax.models.adapter import CONFIG, WEIGHTS
+from parallax.models.adapter import CONFIG
+from parallax.models.adapter_config import check_config
 from parallax.models.foreign import VLM
-from parallax.models.older_adapter import PREFIX, expression_of, with_current_names
+from parallax.models.older_adapter import PREFIX, WEIGHTS, expression_of, read_tensors, with_current_names
 
-PLAIN = "adapter_model.bin"
 OTHERS = ("non_lora_trainables.bin", "non_lora_trainables.safetensors")
-LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
+LORA = re.compile(r"(?P<module>.+)\.(?:lora_(?P<side>[AB])(?:\.default)?\.weight|lora_magnitude_vector(?:\..+)?)")
 RENAMED = (  # modules of the original model -> of Hugging Face's; the first that fits counts
     (re.compile(r"model\.layers\.(.+)"), r"model.language_model.layers.\1"),
     (re.compile(r"model\.mm_projector\.0(\..+)?"), r"model.multi_modal_projector.linear_1\1"),
@@ -33,6 +32,7 @@ RENAMED = (  # modules of the original model -> of Hugging Face's; the first tha
     (re.compile(r"model\.vision_tower\.vision_tower\.vision_model\.(.+)"), r"model.vision_tower.\1"),
 )
 PROJECTOR, VISION = "model.multi_modal_projector", "model.vision_tower."
+A, B, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"  # what peft keeps of one module
 
 
 @dataclass
@@ -63,10 +63,11 @@ def convert(folder: Path, network: VLM, base: str) -> Converted:
             weights, {**config, "base_model_name_or_path": base}, Counter({"weights renamed": len(weights)})
         )
     settings = _settings(folder)
-    old = {**_read(folder, (WEIGHTS, PLAIN), needed=True), **_read(folder, OTHERS, needed=False)}
+    old = {**read_tensors(folder, WEIGHTS, needed=True), **read_tensors(folder, OTHERS, needed=False)}
     counts: Counter[str] = Counter()
     state: dict[str, Tensor] = {}
     lora: dict[str, dict[str, Tensor]] = {}
+    before = {}  # name of an adapted module -> the original's
     odd = []
     for key, value in old.items():
         name = _without_prefixes(key)
@@ -75,7 +76,8 @@ def convert(folder: Path, network: VLM, base: str) -> Converted:
         if renamed is None or (match is None and not renamed.startswith(f"{PROJECTOR}.")):
             odd.append(key)
         elif match is not None:
-            lora.setdefault(renamed, {})[match["side"]] = value
+            before[renamed] = match["module"]
+            lora.setdefault(renamed, {})[f"lora_{match['side']}.weight" if match["side"] else MAGNITUDE] = value
         else:
             state[PREFIX + renamed] = value
             counts["projector weights"] += 1
@@ -85,19 +87,26 @@ def convert(folder: Path, network: VLM, base: str) -> Converted:
             "are LoRA weights of the language model and the vision tower, and the weights of a two-layer projector"
         )
     targets = []
-    for module, sides in lora.items():
-        if set(sides) != {"A", "B"}:
-            raise ValueError(f"{module} has only one half of its LoRA weights in {folder}; the file is incomplete")
-        if module.startswith(VISION) and not sides["B"].any():
-            counts["LoRA weights of the vision tower that do nothing, left out"] += 2
+    needed = {A, B, MAGNITUDE} if settings.get("use_dora") else {A, B}
+    for module, parts in lora.items():
+        if set(parts) != needed:
+            raise ValueError(
+                f"{module} has {', '.join(sorted(parts))} in {folder}, where {', '.join(sorted(needed))} are expected; the "
+                f"file is incomplete, or {CONFIG} is of another adapter"
+            )
+        if module.startswith(VISION) and not parts[B].any() and MAGNITUDE not in parts:
+            counts["LoRA weights of the vision tower that do nothing, left out"] += len(parts)
             continue
         targets.append(module)
-        counts[f"LoRA weights of the {'vision tower' if module.startswith(VISION) else 'language model'}"] += 2
-        state |= {f"{PREFIX}{module}.lora_{side}.weight": value for side, value in sides.items()}
-    _compare(state, targets, network, int(settings["r"]), folder)
-    projector = any(key.startswith(PREFIX + PROJECTOR) for key in state)
+        counts[f"LoRA weights of the {'vision tower' if module.startswith(VISION) else 'language model'}"] += len(parts)
+        state |= {f"{PREFIX}{module}.{part}": value for part, value in parts.items()}
+    config = _config(settings, {module: before[module] for module in targets}, state, base, folder)
+    _compare(state, {module: config.rank_pattern.get(module, config.r) for module in targets}, network, folder)
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
     return Converted(
-        {key: value.contiguous() for key, value in state.items()}, _config(settings, targets, projector, base), counts
+        {key: value.contiguous() for key, value in state.items()},
+        {key: getattr(value, "value", value) for key, value in plain.items()},
+        counts,
     )
 
 
@@ -107,7 +116,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if settings.get("peft_type") != "LORA":
         raise ValueError(f"{folder} holds a {settings.get('peft_type')} adapter; only LoRA adapters can be converted")
-    for name in ("rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform", "layer_replication"):
+    for name in ("modules_to_save", "layers_to_transform", "layer_replication"):
         if settings.get(name):
             raise ValueError(
                 f"the adapter in {folder} has {name}={settings[name]!r}, which adapters of LLaVA's code do not have"
@@ -115,26 +124,6 @@ def _settings(folder: Path) -> dict[str, Any]:
     if settings.get("bias", "none") != "none":
         raise ValueError(f"the adapter in {folder} has bias={settings['bias']!r}; only bias='none' can be converted")
     return settings
-
-
-def _read(folder: Path, names: tuple[str, ...], *, needed: bool) -> dict[str, Tensor]:
-    """Tensors of the first file that is there. Pickles are read as plain tensors only: no code in them is run."""
-    from safetensors.torch import load_file
-
-    file = next((folder / name for name in names if (folder / name).is_file()), None)
-    if file is None:
-        if needed:
-            raise ValueError(f"{folder} has none of {', '.join(names)}; fetch the adapter's weights")
-        return {}
-    if file.suffix == ".safetensors":
-        return load_file(str(file))
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a pickle that holds more than tensors, or is cut off
-        raise ValueError(f"{file} cannot be read as plain tensors ({str(error).splitlines()[0][:160]})") from error
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{file} holds a {type(found).__name__}; a mapping from names to tensors is expected")
-    return dict(found)
 
 
 def _without_prefixes(key: str) -> str:
@@ -151,18 +140,19 @@ def _renamed(name: str) -> str | None:
     return None
 
 
-def _compare(state: Mapping[str, Tensor], targets: list[str], network: VLM, rank: int, folder: Path) -> None:
-    """Every module must be in the network, and every shape must fit."""
+def _compare(state: Mapping[str, Tensor], targets: Mapping[str, int], network: VLM, folder: Path) -> None:
+    """Every module (with its rank in `targets`) must be in the network, and every shape must fit."""
     modules, weights = dict(network.named_modules()), dict(network.named_parameters())
-    for module in targets:
+    for module, rank in targets.items():
         found = modules.get(module)
         if not isinstance(found, nn.Linear):
             raise ValueError(
                 f"{type(network).__name__} has no linear layer {module}, which {folder} adapts; it is of another model"
             )
-        expected = {"A": (rank, found.in_features), "B": (found.out_features, rank)}
-        for side, shape in expected.items():
-            _fits(f"{module}.lora_{side}", state[f"{PREFIX}{module}.lora_{side}.weight"], shape, folder)
+        expected = {A: (rank, found.in_features), B: (found.out_features, rank), MAGNITUDE: (found.out_features,)}
+        for part, shape in expected.items():
+            if (value := state.get(f"{PREFIX}{module}.{part}")) is not None:
+                _fits(f"{module}.{part}", value, shape, folder)
     projector = [name for name in weights if name.startswith(f"{PROJECTOR}.")]
     given = [key.removeprefix(PREFIX) for key in state if key.startswith(PREFIX + PROJECTOR)]
     if given and sorted(given) != sorted(projector):
@@ -181,21 +171,37 @@ def _fits(name: str, value: Tensor, shape: tuple[int, ...], folder: Path) -> Non
         )
 
 
-def _config(settings: Mapping[str, Any], targets: list[str], projector: bool, base: str) -> dict[str, Any]:
+def _config(
+    settings: Mapping[str, Any], before: Mapping[str, str], state: Mapping[str, Tensor], base: str, folder: Path
+) -> Any:
+    """peft's configuration of the adapter under its new names; `before`: new name of an adapted module -> the original's.
+
+    Ranks and scales of single modules are asked for by names of the original, and written down by full new ones.
+    """
     from peft import LoraConfig
+    from peft.utils.other import get_pattern_key
 
     config = LoraConfig(
-        r=int(settings["r"]),
+        r=settings["r"],
         lora_alpha=settings["lora_alpha"],
         lora_dropout=float(settings.get("lora_dropout") or 0.0),
-        target_modules=expression_of(targets),
-        modules_to_save=["multi_modal_projector"] if projector else None,
+        target_modules=expression_of(list(before)),
+        modules_to_save=["multi_modal_projector"] if any(key.startswith(PREFIX + PROJECTOR) for key in state) else None,
         use_rslora=bool(settings.get("use_rslora")),
         use_dora=bool(settings.get("use_dora")),
+        rank_pattern=settings.get("rank_pattern") or {},
+        alpha_pattern=settings.get("alpha_pattern") or {},
         bias="none",
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
         inference_mode=True,
     )
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    return {key: getattr(value, "value", value) for key, value in plain.items()}
+    try:
+        check_config(config, [len(value) for key, value in state.items() if key.endswith(A)], before.values())
+    except ValueError as error:
+        raise ValueError(f"the adapter in {folder} cannot be converted: {error}") from error
+    for name in ("rank_pattern", "alpha_pattern"):
+        asked = getattr(config, name)
+        keys = {new: get_pattern_key(asked, old) for new, old in before.items()}
+        setattr(config, name, {new: asked[key] for new, key in keys.items() if key in asked})
+    return config

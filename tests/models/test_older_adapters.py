@@ -83,14 +83,19 @@ def test_old_names_load_as_plain_peft_loads_the_new_ones(family: str, bases: dic
     assert (found - without).abs().max() > 1e-2
 
 
-def test_old_names_are_converted_for_plain_peft(bases: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("pickled", [False, True])
+def test_old_names_are_converted_for_plain_peft(bases: dict[str, Path], tmp_path: Path, pickled: bool) -> None:
     adapter = adapter_in(
         tmp_path / "adapter", bases["llava"], target_modules=LANGUAGE, modules_to_save=["multi_modal_projector"],
         rank_pattern={"model.language_model.layers.0.self_attn.q_proj": 2},
     )  # fmt: skip
     base = AutoModelForImageTextToText.from_pretrained(bases["llava"])
     new = load_file(str(adapter / WEIGHTS))
-    made = convert(with_old_names(adapter, "llava"), base, "base")
+    old = with_old_names(adapter, "llava")
+    if pickled:
+        torch.save(load_file(str(old / WEIGHTS)), old / "adapter_model.bin")
+        (old / WEIGHTS).unlink()
+    made = convert(old, base, "base")
     assert made.state.keys() == new.keys() and all(torch.equal(made.state[key], new[key]) for key in new)
     folder = tmp_path / "converted"
     folder.mkdir()
@@ -99,7 +104,7 @@ def test_old_names_are_converted_for_plain_peft(bases: dict[str, Path], tmp_path
     loaded = PeftModel.from_pretrained(base, str(folder))
     first = loaded.get_submodule("base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.default")
     assert first.out_features == 2
-    policy = load_policy({"path": str(bases["llava"])}, {"r": 1}, adapter=adapter)
+    policy = load_policy({"path": str(bases["llava"])}, {"r": 1}, adapter=folder if pickled else old)
     plain = load_policy({"path": str(bases["llava"])}, None)
     plain.model = loaded
     assert torch.allclose(scores(policy), scores(plain), rtol=1e-6, atol=1e-4)

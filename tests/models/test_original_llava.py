@@ -51,11 +51,16 @@ def weights(policy: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def original(weights: dict[str, torch.Tensor], tmp_path: Path) -> Write:
     """Write the adapter as the original code does: other names, pickles, the projector in a file of its own."""
 
-    def write(more: dict[str, torch.Tensor] | None = None, suffix: str = ".bin", **settings: Any) -> Path:
+    def write(
+        more: dict[str, torch.Tensor] | None = None,
+        suffix: str = ".bin",
+        state: dict[str, torch.Tensor] = weights,
+        **settings: Any,
+    ) -> Path:
         folder = tmp_path / "llava-v1.5-7b-lora"
         folder.mkdir()
         lora, others = {}, {}
-        for key, value in weights.items():
+        for key, value in state.items():
             if "lora_" in key:
                 lora[key.replace(HF, ORIGINAL)] = value
             else:
@@ -120,6 +125,56 @@ def test_a_converted_adapter_does_the_same_under_plain_peft(
     }
 
 
+@pytest.mark.parametrize(
+    ("settings", "of_original"),
+    [
+        ({"r": 6, "lora_alpha": 5}, {}),
+        (
+            {"rank_pattern": {"layers.1.self_attn.q_proj": 2, r"layers\.0\.mlp\.(up|down)_proj": 7},
+             "alpha_pattern": {"model.language_model.layers.0.self_attn.v_proj": 48}},
+            {"alpha_pattern": {"model.layers.0.self_attn.v_proj": 48}},
+        ),
+        ({"use_rslora": True}, {}),
+        ({"use_dora": True}, {}),
+    ],
+    ids=["rank", "patterns", "rslora", "dora"],
+)  # fmt: skip
+def test_other_ranks_scales_and_kinds_of_lora_are_those_of_plain_peft(
+    policy: Any, original: Write, network: Any, tmp_path: Path, settings: dict[str, Any], of_original: dict[str, Any]
+) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    kept = LoraConfig(
+        **{"r": 4, "lora_alpha": 8, **settings}, target_modules=r".*language_model.*_proj",
+        modules_to_save=["multi_modal_projector"],
+    )  # fmt: skip
+    torch.manual_seed(1)
+    tuned: Any = get_peft_model(AutoModelForImageTextToText.from_pretrained(ASSETS, dtype=torch.float32), kept)
+    with torch.no_grad():
+        for value in tuned.parameters():
+            if value.requires_grad:
+                value += 0.02 * torch.randn_like(value)
+    tuned.save_pretrained(str(tmp_path / "peft"))
+    state = load_file(str(tmp_path / "peft" / "adapter_model.safetensors"))
+    written = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    folder = original(state=state, **{name: written[name] for name in settings} | {"r": kept.r} | of_original)
+
+    with pytest.raises(ValueError, match="task=convert_adapter"):
+        load_policy({"path": str(ASSETS)}, {"r": 2}, adapter=folder)
+    made, out = convert(folder, network, str(ASSETS)), tmp_path / "out"
+    out.mkdir()
+    save_file(made.state, str(out / "adapter_model.safetensors"))
+    (out / "adapter_config.json").write_text(json.dumps(made.config))
+    ours = load_policy({"path": str(ASSETS), "dtype": "float32"}, {"r": 2}, adapter=out)
+    plain = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(ASSETS), str(out)).eval()
+    inputs = _inputs(policy)
+    with torch.no_grad():
+        expected = tuned.eval()(**inputs).logits
+        assert torch.allclose(ours.model(**inputs).logits, expected, atol=1e-5)
+        assert torch.allclose(plain(**inputs).logits, expected, atol=1e-5)
+
+
 def test_lora_on_the_vision_tower_is_kept_where_it_does_something(original: Write, network: Any) -> None:
     idle = dict([vision("A", 1.0), vision("B", 0.0)])
     busy = dict([vision("A", 1.0, 1), vision("B", 0.5, 1)])
@@ -148,7 +203,7 @@ def test_lora_on_the_vision_tower_is_kept_where_it_does_something(original: Writ
             {},
             "have no place in an adapter .*'base_model.model.lm_head.weight'",
         ),
-        (dict([vision("A", 1.0)]), {}, "has only one half of its LoRA weights"),
+        (dict([vision("A", 1.0)]), {}, "has lora_A.weight in .*, where lora_A.weight, lora_B.weight are expected"),
         (
             {f"{ORIGINAL}layers.99.mlp.up_proj.lora_{s}.weight": torch.ones(4, 4) for s in "AB"},
             {},
@@ -157,6 +212,10 @@ def test_lora_on_the_vision_tower_is_kept_where_it_does_something(original: Writ
         ({}, {"r": 8}, r"is \(4, \d+\) in .*, and \(8, \d+\) is expected; it was made for a model of another size"),
         ({}, {"peft_type": "IA3"}, "holds a IA3 adapter"),
         ({}, {"modules_to_save": ["lm_head"]}, "has modules_to_save="),
+        ({}, {"use_dora": True}, "where lora_A.weight, lora_B.weight, lora_magnitude_vector are expected"),
+        ({}, {"rank_pattern": {"layers.0.self_attn.q_proj": 2}}, r"is \(4, \d+\) in .*, and \(2, \d+\) is expected"),
+        ({}, {"alpha_pattern": {"(": 2}}, "cannot be converted: its expression '\\(' cannot be read"),
+        ({}, {"r": "four"}, "cannot be converted: a rank of it is 'four'"),
     ],
 )
 def test_what_has_no_place_is_refused_in_words(
